@@ -1,0 +1,201 @@
+"""One settings object: built-in defaults, then a YAML file, then the environment, then flags.
+
+Every key has one name: `LIVEKIT_URL` in the environment is `livekit_url` in the file. Secrets are
+`SecretStr`, so neither a log line nor a traceback prints them.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from connector.errors import Internal
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class ConfigError(Internal):
+    """The settings cannot be used; the message names each key and what is wrong with it."""
+
+
+def _env(name: str) -> AliasChoices:
+    return AliasChoices(name.lower(), name)
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Times are seconds, sizes bytes unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, case_sensitive=False)
+
+    livekit_url: str = Field("ws://127.0.0.1:7880", validation_alias=_env("LIVEKIT_URL"))
+    livekit_api_key: str = Field("", validation_alias=_env("LIVEKIT_API_KEY"))
+    livekit_api_secret: SecretStr = Field(SecretStr(""), validation_alias=_env("LIVEKIT_API_SECRET"))
+
+    host: str = Field("127.0.0.1", validation_alias=_env("CONNECTOR_HOST"))
+    port: int = Field(8080, ge=0, le=65535, validation_alias=_env("CONNECTOR_PORT"))
+    grpc_port: int = Field(8081, ge=0, le=65535, validation_alias=_env("CONNECTOR_GRPC_PORT"))
+    public_url: str = Field("", validation_alias=_env("CONNECTOR_PUBLIC_URL"))
+    store: str = Field("sqlite:///connector.db", validation_alias=_env("CONNECTOR_STORE"))
+    instance: str = Field("", validation_alias=_env("CONNECTOR_INSTANCE"))
+    """Names this process in call records; two processes that share a store need two names."""
+
+    connect_timeout: Seconds = Field(90, validation_alias=_env("CONNECTOR_CONNECT_TIMEOUT"))
+    answer_grace: Seconds = Field(30, validation_alias=_env("CONNECTOR_ANSWER_GRACE"))
+    """A fetch of the TwiML leaves the stream at least this long to open."""
+    media_timeout: Seconds = Field(30, validation_alias=_env("CONNECTOR_MEDIA_TIMEOUT"))
+    reconnect_timeout: Seconds = Field(20, validation_alias=_env("CONNECTOR_RECONNECT_TIMEOUT"))
+    """How long a lost LiveKit connection may take to come back."""
+    max_duration: Seconds = Field(4 * 3600, validation_alias=_env("CONNECTOR_MAX_DURATION"))
+    drain_timeout: float = Field(30, ge=0, validation_alias=_env("CONNECTOR_DRAIN_TIMEOUT"))
+    max_calls: int = Field(200, ge=1, validation_alias=_env("CONNECTOR_MAX_CALLS"))
+    greeting: str = Field("This is LiveKit Twilio Connector", max_length=4096, validation_alias=_env("CONNECTOR_GREETING"))
+
+    twilio_account_sid: str = Field("", validation_alias=_env("TWILIO_ACCOUNT_SID"))
+    twilio_auth_token: SecretStr = Field(SecretStr(""), validation_alias=_env("TWILIO_AUTH_TOKEN"))
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias=_env("CONNECTOR_LOG_LEVEL"))
+    log_format: Literal["auto", "pretty", "json"] = Field("auto", validation_alias=_env("CONNECTOR_LOG_FORMAT"))
+    keep_calls_days: Annotated[float, NoDecode] = Field(30, gt=0, validation_alias=_env("CONNECTOR_KEEP_CALLS_DAYS"))
+
+    @field_validator("livekit_url")
+    @classmethod
+    def _livekit_url(cls, value: str) -> str:
+        return _origin(value, {"ws", "wss", "http", "https"})
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url(cls, value: str) -> str:
+        return _origin(value, {"http", "https"}) if value else value
+
+    @field_validator("store")
+    @classmethod
+    def _store(cls, value: str) -> str:
+        if not value.startswith("sqlite:///") or value == "sqlite:///":
+            raise ValueError("must look like sqlite:///path")
+        return value
+
+    @model_validator(mode="after")
+    def _credentials(self) -> Settings:
+        missing = [
+            name
+            for name, value in (
+                ("LIVEKIT_API_KEY", self.livekit_api_key),
+                ("LIVEKIT_API_SECRET", self.livekit_api_secret.get_secret_value()),
+            )
+            if not value
+        ]
+        if missing:
+            raise ValueError(f"{' and '.join(missing)} must be set: the key and secret of your livekit-server")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings
+
+    @property
+    def public_origin(self) -> str:
+        """The origin that carriers reach, without a trailing slash."""
+        return self.public_url or f"http://{_bracketed(self.host)}:{self.port}"
+
+    @property
+    def livekit_http_url(self) -> str:
+        """LiveKit's API origin: `ws` becomes `http`, `wss` `https`."""
+        return "http" + self.livekit_url[2:] if self.livekit_url.startswith("ws") else self.livekit_url
+
+    @property
+    def livekit_ws_url(self) -> str:
+        """LiveKit's signalling origin: `http` becomes `ws`, `https` `wss`."""
+        return "ws" + self.livekit_url[4:] if self.livekit_url.startswith("http") else self.livekit_url
+
+    @property
+    def owner(self) -> str:
+        return self.instance or f"{socket.gethostname()}:{self.port}"
+
+
+def _origin(value: str, schemes: set[str]) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError(f"must be a URL that starts with {' or '.join(sorted(s + '://' for s in schemes))}")
+    if parts.query or parts.fragment or parts.username:
+        raise ValueError("must be an origin: no user, query or fragment")
+    return value.rstrip("/")
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def load_settings(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Read and check the settings; raise ConfigError with one line for each thing to mend."""
+    from_file = _read_file(file) if file else {}
+    chosen = {key: value for key, value in (flags or {}).items() if value is not None}
+
+    class FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, _FileSource(settings_cls, from_file)
+
+    try:
+        return FromFile(**chosen)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+class _FileSource(PydanticBaseSettingsSource):
+    def __init__(self, settings_cls: type[BaseSettings], values: Mapping[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._values = dict(values)
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self._values.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._values
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path} must be a mapping of keys to values")
+    values = {str(key).lower().removeprefix("connector_"): value for key, value in loaded.items()}
+    unknown = sorted(set(values) - set(Settings.model_fields))
+    if unknown:
+        raise ConfigError(f"{path} has keys that do not exist: {', '.join(unknown)}")
+    return values
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        where = ".".join(str(part) for part in problem["loc"])
+        text = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{where}: {text}" if where else text)
+    return "; ".join(lines)

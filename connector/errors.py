@@ -1,0 +1,123 @@
+"""Every error this project raises on purpose, and what each means on each transport.
+
+::
+
+    ConnectorError                 base; never raised itself
+    ├── InvalidArgument            a field of the request is wrong; names the field
+    ├── Malformed                  the body could not be decoded at all
+    ├── Unauthenticated            no token, or one that does not verify
+    ├── PermissionDenied           the token lacks the grant
+    ├── NotFound                   no such call, rule, connector …
+    ├── ResourceExhausted          the configured limit of calls is reached
+    ├── Unavailable                LiveKit cannot be reached, or the service drains
+    ├── Unimplemented              a method that exists elsewhere but not here
+    ├── Internal                   the operator's set-up is wrong (credentials, config)
+    ├── ConnectUrlError            what is wrong with a connect_url
+    │   ├── TokenInvalid           malformed, altered or foreign
+    │   ├── TokenExpired           its time is over, or its call has ended
+    │   ├── TokenUsed              another WebSocket came first
+    │   └── SignatureInvalid       the carrier's signature is missing or wrong
+    └── CarrierProtocolError       the carrier's side of a media socket spoke wrongly
+"""
+
+from __future__ import annotations
+
+
+class ConnectorError(Exception):
+    """Base of all deliberate errors; `message` is safe to show to the client."""
+
+    twirp_code = "internal"
+    grpc_code = "INTERNAL"
+    http_status = 500
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidArgument(ConnectorError):
+    twirp_code = "invalid_argument"
+    grpc_code = "INVALID_ARGUMENT"
+    http_status = 400
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+class Malformed(ConnectorError):
+    twirp_code = "malformed"
+    grpc_code = "INVALID_ARGUMENT"
+    http_status = 400
+
+
+class Unauthenticated(ConnectorError):
+    twirp_code = "unauthenticated"
+    grpc_code = "UNAUTHENTICATED"
+    http_status = 401
+
+
+class PermissionDenied(ConnectorError):
+    twirp_code = "permission_denied"
+    grpc_code = "PERMISSION_DENIED"
+    http_status = 403
+
+
+class NotFound(ConnectorError):
+    twirp_code = "not_found"
+    grpc_code = "NOT_FOUND"
+    http_status = 404
+
+
+class ResourceExhausted(ConnectorError):
+    twirp_code = "resource_exhausted"
+    grpc_code = "RESOURCE_EXHAUSTED"
+    http_status = 429
+
+
+class Unavailable(ConnectorError):
+    twirp_code = "unavailable"
+    grpc_code = "UNAVAILABLE"
+    http_status = 503
+
+
+class Unimplemented(ConnectorError):
+    twirp_code = "unimplemented"
+    grpc_code = "UNIMPLEMENTED"
+    http_status = 501
+
+
+class Internal(ConnectorError):
+    pass
+
+
+class ConnectUrlError(ConnectorError):
+    twirp_code = "not_found"
+    grpc_code = "NOT_FOUND"
+    http_status = 404
+
+
+class TokenInvalid(ConnectUrlError):
+    pass
+
+
+class TokenExpired(ConnectUrlError):
+    http_status = 410
+
+
+class TokenUsed(ConnectUrlError):
+    http_status = 410
+
+
+class SignatureInvalid(ConnectUrlError):
+    http_status = 403
+
+
+class CarrierProtocolError(ConnectorError):
+    """The peer broke its protocol; `close_code` is the WebSocket close code it gets (RFC 6455, 7.4)."""
+
+    http_status = 400
+
+    def __init__(self, message: str, close_code: int = 1002) -> None:
+        super().__init__(message)
+        self.close_code = close_code

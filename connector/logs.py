@@ -1,0 +1,115 @@
+"""Structured logs: the call id on every line of a call, phone numbers masked, secrets never.
+
+Use `structlog.get_logger()` anywhere; `bind_call` puts the call id into the context of the running task,
+and tasks started from it inherit it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterable, MutableMapping
+from contextlib import AbstractContextManager
+from typing import Any, TextIO
+
+import structlog
+
+_PHONE = re.compile(r"(?<![\w.:-])\+?\d[\d ().-]{5,18}\d(?![\w.:-])")
+_E164 = re.compile(r"\+\d{6,15}")
+_JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
+_PHONE_KEYS = frozenset({"from", "to", "from_number", "to_number", "caller", "called", "identity", "name"})
+_SECRET_KEYS = re.compile(r"token|secret|password|authorization|signature|api_key|connect_url|webhook_key", re.IGNORECASE)
+
+_secrets: set[str] = set()
+
+
+def mask_phone(number: str) -> str:
+    """`+15551234567` → `+1*******67`: enough to tell two callers apart, too little to call one."""
+    digits = sum(c.isdigit() for c in number)
+    if digits < 6:
+        return number
+    keep_head, keep_tail, seen, out = 1, digits - 2, 0, []
+    for char in number:
+        if char.isdigit():
+            out.append(char if seen < keep_head or seen >= keep_tail else "*")
+            seen += 1
+        else:
+            out.append(char)
+    return "".join(out)
+
+
+def never_log(*values: str) -> None:
+    """Replace these values in every later line, wherever they turn up."""
+    _secrets.update(value for value in values if len(value) >= 6)
+
+
+def scrub(text: str) -> str:
+    """Mask phone numbers in E.164 form, signed tokens and registered secrets inside a text."""
+    for secret in _secrets:
+        if secret in text:
+            text = text.replace(secret, "[secret]")
+    text = _JWT.sub("[token]", text)
+    return _E164.sub(lambda m: mask_phone(m.group()), text)
+
+
+def _scrub_value(key: str, value: Any) -> Any:
+    if _SECRET_KEYS.search(key):
+        return "[secret]"
+    if isinstance(value, str):
+        if key in _PHONE_KEYS:
+            return _PHONE.sub(lambda m: mask_phone(m.group()), scrub(value))
+        return scrub(value)
+    if isinstance(value, dict):
+        return {k: _scrub_value(str(k), v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_scrub_value(key, v) for v in value]
+    if value is None or isinstance(value, int | float | bool):
+        return value
+    return scrub(str(value))
+
+
+def scrub_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """structlog processor; the last one before rendering, so that nothing slips past it."""
+    return {key: _scrub_value(key, value) for key, value in event.items()}
+
+
+def bind_call(call_id: str, **more: str) -> AbstractContextManager[None]:
+    """Put `call` on every line logged inside the block and by the tasks it starts."""
+    return structlog.contextvars.bound_contextvars(call=call_id, **more)
+
+
+def configure_logging(level: str = "info", form: str = "auto", stream: TextIO | None = None) -> None:
+    """`form`: `pretty`, `json`, or `auto` (pretty on a terminal). Standard-library loggers are included."""
+    out = stream or sys.stderr
+    pretty = form == "pretty" or (form == "auto" and out.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if pretty else "iso", utc=not pretty),
+    ]
+    last: Iterable[Any] = (
+        (structlog.processors.format_exc_info, scrub_event, structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=28))
+        if pretty
+        else (structlog.processors.format_exc_info, scrub_event, structlog.processors.JSONRenderer())
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("aiohttp.access", "asyncio", "twirp"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # The SDK reports each step of ICE and signalling; only its warnings help an operator.
+    logging.getLogger("livekit").setLevel(logging.WARNING if level != "debug" else logging.DEBUG)

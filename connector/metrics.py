@@ -1,0 +1,60 @@
+"""What Prometheus reads at `/metrics`. One registry a service, so that tests can run several in a process."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SETUP_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)
+_LAG_BUCKETS = (0.02, 0.04, 0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
+
+
+class Metrics:
+    """Labels: `direction` and `reason` as in `connector.model`; `path` is `from_carrier` or `to_carrier`."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.calls = Counter(
+            "connector_calls", "Calls that ended", ["provider", "direction", "reason"], registry=registry
+        )
+        self.active = Gauge(
+            "connector_calls_active", "Calls now held, by state", ["state"], registry=registry
+        )
+        self.setup = Histogram(
+            "connector_setup_seconds",
+            "Time to hand out a connect_url (api), to join (join), from the stream's start to a published track (answer)",
+            ["step", "direction"],
+            buckets=_SETUP_BUCKETS,
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "connector_call_duration_seconds",
+            "From the stream's start to its end",
+            ["direction"],
+            buckets=(1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 14400),
+            registry=registry,
+        )
+        self.frames = Counter("connector_frames", "Audio frames carried", ["path"], registry=registry)
+        self.dropped = Counter(
+            "connector_frames_dropped", "Audio frames thrown away", ["path", "why"], registry=registry
+        )
+        self.lateness = Histogram(
+            "connector_frame_lateness_seconds",
+            "How much later than its best recent neighbour a carrier frame came",
+            buckets=(0.005, 0.01, 0.02, 0.04, 0.08, 0.12, 0.2, 0.5, 1, 5),
+            registry=registry,
+        )
+        self.playback_lag = Histogram(
+            "connector_playback_lag_seconds",
+            "From sending a mark to the carrier's word that playback reached it",
+            buckets=_LAG_BUCKETS,
+            registry=registry,
+        )
+        self.dtmf = Counter("connector_dtmf", "DTMF digits", ["path"], registry=registry)
+        self.refused = Counter(
+            "connector_refused", "Requests refused before a call or a stream", ["at", "why"], registry=registry
+        )
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)
