@@ -1,0 +1,56 @@
+# `make demo` and `make test` are all that a fresh machine needs; each sets up what is missing first.
+
+PYTHON ?= python3
+ARGS ?=
+PROVIDER ?=
+# Test processes at once; 0 runs in this one (for a debugger).
+JOBS ?= 2
+
+PY := .venv/bin/python
+MYPY_PATHS := connector scripts tests $(wildcard bench)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format gen conformance bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .venv and build livekit-server into .tools (kept; PYTHON=python3.12 names another Python)
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "setup: no $(PYTHON) on this machine: install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.version_info >= (3, 11) or sys.exit("setup: $(PYTHON) is Python %d.%d; 3.11 or newer is needed: make PYTHON=..." % sys.version_info[:2])'
+	@"$(PYTHON)" scripts/setup.py
+
+demo: setup ## a simulated phone call talks with an agent in a real room (ARGS=--keep leaves it running)
+	@$(PY) -m connector.demo $(if $(PROVIDER),--provider $(PROVIDER)) $(ARGS)
+
+test: setup ## run the tests (ARGS="-k name", JOBS=0 for one process)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+lint: setup ## ruff, mypy, the layers, generated code up to date, nothing of one machine committed
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy $(MYPY_PATHS)
+	@.venv/bin/lint-imports --no-cache
+	@$(PY) scripts/gen.py --check
+	@$(PY) scripts/check_tree.py
+
+format: setup ## let ruff format and mend what it can
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+gen: setup ## write gen/ anew from proto/
+	@$(PY) scripts/gen.py
+
+conformance: setup ## run the official SDK clients against the service
+	@scripts/conformance $(ARGS)
+
+bench: setup ## measure latency and cost against the baselines; writes bench-out/
+	@$(PY) -m bench $(ARGS)
+
+lock: setup ## resolve requirements.lock anew from pyproject.toml
+	@$(PY) scripts/lock.py $(ARGS)
+
+clean: ## remove what setup and the runs made
+	rm -rf .venv .tools demo-out bench-out ci-out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

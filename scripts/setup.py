@@ -1,0 +1,116 @@
+"""Make this checkout ready to run: a virtual environment in .venv and livekit-server in .tools.
+
+What is there already is kept, so a second run takes a moment. Two runs at once, and runs that were
+interrupted, are fine. Standard library only: this runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from livekit_server import check_named_server, ensure_server, server_ready
+from steps import ROOT, StepFailed, exclusive, run_logged, terminate_on_signals
+
+VENV = ROOT / ".venv"
+VENV_PYTHON = VENV / "bin" / "python"
+LOCK_FILE = ROOT / "requirements.lock"
+# Written when their step is complete; the content says what the step was done for.
+VENV_STAMP = VENV / "made-with"
+PACKAGES_STAMP = VENV / "installed-from"
+
+
+def main() -> int:
+    try:
+        check_named_server()
+        if not _ready():
+            terminate_on_signals()
+            with exclusive("setup"):
+                _ensure_venv()
+                _ensure_packages()
+                ensure_server(VENV_PYTHON)
+    except StepFailed as error:
+        print(f"\nsetup: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nsetup: interrupted; run it again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _ready() -> bool:
+    return _venv_ready() and _packages_ready() and server_ready()
+
+
+def _venv_ready() -> bool:
+    return _read(VENV_STAMP) == _python_identity() and VENV_PYTHON.exists()
+
+
+def _packages_ready() -> bool:
+    return _read(PACKAGES_STAMP) == _packages_identity()
+
+
+def _ensure_venv() -> None:
+    if _venv_ready():
+        return
+    if importlib.util.find_spec("ensurepip") is None:
+        raise StepFailed(
+            f"{sys.executable} comes without ensurepip, so it cannot make a virtual environment. "
+            "On Debian and Ubuntu: apt-get install python3-venv. Or name another one: make setup PYTHON=..."
+        )
+    # One that an interrupted run left, another Python made, or a copied checkout brought along.
+    shutil.rmtree(VENV, ignore_errors=True)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "venv", str(VENV)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        raise StepFailed(f"cannot run {sys.executable}: {error}") from error
+    if done.returncode != 0:
+        raise StepFailed(f"cannot make a virtual environment:\n{done.stdout}{done.stderr}")
+    VENV_STAMP.write_text(_python_identity())
+
+
+def _ensure_packages() -> None:
+    if _packages_ready():
+        return
+    pip = [str(VENV_PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
+    run_logged("installing packages", [*pip, "-r", str(LOCK_FILE)])
+    # The lock file brought the build backend: no second download for an isolated build.
+    run_logged("installing the connector", [*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
+    PACKAGES_STAMP.write_text(_packages_identity())
+
+
+def _python_identity() -> str:
+    """The Python that made the environment, and the place it was made for (its scripts name it)."""
+    return f"{sys.version}\n{sys.base_prefix}\n{VENV}\n"
+
+
+def _packages_identity() -> str:
+    # Of pyproject.toml only what an installation depends on: editing a lint rule must not reinstall.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    parts = [project["build-system"], project["project"], project["tool"]["setuptools"]]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    digest.update(LOCK_FILE.read_bytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
