@@ -1,0 +1,175 @@
+"""What a layer may know of the world, beside the imports between layers that `make lint` checks."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "connector"
+
+# The pure layer is given bytes and the time; it neither waits nor looks at a clock.
+PURE = ("carriers", "audio", "tokens.py", "routing.py")
+IMPURE_MODULES = frozenset(
+    {
+        "aiohttp",
+        "aiosqlite",
+        "asyncio",
+        "concurrent",
+        "datetime",
+        "grpc",
+        "http",
+        "httpx",
+        "livekit",
+        "logging",
+        "multiprocessing",
+        "os",
+        "pathlib",
+        "random",
+        "redis",
+        "requests",
+        "select",
+        "selectors",
+        "shutil",
+        "signal",
+        "socket",
+        "ssl",
+        "structlog",
+        "subprocess",
+        "tempfile",
+        "threading",
+        "time",
+        "urllib.request",
+        "uvloop",
+    }
+)
+
+# The simulator is the outside world: it must not know what it tests from within.
+DEMO_PARTS_THAT_COMPOSE = ("run.py", "__main__.py")
+INNER_MODULES = ("connector.api", "connector.app", "connector.call", "connector.room", "connector.storage")
+
+# Words of one carrier's wire; elsewhere there are events and commands.
+CARRIER_WORDS = frozenset(
+    {
+        "streamSid",
+        "callSid",
+        "accountSid",
+        "customParameters",
+        "mediaFormat",
+        "sequenceNumber",
+        "playAudio",
+        "clearAudio",
+        "playedStream",
+        "clearedAudio",
+        "sendDTMF",
+        "media_format",
+        "call_control_id",
+        "inbound_track",
+        "audio/x-mulaw",
+    }
+)
+CARRIER_PLACES = ("carriers", "demo")
+
+
+def sources(*parts: str) -> list[Path]:
+    """The Python files of some parts of the package (a file or a directory each); all of it without any."""
+    found: list[Path] = []
+    for part in parts or (".",):
+        place = PACKAGE / part
+        found += [place] if place.is_file() else sorted(place.rglob("*.py"))
+    return found
+
+
+def imported(source: str, package: str = "connector") -> Iterator[str]:
+    """Every module that the code imports anywhere, and for `from a import b` also a.b.
+
+    package: dotted name of the package the code is in, to resolve relative imports.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *filter(None, [base])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def within(module: str, packages: Iterator[str] | frozenset[str] | tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def wire_words(source: str) -> list[str]:
+    """The carrier's words among the string literals of the code."""
+    return [
+        node.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in CARRIER_WORDS
+    ]
+
+
+def package_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).parent.parts)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", sources(*PURE), ids=name_of)
+def test_the_pure_layer_does_no_io_and_has_no_clock(path: Path) -> None:
+    impure = {
+        module for module in imported(path.read_text(), package_of(path)) if within(module, IMPURE_MODULES)
+    }
+    assert impure == set()
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in sources("demo") if path.name not in DEMO_PARTS_THAT_COMPOSE], ids=name_of
+)
+def test_the_simulator_knows_nothing_of_what_it_tests(path: Path) -> None:
+    inner = {
+        module for module in imported(path.read_text(), package_of(path)) if within(module, INNER_MODULES)
+    }
+    assert inner == set()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sources() if path.relative_to(PACKAGE).parts[0] not in CARRIER_PLACES],
+    ids=name_of,
+)
+def test_a_carriers_words_stay_in_its_module(path: Path) -> None:
+    assert wire_words(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "package", "module"),
+    [
+        ("import time", "connector.audio", "time"),
+        ("def f():\n    from time import monotonic", "connector.audio", "time"),
+        ("from asyncio import events as e", "connector.audio", "asyncio"),
+        ("from urllib import request", "connector.carriers", "urllib.request"),
+        ("import livekit.rtc", "connector.audio", "livekit"),
+        ("from connector import room", "connector.demo", "connector.room"),
+        ("from ..call import session", "connector.demo", "connector.call"),
+        ("from ...api.media import x", "connector.demo.carrier", "connector.api"),
+        ("from .. import app", "connector.demo", "connector.app"),
+    ],
+)
+def test_a_forbidden_import_is_found(source: str, package: str, module: str) -> None:
+    assert any(within(found, (module,)) for found in imported(source, package))
+    assert within(module, IMPURE_MODULES) or within(module, INNER_MODULES)
+
+
+def test_a_carriers_word_is_found() -> None:
+    assert wire_words('x = m["streamSid"]\ny = "twilio.streamSid"') == ["streamSid"]
+
+
+def test_there_is_something_to_check() -> None:
+    assert all(sources(part) for part in ("carriers", "audio", "demo"))
