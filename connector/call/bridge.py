@@ -1,0 +1,196 @@
+"""The audio path of one call, both ways. Everything here runs synchronously on the event loop.
+
+::
+
+    carrier ─ from_carrier ─ decode ─ late? drop ─ 10 ms pieces ─▶ room.capture
+    room ─ room_audio ─ stale? drop ─ mix ─ silent? skip ─ encode ─▶ outbox ─▶ carrier
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from connector.audio import dtmf, g711
+from connector.audio.freshness import PlayoutClock, TransitClock
+from connector.audio.levels import is_silent
+from connector.audio.mixer import Mixer
+from connector.call.outbox import Outbox
+from connector.carriers.base import Codec
+from connector.carriers.events import AudioReceived
+from connector.metrics import Metrics
+
+RATE = 8000
+FRAME_SAMPLES = RATE // 50
+PIECE_BYTES = RATE // 100 * 2
+MAX_LATE = 0.2
+"""Seconds a carrier frame may be later than its best recent neighbour; older audio is worthless."""
+MAX_BURST_SAMPLES = RATE // 5
+"""Of one message at most 200 ms are new enough to be heard."""
+MAX_STALE = 0.1
+"""Seconds from WebRTC to this module. WebRTC has already evened out the network's jitter, so more means that
+this process was held up, and what is sent late would stay in the carrier's buffer as a delay."""
+MAX_AHEAD = 0.2
+"""Seconds the carrier may have in its buffer before frames are dropped instead of sent."""
+MAX_TONES = 32
+"""Digits that may wait to be played; more is refused."""
+MARK_EVERY = 1.0
+"""Seconds of sent audio between two marks."""
+
+Now = Callable[[], float]
+
+
+class CallerVoice(Protocol):
+    def capture(self, pcm: bytes) -> None: ...
+    def take_dropped(self) -> int: ...
+
+
+class Bridge:
+    """Carries audio between a codec's messages and a room; owns no task and no socket."""
+
+    def __init__(self, codec: Codec, room: CallerVoice, metrics: Metrics, now: Now) -> None:
+        self._codec = codec
+        self._room = room
+        self._now = now
+        self.outbox = Outbox()
+        self._transit = TransitClock()
+        self._rest = b""
+        self._mixer = Mixer(FRAME_SAMPLES)
+        self._playout = PlayoutClock()
+        self._tone_until = 0.0
+        self._marks: dict[str, float] = {}
+        self._marks_made = 0
+        self._since_mark = 0.0
+        self._open = False
+        self._lateness = metrics.lateness
+        self._lag = metrics.playback_lag
+        self._frames_in = metrics.frames.labels("from_carrier")
+        self._frames_out = metrics.frames.labels("to_carrier")
+        self._dropped = metrics.dropped
+        self.heard_frames = 0
+        self.sent_frames = 0
+        self.dropped_frames = 0
+
+    def open(self) -> None:
+        """The room is joined and the track published: let audio through. What came before is not kept."""
+        self._open = True
+
+    def close(self) -> None:
+        self._open = False
+
+    # Carrier → room
+
+    def from_carrier(self, audio: AudioReceived) -> None:
+        """One message of the caller's voice, of any length."""
+        now = self._now()
+        pcm = g711.ulaw_decode(audio.payload)
+        if audio.timestamp is not None:
+            late = self._transit.lateness(now, audio.timestamp + len(pcm) / RATE)
+            self._lateness.observe(late)
+            if late > MAX_LATE:
+                self._drop("from_carrier", "late")
+                return
+        if not self._open:
+            self._drop("from_carrier", "not_ready")
+            return
+        if len(pcm) > MAX_BURST_SAMPLES:
+            self._drop("from_carrier", "burst")
+            pcm = pcm[-MAX_BURST_SAMPLES:]
+        data = self._rest + pcm.tobytes() if self._rest else pcm.tobytes()
+        whole = len(data) - len(data) % PIECE_BYTES
+        self._rest = data[whole:]
+        if whole:
+            self._room.capture(data[:whole] if self._rest else data)
+        self._frames_in.inc()
+        self.heard_frames += 1
+
+    def rejected(self, why: str) -> None:
+        """The codec refused a frame (bad base64, another track …)."""
+        self._drop("from_carrier", why)
+
+    # Room → carrier
+
+    def source_added(self, source: str) -> None:
+        self._mixer.add(source)
+
+    def source_removed(self, source: str) -> None:
+        self._mixer.remove(source)
+
+    def from_room(self, source: str, pcm: NDArray[np.int16], at: float) -> None:
+        """20 ms of one track, int16[160]; `at` is when it left WebRTC, on the clock of `now`."""
+        if not self._open:
+            return
+        now = self._now()
+        if now - at > MAX_STALE:
+            self._drop("to_carrier", "stale")
+            return
+        for mixed in self._mixer.push(source, pcm):
+            if is_silent(mixed):
+                continue
+            if now < self._tone_until:
+                self._drop("to_carrier", "tone")
+            elif self._playout.ahead(now) > MAX_AHEAD:
+                self._drop("to_carrier", "ahead")
+            else:
+                self._send(mixed, now)
+
+    def _send(self, pcm: NDArray[np.int16], now: float) -> None:
+        seconds = len(pcm) / RATE
+        dropped_before = self.outbox.dropped
+        self.outbox.put_audio(self._codec.audio(g711.ulaw_encode(pcm)), seconds)
+        self._playout.sent(now, seconds)
+        for _ in range(self.outbox.dropped - dropped_before):
+            self._drop("to_carrier", "backed_up")
+        self._frames_out.inc()
+        self.sent_frames += 1
+        self._since_mark += seconds
+        if self._since_mark >= MARK_EVERY:
+            self._since_mark = 0.0
+            self._marks_made += 1
+            name = f"lag-{self._marks_made}"
+            self._marks[name] = now
+            self.outbox.put_control(self._codec.mark(name))
+
+    def mark_reached(self, name: str) -> float | None:
+        """The carrier's playback reached a mark; the seconds since it was sent, None for one not ours."""
+        sent = self._marks.pop(name, None)
+        if sent is None:
+            return None
+        lag = self._now() - sent
+        self._lag.observe(lag)
+        return lag
+
+    def clear(self) -> None:
+        """Drop what the caller has not heard yet, here and at the carrier."""
+        # The carrier returns the marks it drops; they would be read as a playback that is faster than it is.
+        self._marks.clear()
+        self._tone_until = 0.0
+        self._playout.cleared(self._now())
+        self.outbox.replace_all(self._codec.clear())
+
+    def play_tone(self, digit: str) -> bool:
+        """Play a DTMF digit to the caller, in the band. False when too many wait.
+
+        The room is not mixed in while the tone lasts: a detector wants the two frequencies alone.
+        """
+        now = self._now()
+        pcm = dtmf.tone(digit)
+        seconds = len(pcm) / RATE
+        if self._tone_until - now > MAX_TONES * seconds:
+            return False
+        self._playout.sent(now, seconds)
+        self._tone_until = now + self._playout.ahead(now)
+        self.outbox.put_control(self._codec.audio(g711.ulaw_encode(pcm)))
+        return True
+
+    def _drop(self, path: str, why: str) -> None:
+        self._dropped.labels(path, why).inc()
+        self.dropped_frames += 1
+
+    def collect_drops(self) -> None:
+        """Count what the room's side dropped by itself since the last call."""
+        for _ in range(self._room.take_dropped()):
+            self._drop("from_carrier", "sdk_slow")

@@ -1,0 +1,67 @@
+"""What a call needs from the layers below, as protocols, so that a call can be tested without them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from connector.carriers.base import Codec
+from connector.model import AgentDispatch, CallRecord, CallRequest, Provider
+from connector.room.events import RoomListener
+
+
+class CarrierSocket(Protocol):
+    """The carrier's media WebSocket, already upgraded."""
+
+    def messages(self) -> AsyncIterator[str]:
+        """Text messages until the socket ends. Raises CarrierProtocolError for anything but text."""
+        ...
+
+    @property
+    def ended_cleanly(self) -> bool:
+        """Whether the peer closed with a close frame; known once `messages` has ended."""
+        ...
+
+    async def send(self, text: str) -> None:
+        """Hand over one message; returns once the socket's own buffer has room. OSError when it is gone."""
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close within a bounded time; raises nothing."""
+        ...
+
+
+class Room(Protocol):
+    """A caller's session in a room; see `connector.room.gateway.RoomGateway`."""
+
+    async def join_hidden(self, attributes: Mapping[str, str]) -> None: ...
+    async def join_visible(self, attributes: Mapping[str, str]) -> None: ...
+    async def publish(self) -> None: ...
+    def listen(self) -> None: ...
+    def capture(self, pcm: bytes) -> None: ...
+    def take_dropped(self) -> int: ...
+    async def send_dtmf(self, code: int, digit: str) -> None: ...
+    async def set_attributes(self, attributes: Mapping[str, str]) -> None: ...
+    async def leave(self) -> None: ...
+    @property
+    def connected(self) -> bool: ...
+
+
+class Admin(Protocol):
+    """LiveKit's server API; see `connector.room.admin.RoomAdmin`. `ensure_room` returns a token for `undo`."""
+
+    async def check(self) -> None: ...
+    async def ensure_room(self, room: str, agents: Sequence[AgentDispatch]) -> Any: ...
+    async def undo(self, setup: Any) -> None: ...
+    async def reveal(self, room: str, identity: str, attributes: Mapping[str, str]) -> None: ...
+
+
+class CallStore(Protocol):
+    """Where call records are kept; see `connector.storage.base.Store`."""
+
+    async def save_call(self, record: CallRecord) -> None: ...
+    async def get_call(self, call_id: str) -> CallRecord | None: ...
+
+
+RoomFactory = Callable[[CallRequest, RoomListener], Room]
+CodecFactory = Callable[[Provider], Codec]

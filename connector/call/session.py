@@ -1,0 +1,418 @@
+"""One call: from the moment it is asked for to the moment everything it held is free again.
+
+A call ends once. Whatever notices the end calls `end(reason)`; the first reason stands, and one task, the
+supervisor, takes everything down in a fixed order. Nothing else closes the socket or leaves the room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from connector.audio import dtmf
+from connector.call.bridge import Bridge
+from connector.call.ports import Admin, CallStore, CarrierSocket, CodecFactory, RoomFactory
+from connector.call.state import Trigger, next_state
+from connector.carriers.events import (
+    AudioReceived,
+    AudioRejected,
+    DtmfReceived,
+    Event,
+    MarkReached,
+    StreamStarted,
+    StreamStopped,
+)
+from connector.errors import CarrierProtocolError, ConnectorError, TokenExpired, TokenUsed
+from connector.logs import bind_call
+from connector.metrics import Metrics
+from connector.model import CallRecord, CallRequest, CallState, Direction, EndReason
+
+log = structlog.get_logger()
+
+STEP_TIMEOUT = 6.0
+"""Seconds that any one step of the teardown may take before the next one starts."""
+MAX_PENDING_DIGITS = 64
+
+CLOSE_NORMAL = 1000
+CLOSE_POLICY = 1008
+CLOSE_INTERNAL = 1011
+_CLOSE_CODES = {EndReason.CALL_MISMATCH: CLOSE_POLICY, EndReason.INTERNAL_ERROR: CLOSE_INTERNAL}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds; see `connector.config.Settings`."""
+
+    connect_timeout: float
+    answer_grace: float
+    media_timeout: float
+    max_duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every call of a process shares."""
+
+    admin: Admin
+    store: CallStore
+    metrics: Metrics
+    limits: Limits
+    new_room: RoomFactory
+    new_codec: CodecFactory
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    reason: EndReason
+    detail: str
+    close_code: int
+
+
+class CallSession:
+    """See the module. `open`, then `claim` and `carry` by the media socket, `end` by anyone."""
+
+    def __init__(self, request: CallRequest, parts: Parts, on_finished: Callable[[CallSession], None]) -> None:
+        self.request = request
+        self._parts = parts
+        self._on_finished = on_finished
+        self._room = parts.new_room(request, self)
+        self._codec = parts.new_codec(request.provider)
+        self.bridge = Bridge(self._codec, self._room, parts.metrics, time.monotonic)
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[End] = self._loop.create_future()
+        self.finished = asyncio.Event()
+        self._claimed = False
+        self._socket: CarrierSocket | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self._answering: asyncio.Task[None] | None = None
+        self._digits: asyncio.Queue[str] = asyncio.Queue(MAX_PENDING_DIGITS)
+        self._digit_sender: asyncio.Task[None] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._last_message = 0.0
+        self.record = CallRecord(
+            call_id=request.call_id,
+            provider=request.provider,
+            direction=request.direction,
+            room=request.room,
+            identity=request.participant.identity,
+            state=CallState.PENDING,
+            owner=parts.owner,
+            created_at=time.time(),
+        )
+        self.deadline = self.record.created_at + parts.limits.connect_timeout
+        """Unix time until which the stream may open."""
+        self._connect_timer = self._loop.call_later(parts.limits.connect_timeout, self._on_connect_timeout)
+        self._supervisor: asyncio.Task[None] | None = None
+
+    @property
+    def call_id(self) -> str:
+        return self.request.call_id
+
+    @property
+    def state(self) -> CallState:
+        return self.record.state
+
+    # Before the stream
+
+    async def open(self) -> None:
+        """Create what the direction asks for. Raises the error that the client shall see; then nothing is left."""
+        with bind_call(self.call_id):
+            self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.call_id}")
+            setup = None
+            try:
+                if self.request.direction is Direction.OUTBOUND:
+                    setup = await self._parts.admin.ensure_room(self.request.room, self.request.agents)
+                    started = time.monotonic()
+                    await self._room.join_hidden(self._attributes("ringing"))
+                    self._observe("join", started)
+                    self._advance(Trigger.JOINED_HIDDEN)
+                else:
+                    await self._parts.admin.check()
+                await self._parts.store.save_call(self.record)
+            except BaseException as error:
+                if setup is not None:
+                    await self._parts.admin.undo(setup)
+                detail = error.message if isinstance(error, ConnectorError) else repr(error)
+                self.end(EndReason.LIVEKIT_UNAVAILABLE, detail)
+                await self.finished.wait()
+                raise
+            log.info(
+                "call created",
+                provider=self.request.provider.value,
+                direction=self.request.direction.value,
+                room=self.request.room,
+                identity=self.request.participant.identity,
+                agents=[agent.agent_name for agent in self.request.agents],
+            )
+
+    def fetched(self, carrier_call_id: str, from_number: str, to_number: str) -> None:
+        """The carrier fetched the answer document: the callee has picked up. Empty strings teach nothing.
+
+        Raises TokenUsed when another carrier call fetched it before: one connect_url serves one call.
+        """
+        known = self.record.carrier_call_id
+        if carrier_call_id and known and carrier_call_id != known:
+            raise TokenUsed("this connect_url belongs to another carrier call")
+        self.record = replace(
+            self.record,
+            carrier_call_id=carrier_call_id or known,
+            from_number=from_number or self.record.from_number,
+            to_number=to_number or self.record.to_number,
+        )
+        if not self._claimed and not self._ended.done():
+            self.deadline = max(self.deadline, time.time() + self._parts.limits.answer_grace)
+            self._connect_timer.cancel()
+            self._connect_timer = self._loop.call_later(self.deadline - time.time(), self._on_connect_timeout)
+        with bind_call(self.call_id):
+            log.info("answer document fetched", **{"from": self.record.from_number, "to": self.record.to_number})
+
+    def check_claimable(self) -> None:
+        """Raise TokenUsed or TokenExpired when `claim` would."""
+        if self._claimed:
+            raise TokenUsed("this connect_url has been used by a WebSocket")
+        if self._ended.done():
+            raise TokenExpired("the call has ended")
+
+    def claim(self) -> None:
+        """Take the one place for a WebSocket. Synchronous on purpose: between a check and a mark with an
+        `await` between them several sockets get in."""
+        self.check_claimable()
+        self._claimed = True
+        self._connect_timer.cancel()
+
+    # The stream
+
+    async def carry(self, socket: CarrierSocket) -> None:
+        """Serve a claimed media socket until the call is over and everything is free."""
+        with bind_call(self.call_id):
+            self._socket = socket
+            self._watch_media()
+            self._sender = asyncio.create_task(self.bridge.outbox.send_to(socket), name=f"send {self.call_id}")
+            log.info("stream opened")
+            try:
+                async for text in socket.messages():
+                    self._last_message = self._loop.time()
+                    self._receive(self._codec.receive(text))
+                if socket.ended_cleanly:
+                    self.end(EndReason.CARRIER_CLOSED)
+                else:
+                    self.end(EndReason.CARRIER_LOST)
+            except CarrierProtocolError as error:
+                self.end(EndReason.PROTOCOL_ERROR, error.message, error.close_code)
+            except asyncio.CancelledError:
+                self.end(EndReason.CARRIER_LOST, "the connection's handler was cancelled")
+                raise
+            except Exception:
+                log.exception("a message from the carrier could not be handled")
+                self.end(EndReason.INTERNAL_ERROR)
+            await self.finished.wait()
+
+    def _receive(self, event: Event) -> None:
+        match event:
+            case AudioReceived():
+                self.bridge.from_carrier(event)
+            case MarkReached():
+                self.bridge.mark_reached(event.name)
+            case DtmfReceived():
+                self._on_carrier_digit(event.digit)
+            case AudioRejected():
+                self.bridge.rejected(event.why)
+            case StreamStarted():
+                self._on_started(event)
+            case StreamStopped():
+                self.end(EndReason.CARRIER_HANGUP)
+            case _:
+                log.debug("message ignored", why=event.why)
+
+    def _on_started(self, event: StreamStarted) -> None:
+        known = self.record.carrier_call_id
+        if known and event.call_id != known:
+            self.end(EndReason.CALL_MISMATCH, "the stream is not of the call that fetched the answer document")
+            return
+        self.record = replace(self.record, carrier_call_id=event.call_id)
+        self._answering = asyncio.create_task(self._answer(event), name=f"answer {self.call_id}")
+
+    async def _answer(self, event: StreamStarted) -> None:
+        started = time.monotonic()
+        attributes = self._attributes("active") | self._codec.attributes(event)
+        try:
+            if self.request.direction is Direction.OUTBOUND:
+                await self._parts.admin.reveal(self.request.room, self.request.participant.identity, attributes)
+            else:
+                await self._parts.admin.ensure_room(self.request.room, self.request.agents)
+                await self._room.join_visible(attributes)
+            await self._room.publish()
+        except ConnectorError as error:
+            self.end(EndReason.LIVEKIT_UNAVAILABLE, error.message)
+            return
+        except Exception:
+            log.exception("the call could not be put into the room")
+            self.end(EndReason.INTERNAL_ERROR)
+            return
+        if self._ended.done():
+            return
+        self._advance(Trigger.STREAM_STARTED)
+        self.record = replace(self.record, started_at=time.time())
+        self.bridge.open()
+        self._room.listen()
+        self._digit_sender = asyncio.create_task(self._send_digits(), name=f"digits {self.call_id}")
+        limits = self._parts.limits
+        self._timers.append(self._loop.call_later(limits.max_duration, self.end, EndReason.MAX_DURATION))
+        self._observe("answer", started)
+        log.info("call active", milliseconds=round((time.monotonic() - started) * 1000))
+        await self._save()
+
+    def _on_carrier_digit(self, digit: str) -> None:
+        try:
+            self._digits.put_nowait(digit)
+        except asyncio.QueueFull:
+            self._parts.metrics.refused.labels("dtmf", "too_many").inc()
+
+    async def _send_digits(self) -> None:
+        while True:
+            digit = await self._digits.get()
+            try:
+                await self._room.send_dtmf(dtmf.event_code(digit), digit)
+                self._parts.metrics.dtmf.labels("from_carrier").inc()
+            except ConnectorError as error:
+                log.warning("a digit did not reach the room", error=error.message)
+
+    # What the room says (connector.room.events.RoomListener)
+
+    def room_source_added(self, source: str) -> None:
+        self.bridge.source_added(source)
+
+    def room_source_removed(self, source: str) -> None:
+        self.bridge.source_removed(source)
+
+    def room_audio(self, source: str, pcm: NDArray[np.int16], at: float) -> None:
+        self.bridge.from_room(source, pcm, at)
+
+    def room_dtmf(self, digit: str) -> None:
+        if digit not in dtmf.DIGITS or not self.bridge.play_tone(digit):
+            self._parts.metrics.refused.labels("dtmf", "too_many" if digit in dtmf.DIGITS else "unknown_digit").inc()
+            return
+        self._parts.metrics.dtmf.labels("to_carrier").inc()
+
+    def room_cleared(self) -> None:
+        self.bridge.clear()
+
+    def room_ended(self, reason: EndReason, detail: str) -> None:
+        self.end(reason, detail)
+
+    # The end
+
+    def end(self, reason: EndReason, detail: str = "", close_code: int | None = None) -> None:
+        """Ask for the end; the first caller's reason stands. Never waits: `finished` tells when all is free."""
+        if not self._ended.done():
+            self._ended.set_result(End(reason, detail, close_code or _CLOSE_CODES.get(reason, CLOSE_NORMAL)))
+
+    async def _supervise(self) -> None:
+        end = await self._ended
+        with bind_call(self.call_id):
+            was_active = self.state is CallState.ACTIVE
+            self.bridge.close()
+            self._connect_timer.cancel()
+            for timer in self._timers:
+                timer.cancel()
+            await self._stop_tasks()
+            if self._room.connected:
+                await self._step("attributes", self._room.set_attributes({"connector.callStatus": "hangup"}))
+            if self._socket is not None:
+                await self._step("socket", self._socket.close(end.close_code, end.reason.value))
+            await self._step("room", self._room.leave())
+            self._finish_record(end)
+            await self._step("record", self._parts.store.save_call(self.record))
+            self._count(end, was_active)
+            self.finished.set()
+            self._on_finished(self)
+
+    async def _stop_tasks(self) -> None:
+        tasks = [task for task in (self._sender, self._answering, self._digit_sender) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=STEP_TIMEOUT)
+
+    async def _step(self, name: str, work: Awaitable[None]) -> None:
+        """One step of the teardown: bounded, and its failure must not keep the next one from running."""
+        try:
+            await asyncio.wait_for(work, STEP_TIMEOUT)
+        except ConnectorError as error:
+            log.warning("teardown step failed", step=name, error=error.message)
+        except Exception:
+            log.exception("teardown step failed", step=name)
+
+    def _finish_record(self, end: End) -> None:
+        self._advance(Trigger.END)
+        self.record = replace(self.record, ended_at=time.time(), end_reason=end.reason, end_detail=end.detail)
+
+    def _count(self, end: End, was_active: bool) -> None:
+        self.bridge.collect_drops()
+        metrics, record = self._parts.metrics, self.record
+        metrics.calls.labels(record.provider.value, record.direction.value, end.reason.value).inc()
+        seconds = record.ended_at - record.started_at if was_active else 0.0
+        if was_active:
+            metrics.duration.labels(record.direction.value).observe(seconds)
+        log.info(
+            "call ended",
+            reason=end.reason.value,
+            detail=end.detail or None,
+            seconds=round(seconds, 3),
+            heard_frames=self.bridge.heard_frames,
+            sent_frames=self.bridge.sent_frames,
+            dropped_frames=self.bridge.dropped_frames,
+        )
+
+    # Small things
+
+    def _advance(self, trigger: Trigger) -> None:
+        old = self.record.state
+        self.record = replace(self.record, state=next_state(self.request.direction, old, trigger))
+
+    def _attributes(self, status: str) -> dict[str, str]:
+        """The request's attributes and ours; see docs/attributes.md."""
+        ours = {
+            "connector.callId": self.call_id,
+            "connector.provider": self.request.provider.value,
+            "connector.direction": self.request.direction.value,
+            "connector.callStatus": status,
+        }
+        if self.record.from_number:
+            ours["phone.from"] = self.record.from_number
+        if self.record.to_number:
+            ours["phone.to"] = self.record.to_number
+        return self.request.participant.attributes | ours
+
+    async def _save(self) -> None:
+        try:
+            await self._parts.store.save_call(self.record)
+        except ConnectorError as error:
+            log.warning("the call record could not be saved", error=error.message)
+
+    def _observe(self, step: str, started: float) -> None:
+        self._parts.metrics.setup.labels(step, self.request.direction.value).observe(time.monotonic() - started)
+
+    def _on_connect_timeout(self) -> None:
+        self.end(EndReason.CONNECT_TIMEOUT, "no media WebSocket came in time")
+
+    def _watch_media(self) -> None:
+        """End the call when the socket says nothing for too long. One timer, moved only when it fires."""
+        self._last_message = self._loop.time()
+        limit = self._parts.limits.media_timeout
+
+        def check() -> None:
+            silent = self._loop.time() - self._last_message
+            if silent >= limit:
+                self.end(EndReason.MEDIA_TIMEOUT, f"no message for {limit:g} s")
+            else:
+                self._timers.append(self._loop.call_later(limit - silent, check))
+
+        self._timers[:] = [self._loop.call_later(limit, check)]

@@ -1,0 +1,193 @@
+"""What the connector asks of LiveKit's server API: rooms, agent dispatch, the reveal.
+
+All LiveKit and HTTP exceptions become ours here, with the cause kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
+
+import aiohttp
+from livekit import api
+
+from connector.errors import ConnectorError, Internal, NotFound, Unavailable
+from connector.model import AgentDispatch
+
+REQUEST_TIMEOUT = 3.0
+"""Seconds for one request; a ConnectTwilioCall must answer within 5 even when LiveKit is gone."""
+
+
+@dataclass(slots=True)
+class RoomSetup:
+    """What `ensure_room` changed, so that `undo` can take back exactly that."""
+
+    room: str
+    created: bool = False
+    dispatches: list[str] = field(default_factory=list)
+
+
+class RoomAdmin:
+    """LiveKit's RoomService and AgentDispatchService, as one operator sees them."""
+
+    def __init__(self, url: str, api_key: str, api_secret: str) -> None:
+        self._url = url
+        self._key = api_key
+        self._secret = api_secret
+        self._api: api.LiveKitAPI | None = None
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def start(self) -> None:
+        self._api = api.LiveKitAPI(
+            self._url,
+            self._key,
+            self._secret,
+            timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT),
+            failover=False,
+        )
+
+    async def close(self) -> None:
+        if self._api is not None:
+            await self._api.aclose()
+            self._api = None
+
+    @property
+    def _client(self) -> api.LiveKitAPI:
+        if self._api is None:
+            raise RuntimeError("RoomAdmin.start() has not run")
+        return self._api
+
+    async def check(self) -> None:
+        """Raise Unavailable when LiveKit does not answer, Internal when it refuses the credentials."""
+        async with self._translated():
+            await self._client.room.list_rooms(api.ListRoomsRequest(names=["connector-reachability-check"]))
+
+    async def ensure_room(self, room: str, agents: Sequence[AgentDispatch]) -> RoomSetup:
+        """Make sure that the room exists and that each agent is dispatched to it exactly once.
+
+        A new room is created with its agents, which also keeps LiveKit from sending unnamed agents, as a
+        room configuration does in a join token. An existing room ignores such a configuration, so its
+        agents get a dispatch each. Calls of one process to one room take turns: between the look and the
+        creation another call could otherwise create the room without these agents.
+        """
+        setup = RoomSetup(room)
+        lock = self._locks.setdefault(room, asyncio.Lock())
+        async with lock, self._translated():
+            try:
+                await self._ensure(setup, agents)
+            except BaseException:
+                await self._undo(setup)
+                raise
+        return setup
+
+    async def _ensure(self, setup: RoomSetup, agents: Sequence[AgentDispatch]) -> None:
+        try:
+            await self._dispatch_or_create(setup, agents)
+        except api.TwirpError as error:
+            if error.code != "not_found" or setup.created:
+                raise
+            # The room closed between the look and the dispatch; it is a new one now.
+            setup.dispatches.clear()
+            await self._dispatch_or_create(setup, agents)
+
+    async def _dispatch_or_create(self, setup: RoomSetup, agents: Sequence[AgentDispatch]) -> None:
+        listed = await self._client.room.list_rooms(api.ListRoomsRequest(names=[setup.room]))
+        if not listed.rooms:
+            await self._client.room.create_room(
+                api.CreateRoomRequest(name=setup.room, agents=[_room_agent(agent) for agent in agents])
+            )
+            setup.created = True
+            return
+        for agent in agents:
+            dispatch = await self._client.agent_dispatch.create_dispatch(
+                api.CreateAgentDispatchRequest(
+                    room=setup.room,
+                    agent_name=agent.agent_name,
+                    metadata=agent.metadata,
+                    restart_policy=agent.restart_policy,  # type: ignore[arg-type]
+                    deployment=agent.deployment,
+                    attributes=agent.attributes,
+                )
+            )
+            setup.dispatches.append(dispatch.id)
+
+    async def undo(self, setup: RoomSetup) -> None:
+        """Take back what `ensure_room` did, as far as LiveKit lets us; raises nothing."""
+        async with self._locks.setdefault(setup.room, asyncio.Lock()):
+            await self._undo(setup)
+
+    async def _undo(self, setup: RoomSetup) -> None:
+        try:
+            if setup.created and not await self._people_in(setup.room):
+                await self._client.room.delete_room(api.DeleteRoomRequest(room=setup.room))
+            for dispatch in setup.dispatches:
+                await self._client.agent_dispatch.delete_dispatch(dispatch, setup.room)
+        except (api.TwirpError, aiohttp.ClientError, TimeoutError):
+            # LiveKit is the thing that failed; its own empty-room timeout clears what is left.
+            return
+
+    async def _people_in(self, room: str) -> bool:
+        listed = await self._client.room.list_participants(api.ListParticipantsRequest(room=room))
+        return any(p.kind != api.ParticipantInfo.Kind.AGENT for p in listed.participants)
+
+    async def reveal(self, room: str, identity: str, attributes: Mapping[str, str]) -> None:
+        """Show a hidden participant to the room. Permissions are replaced as a whole, attributes merge."""
+        async with self._translated():
+            await self._client.room.update_participant(
+                api.UpdateParticipantRequest(
+                    room=room,
+                    identity=identity,
+                    permission=api.ParticipantPermission(
+                        can_publish=True,
+                        can_subscribe=True,
+                        can_publish_data=True,
+                        can_update_metadata=True,
+                        hidden=False,
+                    ),
+                    attributes=dict(attributes),
+                )
+            )
+
+    async def remove(self, room: str, identity: str) -> None:
+        """Remove a participant; one that is not there is no error."""
+        try:
+            async with self._translated():
+                await self._client.room.remove_participant(
+                    api.RoomParticipantIdentity(room=room, identity=identity)
+                )
+        except NotFound:
+            return
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except api.TwirpError as error:
+            raise _translate(error, self._url) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"livekit-server at {self._url} cannot be reached ({type(error).__name__})") from error
+
+
+def _translate(error: api.TwirpError, url: str) -> ConnectorError:
+    if error.status in (401, 403) or error.code in ("unauthenticated", "permission_denied"):
+        return Internal(
+            f"livekit-server at {url} refused the connector's credentials; check LIVEKIT_API_KEY and LIVEKIT_API_SECRET"
+        )
+    if error.code == "not_found" and error.status == 404 and error.message:
+        return NotFound(error.message)
+    if error.status >= 500 or error.code in ("unavailable", "deadline_exceeded"):
+        return Unavailable(f"livekit-server at {url} answered {error.status}: {error.message}")
+    return Internal(f"livekit-server at {url} answered {error.code}: {error.message}")
+
+
+def _room_agent(agent: AgentDispatch) -> api.RoomAgentDispatch:
+    return api.RoomAgentDispatch(
+        agent_name=agent.agent_name,
+        metadata=agent.metadata,
+        restart_policy=agent.restart_policy,  # type: ignore[arg-type]
+        deployment=agent.deployment,
+        attributes=agent.attributes,
+    )

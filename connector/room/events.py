@@ -1,0 +1,22 @@
+"""What a room tells the call that lives in it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from connector.model import EndReason
+
+
+class RoomListener(Protocol):
+    """Called on the event loop. `room_audio` brings 20 ms of one track: int16[160] at 8 kHz, and the monotonic
+    second at which it left WebRTC."""
+
+    def room_source_added(self, source: str) -> None: ...
+    def room_source_removed(self, source: str) -> None: ...
+    def room_audio(self, source: str, pcm: NDArray[np.int16], at: float) -> None: ...
+    def room_dtmf(self, digit: str) -> None: ...
+    def room_cleared(self) -> None: ...
+    def room_ended(self, reason: EndReason, detail: str) -> None: ...

@@ -1,0 +1,281 @@
+"""One caller's session in a LiveKit room: join, reveal, publish, subscribe, leave.
+
+The call above knows this class only as `connector.call.ports.Room`, and is told what happens through a
+`RoomListener`; every callback runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+from livekit import rtc
+
+from connector.errors import Unavailable
+from connector.model import EndReason, ParticipantSpec
+from connector.room.events import RoomListener
+from connector.room.media import AudioTap, CallerSource, media_router
+from connector.room.tokens import hidden_grants, join_token, visible_grants
+
+log = structlog.get_logger()
+
+JOIN_TIMEOUT = 4.0
+LEAVE_TIMEOUT = 5.0
+CLEAR_TOPIC = "connector.clear"
+"""Topic of a data message, and name of an RPC method, with which the room drops what the caller has yet to hear."""
+
+_PHONE_KINDS = frozenset(
+    {rtc.ParticipantKind.PARTICIPANT_KIND_CONNECTOR, rtc.ParticipantKind.PARTICIPANT_KIND_SIP}
+)
+_REASONS = {
+    rtc.DisconnectReason.DUPLICATE_IDENTITY: EndReason.DUPLICATE_IDENTITY,
+    rtc.DisconnectReason.PARTICIPANT_REMOVED: EndReason.PARTICIPANT_REMOVED,
+    rtc.DisconnectReason.ROOM_DELETED: EndReason.ROOM_DELETED,
+    rtc.DisconnectReason.ROOM_CLOSED: EndReason.ROOM_DELETED,
+}
+
+
+class RoomGateway:
+    """A caller in a room. Use once: join (hidden or visible), then publish, then leave."""
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        api_secret: str,
+        room: str,
+        participant: ParticipantSpec,
+        kind_details: tuple[str, ...],
+        reconnect_timeout: float,
+        listener: RoomListener,
+    ) -> None:
+        self._url = url
+        self._key = api_key
+        self._secret = api_secret
+        self._name = room
+        self._participant = participant
+        self._kind_details = kind_details
+        self._reconnect_timeout = reconnect_timeout
+        self._listener = listener
+        self._room: rtc.Room | None = None
+        self._source: CallerSource | None = None
+        self._tracks: dict[str, rtc.Track] = {}
+        self._taps: dict[str, AudioTap] = {}
+        self._listening = False
+        self._left = False
+        self._lost_timer: asyncio.TimerHandle | None = None
+
+    async def join_hidden(self, attributes: Mapping[str, str]) -> None:
+        """Join unseen; others get no event. Raises Unavailable."""
+        await self._join(hidden_grants(self._name), attributes)
+
+    async def join_visible(self, attributes: Mapping[str, str]) -> None:
+        """Join seen. Publish at once: a participant without a track may stay unseen for a second or more."""
+        await self._join(visible_grants(self._name), attributes)
+
+    async def _join(self, grants: Mapping[str, object], attributes: Mapping[str, str]) -> None:
+        media_router()
+        token = join_token(self._key, self._secret, self._participant, self._kind_details, grants, attributes)
+        room = rtc.Room()
+        self._register(room)
+        connecting = asyncio.ensure_future(
+            room.connect(self._url, token, rtc.RoomOptions(auto_subscribe=False, connect_timeout=JOIN_TIMEOUT))
+        )
+        try:
+            await asyncio.wait_for(asyncio.shield(connecting), JOIN_TIMEOUT)
+        except rtc.ConnectError as error:
+            raise Unavailable(f"livekit-server at {self._url} did not let the caller join: {error.message}") from error
+        except TimeoutError as error:
+            _abandon(room, connecting)
+            raise Unavailable(f"livekit-server at {self._url} did not answer the join in {JOIN_TIMEOUT:g} s") from error
+        except asyncio.CancelledError:
+            _abandon(room, connecting)
+            raise
+        self._room = room
+        room.local_participant.register_rpc_method(CLEAR_TOPIC, self._on_clear_rpc)
+        for participant in room.remote_participants.values():
+            for publication in participant.track_publications.values():
+                self._on_track_published(publication)
+
+    def _register(self, room: rtc.Room) -> None:
+        room.on("track_published", self._on_track_published)
+        room.on("track_subscribed", self._on_track_subscribed)
+        room.on("track_unsubscribed", self._on_track_unsubscribed)
+        room.on("sip_dtmf_received", self._on_dtmf)
+        room.on("data_received", self._on_data)
+        room.on("reconnecting", self._on_reconnecting)
+        room.on("reconnected", self._on_reconnected)
+        room.on("disconnected", self._on_disconnected)
+
+    def listen(self) -> None:
+        """Deliver room audio, DTMF and clears from now on; what came before is discarded."""
+        self._listening = True
+        for sid, track in self._tracks.items():
+            self._open_tap(sid, track)
+
+    async def publish(self) -> None:
+        """Publish the caller's microphone track. Raises Unavailable."""
+        room = self._connected()
+        self._source = CallerSource()
+        track = rtc.LocalAudioTrack.create_audio_track("phone", self._source.rtc_source)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+        try:
+            await asyncio.wait_for(room.local_participant.publish_track(track, options), JOIN_TIMEOUT)
+        except (rtc.PublishTrackError, TimeoutError) as error:
+            raise Unavailable(f"the caller's audio track could not be published: {error!r}") from error
+
+    def capture(self, pcm: bytes) -> None:
+        """The caller's voice: int16 mono 8 kHz, a multiple of 10 ms. Nothing happens before `publish`."""
+        if self._source is not None:
+            self._source.capture(pcm)
+
+    def take_dropped(self) -> int:
+        """10 ms frames the SDK was too slow to take since the last call of this method."""
+        if self._source is None:
+            return 0
+        dropped, self._source.dropped = self._source.dropped, 0
+        return dropped
+
+    async def send_dtmf(self, code: int, digit: str) -> None:
+        """Publish a digit to the room as LiveKit's own DTMF event."""
+        try:
+            await self._connected().local_participant.publish_dtmf(code=code, digit=digit)
+        except Exception as error:  # The SDK raises a bare Exception subclass for each request kind.
+            raise Unavailable(f"the digit could not be published: {error}") from error
+
+    async def set_attributes(self, attributes: Mapping[str, str]) -> None:
+        """Merge these into the caller's attributes. Raises Unavailable."""
+        try:
+            await asyncio.wait_for(
+                self._connected().local_participant.set_attributes(dict(attributes)), JOIN_TIMEOUT
+            )
+        except (TimeoutError, RuntimeError) as error:
+            raise Unavailable(f"attributes could not be set: {error!r}") from error
+
+    @property
+    def connected(self) -> bool:
+        return self._room is not None and self._room.isconnected()
+
+    async def leave(self) -> None:
+        """Leave and free everything; raises nothing, may be called at any moment and twice."""
+        self._left = True
+        self._listening = False
+        self._cancel_lost_timer()
+        for tap in self._taps.values():
+            tap.close()
+        self._taps.clear()
+        self._tracks.clear()
+        if self._source is not None:
+            await self._source.close()
+            self._source = None
+        room, self._room = self._room, None
+        if room is not None:
+            await _disconnect(room)
+
+    def _connected(self) -> rtc.Room:
+        if self._room is None:
+            raise RuntimeError("the room is not joined")
+        return self._room
+
+    # What the room tells us
+
+    def _on_track_published(self, publication: rtc.RemoteTrackPublication) -> None:
+        if publication.kind == rtc.TrackKind.KIND_AUDIO:
+            publication.set_subscribed(True)
+
+    def _on_track_subscribed(self, track: rtc.Track, publication: rtc.RemoteTrackPublication) -> None:
+        if self._left or track.kind != rtc.TrackKind.KIND_AUDIO:
+            return
+        self._tracks[publication.sid] = track
+        if self._listening:
+            self._open_tap(publication.sid, track)
+
+    def _open_tap(self, sid: str, track: rtc.Track) -> None:
+        if sid in self._taps:
+            self._taps.pop(sid).close()
+        else:
+            self._listener.room_source_added(sid)
+        self._taps[sid] = AudioTap(track, lambda pcm, at: self._listener.room_audio(sid, pcm, at))
+
+    def _on_track_unsubscribed(self, _: rtc.Track, publication: rtc.RemoteTrackPublication) -> None:
+        self._tracks.pop(publication.sid, None)
+        tap = self._taps.pop(publication.sid, None)
+        if tap is not None:
+            tap.close()
+            self._listener.room_source_removed(publication.sid)
+
+    def _on_dtmf(self, dtmf: rtc.SipDTMF) -> None:
+        # A digit in a room is a broadcast: one that a phone sent is not meant for another phone's ear.
+        sender = dtmf.participant
+        if self._listening and (sender is None or sender.kind not in _PHONE_KINDS):
+            self._listener.room_dtmf(dtmf.digit)
+
+    def _on_data(self, packet: rtc.DataPacket) -> None:
+        if self._listening and packet.topic == CLEAR_TOPIC:
+            self._listener.room_cleared()
+
+    async def _on_clear_rpc(self, _: rtc.RpcInvocationData) -> str:
+        if self._listening:
+            self._listener.room_cleared()
+        return "ok"
+
+    def _on_reconnecting(self) -> None:
+        if self._left or self._lost_timer is not None:
+            return
+        log.warning("LiveKit connection lost, reconnecting", limit_seconds=self._reconnect_timeout)
+        self._lost_timer = asyncio.get_running_loop().call_later(self._reconnect_timeout, self._on_not_regained)
+
+    def _on_reconnected(self) -> None:
+        if self._lost_timer is not None:
+            log.info("LiveKit connection regained")
+        self._cancel_lost_timer()
+
+    def _on_not_regained(self) -> None:
+        self._lost_timer = None
+        self._listener.room_ended(
+            EndReason.LIVEKIT_LOST, f"no connection to LiveKit for {self._reconnect_timeout:g} s"
+        )
+
+    def _on_disconnected(self, reason: int) -> None:
+        # Our own disconnect() fires this event too; the call has decided its end by then.
+        if self._left:
+            return
+        name = rtc.DisconnectReason.Name(reason)  # type: ignore[arg-type]
+        self._listener.room_ended(_REASONS.get(reason, EndReason.LIVEKIT_LOST), name)  # type: ignore[call-overload]
+
+    def _cancel_lost_timer(self) -> None:
+        if self._lost_timer is not None:
+            self._lost_timer.cancel()
+            self._lost_timer = None
+
+
+_abandoned: set[asyncio.Task[None]] = set()
+
+
+def _abandon(room: rtc.Room, connecting: asyncio.Future[None]) -> None:
+    """Let a join that we no longer wait for finish, then leave: cancelled, it would join without an owner."""
+
+    async def finish() -> None:
+        try:
+            await connecting
+        except rtc.ConnectError:
+            return
+        await _disconnect(room)
+
+    task = asyncio.ensure_future(finish())
+    _abandoned.add(task)
+    task.add_done_callback(_abandoned.discard)
+
+
+async def drain_abandoned() -> None:
+    """Wait for joins that were given up; for an orderly stop of the process."""
+    if _abandoned:
+        await asyncio.wait(set(_abandoned), timeout=LEAVE_TIMEOUT)
+
+
+async def _disconnect(room: rtc.Room) -> None:
+    try:
+        await asyncio.wait_for(room.disconnect(), LEAVE_TIMEOUT)
+    except TimeoutError:
+        log.warning("LiveKit did not confirm the leave", limit_seconds=LEAVE_TIMEOUT)

@@ -1,0 +1,199 @@
+"""Audio into and out of the LiveKit SDK, by its native interface, one call of ours per frame.
+
+The SDK's own `AudioSource.capture_frame` and `AudioStream` subscribe a new queue for every captured frame
+and hand every media event to every room of the process, which costs a quarter of a call's CPU and grows
+with the square of the number of calls. `MediaRouter` takes the SDK's event queue's place: media events go
+straight to their track by a dictionary, everything else takes the SDK's own way. It relies on three names
+of the SDK that are not public (`FfiClient`, `FfiQueue`, `_ffi_handle`); `tests/integration/test_media.py`
+fails when one of them changes, and `pyproject.toml` pins the SDK's minor version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from livekit import rtc
+from livekit.rtc._ffi_client import FfiClient, FfiHandle, FfiQueue
+from livekit.rtc._proto import audio_frame_pb2, ffi_pb2
+from numpy.typing import NDArray
+
+RATE = 8000
+"""Samples a second, in both directions: what the phone network carries."""
+CAPTURE_SAMPLES = RATE // 100
+"""A source without a queue takes frames of exactly 10 ms; any other length is an InvalidState error."""
+STREAM_FRAME_MS = 20
+MAX_WAITING = 20
+"""10 ms frames that may wait for the SDK before the oldest goes: 200 ms."""
+
+OnAudio = Callable[[NDArray[np.int16], float], None]
+"""Called on the event loop with one 20 ms frame, int16[160], and the monotonic time it left WebRTC."""
+
+
+class AudioSink(Protocol):
+    """Takes the caller's voice: int16 samples at 8 kHz as bytes, a multiple of 10 ms."""
+
+    def capture(self, pcm: bytes) -> None: ...
+
+
+class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
+    """The SDK's event queue with a short cut for media. One a process; see `media_router`."""
+
+    def __init__(self, client: FfiClient) -> None:
+        super().__init__()
+        self._client = client
+        self._guard = threading.RLock()
+        self._taps: dict[int, AudioTap] = {}
+        self._captures: dict[int, CallerSource] = {}
+
+    def put(self, item: ffi_pb2.FfiEvent) -> None:
+        """Called by the SDK on one of its own threads for every event."""
+        kind = item.WhichOneof("message")
+        if kind == "audio_stream_event":
+            tap = self._taps.get(item.audio_stream_event.stream_handle)
+            if tap is not None:
+                self._deliver(tap, item.audio_stream_event)
+                return
+        elif kind == "capture_audio_frame":
+            with self._guard:
+                source = self._captures.pop(item.capture_audio_frame.async_id, None)
+                if source is not None:
+                    source._captured(item.capture_audio_frame.error)
+                    return
+        super().put(item)
+
+    def _deliver(self, tap: AudioTap, event: audio_frame_pb2.AudioStreamEvent) -> None:
+        if not event.HasField("frame_received"):
+            return
+        frame = event.frame_received.frame
+        data = ctypes.string_at(frame.info.data_ptr, frame.info.samples_per_channel * 2)
+        self._client._ffi_lib.livekit_ffi_drop_handle(ctypes.c_uint64(frame.handle.id))
+        tap._received(data, time.monotonic())
+
+    def _request_capture(self, source: CallerSource, handle: int, data: bytes) -> None:
+        request = ffi_pb2.FfiRequest()
+        capture = request.capture_audio_frame
+        capture.source_handle = handle
+        buffer = capture.buffer
+        buffer.data_ptr = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+        buffer.sample_rate = RATE
+        buffer.num_channels = 1
+        buffer.samples_per_channel = CAPTURE_SAMPLES
+        with self._guard:
+            # The callback runs on another thread and may be faster than this line; the guard holds it back.
+            async_id = self._client.request(request).capture_audio_frame.async_id
+            self._captures[async_id] = source
+
+    def _open_stream(self, tap: AudioTap, track_handle: int) -> FfiHandle:
+        request = ffi_pb2.FfiRequest()
+        stream = request.new_audio_stream
+        stream.track_handle = track_handle
+        stream.sample_rate = RATE
+        stream.num_channels = 1
+        stream.queue_size_frames = 0
+        stream.frame_size_ms = STREAM_FRAME_MS
+        stream.type = audio_frame_pb2.AudioStreamType.AUDIO_STREAM_NATIVE
+        handle = FfiHandle(self._client.request(request).new_audio_stream.stream.handle.id)
+        self._taps[handle.handle] = tap
+        return handle
+
+    def _close_stream(self, handle: FfiHandle) -> None:
+        self._taps.pop(handle.handle, None)
+        handle.dispose()
+
+
+_installing = threading.Lock()
+
+
+def media_router() -> MediaRouter:
+    """The process's router; installs it at the first call, which must come before the first room."""
+    client = FfiClient.instance
+    with _installing:
+        current = client._queue
+        if isinstance(current, MediaRouter):
+            return current
+        router = MediaRouter(client)
+        router._subscribers = current._subscribers
+        client._queue = router
+        return router
+
+
+class CallerSource:
+    """The caller's voice as a LiveKit audio source without a send queue.
+
+    `capture` never waits. Frames go to the SDK one after the other, each when the one before was taken,
+    because the SDK spawns a task a frame and would otherwise be free to swap two of them.
+    """
+
+    def __init__(self) -> None:
+        self._router = media_router()
+        self._source = rtc.AudioSource(RATE, 1, queue_size_ms=0)
+        self._handle = self._source._ffi_handle
+        self._waiting: deque[bytes] = deque()
+        self._in_flight: bytes | None = None
+        self.dropped = 0
+        self.errors = 0
+
+    @property
+    def rtc_source(self) -> rtc.AudioSource:
+        return self._source
+
+    def capture(self, pcm: bytes) -> None:
+        """Send int16 8 kHz mono samples, a multiple of 10 ms; on the event loop."""
+        with self._router._guard:
+            for start in range(0, len(pcm), CAPTURE_SAMPLES * 2):
+                self._waiting.append(pcm[start : start + CAPTURE_SAMPLES * 2])
+            while len(self._waiting) > MAX_WAITING:
+                self._waiting.popleft()
+                self.dropped += 1
+            if self._in_flight is None:
+                self._next()
+
+    def _captured(self, error: str) -> None:
+        if error:
+            self.errors += 1
+        self._in_flight = None
+        self._next()
+
+    def _next(self) -> None:
+        if self._waiting and not self._handle.disposed:
+            self._in_flight = self._waiting.popleft()
+            self._router._request_capture(self, self._handle.handle, self._in_flight)
+
+    async def close(self) -> None:
+        with self._router._guard:
+            self._waiting.clear()
+            await_close = self._source.aclose()
+        await await_close
+
+
+class AudioTap:
+    """One remote audio track, 20 ms frames of 8 kHz delivered to a callback on the event loop."""
+
+    def __init__(self, track: rtc.Track, on_audio: OnAudio) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_audio = on_audio
+        self._router = media_router()
+        self._handle = self._router._open_stream(self, track._ffi_handle.handle)
+        self._closed = False
+
+    def _received(self, data: bytes, at: float) -> None:
+        if not self._closed:
+            try:
+                self._loop.call_soon_threadsafe(self._hand_over, data, at)
+            except RuntimeError:
+                self._closed = True  # The loop is gone: the process is stopping.
+
+    def _hand_over(self, data: bytes, at: float) -> None:
+        if not self._closed:
+            self._on_audio(np.frombuffer(data, dtype=np.int16), at)
+
+    def close(self) -> None:
+        self._closed = True
+        self._router._close_stream(self._handle)

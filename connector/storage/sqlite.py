@@ -1,0 +1,167 @@
+"""Call records in one SQLite file (WAL), for a single machine."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+from connector.model import CallRecord, CallState, Direction, EndReason, Provider
+from connector.storage.base import StoreError
+
+SCHEMA_VERSION = 1
+_MIGRATIONS: dict[int, Sequence[str]] = {
+    1: (
+        """CREATE TABLE calls (
+            call_id TEXT PRIMARY KEY, provider TEXT NOT NULL, direction TEXT NOT NULL, room TEXT NOT NULL,
+            identity TEXT NOT NULL, state TEXT NOT NULL, owner TEXT NOT NULL, created_at REAL NOT NULL,
+            carrier_call_id TEXT NOT NULL, from_number TEXT NOT NULL, to_number TEXT NOT NULL,
+            started_at REAL NOT NULL, ended_at REAL NOT NULL, end_reason TEXT, end_detail TEXT NOT NULL)""",
+        "CREATE INDEX calls_created ON calls (created_at)",
+        "CREATE INDEX calls_open ON calls (owner) WHERE end_reason IS NULL",
+    ),
+}
+_COLUMNS = (
+    "call_id, provider, direction, room, identity, state, owner, created_at, carrier_call_id, from_number, "
+    "to_number, started_at, ended_at, end_reason, end_detail"
+)
+
+
+class SqliteStore:
+    """See `connector.storage.base.Store`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db: aiosqlite.Connection | None = None
+
+    async def open(self) -> None:
+        """Open or create the file and bring its schema up to date; a newer schema is refused."""
+        async with self._translated():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            db = self._db = await aiosqlite.connect(self._path, isolation_level=None)
+            try:
+                await db.execute("PRAGMA journal_mode = WAL")
+                await db.execute("PRAGMA synchronous = NORMAL")
+                await db.execute("PRAGMA busy_timeout = 3000")
+                await self._migrate(db)
+            except BaseException:
+                await self.close()
+                raise
+
+    async def _migrate(self, db: aiosqlite.Connection) -> None:
+        await db.execute("BEGIN IMMEDIATE")
+        try:
+            async with db.execute("PRAGMA user_version") as cursor:
+                row = await cursor.fetchone()
+            version = int(row[0]) if row else 0
+            if version > SCHEMA_VERSION:
+                raise StoreError(
+                    f"{self._path} has schema {version}, this connector knows {SCHEMA_VERSION}; use a newer connector"
+                )
+            for step in range(version + 1, SCHEMA_VERSION + 1):
+                for statement in _MIGRATIONS[step]:
+                    await db.execute(statement)
+            await db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        except BaseException:
+            await db.execute("ROLLBACK")
+            raise
+        await db.execute("COMMIT")
+
+    async def close(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            await db.close()
+
+    async def save_call(self, record: CallRecord) -> None:
+        names = [name.strip() for name in _COLUMNS.split(",")]
+        updates = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
+        async with self._translated() as db:
+            await db.execute(
+                f"INSERT INTO calls ({_COLUMNS}) VALUES ({', '.join('?' * len(names))}) "  # noqa: S608 our own constants
+                f"ON CONFLICT (call_id) DO UPDATE SET {updates} "
+                "WHERE calls.end_reason IS NULL OR excluded.end_reason IS NOT NULL",
+                _to_row(record),
+            )
+
+    async def get_call(self, call_id: str) -> CallRecord | None:
+        async with (
+            self._translated() as db,
+            db.execute(f"SELECT {_COLUMNS} FROM calls WHERE call_id = ?", (call_id,)) as cursor,  # noqa: S608
+        ):
+            row = await cursor.fetchone()
+        return _from_row(row) if row else None
+
+    async def list_calls(self, limit: int = 50, before: float | None = None) -> list[CallRecord]:
+        query = f"SELECT {_COLUMNS} FROM calls WHERE created_at < ? ORDER BY created_at DESC, call_id LIMIT ?"  # noqa: S608
+        async with (
+            self._translated() as db,
+            db.execute(query, (before if before is not None else 1e18, limit)) as cursor,
+        ):
+            return [_from_row(row) for row in await cursor.fetchall()]
+
+    async def end_orphans(self, owner: str, now: float) -> int:
+        async with self._translated() as db:
+            cursor = await db.execute(
+                "UPDATE calls SET state = ?, ended_at = ?, end_reason = ?, end_detail = ? "
+                "WHERE owner = ? AND end_reason IS NULL",
+                (CallState.ENDED, now, EndReason.INTERRUPTED, "the process that held the call stopped", owner),
+            )
+            return cursor.rowcount
+
+    async def forget_before(self, created_before: float) -> int:
+        async with self._translated() as db:
+            cursor = await db.execute(
+                "DELETE FROM calls WHERE created_at < ? AND end_reason IS NOT NULL", (created_before,)
+            )
+            return cursor.rowcount
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[aiosqlite.Connection]:
+        try:
+            yield self._db  # type: ignore[misc]  # None only inside open(), which does not use it
+        except (sqlite3.Error, OSError, ValueError) as error:
+            raise StoreError(f"the store {self._path} failed: {error}") from error
+
+
+def _to_row(record: CallRecord) -> tuple[Any, ...]:
+    return (
+        record.call_id,
+        record.provider.value,
+        record.direction.value,
+        record.room,
+        record.identity,
+        record.state.value,
+        record.owner,
+        record.created_at,
+        record.carrier_call_id,
+        record.from_number,
+        record.to_number,
+        record.started_at,
+        record.ended_at,
+        record.end_reason.value if record.end_reason else None,
+        record.end_detail,
+    )
+
+
+def _from_row(row: Any) -> CallRecord:
+    return CallRecord(
+        call_id=row[0],
+        provider=Provider(row[1]),
+        direction=Direction(row[2]),
+        room=row[3],
+        identity=row[4],
+        state=CallState(row[5]),
+        owner=row[6],
+        created_at=row[7],
+        carrier_call_id=row[8],
+        from_number=row[9],
+        to_number=row[10],
+        started_at=row[11],
+        ended_at=row[12],
+        end_reason=EndReason(row[13]) if row[13] else None,
+        end_detail=row[14],
+    )
