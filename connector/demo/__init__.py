@@ -1,0 +1,1 @@
+"""The outside world for the demo, the tests and the benchmark: a carrier, an agent, a LiveKit server."""

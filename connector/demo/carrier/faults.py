@@ -1,0 +1,42 @@
+"""What the carrier writes into its debugger when the other side does something wrong.
+
+The numbers are Twilio's: https://www.twilio.com/docs/api/errors
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Fault(IntEnum):
+    HTTP_RETRIEVAL = 11200
+    """The document could not be fetched: no connection, no answer in time, a status that is not 200."""
+    DOCUMENT_PARSE = 12100
+    """Not well-formed XML, or the root is not `Response`."""
+    SCHEMA = 12200
+    """A verb, noun or attribute that does not exist (or that the simulator does not play)."""
+    CONTENT_TYPE = 12300
+    STREAM_HANDSHAKE = 31920
+    """The WebSocket could not be opened: a bad URL, no connection, a status that is not 101."""
+    STREAM_CLOSED = 31921
+    """The server broke the WebSocket off, or closed it with a code that means trouble."""
+    STREAM_FULL = 31931
+    """More than ten minutes of audio wait to be played."""
+    STREAM_BINARY = 31950
+    STREAM_MESSAGE = 31951
+    """Text that is not one of the documented messages, to the letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class CarrierError:
+    code: Fault
+    message: str
+
+
+class Refused(Exception):
+    """Ends what the carrier was doing; `error` goes into the call's list."""
+
+    def __init__(self, code: Fault, message: str) -> None:
+        super().__init__(f"{int(code)}: {message}")
+        self.error = CarrierError(code, message)

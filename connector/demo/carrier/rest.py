@@ -1,0 +1,227 @@
+"""The carrier's REST API, as much of it as places and steers calls.
+
+https://www.twilio.com/docs/voice/api/call-resource
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from email.utils import format_datetime
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from multidict import MultiMapping
+
+from connector.demo.carrier.call import PhoneCall
+from connector.demo.carrier.directions import OutboundCall
+from connector.demo.carrier.terms import API_VERSION, Callback, CallStatus, Document
+
+_E164 = re.compile(r"\+[1-9]\d{6,14}")
+_EVENTS = frozenset({"initiated", "ringing", "answered", "completed"})
+
+
+class Exchange(Protocol):
+    """What the REST API steers."""
+
+    account_sid: str
+    auth_token: str
+
+    @property
+    def calls(self) -> Mapping[str, PhoneCall]: ...
+
+    def dial(
+        self, to: str, from_: str, document: Document, ring_timeout: float, callback: Callback | None
+    ) -> OutboundCall: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _ApiError(Exception):
+    status: int
+    code: int
+    message: str
+
+    def response(self) -> web.Response:
+        body = {
+            "code": self.code,
+            "message": self.message,
+            "more_info": f"https://www.twilio.com/docs/errors/{self.code}",
+            "status": self.status,
+        }
+        return web.json_response(body, status=self.status)
+
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class RestApi:
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def routes(self) -> list[web.RouteDef]:
+        base = f"/{API_VERSION}/Accounts/{{account}}/Calls"
+        return [
+            web.post(base + ".json", self._checked(self._create)),
+            web.get(base + "/{sid}.json", self._checked(self._show)),
+            web.post(base + "/{sid}.json", self._checked(self._update)),
+        ]
+
+    def _checked(self, handler: Handler) -> Handler:
+        async def handle(request: web.Request) -> web.Response:
+            try:
+                self._authorise(request)
+                return await handler(request)
+            except _ApiError as error:
+                return error.response()
+
+        return handle
+
+    def _authorise(self, request: web.Request) -> None:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        try:
+            user, _, password = base64.b64decode(given, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            user = password = ""
+        exchange = self._exchange
+        right = hmac.compare_digest(user.encode(), exchange.account_sid.encode()) & hmac.compare_digest(
+            password.encode(), exchange.auth_token.encode()
+        )
+        if scheme.lower() != "basic" or not right:
+            raise _ApiError(401, 20003, "Authenticate")
+        if request.match_info["account"] != exchange.account_sid:
+            raise _ApiError(404, 20404, f"The requested resource {request.path} was not found")
+
+    async def _create(self, request: web.Request) -> web.Response:
+        form = _texts(await request.post())
+        to, from_ = form.get("To", ""), form.get("From", "")
+        if not to:
+            raise _ApiError(400, 21201, "No 'To' number is specified")
+        if not _E164.fullmatch(to):
+            raise _ApiError(400, 21211, f"The phone number you are attempting to call, {to}, is not valid.")
+        if not from_:
+            raise _ApiError(400, 21213, "No 'From' number is specified")
+        if not _E164.fullmatch(from_):
+            raise _ApiError(400, 21212, f"The source phone number provided, {from_}, is not valid.")
+        document = _document(form, "Method")
+        if document is None:
+            raise _ApiError(400, 21205, "Url parameter is required.")
+        call = self._exchange.dial(to, from_, document, _ring_timeout(form), _callback(form))
+        return web.json_response(resource(call), status=201)
+
+    async def _show(self, request: web.Request) -> web.Response:
+        return web.json_response(resource(self._find(request)))
+
+    async def _update(self, request: web.Request) -> web.Response:
+        call = self._find(request)
+        form = _texts(await request.post())
+        status = form.get("Status", "")
+        document = _document(form, "Method")
+        if status and status not in (CallStatus.COMPLETED, CallStatus.CANCELED):
+            raise _ApiError(400, 21218, f"Invalid Status: {status}")
+        if call.is_over:
+            raise _ApiError(400, 21220, "Call is not in-progress. Cannot redirect.")
+        if status == CallStatus.CANCELED and call.answered.has_come():
+            raise _ApiError(400, 21220, "Call is in-progress. Cannot cancel.")
+        if document and not call.answered.has_come():
+            raise _ApiError(400, 21220, "Call is not in-progress. Cannot redirect.")
+        if status:
+            # Ending a call that nobody answered yet cancels it, whichever word is used.
+            call.order(CallStatus.COMPLETED if call.answered.has_come() else CallStatus.CANCELED)
+        elif document:
+            call.order(document)
+        else:
+            raise _ApiError(400, 20001, "Nothing to update: Status, Url or Twiml is required")
+        return web.json_response(resource(call))
+
+    def _find(self, request: web.Request) -> PhoneCall:
+        call = self._exchange.calls.get(request.match_info["sid"])
+        if call is None:
+            raise _ApiError(404, 20404, f"The requested resource {request.path} was not found")
+        return call
+
+
+def _texts(form: MultiMapping[str | bytes | bytearray | web.FileField]) -> MultiMapping[str]:
+    if any(not isinstance(value, str) for value in form.values()):
+        raise _ApiError(400, 20001, "Files are not accepted")
+    return form  # type: ignore[return-value]
+
+
+def _url(form: MultiMapping[str], name: str) -> str:
+    url = form.get(name, "")
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("http", "https") or not parts.hostname):
+        raise _ApiError(400, 21205, f"Url is not a valid URL: {url}")
+    return url
+
+
+def _method(form: MultiMapping[str], name: str) -> str:
+    method = form.get(name, "POST").upper()
+    if method not in ("GET", "POST"):
+        raise _ApiError(400, 20001, f"{name} must be GET or POST")
+    return method
+
+
+def _document(form: MultiMapping[str], method: str) -> Document | None:
+    url, inline = _url(form, "Url"), form.get("Twiml", "")
+    if not url and not inline:
+        return None
+    return Document(url, _method(form, method), "" if url else inline)
+
+
+def _ring_timeout(form: MultiMapping[str]) -> float:
+    text = form.get("Timeout", "60")
+    if not text.isdecimal() or not 1 <= int(text) <= 600:
+        raise _ApiError(400, 20001, "Timeout must be a whole number of seconds from 1 to 600")
+    return float(text)
+
+
+def _callback(form: MultiMapping[str]) -> Callback | None:
+    url = _url(form, "StatusCallback")
+    events = frozenset(form.getall("StatusCallbackEvent", ["completed"]))
+    if not events <= _EVENTS:
+        raise _ApiError(400, 21626, f"Invalid StatusCallbackEvent: {', '.join(sorted(events - _EVENTS))}")
+    return Callback(url, _method(form, "StatusCallbackMethod"), events) if url else None
+
+
+def resource(call: PhoneCall) -> dict[str, object]:
+    """A call as the REST API shows it."""
+    path = f"/{API_VERSION}/Accounts/{call.account_sid}/Calls/{call.sid}"
+    created = format_datetime(call.created_date)
+    # Twilio answers "initiated" to callbacks only; the resource says "queued" until it rings.
+    status = CallStatus.QUEUED if call.status is CallStatus.INITIATED else call.status
+    return {
+        "sid": call.sid,
+        "account_sid": call.account_sid,
+        "parent_call_sid": None,
+        "phone_number_sid": None,
+        "to": call.to,
+        "to_formatted": call.to,
+        "from": call.from_,
+        "from_formatted": call.from_,
+        "status": status.value,
+        "direction": call.direction,
+        "api_version": API_VERSION,
+        "date_created": created,
+        "date_updated": created,
+        "start_time": created if call.answered.has_come() else None,
+        "end_time": created if call.is_over else None,
+        "duration": None if call.duration is None else str(call.duration),
+        "price": None,
+        "price_unit": "USD",
+        "answered_by": None,
+        "annotation": None,
+        "caller_name": None,
+        "forwarded_from": None,
+        "group_sid": None,
+        "queue_time": "0",
+        "trunk_sid": "",
+        "uri": path + ".json",
+        "subresource_uris": {
+            name: f"{path}/{name.title()}.json" for name in ("notifications", "recordings", "streams")
+        },
+    }

@@ -1,0 +1,120 @@
+"""The carrier as a client of the application's web server: documents, callbacks and sockets, all signed."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode, urlsplit
+
+import aiohttp
+from yarl import URL
+
+from connector.demo.carrier.faults import Fault, Refused
+from connector.demo.carrier.signing import signed_headers
+
+USER_AGENT = "TwilioProxy/1.1"
+STREAM_USER_AGENT = "Twilio.TmeWs/1.0"
+FETCH_TIMEOUT = 15.0
+Form = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    body: bytes
+    content_type: str
+
+
+class Web:
+    """`routes` maps a public origin to the one really connected to, as a reverse proxy would: what is signed,
+    and the Host header, are the public URL's.
+    """
+
+    def __init__(
+        self, session: aiohttp.ClientSession, auth_token: str, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.signing_token: str | None = auth_token
+        """Set another one to sign wrongly, None to leave the signature out."""
+        self.allow_insecure = True
+        """Twilio itself opens `wss` only; `ws` is for a server on the same machine."""
+        self.routes: MutableMapping[str, str] = {}
+        self._session = session
+        self._tls: ssl.SSLContext | bool = tls or True
+
+    async def fetch(self, url: str, method: str, form: Form) -> Page:
+        """Request a document as Twilio does; raise Refused (11200) unless it answers 200 within 15 s."""
+        status, page = await self._request(url, method, form)
+        if status != 200:
+            raise Refused(Fault.HTTP_RETRIEVAL, f"{method} {url}: HTTP {status}")
+        return page
+
+    async def notify(self, url: str, method: str, form: Form) -> None:
+        """Send a status callback; raise Refused (11200) unless it is taken with a 2xx within 15 s."""
+        status, _ = await self._request(url, method, form)
+        if not 200 <= status < 300:
+            raise Refused(Fault.HTTP_RETRIEVAL, f"{method} {url}: HTTP {status}")
+
+    async def _request(self, url: str, method: str, form: Form) -> tuple[int, Page]:
+        try:
+            async with asyncio.timeout(FETCH_TIMEOUT):
+                return await self._send(url, method, form)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Refused(Fault.HTTP_RETRIEVAL, f"{method} {url}: {error or type(error).__name__}") from error
+
+    async def _send(self, url: str, method: str, form: Form) -> tuple[int, Page]:
+        if method == "GET":
+            url = url + ("&" if "?" in url else "?") + urlencode(form)
+            signed, data = signed_headers(self.signing_token, url), None
+        else:
+            signed, data = signed_headers(self.signing_token, url, form), aiohttp.FormData(list(form))
+        target, forwarded = self._route(url)
+        headers = {"User-Agent": USER_AGENT, **signed, **forwarded}
+        async with self._session.request(
+            method,
+            URL(target, encoded=True),
+            data=data,
+            headers=headers,
+            ssl=self._tls,
+            allow_redirects=False,
+        ) as response:
+            return response.status, Page(await response.read(), response.headers.get("Content-Type", ""))
+
+    async def open_stream(self, url: str) -> aiohttp.ClientWebSocketResponse:
+        """Open a media socket as Twilio does; raise Refused (31920) when that fails."""
+        self._check_stream_url(url)
+        target, forwarded = self._route(url)
+        headers = {"User-Agent": STREAM_USER_AGENT, **signed_headers(self.signing_token, url), **forwarded}
+        try:
+            async with asyncio.timeout(FETCH_TIMEOUT):
+                return await self._session.ws_connect(
+                    URL(target, encoded=True),
+                    headers=headers,
+                    ssl=self._tls,
+                    max_msg_size=0,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            raise Refused(Fault.STREAM_HANDSHAKE, f"{url}: HTTP {error.status}") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Refused(Fault.STREAM_HANDSHAKE, f"{url}: {error or type(error).__name__}") from error
+
+    def _check_stream_url(self, url: str) -> None:
+        parts = urlsplit(url)
+        schemes = ("wss", "ws") if self.allow_insecure else ("wss",)
+        if parts.scheme not in schemes or not parts.hostname:
+            raise Refused(Fault.STREAM_HANDSHAKE, f"Stream url {url!r} is not a {' or '.join(schemes)} URL")
+        if "?" in url or parts.fragment:
+            raise Refused(Fault.STREAM_HANDSHAKE, f"Stream url {url!r} has a query string")
+
+    def _route(self, url: str) -> tuple[str, Mapping[str, str]]:
+        parts = urlsplit(url)
+        is_socket = parts.scheme in ("ws", "wss")
+        secure = parts.scheme in ("https", "wss")
+        target = self.routes.get(f"{'https' if secure else 'http'}://{parts.netloc}")
+        if target is None:
+            return url, {}
+        if is_socket:
+            target = "ws" + target.removeprefix("http")
+        rest = url[len(f"{parts.scheme}://{parts.netloc}") :]
+        return target + rest, {"Host": parts.netloc, "X-Forwarded-Proto": "https" if secure else "http"}
