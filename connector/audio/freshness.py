@@ -1,0 +1,62 @@
+"""How late audio is, and how much of it waits at the far end. The time is passed in, as float seconds."""
+
+from __future__ import annotations
+
+from collections import deque
+
+_WINDOW = 2.0
+"""Seconds for which the quickest frame stays the measure for the others."""
+_MOST_KEPT = 512
+"""Over five times the frames of one window; a flood must not take memory."""
+
+
+class TransitClock:
+    """How late a frame is that carries its sender's timestamp.
+
+    The two clocks do not show the same time and may drift apart, so only differences count: a frame is as
+    late as its transit (arrival minus timestamp) exceeds the shortest transit of the last 2 s. A lasting
+    change (a longer path, a sender that starts to count anew) thus counts as lateness for 2 s and is the new
+    normal from then on.
+    """
+
+    def __init__(self) -> None:
+        # (arrival, transit), both rising: an earlier frame with a longer transit can never be the minimum
+        # again.
+        self._shortest: deque[tuple[float, float]] = deque()
+
+    def lateness(self, arrived: float, timestamp: float) -> float:
+        """Seconds, never negative. `arrived` on our clock and never falling, `timestamp` on the sender's."""
+        shortest = self._shortest
+        transit = arrived - timestamp
+        while shortest and shortest[-1][1] >= transit:
+            shortest.pop()
+        if len(shortest) == _MOST_KEPT:
+            # Its successor is later and has the longer transit: at worst a frame counts as less late than it
+            # is.
+            shortest.pop()
+        shortest.append((arrived, transit))
+        while shortest[0][0] < arrived - _WINDOW:
+            shortest.popleft()
+        return transit - shortest[0][1]
+
+
+class PlayoutClock:
+    """How much audio waits at a far end that plays what it is sent in order, in real time, without asking.
+
+    A model, not a measurement: the carrier starts to play a little later than we have sent.
+    """
+
+    def __init__(self) -> None:
+        self._empty_at = float("-inf")
+
+    def ahead(self, now: float) -> float:
+        """Seconds of audio sent and not yet played; 0.0 when the far end has run dry."""
+        return max(0.0, self._empty_at - now)
+
+    def sent(self, now: float, duration: float) -> None:
+        """`duration` seconds of audio have just been sent."""
+        self._empty_at = max(self._empty_at, now) + duration
+
+    def cleared(self, now: float) -> None:
+        """The far end has been told to drop what it holds."""
+        self._empty_at = now

@@ -1,0 +1,31 @@
+"""How loud a frame is."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+SILENT_MIN = -4
+"""The lowest sample that mu-law encodes as silence."""
+SILENT_MAX = 3
+"""The highest. G.711 halves the first step, 8 in 16-bit units, around zero; -4 and 4 themselves are ties, and
+both round up, -4 to zero and 4 to 8."""
+
+
+def peak(pcm: NDArray[np.int16]) -> int:
+    """The largest magnitude, 0 to 32768; 0 for no samples. (`abs` of the int16 -32768 would be -32768.)"""
+    if not pcm.size:
+        return 0
+    return max(int(pcm.max()), -int(pcm.min()))
+
+
+def is_silent(pcm: NDArray[np.int16]) -> bool:
+    """True if and only if mu-law turns every sample into silence (0xFF or 0x7F).
+
+    The carrier plays the same nothing by itself when it is sent nothing, so such a frame need not be sent. No
+    louder threshold: a quiet beginning of a word must not be cut off.
+    """
+    if not pcm.size:
+        return True
+    # The highest first: in speech it alone decides, and the lowest need not be looked for.
+    return bool(pcm.max() <= SILENT_MAX and pcm.min() >= SILENT_MIN)

@@ -1,0 +1,40 @@
+"""What every carrier's codec can do."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from connector.carriers.events import Event
+from connector.model import Provider
+
+
+class Codec(Protocol):
+    """The protocol of one media stream, without the socket: one codec object per stream.
+
+    Messages go in and events come out; commands become the text to send. A command before the stream has
+    started raises RuntimeError: a bug of ours, since no carrier takes one.
+    """
+
+    @property
+    def provider(self) -> Provider: ...
+
+    def receive(self, text: str | bytes) -> Event:
+        """What one WebSocket message means; `bytes` for a binary one.
+
+        Raises CarrierProtocolError, and nothing else, for whatever the carrier does not say; its `close_code`
+        is 1003 for binary where text is due, 1007 for text that is not JSON, 1002 for a message of the wrong
+        shape or out of order, and 1008 for one that is well-formed but means something we do not accept.
+        """
+        ...
+
+    def audio(self, payload: bytes) -> str:
+        """Play this, in the encoding of the stream's start, after all that was sent before."""
+        ...
+
+    def mark(self, name: str) -> str:
+        """Report `MarkReached(name)` when all that was sent before has been played."""
+        ...
+
+    def clear(self) -> str:
+        """Drop what has been sent and not played yet."""
+        ...

@@ -1,0 +1,76 @@
+"""What can come out of a carrier's media socket, whichever carrier it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Encoding(StrEnum):
+    """How a stream's samples are coded. `L16` is linear 16 bit; the carrier's codec knows the byte order."""
+
+    MULAW = "mulaw"
+    ALAW = "alaw"
+    L16 = "l16"
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A message that is in order and means nothing to us; `why` is for the log."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStarted:
+    """The first event of every stream; the ids are the carrier's, the `parameters` its answer document's."""
+
+    call_id: str
+    stream_id: str
+    account_id: str
+    encoding: Encoding
+    sample_rate: int
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AudioReceived:
+    """Coded samples, at least one; `timestamp` is in seconds since the stream began, where it is known."""
+
+    payload: bytes
+    timestamp: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class AudioRejected:
+    """Audio that cannot be used or is not the caller's: to be counted, no reason to end the call."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DtmfReceived:
+    """A key was pressed: one of `DTMF_KEYS`."""
+
+    digit: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkReached:
+    """The carrier has played (or been told to drop) everything sent before the mark of this name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStopped:
+    """The carrier says that the stream is over; nothing follows."""
+
+    call_id: str
+
+
+DTMF_KEYS = frozenset("0123456789*#ABCD")
+"""All that a `DtmfReceived` can say."""
+
+Event = Ignored | StreamStarted | AudioReceived | AudioRejected | DtmfReceived | MarkReached | StreamStopped

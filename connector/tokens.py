@@ -1,0 +1,98 @@
+"""The secret part of a connect_url: a token that names its call, expires, and cannot be forged.
+
+A token is URL-safe base64 without padding, of
+
+    ========  =======================================================
+    1 byte    version, 1
+    8 bytes   when it expires: Unix seconds, big-endian double
+    1-128     the call id, UTF-8
+    32 bytes  HMAC-SHA256 of all that, with a key derived from the secret
+    ========  =======================================================
+
+That it works only once is not in the token; the store of the calls sees to it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import re
+import struct
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+
+from connector.errors import TokenExpired, TokenInvalid
+
+_PURPOSE = b"connector connect_url token v1"
+"""Sets the key apart from any other use of the same secret."""
+_HEAD = struct.Struct(">Bd")
+_VERSION = 1
+_DIGEST_SIZE = 32
+_LONGEST_CALL_ID = 128
+_LONGEST_TOKEN = 4 * -(-(_HEAD.size + _LONGEST_CALL_ID + _DIGEST_SIZE) // 3)
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+
+
+class TokenSigner:
+    """Mints and verifies tokens; all processes with the same secret accept each other's."""
+
+    def __init__(self, secret: str) -> None:
+        if not secret:
+            raise ValueError("a token signer needs a secret")
+        self._key = hmac.digest(secret.encode(), _PURPOSE, "sha256")
+
+    def mint(self, call_id: str, expires_at: float) -> str:
+        """A token of `[A-Za-z0-9_-]` for a call id of 1 to 128 bytes; `expires_at` is in Unix seconds."""
+        name = call_id.encode()
+        if not 1 <= len(name) <= _LONGEST_CALL_ID:
+            raise ValueError(f"a call id has 1 to {_LONGEST_CALL_ID} bytes")
+        if not math.isfinite(expires_at):
+            raise ValueError("a token must expire at some time")
+        body = _HEAD.pack(_VERSION, expires_at) + name
+        return _encode(body + self._digest(body))
+
+    def verify(self, token: str, now: float, extended_until: float | None = None) -> str:
+        """The call id of a token that is genuine and not expired; `extended_until` may only prolong its life.
+
+        TokenInvalid when it is malformed, altered or foreign; TokenExpired from the second of its expiry on.
+        """
+        call_id, expires_at = self.peek(token)
+        if extended_until is not None:
+            expires_at = max(expires_at, extended_until)
+        if now >= expires_at:
+            raise TokenExpired("this connect_url has expired")
+        return call_id
+
+    def peek(self, token: str) -> tuple[str, float]:
+        """The call id and expiry of a genuine token, expired or not. TokenInvalid otherwise."""
+        sealed = _decode(token)
+        body, digest = sealed[:-_DIGEST_SIZE], sealed[-_DIGEST_SIZE:]
+        if not hmac.compare_digest(self._digest(body), digest) or len(body) <= _HEAD.size:
+            raise _invalid()
+        version, expires_at = _HEAD.unpack_from(body)
+        if version != _VERSION:
+            raise _invalid()
+        return body[_HEAD.size :].decode(), expires_at
+
+    def _digest(self, body: bytes) -> bytes:
+        return hmac.digest(self._key, body, "sha256")
+
+
+def _encode(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def _decode(token: str) -> bytes:
+    if len(token) > _LONGEST_TOKEN or not _TOKEN.fullmatch(token):
+        raise _invalid()
+    try:
+        data = urlsafe_b64decode(token + "=" * (-len(token) % 4))
+    except ValueError:
+        raise _invalid() from None
+    # The last character may have bits that carry nothing: only one spelling of a token is genuine.
+    if _encode(data) != token:
+        raise _invalid()
+    return data
+
+
+def _invalid() -> TokenInvalid:
+    return TokenInvalid("this connect_url is not one of ours")
