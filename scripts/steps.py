@@ -30,15 +30,18 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run_logged(title: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+def run_logged(
+    title: str, command: Sequence[str], env: Mapping[str, str] | None = None, expect: str = ""
+) -> None:
     """Run a command with its output in a log file; say how long it takes while it does.
 
+    expect: how long it may take, for a person who waits.
     Raises StepFailed with the whole log when the command fails.
     """
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / ("".join(c if c.isalnum() or c in ".-" else "-" for c in title) + ".log")
     started = time.monotonic()
-    say(f"{title} ...")
+    say(f"{title} ({expect}) ..." if expect else f"{title} ...")
     with log.open("wb") as output:
         # Its own process group: an interrupted set-up must not leave a compiler running behind it.
         process = subprocess.Popen(
