@@ -55,12 +55,16 @@ class Settings(BaseSettings):
     max_duration: Seconds = Field(4 * 3600, validation_alias=_env("CONNECTOR_MAX_DURATION"))
     drain_timeout: float = Field(30, ge=0, validation_alias=_env("CONNECTOR_DRAIN_TIMEOUT"))
     max_calls: int = Field(200, ge=1, validation_alias=_env("CONNECTOR_MAX_CALLS"))
-    greeting: str = Field("This is LiveKit Twilio Connector", max_length=4096, validation_alias=_env("CONNECTOR_GREETING"))
+    greeting: str = Field(
+        "This is LiveKit Twilio Connector", max_length=4096, validation_alias=_env("CONNECTOR_GREETING")
+    )
 
     twilio_account_sid: str = Field("", validation_alias=_env("TWILIO_ACCOUNT_SID"))
     twilio_auth_token: SecretStr = Field(SecretStr(""), validation_alias=_env("TWILIO_AUTH_TOKEN"))
 
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias=_env("CONNECTOR_LOG_LEVEL"))
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", validation_alias=_env("CONNECTOR_LOG_LEVEL")
+    )
     log_format: Literal["auto", "pretty", "json"] = Field("auto", validation_alias=_env("CONNECTOR_LOG_FORMAT"))
     keep_calls_days: Annotated[float, NoDecode] = Field(30, gt=0, validation_alias=_env("CONNECTOR_KEEP_CALLS_DAYS"))
 

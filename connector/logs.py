@@ -19,7 +19,9 @@ _PHONE = re.compile(r"(?<![\w.:-])\+?\d[\d ().-]{5,18}\d(?![\w.:-])")
 _E164 = re.compile(r"\+\d{6,15}")
 _JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
 _PHONE_KEYS = frozenset({"from", "to", "from_number", "to_number", "caller", "called", "identity", "name"})
-_SECRET_KEYS = re.compile(r"token|secret|password|authorization|signature|api_key|connect_url|webhook_key", re.IGNORECASE)
+_SECRET_KEYS = re.compile(
+    r"token|secret|password|authorization|signature|api_key|connect_url|webhook_key", re.IGNORECASE
+)
 
 _secrets: set[str] = set()
 
@@ -89,7 +91,11 @@ def configure_logging(level: str = "info", form: str = "auto", stream: TextIO | 
         structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if pretty else "iso", utc=not pretty),
     ]
     last: Iterable[Any] = (
-        (structlog.processors.format_exc_info, scrub_event, structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=28))
+        (
+            structlog.processors.format_exc_info,
+            scrub_event,
+            structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=28),
+        )
         if pretty
         else (structlog.processors.format_exc_info, scrub_event, structlog.processors.JSONRenderer())
     )

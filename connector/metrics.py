@@ -18,12 +18,10 @@ class Metrics:
         self.calls = Counter(
             "connector_calls", "Calls that ended", ["provider", "direction", "reason"], registry=registry
         )
-        self.active = Gauge(
-            "connector_calls_active", "Calls now held, by state", ["state"], registry=registry
-        )
+        self.active = Gauge("connector_calls_active", "Calls now held, by state", ["state"], registry=registry)
         self.setup = Histogram(
             "connector_setup_seconds",
-            "Time to hand out a connect_url (api), to join (join), from the stream's start to a published track (answer)",
+            "Time to hand out a connect_url (api), to join, from the stream's start to a published track (answer)",
             ["step", "direction"],
             buckets=_SETUP_BUCKETS,
             registry=registry,
@@ -53,7 +51,10 @@ class Metrics:
         )
         self.dtmf = Counter("connector_dtmf", "DTMF digits", ["path"], registry=registry)
         self.refused = Counter(
-            "connector_refused", "Requests refused before a call or a stream", ["at", "why"], registry=registry
+            "connector_refused",
+            "Requests refused before a call or a stream",
+            ["at", "why"],
+            registry=registry,
         )
 
     def render(self) -> bytes:

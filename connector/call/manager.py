@@ -71,15 +71,16 @@ class CallManager:
     async def drain(self, limit: float) -> None:
         """Take no new calls, let live ones finish for `limit` seconds, then end them and wait for that."""
         self.draining = True
-        for call in self.live():
-            if call.state is not CallState.ACTIVE:
-                call.end(EndReason.SHUTDOWN)
         if self._calls and limit:
             log.info("draining", calls=len(self._calls), limit_seconds=limit)
             try:
                 await asyncio.wait_for(self._empty.wait(), limit)
             except TimeoutError:
                 log.warning("drain limit reached, ending live calls", calls=len(self._calls))
+        self.end_all()
+        await self._empty.wait()
+
+    def end_all(self) -> None:
+        """Ask every live call to end; each frees itself."""
         for call in self.live():
             call.end(EndReason.SHUTDOWN)
-        await self._empty.wait()

@@ -28,7 +28,7 @@ from connector.carriers.events import (
     StreamStarted,
     StreamStopped,
 )
-from connector.errors import CarrierProtocolError, ConnectorError, TokenExpired, TokenUsed
+from connector.errors import CarrierProtocolError, ConnectorError, TokenExpired, TokenUsed, Unavailable
 from connector.logs import bind_call
 from connector.metrics import Metrics
 from connector.model import CallRecord, CallRequest, CallState, Direction, EndReason
@@ -38,6 +38,8 @@ log = structlog.get_logger()
 STEP_TIMEOUT = 6.0
 """Seconds that any one step of the teardown may take before the next one starts."""
 MAX_PENDING_DIGITS = 64
+MAX_ATTRIBUTES = 63 * 1024
+"""Bytes of keys and values; livekit-server's own limit is 64 KiB, the rest is for `callStatus`."""
 
 CLOSE_NORMAL = 1000
 CLOSE_POLICY = 1008
@@ -73,6 +75,19 @@ class End:
     reason: EndReason
     detail: str
     close_code: int
+
+
+def _that_fit(more: dict[str, str], kept: dict[str, str]) -> dict[str, str]:
+    """Stream parameters are the carrier's to fill; those past LiveKit's limit must not keep the caller out."""
+    left = MAX_ATTRIBUTES - sum(len(key.encode()) + len(value.encode()) for key, value in kept.items())
+    fitting = {}
+    for key, value in more.items():
+        left -= len(key.encode()) + len(value.encode())
+        if left < 0:
+            log.warning("stream parameters left out: together they pass LiveKit's limit", first=key)
+            break
+        fitting[key] = value
+    return fitting
 
 
 class CallSession:
@@ -119,6 +134,10 @@ class CallSession:
     def state(self) -> CallState:
         return self.record.state
 
+    @property
+    def claimed(self) -> bool:
+        return self._claimed
+
     # Before the stream
 
     async def open(self) -> None:
@@ -131,6 +150,8 @@ class CallSession:
                     setup = await self._parts.admin.ensure_room(self.request.room, self.request.agents)
                     started = time.monotonic()
                     await self._room.join_hidden(self._attributes("ringing"))
+                    if self._ended.done():
+                        raise Unavailable("the caller was taken out of the room again at once")
                     self._observe("join", started)
                     self._advance(Trigger.JOINED_HIDDEN)
                 else:
@@ -241,7 +262,8 @@ class CallSession:
 
     async def _answer(self, event: StreamStarted) -> None:
         started = time.monotonic()
-        attributes = self._attributes("active") | self._codec.attributes(event)
+        attributes = self._attributes("active")
+        attributes |= _that_fit(self._codec.attributes(event), attributes)
         try:
             if self.request.direction is Direction.OUTBOUND:
                 await self._parts.admin.reveal(self.request.room, self.request.participant.identity, attributes)

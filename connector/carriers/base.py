@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from connector.carriers.events import Event
+from connector.carriers.events import Event, StreamStarted
 from connector.model import Provider
 
 
@@ -25,6 +25,10 @@ class Codec(Protocol):
         is 1003 for binary where text is due, 1007 for text that is not JSON, 1002 for a message of the wrong
         shape or out of order, and 1008 for one that is well-formed but means something we do not accept.
         """
+        ...
+
+    def attributes(self, started: StreamStarted) -> dict[str, str]:
+        """What the caller's participant shall carry of the carrier's own facts, under the carrier's prefix."""
         ...
 
     def audio(self, payload: bytes) -> str:

@@ -28,10 +28,10 @@ def twilio_signature_valid(
     handshake, which has no `params`); `params` are the fields of the POST form, as pairs where one may come
     twice.
 
-    Twilio is not consistent about what it signs, so any of these counts: the URL as it is, without its port, or
-    with its scheme's default port when it has none; each of them with and without the path's trailing slash.
-    The `twilio` package's own `validate` is not used: it takes 80 for the default port of wss, tries no slash,
-    cuts IPv6 hosts and user names at their first colon, and raises when there is no signature.
+    Twilio is not consistent about what it signs, so any of these counts: the URL as it is, without its port,
+    or with its scheme's default port when it has none; each with and without the path's trailing slash. The
+    `twilio` package's own `validate` is not used: it takes 80 for the default port of wss, tries no slash, cuts
+    IPv6 hosts and user names at their first colon, and raises when there is no signature.
 
     Takes the same time for every signature. ValueError for an empty `auth_token`, with which anybody could
     sign. https://www.twilio.com/docs/usage/security#validating-requests

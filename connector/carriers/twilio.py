@@ -91,6 +91,13 @@ class TwilioCodec:
                 return self._stop(message)
         return Ignored(f"unknown event {event[:32]!r}")
 
+    def attributes(self, started: StreamStarted) -> dict[str, str]:
+        return {
+            "twilio.callSid": started.call_id,
+            "twilio.accountSid": started.account_id,
+            "twilio.streamSid": started.stream_id,
+        } | {f"twilio.param.{name}": value for name, value in started.parameters.items()}
+
     def audio(self, payload: bytes) -> str:
         if not self._audio_head:
             raise _not_started()

@@ -155,9 +155,7 @@ class RoomAdmin:
         """Remove a participant; one that is not there is no error."""
         try:
             async with self._translated():
-                await self._client.room.remove_participant(
-                    api.RoomParticipantIdentity(room=room, identity=identity)
-                )
+                await self._client.room.remove_participant(api.RoomParticipantIdentity(room=room, identity=identity))
         except NotFound:
             return
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import structlog
 from livekit import rtc
+from livekit.rtc.participant import PublishTrackError
 
 from connector.errors import Unavailable
 from connector.model import EndReason, ParticipantSpec
@@ -25,9 +26,7 @@ LEAVE_TIMEOUT = 5.0
 CLEAR_TOPIC = "connector.clear"
 """Topic of a data message, and name of an RPC method, with which the room drops what the caller has yet to hear."""
 
-_PHONE_KINDS = frozenset(
-    {rtc.ParticipantKind.PARTICIPANT_KIND_CONNECTOR, rtc.ParticipantKind.PARTICIPANT_KIND_SIP}
-)
+_PHONE_KINDS = frozenset({rtc.ParticipantKind.PARTICIPANT_KIND_CONNECTOR, rtc.ParticipantKind.PARTICIPANT_KIND_SIP})
 _REASONS = {
     rtc.DisconnectReason.DUPLICATE_IDENTITY: EndReason.DUPLICATE_IDENTITY,
     rtc.DisconnectReason.PARTICIPANT_REMOVED: EndReason.PARTICIPANT_REMOVED,
@@ -122,7 +121,7 @@ class RoomGateway:
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         try:
             await asyncio.wait_for(room.local_participant.publish_track(track, options), JOIN_TIMEOUT)
-        except (rtc.PublishTrackError, TimeoutError) as error:
+        except (PublishTrackError, TimeoutError) as error:
             raise Unavailable(f"the caller's audio track could not be published: {error!r}") from error
 
     def capture(self, pcm: bytes) -> None:
@@ -147,9 +146,7 @@ class RoomGateway:
     async def set_attributes(self, attributes: Mapping[str, str]) -> None:
         """Merge these into the caller's attributes. Raises Unavailable."""
         try:
-            await asyncio.wait_for(
-                self._connected().local_participant.set_attributes(dict(attributes)), JOIN_TIMEOUT
-            )
+            await asyncio.wait_for(self._connected().local_participant.set_attributes(dict(attributes)), JOIN_TIMEOUT)
         except (TimeoutError, RuntimeError) as error:
             raise Unavailable(f"attributes could not be set: {error!r}") from error
 
@@ -233,9 +230,7 @@ class RoomGateway:
 
     def _on_not_regained(self) -> None:
         self._lost_timer = None
-        self._listener.room_ended(
-            EndReason.LIVEKIT_LOST, f"no connection to LiveKit for {self._reconnect_timeout:g} s"
-        )
+        self._listener.room_ended(EndReason.LIVEKIT_LOST, f"no connection to LiveKit for {self._reconnect_timeout:g} s")
 
     def _on_disconnected(self, reason: int) -> None:
         # Our own disconnect() fires this event too; the call has decided its end by then.

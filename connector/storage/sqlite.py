@@ -81,7 +81,7 @@ class SqliteStore:
         updates = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
         async with self._translated() as db:
             await db.execute(
-                f"INSERT INTO calls ({_COLUMNS}) VALUES ({', '.join('?' * len(names))}) "  # noqa: S608 our own constants
+                f"INSERT INTO calls ({_COLUMNS}) VALUES ({', '.join('?' * len(names))}) "
                 f"ON CONFLICT (call_id) DO UPDATE SET {updates} "
                 "WHERE calls.end_reason IS NULL OR excluded.end_reason IS NOT NULL",
                 _to_row(record),
@@ -90,13 +90,13 @@ class SqliteStore:
     async def get_call(self, call_id: str) -> CallRecord | None:
         async with (
             self._translated() as db,
-            db.execute(f"SELECT {_COLUMNS} FROM calls WHERE call_id = ?", (call_id,)) as cursor,  # noqa: S608
+            db.execute(f"SELECT {_COLUMNS} FROM calls WHERE call_id = ?", (call_id,)) as cursor,
         ):
             row = await cursor.fetchone()
         return _from_row(row) if row else None
 
     async def list_calls(self, limit: int = 50, before: float | None = None) -> list[CallRecord]:
-        query = f"SELECT {_COLUMNS} FROM calls WHERE created_at < ? ORDER BY created_at DESC, call_id LIMIT ?"  # noqa: S608
+        query = f"SELECT {_COLUMNS} FROM calls WHERE created_at < ? ORDER BY created_at DESC, call_id LIMIT ?"
         async with (
             self._translated() as db,
             db.execute(query, (before if before is not None else 1e18, limit)) as cursor,
@@ -108,7 +108,13 @@ class SqliteStore:
             cursor = await db.execute(
                 "UPDATE calls SET state = ?, ended_at = ?, end_reason = ?, end_detail = ? "
                 "WHERE owner = ? AND end_reason IS NULL",
-                (CallState.ENDED, now, EndReason.INTERRUPTED, "the process that held the call stopped", owner),
+                (
+                    CallState.ENDED,
+                    now,
+                    EndReason.INTERRUPTED,
+                    "the process that held the call stopped",
+                    owner,
+                ),
             )
             return cursor.rowcount
 

@@ -1,0 +1,128 @@
+"""The connect_url: over http(s) it answers with the carrier's XML, as a WebSocket it carries the call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import structlog
+from aiohttp import web
+
+from connector.api.media import MediaSocket, new_websocket
+from connector.api.service import ConnectorService
+from connector.call.manager import CallManager
+from connector.call.session import CallSession
+from connector.carriers import answers
+from connector.carriers.signatures import twilio_signature_valid
+from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid
+from connector.metrics import Metrics
+from connector.model import EndReason, Provider
+from connector.tokens import TokenSigner
+
+log = structlog.get_logger()
+
+MAX_FORM = 64 * 1024
+MAX_LEARNED = 128
+"""Characters of a CallSid or number that are kept; real ones are far shorter."""
+
+
+class TwilioConnectUrl:
+    """`/twilio/<token>`. `auth_token` empty: signatures are not checked."""
+
+    def __init__(
+        self,
+        calls: CallManager,
+        signer: TokenSigner,
+        service: ConnectorService,
+        metrics: Metrics,
+        public_origin: str,
+        greeting: str,
+        auth_token: str,
+    ) -> None:
+        self._calls = calls
+        self._signer = signer
+        self._service = service
+        self._metrics = metrics
+        self._public_origin = public_origin
+        self._greeting = greeting
+        self._auth_token = auth_token
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        router.add_route("GET", "/twilio/{token}", self.handle)
+        router.add_route("POST", "/twilio/{token}", self.handle)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        wants_socket = request.headers.get("Upgrade", "").lower() == "websocket"
+        try:
+            if wants_socket:
+                return await self._stream(request)
+            return await self._answer(request)
+        except ConnectorError as error:
+            at = "stream" if wants_socket else "answer"
+            self._metrics.refused.labels(at, type(error).__name__).inc()
+            log.warning("connect_url refused", at=at, error=error.message, status=error.http_status)
+            return _refusal(error)
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        form = await _form(request)
+        self._check_signature(self._public_origin.split("://", 1)[0], request, form)
+        call = await self._find(request)
+        facts = dict(form) or dict(request.query)
+        call.fetched(_learned(facts, "CallSid"), _learned(facts, "From"), _learned(facts, "To"))
+        url = self._service.connect_url(Provider.TWILIO, request.match_info["token"])
+        return web.Response(text=answers.twilio_stream(url, self._greeting), content_type="text/xml")
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        self._check_signature("wss" if self._public_origin.startswith("https") else "ws", request, ())
+        call = await self._find(request)
+        websocket = new_websocket()
+        if not websocket.can_prepare(request).ok:
+            return web.Response(status=400, text="this is not a WebSocket handshake\n")
+        call.claim()
+        try:
+            await websocket.prepare(request)
+        except BaseException as error:
+            call.end(EndReason.CARRIER_LOST, f"the WebSocket handshake failed: {type(error).__name__}")
+            raise
+        await call.carry(MediaSocket(websocket, request))
+        return websocket
+
+    async def _find(self, request: web.Request) -> CallSession:
+        """The live call of this URL's token. The call's own deadline counts: a fetch may have moved it."""
+        token = request.match_info["token"]
+        call_id, _ = self._signer.peek(token)
+        call = await self._calls.find(call_id)
+        if not call.claimed:
+            self._signer.verify(token, time.time(), extended_until=call.deadline)
+        return call
+
+    def _check_signature(self, scheme: str, request: web.Request, form: Sequence[tuple[str, str]]) -> None:
+        if not self._auth_token:
+            return
+        # Never from the request's own host: a proxy changes host, scheme and port (and an attacker may).
+        url = f"{scheme}://{self._public_origin.split('://', 1)[1]}/twilio/{request.match_info['token']}"
+        if request.rel_url.raw_query_string:
+            url += f"?{request.rel_url.raw_query_string}"
+        signature = request.headers.get("X-Twilio-Signature")
+        if not twilio_signature_valid(self._auth_token, url, form, signature):
+            raise SignatureInvalid("X-Twilio-Signature is missing or does not match")
+
+
+async def _form(request: web.Request) -> list[tuple[str, str]]:
+    if request.method != "POST":
+        return []
+    if (request.content_length or 0) > MAX_FORM:
+        raise web.HTTPRequestEntityTooLarge(max_size=MAX_FORM, actual_size=request.content_length or 0)
+    posted = await request.post()
+    return [(key, value) for key, value in posted.items() if isinstance(value, str)]
+
+
+def _learned(facts: dict[str, str], name: str) -> str:
+    return facts.get(name, "")[:MAX_LEARNED]
+
+
+def _refusal(error: ConnectorError) -> web.Response:
+    """A carrier that asks for XML gets a hang-up, so that the callee is not read an error message."""
+    if isinstance(error, ConnectUrlError):
+        return web.Response(status=error.http_status, text=answers.twilio_hangup(), content_type="text/xml")
+    return web.Response(status=error.http_status, text=f"{error.message}\n")

@@ -1,0 +1,59 @@
+"""For load balancers and Prometheus: `/healthz`, `/readyz`, `/metrics`."""
+
+from __future__ import annotations
+
+import time
+
+from aiohttp import web
+
+from connector.call.manager import CallManager
+from connector.call.ports import Admin
+from connector.errors import ConnectorError
+from connector.metrics import Metrics
+
+READY_CACHE = 2.0
+"""Seconds for which LiveKit's answer is believed: probes must not become load."""
+
+
+class OpsRoutes:
+    def __init__(self, calls: CallManager, admin: Admin, metrics: Metrics) -> None:
+        self._calls = calls
+        self._admin = admin
+        self._metrics = metrics
+        self._checked_at = -READY_CACHE
+        self._livekit_problem = ""
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/healthz", self.healthz)
+        router.add_get("/readyz", self.readyz)
+        router.add_get("/metrics", self.metrics)
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def readyz(self, _: web.Request) -> web.Response:
+        """200 when a call could be taken now; 503 with the reasons otherwise."""
+        problems = []
+        if self._calls.draining:
+            problems.append("draining")
+        if self._calls.full:
+            problems.append("full")
+        if problem := await self._livekit():
+            problems.append(problem)
+        if problems:
+            return web.json_response({"status": "not ready", "problems": problems}, status=503)
+        return web.json_response({"status": "ready"})
+
+    async def _livekit(self) -> str:
+        if time.monotonic() - self._checked_at >= READY_CACHE:
+            try:
+                await self._admin.check()
+                self._livekit_problem = ""
+            except ConnectorError as error:
+                self._livekit_problem = error.message
+            self._checked_at = time.monotonic()
+        return self._livekit_problem
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        self._calls.count_states()
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": self._metrics.content_type})

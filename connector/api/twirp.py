@@ -1,0 +1,184 @@
+"""Twirp over aiohttp: the `twirp` package routes, decodes and encodes; this feeds it an ASGI scope.
+
+Where the package differs from what LiveKit's SDKs and the Twirp specification expect, it is mended here:
+unknown fields in JSON are ignored, an unknown method is `bad_route`, a media type may carry parameters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import structlog
+from aiohttp import web
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from livekit.protocol import connector_whatsapp
+from twirp.asgi import TwirpASGIApp
+from twirp.base import Endpoint
+from twirp.context import Context
+from twirp.errors import Errors
+from twirp.exceptions import TwirpServerException
+from twirp.server import TwirpServer
+
+from connector.api.auth import Authorizer
+from connector.api.service import ConnectorService
+from connector.errors import ConnectorError, InvalidArgument, Malformed, Unimplemented
+from connectorpb.v1 import connector_pb2 as pb
+
+log = structlog.get_logger()
+
+MAX_BODY = 256 * 1024
+LIVEKIT_SERVICE = "livekit.Connector"
+OUR_SERVICE = "connector.v1.Connector"
+_WHATSAPP = ("DialWhatsAppCall", "DisconnectWhatsAppCall", "ConnectWhatsAppCall", "AcceptWhatsAppCall")
+
+Handler = Callable[[Any], Awaitable[Message]]
+
+
+class _App(TwirpASGIApp):  # type: ignore[misc]  # the package has no types
+    def _get_endpoint(self, path: str) -> Any:
+        try:
+            return super()._get_endpoint(path)
+        except TwirpServerException:
+            raise TwirpServerException(
+                code=Errors.BadRoute,
+                message=f"no handler for path {path}",
+                meta={"twirp_invalid_route": f"POST {path}"},
+            ) from None
+
+    @staticmethod
+    def json_decoder(body: bytes, data_obj: type[Message]) -> Message:
+        message = data_obj()
+        try:
+            document = json.loads(body)
+            _refuse_unknown_enums(document, message.DESCRIPTOR.fields)
+            json_format.ParseDict(document, message, ignore_unknown_fields=True)
+        except (json_format.ParseError, ValueError, RecursionError, TypeError, AttributeError):
+            raise to_twirp(Malformed("the body is not JSON of the request's shape")) from None
+        except InvalidArgument as error:
+            raise to_twirp(error) from None
+        return message
+
+
+def _refuse_unknown_enums(document: Any, fields: Iterable[Any]) -> None:
+    """Ignoring unknown fields would also turn an enum name that does not exist into the default value."""
+    if not isinstance(document, dict):
+        raise ValueError("a request is a JSON object")
+    for field in fields:
+        value = document.get(field.name, document.get(field.json_name))
+        if field.enum_type is not None and isinstance(value, str) and value not in field.enum_type.values_by_name:
+            raise InvalidArgument(field.name, f"{value[:64]!r} does not exist")
+
+
+def to_twirp(error: ConnectorError) -> TwirpServerException:
+    meta = {"argument": error.field} if isinstance(error, InvalidArgument) else {}
+    return TwirpServerException(code=Errors(error.twirp_code), message=error.message, meta=meta)
+
+
+class _Service(TwirpServer):  # type: ignore[misc]
+    def __init__(self, name: str) -> None:
+        super().__init__(service=None)
+        self._prefix = f"/twirp/{name}"
+        self._name = name
+
+    def add(self, method: str, handler: Handler, request: type[Message], response: type[Message]) -> None:
+        async def call(_: Context, message: Message) -> Message:
+            try:
+                return await handler(message)
+            except ConnectorError as error:
+                raise to_twirp(error) from error
+            except Exception:
+                log.exception("request failed", service=self._name, method=method)
+                raise TwirpServerException(code=Errors.Internal, message="internal error") from None
+
+        self._endpoints[method] = Endpoint(self._name, method, call, request, response)
+
+
+def _twirp_app(service: ConnectorService) -> _App:
+    app = _App(max_receive_message_length=MAX_BODY)
+    for name in (LIVEKIT_SERVICE, OUR_SERVICE):
+        server = _Service(name)
+        server.add(
+            "ConnectTwilioCall",
+            service.connect_twilio_call,
+            pb.ConnectTwilioCallRequest,
+            pb.ConnectTwilioCallResponse,
+        )
+        if name == LIVEKIT_SERVICE:
+            for method in _WHATSAPP:
+                request = getattr(connector_whatsapp, f"{method}Request")
+                server.add(method, _unimplemented(method), request, getattr(connector_whatsapp, f"{method}Response"))
+        app.add_service(server)
+    return app
+
+
+def _unimplemented(method: str) -> Handler:
+    async def refuse(_: Any) -> Message:
+        raise Unimplemented(f"{method}: this connector serves phone carriers, not WhatsApp")
+
+    return refuse
+
+
+class TwirpRoutes:
+    """`POST /twirp/<service>/<method>` as an aiohttp handler."""
+
+    def __init__(self, service: ConnectorService, authorizer: Authorizer) -> None:
+        self._app = _twirp_app(service)
+        self._authorizer = authorizer
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        router.add_route("*", "/twirp/{tail:.*}", self.handle)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Route, then authorise, then read and decode: nobody unknown makes us parse a body."""
+        try:
+            if request.method == "POST":
+                self._app._get_endpoint(request.path)
+                self._authorizer.require_room_create(request.headers.get("Authorization"))
+            body = await _read(request)
+        except TwirpServerException as error:
+            return _error(error)
+        except ConnectorError as error:
+            return _error(to_twirp(error))
+        return await self._run(request, body)
+
+    async def _run(self, request: web.Request, body: bytes) -> web.Response:
+        scope = {
+            "type": "http",
+            "method": request.method,
+            "path": request.path,
+            "headers": [(b"content-type", request.content_type.encode())],
+        }
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        await self._app(scope, receive, send)
+        start, content = sent
+        headers = {name.decode(): value.decode() for name, value in start["headers"]}
+        headers.pop("Content-Length", None)
+        return web.Response(status=start["status"], body=content["body"], headers=headers)
+
+
+async def _read(request: web.Request) -> bytes:
+    too_large = InvalidArgument("body", f"is larger than {MAX_BODY} bytes")
+    if request.content_length is not None and request.content_length > MAX_BODY:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise too_large
+    return bytes(body)
+
+
+def _error(error: TwirpServerException) -> web.Response:
+    return web.Response(
+        status=Errors.get_status_code(error.code), body=error.to_json_bytes(), content_type="application/json"
+    )

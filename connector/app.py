@@ -1,0 +1,179 @@
+"""The composition root: builds every part, starts them in order, drains and stops them in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from connector.api.auth import Authorizer
+from connector.api.connect_url import TwilioConnectUrl
+from connector.api.ops import OpsRoutes
+from connector.api.service import ConnectorService
+from connector.api.twirp import TwirpRoutes
+from connector.call.manager import CallManager
+from connector.call.session import Limits, Parts
+from connector.carriers.base import Codec
+from connector.carriers.twilio import TwilioCodec
+from connector.config import Settings
+from connector.errors import ConnectorError
+from connector.logs import never_log
+from connector.metrics import Metrics
+from connector.model import CallRequest, Provider
+from connector.room.admin import RoomAdmin
+from connector.room.events import RoomListener
+from connector.room.gateway import RoomGateway, drain_abandoned
+from connector.storage.base import Store
+from connector.storage.sqlite import SqliteStore
+from connector.tokens import TokenSigner
+
+log = structlog.get_logger()
+
+FORGET_EVERY = 3600.0
+_KIND_DETAILS = {Provider.TWILIO: ("connector_twilio",)}
+"""LiveKit knows a detail for Twilio alone; the other carriers are told apart by an attribute."""
+_CODECS: dict[Provider, type[Codec]] = {Provider.TWILIO: TwilioCodec}
+
+
+class Connector:
+    """One process of the service. `start`, then serve until `stop`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        secret = settings.livekit_api_secret.get_secret_value()
+        auth_token = settings.twilio_auth_token.get_secret_value()
+        never_log(secret, auth_token)
+        self.metrics = Metrics()
+        self.store: Store = open_store(settings)
+        self.admin = RoomAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
+        self.calls = CallManager(self._parts(), settings.max_calls)
+        signer = TokenSigner(secret)
+        service = ConnectorService(self.calls, signer, settings.public_origin)
+        self._routes = (
+            TwirpRoutes(service, Authorizer(settings.livekit_api_key, secret)),
+            TwilioConnectUrl(
+                self.calls,
+                signer,
+                service,
+                self.metrics,
+                settings.public_origin,
+                settings.greeting,
+                auth_token,
+            ),
+            OpsRoutes(self.calls, self.admin, self.metrics),
+        )
+        self._runner: web.AppRunner | None = None
+        self._forgetting: asyncio.Task[None] | None = None
+        self.port = settings.port
+
+    def _parts(self) -> Parts:
+        settings = self.settings
+        return Parts(
+            admin=self.admin,
+            store=self.store,
+            metrics=self.metrics,
+            limits=Limits(
+                connect_timeout=settings.connect_timeout,
+                answer_grace=settings.answer_grace,
+                media_timeout=settings.media_timeout,
+                max_duration=settings.max_duration,
+            ),
+            new_room=self._new_room,
+            new_codec=lambda provider: _CODECS[provider](),
+            owner=settings.owner,
+        )
+
+    def _new_room(self, request: CallRequest, listener: RoomListener) -> RoomGateway:
+        settings = self.settings
+        return RoomGateway(
+            url=settings.livekit_ws_url,
+            api_key=settings.livekit_api_key,
+            api_secret=settings.livekit_api_secret.get_secret_value(),
+            room=request.room,
+            participant=request.participant,
+            kind_details=_KIND_DETAILS.get(request.provider, ()),
+            reconnect_timeout=settings.reconnect_timeout,
+            listener=listener,
+        )
+
+    async def start(self) -> None:
+        """Open the store, then the door. Raises ConnectorError or OSError; then nothing is left open."""
+        async with contextlib.AsyncExitStack() as undo:
+            await self.store.open()
+            undo.push_async_callback(self.store.close)
+            orphans = await self.store.end_orphans(self.settings.owner, time.time())
+            if orphans:
+                log.warning("calls of an earlier process of this name were interrupted", calls=orphans)
+            await self.admin.start()
+            undo.push_async_callback(self.admin.close)
+            await self._listen()
+            undo.pop_all()
+        self._forgetting = asyncio.create_task(self._forget_old_calls())
+        log.info("connector ready", host=self.settings.host, port=self.port, public_url=self.settings.public_origin)
+
+    async def _listen(self) -> None:
+        application = web.Application(client_max_size=256 * 1024)
+        for routes in self._routes:
+            routes.add_to(application.router)
+        # A media socket is never idle on purpose; keep-alive is for API clients.
+        self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=75, shutdown_timeout=5)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.settings.host, self.settings.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self, drain: float) -> None:
+        """Refuse new calls, let live ones finish for `drain` seconds, end the rest, close everything."""
+        await self.calls.drain(drain)
+        await drain_abandoned()
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            await asyncio.wait([self._forgetting])
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self.admin.close()
+        await self.store.close()
+        log.info("connector stopped")
+
+    async def _forget_old_calls(self) -> None:
+        while True:
+            try:
+                gone = await self.store.forget_before(time.time() - self.settings.keep_calls_days * 86400)
+                if gone:
+                    log.info("old call records deleted", calls=gone)
+            except ConnectorError as error:
+                log.warning("old call records could not be deleted", error=error.message)
+            await asyncio.sleep(FORGET_EVERY)
+
+
+def open_store(settings: Settings) -> Store:
+    """The store that `CONNECTOR_STORE` names, not yet opened."""
+    return SqliteStore(Path(settings.store.removeprefix("sqlite:///")))
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT; a second signal cuts the drain short."""
+    stopping = asyncio.Event()
+    hurry = asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if stopping.is_set() else stopping).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    connector = Connector(settings)
+    await connector.start()
+    await stopping.wait()
+    draining = asyncio.create_task(connector.stop(settings.drain_timeout))
+    hurrying = asyncio.create_task(hurry.wait())
+    await asyncio.wait([draining, hurrying], return_when=asyncio.FIRST_COMPLETED)
+    if not draining.done():
+        connector.calls.end_all()
+    hurrying.cancel()
+    await draining

@@ -1,0 +1,161 @@
+"""`connector doctor`: what is wrong with a set-up, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import time
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from connector.app import open_store
+from connector.config import Settings
+from connector.errors import ConnectorError, Internal
+from connector.room.admin import RoomAdmin
+
+MAX_CLOCK_DIFFERENCE = 30.0
+"""Seconds. Tokens allow for a minute; half of that is a clock worth mending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    level: Literal["ok", "warning", "problem"]
+    subject: str
+    text: str
+    mend: str = ""
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Run every check; none of them raises."""
+    checks = (
+        _livekit(settings),
+        _public_url(settings),
+        _clock(settings),
+        _store(settings),
+        _signatures(settings),
+    )
+    results = await asyncio.gather(*checks)
+    return [finding for findings in results for finding in findings]
+
+
+async def _livekit(settings: Settings) -> list[Finding]:
+    admin = RoomAdmin(
+        settings.livekit_http_url, settings.livekit_api_key, settings.livekit_api_secret.get_secret_value()
+    )
+    await admin.start()
+    try:
+        await admin.check()
+    except Internal as error:
+        return [
+            Finding("ok", "LiveKit", f"{settings.livekit_url} answers"),
+            Finding(
+                "problem",
+                "credentials",
+                error.message,
+                "take the pair under `keys:` in livekit-server's config",
+            ),
+        ]
+    except ConnectorError as error:
+        return [
+            Finding(
+                "problem",
+                "LiveKit",
+                error.message,
+                "start livekit-server, or set LIVEKIT_URL to where it listens",
+            )
+        ]
+    finally:
+        await admin.close()
+    return [
+        Finding("ok", "LiveKit", f"{settings.livekit_url} answers"),
+        Finding("ok", "credentials", "livekit-server accepts the API key and secret"),
+    ]
+
+
+async def _public_url(settings: Settings) -> list[Finding]:
+    origin = settings.public_origin
+    findings = []
+    if urlsplit(origin).scheme != "https":
+        findings.append(
+            Finding(
+                "problem",
+                "public URL",
+                f"{origin} is not https; carriers open wss:// only",
+                "put a TLS proxy in front (see deploy/) and set CONNECTOR_PUBLIC_URL=https://…",
+            )
+        )
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+            session.get(f"{origin}/healthz") as response,
+        ):
+            body = await response.text()
+            healthy = response.status == 200 and '"status"' in body
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        findings.append(
+            Finding(
+                "problem",
+                "public URL",
+                f"{origin}/healthz cannot be reached ({type(error).__name__})",
+                "start `connector serve`, then check DNS, certificate, proxy and firewall",
+            )
+        )
+        return findings
+    if healthy:
+        findings.append(Finding("ok", "public URL", f"{origin} reaches a connector"))
+    else:
+        findings.append(
+            Finding("problem", "public URL", f"{origin}/healthz is not a connector", "check the proxy's routes")
+        )
+    return findings
+
+
+async def _clock(settings: Settings) -> list[Finding]:
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session,
+            session.get(settings.livekit_http_url) as response,
+        ):
+            date = response.headers.get("Date")
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return []
+    if date is None:
+        return [Finding("warning", "clock", "livekit-server sends no Date header, so it cannot be compared")]
+    difference = time.time() - email.utils.parsedate_to_datetime(date).timestamp()
+    if abs(difference) > MAX_CLOCK_DIFFERENCE:
+        return [
+            Finding(
+                "problem",
+                "clock",
+                f"this machine is {abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'} livekit-server; "
+                "tokens will be refused",
+                "run an NTP client on both machines",
+            )
+        ]
+    return [Finding("ok", "clock", f"within {MAX_CLOCK_DIFFERENCE:.0f} s of livekit-server's")]
+
+
+async def _store(settings: Settings) -> list[Finding]:
+    store = open_store(settings)
+    try:
+        await store.open()
+    except ConnectorError as error:
+        return [Finding("problem", "store", error.message, "check the path and its permissions in CONNECTOR_STORE")]
+    await store.close()
+    return [Finding("ok", "store", settings.store)]
+
+
+async def _signatures(settings: Settings) -> list[Finding]:
+    if settings.twilio_auth_token.get_secret_value():
+        return [Finding("ok", "Twilio signatures", "are checked")]
+    return [
+        Finding(
+            "warning",
+            "Twilio signatures",
+            "are not checked: anyone who learns a connect_url can use it",
+            "set TWILIO_AUTH_TOKEN",
+        )
+    ]
