@@ -56,9 +56,7 @@ def _generate(target: Path) -> None:
 def _differences(fresh: Path, committed: Path) -> list[str]:
     def contents(root: Path) -> set[Path]:
         return {
-            path.relative_to(root)
-            for path in root.rglob("*")
-            if path.is_file() and "__pycache__" not in path.parts
+            path.relative_to(root) for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts
         }
 
     wanted, there = contents(fresh), contents(committed)

@@ -30,9 +30,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run_logged(
-    title: str, command: Sequence[str], env: Mapping[str, str] | None = None, expect: str = ""
-) -> None:
+def run_logged(title: str, command: Sequence[str], env: Mapping[str, str] | None = None, expect: str = "") -> None:
     """Run a command with its output in a log file; say how long it takes while it does.
 
     expect: how long it may take, for a person who waits.

@@ -62,9 +62,7 @@ def _message_differences(
         nested = (ours.nested_types_by_name[name], theirs.nested_types_by_name[name])
         found += _message_differences(*nested, f"{path}.{name}", seen)
     for name in set(ours.enum_types_by_name) & set(theirs.enum_types_by_name):
-        found += _enum_differences(
-            ours.enum_types_by_name[name], theirs.enum_types_by_name[name], f"{path}.{name}"
-        )
+        found += _enum_differences(ours.enum_types_by_name[name], theirs.enum_types_by_name[name], f"{path}.{name}")
     return found
 
 

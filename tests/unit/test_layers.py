@@ -123,9 +123,7 @@ def name_of(path: Path) -> str:
 
 @pytest.mark.parametrize("path", sources(*PURE), ids=name_of)
 def test_the_pure_layer_does_no_io_and_has_no_clock(path: Path) -> None:
-    impure = {
-        module for module in imported(path.read_text(), package_of(path)) if within(module, IMPURE_MODULES)
-    }
+    impure = {module for module in imported(path.read_text(), package_of(path)) if within(module, IMPURE_MODULES)}
     assert impure == set()
 
 
@@ -133,9 +131,7 @@ def test_the_pure_layer_does_no_io_and_has_no_clock(path: Path) -> None:
     "path", [path for path in sources("demo") if path.name not in DEMO_PARTS_THAT_COMPOSE], ids=name_of
 )
 def test_the_simulator_knows_nothing_of_what_it_tests(path: Path) -> None:
-    inner = {
-        module for module in imported(path.read_text(), package_of(path)) if within(module, INNER_MODULES)
-    }
+    inner = {module for module in imported(path.read_text(), package_of(path)) if within(module, INNER_MODULES)}
     assert inner == set()
 
 
