@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from connector.demo.carrier import TwilioSimulator
+from tests.unit.demo.application import Application
+
+
+@pytest.fixture
+async def carrier() -> AsyncIterator[TwilioSimulator]:
+    async with TwilioSimulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+async def application(carrier: TwilioSimulator) -> AsyncIterator[Application]:
+    async with Application(carrier.auth_token) as application:
+        yield application
