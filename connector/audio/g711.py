@@ -2,8 +2,8 @@
 
 A sample is linear 16-bit PCM; its code is one byte. The tables equal the `ulaw_compress`, `ulaw_expand`,
 `alaw_compress` and `alaw_expand` of ITU-T G.191 (the ITU's own reference software) on every input. For A-law
-so does Sun's widely copied g711.c; for mu-law that one (and Python's former `audioop`) sends the samples -1
-to -3 to the first step below silence instead of to silence: it shifts before it takes the magnitude.
+so does Sun's widely copied g711.c. Its mu-law encoder does not (nor does Python's former `audioop`): below zero
+all its steps begin four samples too soon, so that -1 to -4 are not silent.
 """
 
 from __future__ import annotations

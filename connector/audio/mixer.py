@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 _INT16 = np.dtype(np.int16)
 _INT32 = np.dtype(np.int32)
-_LOUDEST = np.int32(32767)
-_LOWEST = np.int32(-32768)
 _HELD_UP = 2
 """So many frames queued by one source mean that it waits for another that has stopped delivering."""
 
@@ -36,7 +34,10 @@ class Mixer:
         self._shape = (frame_samples,)
         self._max_frames = max_frames
         self._queues: dict[str, deque[NDArray[np.int16]]] = {}
+        # Whole arrays: numpy is slower with a scalar bound.
         self._sum = np.empty(frame_samples, _INT32)
+        self._highest = np.full(frame_samples, 32767, _INT32)
+        self._lowest = np.full(frame_samples, -32768, _INT32)
 
     def add(self, source: str) -> None:
         """From now on the others wait for this source. Adding it twice is the same as once."""
@@ -53,9 +54,7 @@ class Mixer:
         ValueError when the frame has another length or type than the mixer was made for.
         """
         if frame.shape != self._shape or frame.dtype != _INT16:
-            raise ValueError(
-                f"a frame must be int16 of shape {self._shape}, not {frame.dtype} of {frame.shape}"
-            )
+            raise ValueError(f"a frame must be int16 of shape {self._shape}, not {frame.dtype} of {frame.shape}")
         queue = self._queues.get(source)
         if queue is None:
             self.dropped += 1
@@ -81,6 +80,6 @@ class Mixer:
         np.add(frames[0], frames[1], out=total, dtype=_INT32)
         for frame in frames[2:]:
             np.add(total, frame, out=total)
-        np.minimum(total, _LOUDEST, out=total)
-        np.maximum(total, _LOWEST, out=total)
+        np.minimum(total, self._highest, out=total)
+        np.maximum(total, self._lowest, out=total)
         return total.astype(_INT16)

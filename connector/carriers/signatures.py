@@ -30,8 +30,8 @@ def twilio_signature_valid(
 
     Twilio is not consistent about what it signs, so any of these counts: the URL as it is, without its port,
     or with its scheme's default port when it has none; each with and without the path's trailing slash. The
-    `twilio` package's own `validate` is not used: it takes 80 for the default port of wss, tries no slash, cuts
-    IPv6 hosts and user names at their first colon, and raises when there is no signature.
+    `twilio` package's own `validate` is not used: it takes 80 for the default port of wss, tries no slash,
+    cuts IPv6 hosts and user names at their first colon, and raises when there is no signature.
 
     Takes the same time for every signature. ValueError for an empty `auth_token`, with which anybody could
     sign. https://www.twilio.com/docs/usage/security#validating-requests
