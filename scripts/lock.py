@@ -22,6 +22,8 @@ def main() -> int:
     command = [
         *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml"),
         *("--universal", "--python-version", "3.11", "--extra", "dev", "--output-file", lock.name),
+        # One version for every Python: types checked on one hold on all.
+        *("--fork-strategy", "fewest"),
         *("--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header", "--quiet"),
         *sys.argv[1:],
     ]
