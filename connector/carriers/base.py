@@ -18,12 +18,12 @@ class Codec(Protocol):
     @property
     def provider(self) -> Provider: ...
 
-    def receive(self, text: str | bytes) -> Event:
-        """What one WebSocket message means; `bytes` for a binary one.
+    def receive(self, text: str) -> Event:
+        """What one text message of the WebSocket means.
 
-        Raises CarrierProtocolError, and nothing else, for whatever the carrier does not say; its `close_code`
-        is 1003 for binary where text is due, 1007 for text that is not JSON, 1002 for a message of the wrong
-        shape or out of order, and 1008 for one that is well-formed but means something we do not accept.
+        Raises CarrierProtocolError, and nothing else, for whatever the carrier does not say. Its `close_code` is
+        1007 for text that is not JSON, 1002 for a message of the wrong shape or out of order, and 1008 for one
+        that is well-formed but means something we do not accept. Its message quotes nothing that the peer sent.
         """
         ...
 

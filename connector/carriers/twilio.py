@@ -30,7 +30,6 @@ from connector.carriers.events import (
 from connector.errors import CarrierProtocolError
 from connector.model import Provider
 
-_UNSUPPORTED_DATA = 1003
 _NOT_JSON = 1007
 _UNACCEPTABLE = 1008
 
@@ -61,9 +60,7 @@ class TwilioCodec:
         # The constant beginning of every message we send, so that sending audio takes no JSON encoder.
         self._audio_head = self._mark_head = self._clear_text = ""
 
-    def receive(self, text: str | bytes) -> Event:
-        if not isinstance(text, str):
-            raise CarrierProtocolError("a binary message where text is due", _UNSUPPORTED_DATA)
+    def receive(self, text: str) -> Event:
         try:
             message = orjson.loads(text)
         except ValueError:
@@ -137,9 +134,7 @@ class TwilioCodec:
         self._audio_head = f'{{"event":"media",{tail},"media":{{"payload":"'
         self._mark_head = f'{{"event":"mark",{tail},"mark":{{"name":'
         self._clear_text = f'{{"event":"clear",{tail}}}'
-        return StreamStarted(
-            call_id, stream_id, account_id, Encoding.MULAW, _RATE, MappingProxyType(parameters)
-        )
+        return StreamStarted(call_id, stream_id, account_id, Encoding.MULAW, _RATE, MappingProxyType(parameters))
 
     def _media(self, message: Json) -> Event:
         self._require_streaming()
@@ -150,11 +145,11 @@ class TwilioCodec:
         if type(track) is not str or type(payload) is not str:
             raise _missing("media.track or media.payload")
         if track != "inbound":
-            return AudioRejected("not the caller's track")
+            return AudioRejected("wrong_track")
         try:
             audio = a2b_base64(payload, strict_mode=True)
         except ValueError:
-            return AudioRejected("not base64")
+            return AudioRejected("bad_base64")
         if not audio:
             return AudioRejected("empty")
         return AudioReceived(audio, _seconds(media.get("timestamp")))
@@ -230,12 +225,7 @@ def _parameters(value: object) -> dict[str, str]:
 
 def _seconds(timestamp: object) -> float | None:
     """From Twilio's string of milliseconds. None when it is not one: the audio itself is still good."""
-    if (
-        type(timestamp) is str
-        and len(timestamp) <= _LONGEST_TIMESTAMP
-        and timestamp.isascii()
-        and timestamp.isdigit()
-    ):
+    if type(timestamp) is str and len(timestamp) <= _LONGEST_TIMESTAMP and timestamp.isascii() and timestamp.isdigit():
         return int(timestamp) / 1000
     return None
 

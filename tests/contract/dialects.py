@@ -1,0 +1,128 @@
+"""One carrier's side of the wire, as the contract suite needs it: what it says, and what it understands."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from connector.carriers.base import Codec
+from connector.carriers.events import Encoding
+from connector.carriers.twilio import TwilioCodec
+from connector.model import Provider
+
+CALL = "CA0123456789abcdef0123456789abcdef"
+STREAM = "MZ0123456789abcdef0123456789abcdef"
+ACCOUNT = "AC0123456789abcdef0123456789abcdef"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A message of ours as the carrier reads it."""
+
+    kind: Literal["audio", "mark", "clear"]
+    payload: bytes = b""
+    name: str = ""
+
+
+class Dialect(Protocol):
+    provider: Provider
+    encoding: Encoding
+    rate: int
+    attribute_prefix: str
+
+    def codec(self) -> Codec: ...
+
+    def opening(self) -> list[str]:
+        """What comes before `start`, if anything."""
+        ...
+
+    def start(self, parameters: Mapping[str, str] = {}) -> str:
+        """The start of the stream STREAM of the call CALL of ACCOUNT."""
+        ...
+
+    def media(self, payload: bytes, milliseconds: int = 20) -> str: ...
+
+    def media_with_payload(self, text: str) -> str: ...
+
+    def other_track(self, payload: bytes) -> str: ...
+
+    def digit(self, digit: str) -> str: ...
+
+    def mark(self, name: str) -> str: ...
+
+    def stop(self) -> str: ...
+
+    def read(self, text: str) -> Sent:
+        """Strict: fails on anything that the carrier has not documented."""
+        ...
+
+
+class TwilioDialect:
+    provider = Provider.TWILIO
+    encoding = Encoding.MULAW
+    rate = 8000
+    attribute_prefix = "twilio."
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def codec(self) -> Codec:
+        return TwilioCodec()
+
+    def opening(self) -> list[str]:
+        return [json.dumps({"event": "connected", "protocol": "Call", "version": "1.0.0"})]
+
+    def start(self, parameters: Mapping[str, str] = {}) -> str:
+        start = {
+            "accountSid": ACCOUNT,
+            "streamSid": STREAM,
+            "callSid": CALL,
+            "tracks": ["inbound"],
+            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+            "customParameters": dict(parameters),
+        }
+        return self._message("start", {"start": start})
+
+    def media(self, payload: bytes, milliseconds: int = 20) -> str:
+        return self._media("inbound", b64encode(payload).decode(), milliseconds)
+
+    def media_with_payload(self, text: str) -> str:
+        return self._media("inbound", text)
+
+    def other_track(self, payload: bytes) -> str:
+        return self._media("outbound", b64encode(payload).decode())
+
+    def digit(self, digit: str) -> str:
+        return self._message("dtmf", {"dtmf": {"track": "inbound_track", "digit": digit}})
+
+    def mark(self, name: str) -> str:
+        return self._message("mark", {"mark": {"name": name}})
+
+    def stop(self) -> str:
+        return self._message("stop", {"stop": {"accountSid": ACCOUNT, "callSid": CALL}})
+
+    def read(self, text: str) -> Sent:
+        message = json.loads(text)
+        assert message.pop("streamSid") == STREAM
+        match message:
+            case {"event": "media", "media": {"payload": str(payload), **more}, **most} if not (more or most):
+                return Sent("audio", payload=b64decode(payload, validate=True))
+            case {"event": "mark", "mark": {"name": str(name), **more}, **most} if not (more or most):
+                return Sent("mark", name=name)
+            case {"event": "clear", **most} if not most:
+                return Sent("clear")
+        raise AssertionError(f"the carrier does not know {message}")
+
+    def _media(self, track: str, payload: str, milliseconds: int = 20) -> str:
+        media = {"track": track, "chunk": "1", "timestamp": str(milliseconds), "payload": payload}
+        return self._message("media", {"media": media})
+
+    def _message(self, event: str, body: dict[str, object]) -> str:
+        self._count += 1
+        return json.dumps({"event": event, "sequenceNumber": str(self._count), "streamSid": STREAM} | body)
+
+
+DIALECTS: list[type[Dialect]] = [TwilioDialect]
