@@ -19,8 +19,6 @@ def sign(auth_token: str, url: str, params: Sequence[tuple[str, str]] = ()) -> s
     return signature
 
 
-def signed_headers(
-    auth_token: str | None, url: str, params: Sequence[tuple[str, str]] = ()
-) -> dict[str, str]:
+def signed_headers(auth_token: str | None, url: str, params: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
     """No token, no header: a carrier that does not sign."""
     return {} if auth_token is None else {HEADER: sign(auth_token, url, params)}

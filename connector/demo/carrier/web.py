@@ -31,9 +31,7 @@ class Web:
     and the Host header, are the public URL's.
     """
 
-    def __init__(
-        self, session: aiohttp.ClientSession, auth_token: str, tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, auth_token: str, tls: ssl.SSLContext | None = None) -> None:
         self.signing_token: str | None = auth_token
         """Set another one to sign wrongly, None to leave the signature out."""
         self.allow_insecure = True

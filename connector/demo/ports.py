@@ -1,0 +1,67 @@
+"""Free ports, for several test runs on one machine at the same time.
+
+Below the kernel's ephemeral range, or the sockets that WebRTC opens for itself would take them between the
+choice and the bind. A lock file says that a port is taken until its lease ends, so that two runs never choose
+the same one, even while the server that will use it is being restarted.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import random
+import socket
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+_LOWEST = 12_000
+_DEFAULT_EPHEMERAL = 32_768
+
+
+class PortLease:
+    """One free port of 127.0.0.1, TCP and UDP, until `close`."""
+
+    def __init__(self) -> None:
+        self.port, self._release = _take()
+
+    def close(self) -> None:
+        self._release()
+
+
+def _take() -> tuple[int, Callable[[], None]]:
+    directory = Path(tempfile.gettempdir()) / f"connector-ports-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    for port in random.sample(range(_LOWEST, _ephemeral_start()), 500):
+        handle = os.open(directory / str(port), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            continue
+        if _is_free(port):
+            return port, partial(os.close, handle)
+        os.close(handle)
+    raise OSError(errno.EADDRINUSE, "no free port on 127.0.0.1")
+
+
+def _ephemeral_start() -> int:
+    try:
+        text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+    except OSError:
+        return _DEFAULT_EPHEMERAL
+    return max(int(text.split()[0]), _LOWEST + 1000)
+
+
+def _is_free(port: int) -> bool:
+    with ExitStack() as stack:
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            sock = stack.enter_context(socket.socket(socket.AF_INET, kind))
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True

@@ -1,0 +1,105 @@
+"""A server of the demo as a child process: its output is kept, and it does not outlive its owner's `stop`."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+import aiohttp
+
+
+class ProcessFailed(RuntimeError):
+    """It ended, or did not get ready; the message holds the end of its output."""
+
+
+class ChildProcess:
+    """Bound to no event loop: a fixture may start it in one and stop it in another."""
+
+    def __init__(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self._argv = list(argv)
+        self._env = dict(env) if env is not None else None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the object
+
+    @property
+    def pid(self) -> int:
+        """0 when it is not running."""
+        return self._process.pid if self._process and self._process.poll() is None else 0
+
+    @property
+    def is_running(self) -> bool:
+        return self.pid != 0
+
+    def log(self, lines: int = 0) -> str:
+        """All it has printed since its first start, or its last `lines`."""
+        self._output.seek(0)
+        text = self._output.read().decode(errors="replace")
+        return "\n".join(text.splitlines()[-lines:]) if lines else text
+
+    def spawn(self) -> None:
+        """Start it; ready or not."""
+        if self.is_running:
+            raise RuntimeError(f"{self.name} is running already")
+        self._output.seek(0, 2)
+        self._process = subprocess.Popen(
+            self._argv, env=self._env, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT
+        )
+
+    async def until_answers(self, url: str, patience: float) -> None:
+        """Return when `url` answers 200; raise ProcessFailed when it ends or does not within `patience` s."""
+        deadline = time.monotonic() + patience
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
+            while time.monotonic() < deadline:
+                self._check_alive()
+                try:
+                    async with session.get(url) as response:
+                        if response.status == 200:
+                            return
+                except (aiohttp.ClientError, TimeoutError):
+                    pass
+                await asyncio.sleep(0.02)
+        raise self._failed(f"did not answer at {url} within {patience:g} s")
+
+    async def until_prints(self, text: str, patience: float) -> None:
+        """Return when its output holds `text`; raise ProcessFailed like `until_answers`."""
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            if text in self.log():
+                return
+            self._check_alive()
+            await asyncio.sleep(0.02)
+        raise self._failed(f"did not print {text!r} within {patience:g} s")
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """SIGTERM, and SIGKILL for what has not ended within `grace` seconds. Does nothing when not running."""
+        process = self._process
+        if process and process.poll() is None:
+            process.terminate()
+            try:
+                await asyncio.to_thread(process.wait, grace)
+            except subprocess.TimeoutExpired:
+                await self.kill()
+
+    async def kill(self) -> None:
+        """SIGKILL: no goodbye to anybody."""
+        process = self._process
+        if process and process.poll() is None:
+            process.kill()
+            await asyncio.to_thread(process.wait)
+
+    def close(self) -> None:
+        """Forget the output; the process must have ended."""
+        self._output.close()
+
+    def _check_alive(self) -> None:
+        if not self.is_running:
+            status = self._process.returncode if self._process else None
+            raise self._failed(f"ended with status {status}")
+
+    def _failed(self, what: str) -> ProcessFailed:
+        return ProcessFailed(f"{self.name} {what}; it printed:\n{self.log(40)}")
