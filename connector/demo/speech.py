@@ -38,7 +38,9 @@ def speak(
     if done.returncode != 0:
         raise SpeechError(done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}")
     source, _, samples = done.stdout.partition(b"\n")
-    spoken = np.frombuffer(samples, np.int16)
-    sound = normalise(resample(trim(spoken), int(source), rate))
+    spoken = trim(np.frombuffer(samples, np.int16))
+    if not len(spoken):
+        raise SpeechError(f"there is nothing to say in {text!r}")
+    sound = normalise(resample(spoken, int(source), rate))
     sound.flags.writeable = False
     return sound
