@@ -96,8 +96,14 @@ class _Service(TwirpServer):  # type: ignore[misc]
         self._endpoints[method] = Endpoint(self._name, method, call, request, response)
 
 
+class _Context(Context):  # type: ignore[misc]
+    def __init__(self) -> None:
+        # Without a logger the package would configure structlog for the whole process, in its own way.
+        super().__init__(logger=log)
+
+
 def _twirp_app(service: ConnectorService) -> _App:
-    app = _App(max_receive_message_length=MAX_BODY)
+    app = _App(max_receive_message_length=MAX_BODY, ctx_class=_Context)
     for name in (LIVEKIT_SERVICE, OUR_SERVICE):
         server = _Service(name)
         server.add(

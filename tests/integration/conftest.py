@@ -1,0 +1,61 @@
+"""A real livekit-server for each test process; what a failing test needs to be understood is printed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from connector.demo.livekit_server import LiveKitServer
+from tests.integration.harness import Stage, stage_on
+
+_servers: list[LiveKitServer] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        report.sections += [("livekit-server, last lines", server.log(60)) for server in _servers]
+    return report
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.integration)
+
+
+@pytest.fixture(scope="session")
+def livekit() -> Iterator[LiveKitServer]:
+    """Shared by the tests of this process: use a room name of your own, and leave it running."""
+    server = LiveKitServer()
+    asyncio.run(server.start())
+    _servers.append(server)
+    yield server
+    _servers.remove(server)
+    asyncio.run(server.stop())
+
+
+@pytest.fixture
+async def own_livekit() -> AsyncIterator[LiveKitServer]:
+    """One that a test may stop and start."""
+    async with LiveKitServer() as server:
+        _servers.append(server)
+        yield server
+        _servers.remove(server)
+
+
+@pytest.fixture
+async def stage(livekit: LiveKitServer, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with stage_on(livekit, tmp_path) as stage:
+        yield stage
+
+
+@pytest.fixture
+def room(request: pytest.FixtureRequest) -> str:
+    """A room name no other test has."""
+    name: str = request.node.name
+    return f"{name}-{id(request)}"
