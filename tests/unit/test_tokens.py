@@ -125,8 +125,8 @@ class TestForged:
         body = struct.pack(">Bd", version, 1000.0) + CALL.encode()
         refused(signer, token_of(body + signer._digest(body)))
 
-    @pytest.mark.parametrize("body", [b"", b"\x01", b"\x01" + bytes(7), b"\x01" + bytes(8)])
-    def test_genuine_but_without_a_call(self, signer: TokenSigner, body: bytes) -> None:
+    @pytest.mark.parametrize("body", [b"", b"\x01", b"\x01" + bytes(7), b"\x01" + bytes(8), b"\x01" + bytes(8 + 132)])
+    def test_genuine_but_without_a_call_or_too_long(self, signer: TokenSigner, body: bytes) -> None:
         refused(signer, token_of(body + signer._digest(body)))
 
     @pytest.mark.parametrize("token", ["", "A", "AA", "AAA", "AAAA", "A" * 226, "A" * 100_000, "é", "\ud800", "\u0661"])

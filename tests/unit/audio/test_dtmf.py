@@ -122,6 +122,22 @@ class TestDetect:
         pcm = 5000 * (np.sin(2 * np.pi * f * time) + np.sin(2 * np.pi * g * time))
         assert detect(pcm.astype(np.int16), 8000) is None
 
+    @pytest.mark.parametrize(
+        "amplitudes",
+        [
+            {697: 8000, 1209: 1000},
+            {697: 1000, 1209: 8000},
+            {697: 4000, 770: 4000, 1209: 4000},
+            {697: 4000, 1209: 4000, 1336: 4000},
+            {697: 4000, 1209: 4000, 2600: 8000},
+        ],
+        ids=["low too loud", "high too loud", "two low", "two high", "a louder third"],
+    )
+    def test_the_right_tones_in_the_wrong_company_are_no_digit(self, amplitudes: dict[int, int]) -> None:
+        time = np.arange(1600) / 8000
+        waves = [amplitude * np.sin(2 * np.pi * f * time) for f, amplitude in amplitudes.items()]
+        assert detect(np.sum(waves, axis=0).astype(np.int16), 8000) is None
+
     def test_two_digits_are_not_one(self) -> None:
         assert detect(np.concatenate([tone("1"), tone("9")]), 8000) is None
 

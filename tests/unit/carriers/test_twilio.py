@@ -111,6 +111,12 @@ def test_the_documented_media(started: TwilioCodec) -> None:
     assert (len(event.payload), event.payload[:3], event.timestamp) == (15, b"\x9e\x8f\x89", 0.005)
 
 
+def test_connected_does_not_come_after_a_start_that_did_without() -> None:
+    codec = TwilioCodec()
+    codec.receive(START)
+    assert close_code(codec, CONNECTED) == 1002
+
+
 class TestStart:
     @pytest.mark.parametrize(
         ("path", "code"),
