@@ -17,8 +17,9 @@ class Mixer:
     """Mixes the frames of sources that come and go. It has no clock: the frames themselves are the clock.
 
     A single source goes straight through. With several, a mix leaves as soon as each of them has a frame;
-    when one has two queued, the others are late and the mix leaves without them. So a source that falls
-    silent (a mute, a lost connection) costs the others one frame of delay, and no order is ever changed.
+    when one has two queued, the others are late and the mix leaves without them. A source that was left out
+    is not waited for until it delivers again, so one that falls silent (a mute, a lost connection) delays the
+    others by one frame once and not for good. No order is ever changed.
 
     Frames are kept and passed on by reference: they must not be changed after `push`.
     """
@@ -34,6 +35,7 @@ class Mixer:
         self._shape = (frame_samples,)
         self._max_frames = max_frames
         self._queues: dict[str, deque[NDArray[np.int16]]] = {}
+        self._awaited: set[str] = set()
         # Whole arrays: numpy is slower with a scalar bound.
         self._sum = np.empty(frame_samples, _INT32)
         self._highest = np.full(frame_samples, 32767, _INT32)
@@ -41,11 +43,14 @@ class Mixer:
 
     def add(self, source: str) -> None:
         """From now on the others wait for this source. Adding it twice is the same as once."""
-        self._queues.setdefault(source, deque(maxlen=self._max_frames))
+        if source not in self._queues:
+            self._queues[source] = deque(maxlen=self._max_frames)
+            self._awaited.add(source)
 
     def remove(self, source: str) -> None:
         """Nobody waits for it any more, and what it had queued is dropped. Unknown sources are no error."""
         self.dropped += len(self._queues.pop(source, ()))
+        self._awaited.discard(source)
 
     def push(self, source: str, frame: NDArray[np.int16]) -> list[NDArray[np.int16]]:
         """Take one frame in; return the frames to be sent now, usually none or one.
@@ -62,8 +67,9 @@ class Mixer:
         if len(self._queues) == 1 and not queue:
             return [frame]
         queue.append(frame)
+        self._awaited.add(source)
         ready = []
-        while len(queue) >= _HELD_UP or all(self._queues.values()):
+        while len(queue) >= _HELD_UP or (queue and all(self._queues[name] for name in self._awaited)):
             ready.append(self._mix())
         return ready
 
@@ -73,6 +79,7 @@ class Mixer:
 
     def _mix(self) -> NDArray[np.int16]:
         """One frame from each source that has one, summed and saturated."""
+        self._awaited = {name for name in self._awaited if self._queues[name]}
         frames = [queue.popleft() for queue in self._queues.values() if queue]
         if len(frames) == 1:
             return frames[0]
