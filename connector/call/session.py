@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import structlog
@@ -104,6 +105,8 @@ class CallSession:
         self._ended: asyncio.Future[End] = self._loop.create_future()
         self.finished = asyncio.Event()
         self._claimed = False
+        self._setup: Any = None
+        """What `ensure_room` did; taken back when nobody ever came, so that no agent waits in an empty room."""
         self._socket: CarrierSocket | None = None
         self._sender: asyncio.Task[None] | None = None
         self._answering: asyncio.Task[None] | None = None
@@ -144,10 +147,9 @@ class CallSession:
         """Create what the direction asks for. Raises the error that the client shall see; then nothing is left."""
         with bind_call(self.call_id):
             self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.call_id}")
-            setup = None
             try:
                 if self.request.direction is Direction.OUTBOUND:
-                    setup = await self._parts.admin.ensure_room(self.request.room, self.request.agents)
+                    await self._ensure_room()
                     started = time.monotonic()
                     await self._room.join_hidden(self._attributes("ringing"))
                     if self._ended.done():
@@ -158,8 +160,6 @@ class CallSession:
                     await self._parts.admin.check()
                 await self._parts.store.save_call(self.record)
             except BaseException as error:
-                if setup is not None:
-                    await self._parts.admin.undo(setup)
                 detail = error.message if isinstance(error, ConnectorError) else repr(error)
                 self.end(EndReason.LIVEKIT_UNAVAILABLE, detail)
                 await self.finished.wait()
@@ -172,6 +172,9 @@ class CallSession:
                 identity=self.request.participant.identity,
                 agents=[agent.agent_name for agent in self.request.agents],
             )
+
+    async def _ensure_room(self) -> None:
+        self._setup = await self._parts.admin.ensure_room(self.request.room, self.request.agents)
 
     def fetched(self, carrier_call_id: str, from_number: str, to_number: str) -> None:
         """The carrier fetched the answer document: the callee has picked up. Empty strings teach nothing.
@@ -213,6 +216,10 @@ class CallSession:
     async def carry(self, socket: CarrierSocket) -> None:
         """Serve a claimed media socket until the call is over and everything is free."""
         with bind_call(self.call_id):
+            if self._ended.done():  # While the handshake was under way: the supervisor knows of no socket.
+                await socket.close(self._ended.result().close_code, self._ended.result().reason.value)
+                await self.finished.wait()
+                return
             self._socket = socket
             self._watch_media()
             self._sender = asyncio.create_task(self.bridge.outbox.send_to(socket), name=f"send {self.call_id}")
@@ -268,7 +275,7 @@ class CallSession:
             if self.request.direction is Direction.OUTBOUND:
                 await self._parts.admin.reveal(self.request.room, self.request.participant.identity, attributes)
             else:
-                await self._parts.admin.ensure_room(self.request.room, self.request.agents)
+                await self._ensure_room()
                 await self._room.join_visible(attributes)
             await self._room.publish()
         except ConnectorError as error:
@@ -350,6 +357,8 @@ class CallSession:
             if self._socket is not None:
                 await self._step("socket", self._socket.close(end.close_code, end.reason.value))
             await self._step("room", self._room.leave())
+            if self._setup is not None and not was_active:
+                await self._step("undo", self._parts.admin.undo(self._setup))
             self._finish_record(end)
             await self._step("record", self._parts.store.save_call(self.record))
             self._count(end, was_active)
