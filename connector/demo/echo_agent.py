@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 from connector.demo import script
+from connector.demo.connector_process import clean_environment
 from connector.demo.process import ChildProcess
 
 _START_PATIENCE = 30.0
@@ -31,7 +31,7 @@ class EchoAgent:
         self.name = name
         argv = [sys.executable, "-m", "connector.demo.agent", "--name", name, "--url", environment["LIVEKIT_URL"]]
         self._process = ChildProcess(
-            "echo agent", [*argv, "--greeting", greeting, *options], {**os.environ, **environment}
+            "echo agent", [*argv, "--greeting", greeting, *options], {**clean_environment(), **environment}
         )
 
     @property

@@ -47,7 +47,13 @@ class ChildProcess:
             raise RuntimeError(f"{self.name} is running already")
         self._output.seek(0, 2)
         self._process = subprocess.Popen(
-            self._argv, env=self._env, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT
+            self._argv,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            # A Ctrl-C is for the owner, who stops its children in the right order.
+            process_group=0,
         )
 
     async def until_answers(self, url: str, patience: float) -> None:

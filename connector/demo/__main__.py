@@ -1,0 +1,30 @@
+"""`python -m connector.demo`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from connector.demo.run import Options, run
+
+PROVIDERS = ("twilio",)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m connector.demo",
+        description="A simulated phone call talks with a real agent in a real LiveKit room.",
+    )
+    parser.add_argument("--provider", choices=PROVIDERS, default="twilio", help="the carrier to simulate")
+    parser.add_argument("--keep", action="store_true", help="leave everything running afterwards")
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="where recordings go")
+    options = parser.parse_args()
+    sys.exit(asyncio.run(run(Options(options.out, options.keep), Console())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The demo left running: how to place calls into it, and a caller who picks up each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+
+from rich.console import Console
+
+from connector.demo import script
+from connector.demo.carrier import PhoneCall
+from connector.demo.world import World
+
+_TALKS_FOR = 12.0
+
+
+def instructions(world: World) -> str:
+    livekit, carrier = world.livekit, world.carrier
+    exports = "\n".join(f"export {name}={value}" for name, value in livekit.environment.items())
+    python = shlex.quote(sys.executable)
+    calls = f"{carrier.base_url}/2010-04-01/Accounts/{carrier.account_sid}/Calls.json"
+    return f"""\
+1. In another terminal, the private LiveKit server:
+{exports}
+
+2. Create a call; any LiveKit SDK does it when its URL is {world.connector.url}:
+TOKEN=$({python} -m connector token)
+curl -s {world.connector.url}/twirp/livekit.Connector/ConnectTwilioCall \\
+  -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" \\
+  -d '{{"twilioCallDirection": "TWILIO_CALL_DIRECTION_OUTBOUND", "roomName": "my-room",
+       "agents": [{{"agentName": "{world.agent.name}"}}]}}'
+
+3. Have the simulated Twilio dial; CONNECT_URL is the answer's connectUrl with ws replaced by http:
+curl -s -u {carrier.account_sid}:{carrier.auth_token} {calls} \\
+  -d To=%2B15550001111 -d From=%2B15550002222 --data-urlencode Url=CONNECT_URL
+
+Somebody picks up, says a sentence and hangs up after {_TALKS_FOR:.0f} s. Ctrl-C ends it all."""
+
+
+async def keep_running(world: World, console: Console) -> None:
+    """Answer every call until cancelled."""
+    console.print(f"\n[bold]The demo goes on.[/]\n{instructions(world)}\n", highlight=False, soft_wrap=True)
+    async with asyncio.TaskGroup() as talks:
+        while True:
+            async with asyncio.timeout(None):
+                call = await world.carrier.next_call(timeout=365 * 86400)
+            talks.create_task(_talk(call, console))
+
+
+async def _talk(call: PhoneCall, console: Console) -> None:
+    console.print(f"{call.to} rings", highlight=False)
+    call.say_silence(4)
+    call.say(script.sentence())
+    try:
+        await call.stream_started.wait(30)
+        await call.ended.wait(_TALKS_FOR)
+    except TimeoutError:
+        await call.hangup()
+    for what, seconds in call.timeline():
+        console.print(f"{seconds * 1000:7,.0f} ms  {what}", highlight=False)
+    for error in call.errors:
+        console.print(f"[red]error {int(error.code)}[/]: {error.message}", highlight=False)

@@ -1,0 +1,30 @@
+"""What happens when, as a person likes to read it: one line a moment, in milliseconds from the first."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.markup import escape
+
+_COLORS = {"app": "cyan", "phone": "blue", "room": "magenta", "agent": "green"}
+
+
+class Timeline:
+    """`place` is where a moment was seen: app, phone, room or agent."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._began: float | None = None
+
+    def begin(self) -> None:
+        """From here the milliseconds count."""
+        self._began = time.monotonic()
+
+    def show(self, place: str, what: str, at: float | None = None) -> None:
+        """Print a moment; `at` is when it came (`time.monotonic` seconds), now if not given."""
+        if self._began is None:
+            raise RuntimeError("the timeline has not begun")
+        milliseconds = ((time.monotonic() if at is None else at) - self._began) * 1000
+        color = _COLORS.get(place, "white")
+        self._console.print(f"[bold]{milliseconds:7,.0f} ms[/]  [{color}]{place:<6}[/] {escape(what)}", highlight=False)

@@ -1,0 +1,66 @@
+"""Whether the demo's call was a good one. Sound is judged by its waveform, never by its loudness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from connector.demo import script
+from connector.demo.compare import Match, find_delay
+from connector.demo.scene import AGENTS_KEY, CALLERS_KEY, RATE, Recording
+
+GOOD_SCORE = 0.6
+"""Right speech through μ-law, Opus and back scores above 0.8, anything else below 0.45."""
+LONGEST_DELAY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    name: str
+    passed: bool
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    checks: Sequence[Check]
+    greeting: Match
+    """Where `heard` holds the agent's greeting."""
+    echo: Match
+    """How long after it was said the sentence came back."""
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+
+def judge(recording: Recording) -> Verdict:
+    greeting = find_delay(script.greeting(), recording.heard, RATE)
+    echo = find_delay(script.sentence(), recording.heard[recording.sentence_at :], RATE)
+    delayed = f"match {echo.score:.2f}, {echo.delay_seconds * 1000:.0f} ms after it was said"
+    wrong = "; ".join(f"{int(error.code)} {error.message}" for error in recording.errors) or "no errors"
+    checks = (
+        Check(
+            "hidden until the answer",
+            recording.hidden_while_ringing and recording.kind == "CONNECTOR",
+            f"kind {recording.kind}",
+        ),
+        Check("the caller heard the greeting", greeting.score >= GOOD_SCORE, f"match {greeting.score:.2f}"),
+        Check(
+            "the caller heard the echo",
+            echo.score >= GOOD_SCORE and 0 < echo.delay_seconds < LONGEST_DELAY,
+            delayed,
+        ),
+        Check("the room got the caller's key", recording.digit_in_room == CALLERS_KEY, recording.digit_in_room),
+        Check(
+            "the caller heard the agent's key",
+            recording.tone_on_phone == AGENTS_KEY,
+            recording.tone_on_phone or "nothing",
+        ),
+        Check(
+            "Twilio had nothing to complain about",
+            recording.status == "completed" and not recording.errors,
+            f"{recording.status}, {wrong}",
+        ),
+    )
+    return Verdict(checks, greeting, echo)
