@@ -243,6 +243,8 @@ class CallSession:
             await self.finished.wait()
 
     def _receive(self, event: Event) -> None:
+        if self._ended.done():  # The supervisor takes everything down: nothing new may begin.
+            return
         match event:
             case AudioReceived():
                 self.bridge.from_carrier(event)
