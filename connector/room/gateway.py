@@ -91,6 +91,9 @@ class RoomGateway:
         except asyncio.CancelledError:
             _abandon(room, connecting)
             raise
+        if self._left:
+            await _disconnect(room)
+            raise Unavailable("the caller left while it was joining")
         self._room = room
         room.local_participant.register_rpc_method(CLEAR_TOPIC, self._on_clear_rpc)
         for participant in room.remote_participants.values():
