@@ -32,7 +32,7 @@ def _env(name: str) -> AliasChoices:
 class Settings(BaseSettings):
     """Everything an operator can set. Times are seconds, sizes bytes unless the name says otherwise."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, case_sensitive=False)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", case_sensitive=False)
 
     livekit_url: str = Field("ws://127.0.0.1:7880", validation_alias=_env("LIVEKIT_URL"))
     livekit_api_key: str = Field("", validation_alias=_env("LIVEKIT_API_KEY"))
@@ -136,6 +136,7 @@ def _origin(value: str, schemes: set[str]) -> str:
         raise ValueError(f"must be a URL that starts with {' or '.join(sorted(s + '://' for s in schemes))}")
     if parts.query or parts.fragment or parts.username:
         raise ValueError("must be an origin: no user, query or fragment")
+    parts.port  # noqa: B018 - reading it checks it
     return value.rstrip("/")
 
 
@@ -145,8 +146,8 @@ def _bracketed(host: str) -> str:
 
 def load_settings(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
     """Read and check the settings; raise ConfigError with one line for each thing to mend."""
-    from_file = _read_file(file) if file else {}
-    chosen = {key: value for key, value in (flags or {}).items() if value is not None}
+    from_file = _by_alias(_read_file(file)) if file else {}
+    chosen = _by_alias({key: value for key, value in (flags or {}).items() if value is not None})
 
     class FromFile(Settings):
         @classmethod
@@ -178,13 +179,25 @@ class _FileSource(PydanticBaseSettingsSource):
         return self._values
 
 
+def _by_alias(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys as pydantic takes them. It must not take the bare names too, for it would then read PORT and HOST,
+    which other programs set, from the environment."""
+    return {_alias(name): value for name, value in values.items()}
+
+
+def _alias(name: str) -> str:
+    alias = Settings.model_fields[name].validation_alias
+    assert isinstance(alias, AliasChoices)
+    return str(alias.choices[0])
+
+
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -199,7 +212,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
-        where = ".".join(str(part) for part in problem["loc"])
+        where = ".".join(str(part) for part in problem["loc"]).upper()
         text = problem["msg"].removeprefix("Value error, ")
         lines.append(f"{where}: {text}" if where else text)
     return "; ".join(lines)
