@@ -15,7 +15,8 @@ from typing import Any, TextIO
 
 import structlog
 
-_PHONE = re.compile(r"(?<![\w.:-])\+?\d[\d ().-]{5,18}\d(?![\w.:-])")
+_PHONE = re.compile(r"(?<![A-Za-z0-9])\+?\d[\d ().-]{5,18}\d(?![A-Za-z0-9])")
+"""Anything that reads like a number where a number is to be expected: also in `sip_1555…` and `sip:1555…@host`."""
 _E164 = re.compile(r"\+\d{6,15}")
 _JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
 _PHONE_KEYS = frozenset({"from", "to", "from_number", "to_number", "caller", "called", "identity", "name"})
@@ -115,7 +116,7 @@ def configure_logging(level: str = "info", form: str = "auto", stream: TextIO | 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("aiohttp.access", "asyncio", "twirp"):
+    for noisy in ("aiohttp.access", "asyncio", "twirp", "twilio.async_http_client", "aiosqlite"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # The SDK reports each step of ICE and signalling; only its warnings help an operator.
     logging.getLogger("livekit").setLevel(logging.WARNING if level != "debug" else logging.DEBUG)
