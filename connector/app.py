@@ -13,6 +13,8 @@ from aiohttp import web
 
 from connector.api.auth import Authorizer
 from connector.api.connect_url import TwilioConnectUrl
+from connector.api.grpc import GrpcServer
+from connector.api.methods import methods
 from connector.api.ops import OpsRoutes
 from connector.api.service import ConnectorService
 from connector.api.twirp import TwirpRoutes
@@ -30,6 +32,7 @@ from connector.room.events import RoomListener
 from connector.room.gateway import RoomGateway, drain_abandoned
 from connector.storage.base import Store
 from connector.storage.sqlite import SqliteStore
+from connector.telephony.twilio import TwilioCalls
 from connector.tokens import TokenSigner
 
 log = structlog.get_logger()
@@ -51,13 +54,20 @@ class Connector:
         self.metrics = Metrics()
         self.store: Store = open_store(settings)
         self.admin = RoomAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
+        self._twilio = _twilio_calls(settings)
         self.calls = CallManager(self._parts(), settings.max_calls)
         signer = TokenSigner(secret)
-        service = ConnectorService(self.calls, signer, settings.public_origin)
+        service = ConnectorService(
+            self.calls, self.store, signer, settings.public_origin, settings.connect_timeout, self._twilio
+        )
+        table = methods(service)
+        authorizer = Authorizer(settings.livekit_api_key, secret)
+        self.grpc = GrpcServer(table, authorizer)
         self._routes = (
-            TwirpRoutes(service, Authorizer(settings.livekit_api_key, secret)),
+            TwirpRoutes(table, authorizer),
             TwilioConnectUrl(
                 self.calls,
+                self.store,
                 signer,
                 service,
                 self.metrics,
@@ -86,6 +96,7 @@ class Connector:
             new_room=self._new_room,
             new_codec=lambda provider: _CODECS[provider](),
             owner=settings.owner,
+            control={Provider.TWILIO: self._twilio} if self._twilio else {},
         )
 
     def _new_room(self, request: CallRequest, listener: RoomListener) -> RoomGateway:
@@ -111,7 +122,13 @@ class Connector:
                 log.warning("calls of an earlier process of this name were interrupted", calls=orphans)
             await self.admin.start()
             undo.push_async_callback(self.admin.close)
+            if self._twilio is not None:
+                await self._twilio.start()
+                undo.push_async_callback(self._twilio.close)
+            undo.push_async_callback(self._close_doors)
             await self._listen()
+            if self.settings.grpc_port:
+                await self.grpc.start(self.settings.host, self.settings.grpc_port)
             undo.pop_all()
         self._forgetting = asyncio.create_task(self._forget_old_calls())
         log.info("connector ready", host=self.settings.host, port=self.port, public_url=self.settings.public_origin)
@@ -129,16 +146,24 @@ class Connector:
 
     async def stop(self, drain: float) -> None:
         """Refuse new calls, let live ones finish for `drain` seconds, end the rest, close everything."""
+        await self.grpc.not_serving()
         await self.calls.drain(drain)
         await drain_abandoned()
         if self._forgetting is not None:
             self._forgetting.cancel()
             await asyncio.wait([self._forgetting])
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._close_doors()
+        if self._twilio is not None:
+            await self._twilio.close()
         await self.admin.close()
         await self.store.close()
         log.info("connector stopped")
+
+    async def _close_doors(self) -> None:
+        await self.grpc.stop()
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
 
     async def _forget_old_calls(self) -> None:
         while True:
@@ -149,6 +174,14 @@ class Connector:
             except ConnectorError as error:
                 log.warning("old call records could not be deleted", error=error.message)
             await asyncio.sleep(FORGET_EVERY)
+
+
+def _twilio_calls(settings: Settings) -> TwilioCalls | None:
+    """Twilio's REST API, where both halves of the credential are configured."""
+    token = settings.twilio_auth_token.get_secret_value()
+    if not settings.twilio_account_sid or not token:
+        return None
+    return TwilioCalls(settings.twilio_account_sid, token, settings.twilio_api_url)
 
 
 def open_store(settings: Settings) -> Store:

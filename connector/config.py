@@ -61,6 +61,7 @@ class Settings(BaseSettings):
 
     twilio_account_sid: str = Field("", validation_alias=_env("TWILIO_ACCOUNT_SID"))
     twilio_auth_token: SecretStr = Field(SecretStr(""), validation_alias=_env("TWILIO_AUTH_TOKEN"))
+    twilio_api_url: str = Field("https://api.twilio.com", validation_alias=_env("TWILIO_API_URL"))
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", validation_alias=_env("CONNECTOR_LOG_LEVEL")
@@ -72,6 +73,11 @@ class Settings(BaseSettings):
     @classmethod
     def _livekit_url(cls, value: str) -> str:
         return _origin(value, {"ws", "wss", "http", "https"})
+
+    @field_validator("twilio_api_url")
+    @classmethod
+    def _twilio_api_url(cls, value: str) -> str:
+        return _origin(value, {"http", "https"})
 
     @field_validator("public_url")
     @classmethod

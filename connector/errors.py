@@ -8,6 +8,7 @@
     ├── Unauthenticated            no token, or one that does not verify
     ├── PermissionDenied           the token lacks the grant
     ├── NotFound                   no such call, rule, connector …
+    ├── FailedPrecondition         not in this state of the call, or not with this configuration
     ├── ResourceExhausted          the configured limit of calls is reached
     ├── Unavailable                LiveKit cannot be reached, or the service drains
     ├── Unimplemented              a method that exists elsewhere but not here
@@ -67,6 +68,12 @@ class NotFound(ConnectorError):
     twirp_code = "not_found"
     grpc_code = "NOT_FOUND"
     http_status = 404
+
+
+class FailedPrecondition(ConnectorError):
+    twirp_code = "failed_precondition"
+    grpc_code = "FAILED_PRECONDITION"
+    http_status = 412
 
 
 class ResourceExhausted(ConnectorError):

@@ -59,6 +59,13 @@ class EndReason(StrEnum):
     """The service was stopped."""
     INTERRUPTED = "interrupted"
     """The process that held the call died; found at the next start."""
+    BUSY = "busy"
+    """The callee's line was busy; known for calls that the connector placed itself."""
+    NO_ANSWER = "no_answer"
+    CANCELED = "canceled"
+    """Hung up by our side before the callee answered."""
+    CARRIER_FAILED = "carrier_failed"
+    """The carrier could not place the call: a wrong number, no permission, its own failure."""
     ENDED_BY_API = "ended_by_api"
     INTERNAL_ERROR = "internal_error"
     """A bug of ours; the log has the traceback."""
@@ -117,6 +124,22 @@ class CallRecord:
     ended_at: float = 0.0
     end_reason: EndReason | None = None
     end_detail: str = ""
+    carrier_status: str = ""
+    """What the carrier last said of the call, in Twilio's words; empty when it was not asked to tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallFilter:
+    """Which call records to find; what is empty or None does not restrict. Times are Unix seconds."""
+
+    room: str = ""
+    state: CallState | None = None
+    provider: Provider | None = None
+    created_from: float = 0.0
+    """At or after."""
+    created_before: float | None = None
+    after: tuple[float, str] | None = None
+    """Creation time and id of the last record of the page before."""
 
 
 def new_call_id() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 from aiohttp import web
@@ -14,9 +15,11 @@ from connector.call.manager import CallManager
 from connector.call.session import CallSession
 from connector.carriers import answers
 from connector.carriers.signatures import twilio_signature_valid
-from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid
+from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid
+from connector.logs import bind_call
 from connector.metrics import Metrics
 from connector.model import EndReason, Provider
+from connector.storage.base import Store
 from connector.tokens import TokenSigner
 
 log = structlog.get_logger()
@@ -32,6 +35,7 @@ class TwilioConnectUrl:
     def __init__(
         self,
         calls: CallManager,
+        store: Store,
         signer: TokenSigner,
         service: ConnectorService,
         metrics: Metrics,
@@ -40,6 +44,7 @@ class TwilioConnectUrl:
         auth_token: str,
     ) -> None:
         self._calls = calls
+        self._store = store
         self._signer = signer
         self._service = service
         self._metrics = metrics
@@ -50,6 +55,7 @@ class TwilioConnectUrl:
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_route("GET", "/twilio/{token}", self.handle)
         router.add_route("POST", "/twilio/{token}", self.handle)
+        router.add_route("POST", "/twilio/{token}/status", self.status)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         wants_socket = request.headers.get("Upgrade", "").lower() == "websocket"
@@ -87,6 +93,34 @@ class TwilioConnectUrl:
         await call.carry(MediaSocket(websocket, request))
         return websocket
 
+    async def status(self, request: web.Request) -> web.Response:
+        """Twilio's status callback of a call that this connector placed. Signed by Twilio, named by our token."""
+        try:
+            if not self._auth_token:
+                raise SignatureInvalid("status callbacks need TWILIO_AUTH_TOKEN")
+            form = await _form(request)
+            self._check_signature(self._public_origin.split("://", 1)[0], request, form, "/status")
+            call_id, _ = self._signer.peek(request.match_info["token"])
+            await self._report(call_id, dict(form))
+        except ConnectorError as error:
+            self._metrics.refused.labels("status", type(error).__name__).inc()
+            log.warning("status callback refused", error=error.message, status=error.http_status)
+            return web.Response(status=error.http_status, text=f"{error.message}\n")
+        return web.Response(status=204)
+
+    async def _report(self, call_id: str, facts: dict[str, str]) -> None:
+        status, number = _learned(facts, "CallStatus"), _learned(facts, "SequenceNumber")
+        with bind_call(call_id):
+            log.info("carrier status", status=status)
+            call = self._calls.live_call(call_id)
+            if call is not None:
+                call.carrier_said(status, int(number) if number.isascii() and number.isdigit() else 0)
+                return
+            record = await self._store.get_call(call_id)
+            if record is None:
+                raise TokenInvalid("no such call")
+            await self._store.save_call(replace(record, carrier_status=status))
+
     async def _find(self, request: web.Request) -> CallSession:
         """The live call of this URL's token. The call's own deadline counts: a fetch may have moved it."""
         token = request.match_info["token"]
@@ -96,11 +130,13 @@ class TwilioConnectUrl:
             self._signer.verify(token, time.time(), extended_until=call.deadline)
         return call
 
-    def _check_signature(self, scheme: str, request: web.Request, form: Sequence[tuple[str, str]]) -> None:
+    def _check_signature(
+        self, scheme: str, request: web.Request, form: Sequence[tuple[str, str]], tail: str = ""
+    ) -> None:
         if not self._auth_token:
             return
         # Never from the request's own host: a proxy changes host, scheme and port (and an attacker may).
-        url = f"{scheme}://{self._public_origin.split('://', 1)[1]}/twilio/{request.match_info['token']}"
+        url = f"{scheme}://{self._public_origin.split('://', 1)[1]}/twilio/{request.match_info['token']}{tail}"
         if request.rel_url.raw_query_string:
             url += f"?{request.rel_url.raw_query_string}"
         signature = request.headers.get("X-Twilio-Signature")

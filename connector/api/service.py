@@ -2,127 +2,146 @@
 
 from __future__ import annotations
 
-import secrets
-from urllib.parse import urlsplit
+import asyncio
+from typing import Protocol
 
-from connector.api.countries import COUNTRIES
+import structlog
+
+from connector.api import requests
+from connector.api.messages import call_filter, call_message, page_token
 from connector.call.manager import CallManager
-from connector.errors import InvalidArgument
-from connector.model import AgentDispatch, CallRequest, Direction, ParticipantSpec, Provider, new_call_id
+from connector.call.session import CallSession
+from connector.errors import ConnectorError, FailedPrecondition, NotFound
+from connector.model import CallRecord, EndReason, Provider
+from connector.storage.base import Store
 from connector.tokens import TokenSigner
 from connectorpb.v1 import connector_pb2 as pb
 
-# livekit-server's defaults (its config.go, "limit"): names and identities in characters, the rest in bytes.
-MAX_ROOM_NAME = 256
-MAX_IDENTITY = 256
-MAX_NAME = 256
-MAX_METADATA = 512 * 1024
-MAX_ATTRIBUTES = 64 * 1024
-OUR_ATTRIBUTES = 4 * 1024
-"""Room kept for the attributes that the connector adds."""
-MAX_AGENTS = 32
-RESERVED_PREFIX = "connector."
+log = structlog.get_logger()
 
-_DIRECTIONS = {
-    pb.ConnectTwilioCallRequest.TWILIO_CALL_DIRECTION_INBOUND: Direction.INBOUND,
-    pb.ConnectTwilioCallRequest.TWILIO_CALL_DIRECTION_OUTBOUND: Direction.OUTBOUND,
-}
+ANSWER_MARGIN = 10.0
+"""Seconds past the ring time for the last status report to come."""
+
+
+class CallPlacer(Protocol):
+    """See `connector.telephony.twilio.TwilioCalls.place`."""
+
+    async def place(self, to: str, from_: str, url: str, status_url: str, ring_timeout: int) -> tuple[str, str]: ...
 
 
 class ConnectorService:
-    """`livekit.Connector` and `connector.v1.Connector`."""
+    """`livekit.Connector` and `connector.v1.Connector`. Every method raises ConnectorError alone."""
 
-    def __init__(self, calls: CallManager, signer: TokenSigner, public_origin: str) -> None:
+    def __init__(
+        self,
+        calls: CallManager,
+        store: Store,
+        signer: TokenSigner,
+        public_origin: str,
+        connect_timeout: float,
+        twilio: CallPlacer | None,
+    ) -> None:
         self._calls = calls
+        self._store = store
         self._signer = signer
         self._public_origin = public_origin
+        self._connect_timeout = connect_timeout
+        self._twilio = twilio
 
     async def connect_twilio_call(self, request: pb.ConnectTwilioCallRequest) -> pb.ConnectTwilioCallResponse:
         """Create a call and hand out its connect_url. Raises InvalidArgument before anything is created."""
-        call = await self._calls.create(twilio_call_request(request))
-        token = self._signer.mint(call.call_id, call.deadline)
-        return pb.ConnectTwilioCallResponse(connect_url=self.connect_url(Provider.TWILIO, token))
+        call = await self._calls.create(requests.twilio_call_request(request))
+        return pb.ConnectTwilioCallResponse(connect_url=self._stream_url(call))
+
+    async def place_twilio_call(self, request: pb.PlaceTwilioCallRequest) -> pb.PlaceTwilioCallResponse:
+        """Create a call and have Twilio dial it; when Twilio will not, nothing is left of it."""
+        if self._twilio is None:
+            raise FailedPrecondition("placing calls needs TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN")
+        checked = requests.placed_call_request(request)
+        ring = request.ring_timeout_seconds or round(
+            min(max(self._connect_timeout, requests.MIN_RING), requests.MAX_RING)
+        )
+        call = await self._calls.create(checked)
+        call.extend_deadline(ring + ANSWER_MARGIN)
+        try:
+            await self._dial(self._twilio, call, request, ring)
+            if request.wait_until_answered:
+                await asyncio.wait_for(call.settled.wait(), ring + 2 * ANSWER_MARGIN)
+        except TimeoutError:
+            call.end(EndReason.NO_ANSWER, "the carrier did not say what became of the call")
+            await call.finished.wait()
+        except asyncio.CancelledError:
+            call.end(EndReason.CANCELED, "the request that placed the call was given up")
+            raise
+        return pb.PlaceTwilioCallResponse(call=call_message(call.record))
+
+    async def _dial(self, twilio: CallPlacer, call: CallSession, request: pb.PlaceTwilioCallRequest, ring: int) -> None:
+        from_number: str = getattr(request, "from")
+        url = "http" + self._stream_url(call).removeprefix("ws")
+        try:
+            sid, status = await twilio.place(request.to, from_number, url, f"{url}/status", ring)
+        except ConnectorError as error:
+            call.end(EndReason.CARRIER_FAILED, error.message)
+            await call.finished.wait()
+            raise
+        call.placed(sid, status, from_number, request.to)
+
+    async def list_calls(self, request: pb.ListCallsRequest) -> pb.ListCallsResponse:
+        where, size = call_filter(request)
+        records = await self._store.list_calls(size + 1, where)
+        shown = [self._freshest(record) for record in records[:size]]
+        return pb.ListCallsResponse(
+            calls=[call_message(record) for record in shown],
+            next_page_token=page_token(records[size - 1]) if len(records) > size else "",
+        )
+
+    async def get_call(self, request: pb.GetCallRequest) -> pb.GetCallResponse:
+        return pb.GetCallResponse(call=call_message(await self._record(requests.call_id(request.call_id))))
+
+    async def end_call(self, request: pb.EndCallRequest) -> pb.EndCallResponse:
+        """End both legs and wait until everything is free."""
+        call_id = requests.call_id(request.call_id)
+        call = self._calls.live_call(call_id)
+        if call is None:
+            record = await self._record(call_id)
+            if record.end_reason is None:
+                raise FailedPrecondition(f"the call is held by another process, {record.owner}")
+            return pb.EndCallResponse(call=call_message(record))
+        call.end(EndReason.ENDED_BY_API)
+        await call.finished.wait()
+        return pb.EndCallResponse(call=call_message(call.record))
+
+    async def send_dtmf(self, request: pb.SendDtmfRequest) -> pb.SendDtmfResponse:
+        digits = requests.dtmf_digits(request.digits)
+        (await self._live(request.call_id)).send_dtmf(digits)
+        return pb.SendDtmfResponse()
+
+    async def clear_audio(self, request: pb.ClearAudioRequest) -> pb.ClearAudioResponse:
+        (await self._live(request.call_id)).clear_audio()
+        return pb.ClearAudioResponse()
 
     def connect_url(self, provider: Provider, token: str) -> str:
         """`wss://<public>/<provider>/<token>`; `ws` where the public URL is plain http."""
         scheme, rest = self._public_origin.split("://", 1)
         return f"{'wss' if scheme == 'https' else 'ws'}://{rest}/{provider.value}/{token}"
 
+    def _stream_url(self, call: CallSession) -> str:
+        return self.connect_url(call.request.provider, self._signer.mint(call.call_id, call.deadline))
 
-def public_path(public_origin: str) -> str:
-    """The path in front of ours when the public URL has one, e.g. `/voice`; empty otherwise."""
-    return urlsplit(public_origin).path.rstrip("/")
+    def _freshest(self, record: CallRecord) -> CallRecord:
+        """What the process knows of a live call may be ahead of what was saved."""
+        call = self._calls.live_call(record.call_id)
+        return call.record if call is not None else record
 
+    async def _record(self, call_id: str) -> CallRecord:
+        record = await self._store.get_call(call_id)
+        if record is None:
+            raise NotFound("no such call")
+        return self._freshest(record)
 
-def twilio_call_request(request: pb.ConnectTwilioCallRequest) -> CallRequest:
-    """Check a request whole and turn it into the domain's words. InvalidArgument names the field."""
-    direction = _DIRECTIONS.get(request.twilio_call_direction)
-    if direction is None:
-        raise InvalidArgument("twilio_call_direction", f"{int(request.twilio_call_direction)} does not exist")
-    room = _text("room_name", request.room_name, MAX_ROOM_NAME)
-    if not room:
-        raise InvalidArgument("room_name", "is required")
-    identity = _text("participant_identity", request.participant_identity, MAX_IDENTITY)
-    name = _text("participant_name", request.participant_name, MAX_NAME)
-    if len(request.participant_metadata.encode()) > MAX_METADATA:
-        raise InvalidArgument("participant_metadata", f"is longer than {MAX_METADATA} bytes")
-    country = request.destination_country.upper()
-    if country and country not in COUNTRIES:
-        raise InvalidArgument("destination_country", "is not an ISO 3166-1 alpha-2 code such as US")
-    return CallRequest(
-        call_id=new_call_id(),
-        provider=Provider.TWILIO,
-        direction=direction,
-        room=room,
-        participant=ParticipantSpec(
-            identity=identity or f"{Provider.TWILIO.value}_{secrets.token_hex(6)}",
-            name=name,
-            metadata=request.participant_metadata,
-            attributes=_attributes(dict(request.participant_attributes)),
-        ),
-        agents=_agents(list(request.agents)),
-        destination_country=country,
-    )
-
-
-def _text(field: str, value: str, limit: int) -> str:
-    if len(value) > limit or len(value.encode()) > limit:
-        raise InvalidArgument(field, f"is longer than {limit} bytes")
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
-        raise InvalidArgument(field, "contains control characters")
-    return value
-
-
-def _attributes(attributes: dict[str, str]) -> dict[str, str]:
-    total = 0
-    for key, value in attributes.items():
-        if not key:
-            raise InvalidArgument("participant_attributes", "has an empty key")
-        if key.startswith(RESERVED_PREFIX):
-            raise InvalidArgument("participant_attributes", f"keys that start with {RESERVED_PREFIX!r} are reserved")
-        total += len(key.encode()) + len(value.encode())
-    if total > MAX_ATTRIBUTES - OUR_ATTRIBUTES:
-        raise InvalidArgument(
-            "participant_attributes", f"are larger than {MAX_ATTRIBUTES - OUR_ATTRIBUTES} bytes in all"
-        )
-    return attributes
-
-
-def _agents(agents: list[pb.RoomAgentDispatch]) -> tuple[AgentDispatch, ...]:
-    if len(agents) > MAX_AGENTS:
-        raise InvalidArgument("agents", f"are more than {MAX_AGENTS}")
-    for agent in agents:
-        if agent.restart_policy not in pb.JobRestartPolicy.values():
-            raise InvalidArgument("agents", f"restart_policy {int(agent.restart_policy)} does not exist")
-        if len(agent.metadata.encode()) > MAX_METADATA:
-            raise InvalidArgument("agents", f"metadata is longer than {MAX_METADATA} bytes")
-    return tuple(
-        AgentDispatch(
-            agent_name=_text("agents", agent.agent_name, MAX_NAME),
-            metadata=agent.metadata,
-            restart_policy=agent.restart_policy,
-            deployment=agent.deployment,
-            attributes=dict(agent.attributes),
-        )
-        for agent in agents
-    )
+    async def _live(self, call_id: str) -> CallSession:
+        call = self._calls.live_call(requests.call_id(call_id))
+        if call is None:
+            record = await self._record(call_id)
+            raise FailedPrecondition(f"the call is {record.state.value} and not held by this process")
+        return call

@@ -7,14 +7,13 @@ unknown fields in JSON are ignored, an unknown method is `bad_route`, a media ty
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
 from aiohttp import web
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from livekit.protocol import connector_whatsapp
 from twirp.asgi import TwirpASGIApp
 from twirp.base import Endpoint
 from twirp.context import Context
@@ -23,18 +22,12 @@ from twirp.exceptions import TwirpServerException
 from twirp.server import TwirpServer
 
 from connector.api.auth import Authorizer
-from connector.api.service import ConnectorService
-from connector.errors import ConnectorError, InvalidArgument, Malformed, Unimplemented
-from connectorpb.v1 import connector_pb2 as pb
+from connector.api.methods import Method
+from connector.errors import ConnectorError, InvalidArgument, Malformed
 
 log = structlog.get_logger()
 
 MAX_BODY = 256 * 1024
-LIVEKIT_SERVICE = "livekit.Connector"
-OUR_SERVICE = "connector.v1.Connector"
-_WHATSAPP = ("DialWhatsAppCall", "DisconnectWhatsAppCall", "ConnectWhatsAppCall", "AcceptWhatsAppCall")
-
-Handler = Callable[[Any], Awaitable[Message]]
 
 
 class _App(TwirpASGIApp):  # type: ignore[misc]  # the package has no types
@@ -81,19 +74,18 @@ class _Service(TwirpServer):  # type: ignore[misc]
     def __init__(self, name: str) -> None:
         super().__init__(service=None)
         self._prefix = f"/twirp/{name}"
-        self._name = name
 
-    def add(self, method: str, handler: Handler, request: type[Message], response: type[Message]) -> None:
+    def add(self, method: Method) -> None:
         async def call(_: Context, message: Message) -> Message:
             try:
-                return await handler(message)
+                return await method.handler(message)
             except ConnectorError as error:
                 raise to_twirp(error) from error
             except Exception:
-                log.exception("request failed", service=self._name, method=method)
+                log.exception("request failed", service=method.service, method=method.name)
                 raise TwirpServerException(code=Errors.Internal, message="internal error") from None
 
-        self._endpoints[method] = Endpoint(self._name, method, call, request, response)
+        self._endpoints[method.name] = Endpoint(method.service, method.name, call, method.request, method.response)
 
 
 class _Context(Context):  # type: ignore[misc]
@@ -102,36 +94,21 @@ class _Context(Context):  # type: ignore[misc]
         super().__init__(logger=log)
 
 
-def _twirp_app(service: ConnectorService) -> _App:
+def _twirp_app(table: Iterable[Method]) -> _App:
     app = _App(max_receive_message_length=MAX_BODY, ctx_class=_Context)
-    for name in (LIVEKIT_SERVICE, OUR_SERVICE):
-        server = _Service(name)
-        server.add(
-            "ConnectTwilioCall",
-            service.connect_twilio_call,
-            pb.ConnectTwilioCallRequest,
-            pb.ConnectTwilioCallResponse,
-        )
-        if name == LIVEKIT_SERVICE:
-            for method in _WHATSAPP:
-                request = getattr(connector_whatsapp, f"{method}Request")
-                server.add(method, _unimplemented(method), request, getattr(connector_whatsapp, f"{method}Response"))
+    servers: dict[str, _Service] = {}
+    for method in table:
+        servers.setdefault(method.service, _Service(method.service)).add(method)
+    for server in servers.values():
         app.add_service(server)
     return app
-
-
-def _unimplemented(method: str) -> Handler:
-    async def refuse(_: Any) -> Message:
-        raise Unimplemented(f"{method}: this connector serves phone carriers, not WhatsApp")
-
-    return refuse
 
 
 class TwirpRoutes:
     """`POST /twirp/<service>/<method>` as an aiohttp handler."""
 
-    def __init__(self, service: ConnectorService, authorizer: Authorizer) -> None:
-        self._app = _twirp_app(service)
+    def __init__(self, table: Iterable[Method], authorizer: Authorizer) -> None:
+        self._app = _twirp_app(table)
         self._authorizer = authorizer
 
     def add_to(self, router: web.UrlDispatcher) -> None:

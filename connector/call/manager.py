@@ -68,6 +68,10 @@ class CallManager:
             raise TokenExpired("the call has ended")
         raise TokenInvalid("no such call")
 
+    def live_call(self, call_id: str) -> CallSession | None:
+        """The call if this process holds it."""
+        return self._calls.get(call_id)
+
     async def drain(self, limit: float) -> None:
         """Take no new calls, let live ones finish for `limit` seconds, then end them and wait for that."""
         self.draining = True

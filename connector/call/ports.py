@@ -63,5 +63,11 @@ class CallStore(Protocol):
     async def get_call(self, call_id: str) -> CallRecord | None: ...
 
 
+class CarrierControl(Protocol):
+    """A carrier's REST API as far as a live call needs it; see `connector.telephony`."""
+
+    async def hang_up(self, carrier_call_id: str) -> None: ...
+
+
 RoomFactory = Callable[[CallRequest, RoomListener], Room]
 CodecFactory = Callable[[Provider], Codec]

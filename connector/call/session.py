@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from connector.audio import dtmf
 from connector.call.bridge import Bridge
-from connector.call.ports import Admin, CallStore, CarrierSocket, CodecFactory, RoomFactory
+from connector.call.ports import Admin, CallStore, CarrierControl, CarrierSocket, CodecFactory, RoomFactory
 from connector.call.state import Trigger, next_state
 from connector.carriers.events import (
     AudioReceived,
@@ -29,10 +29,19 @@ from connector.carriers.events import (
     StreamStarted,
     StreamStopped,
 )
-from connector.errors import CarrierProtocolError, ConnectorError, TokenExpired, TokenUsed, Unavailable
+from connector.errors import (
+    CarrierProtocolError,
+    ConnectorError,
+    FailedPrecondition,
+    ResourceExhausted,
+    TokenExpired,
+    TokenUsed,
+    Unavailable,
+)
 from connector.logs import bind_call
 from connector.metrics import Metrics
-from connector.model import CallRecord, CallRequest, CallState, Direction, EndReason
+from connector.model import CallRecord, CallRequest, CallState, Direction, EndReason, Provider
+from connector.storage.base import StoreError
 
 log = structlog.get_logger()
 
@@ -69,6 +78,17 @@ class Parts:
     new_room: RoomFactory
     new_codec: CodecFactory
     owner: str
+    control: Mapping[Provider, CarrierControl] = field(default_factory=dict)
+    """Carriers whose REST API can be used; empty where no credentials are configured."""
+
+
+_CARRIER_ENDS = {
+    "busy": EndReason.BUSY,
+    "no-answer": EndReason.NO_ANSWER,
+    "canceled": EndReason.CANCELED,
+    "failed": EndReason.CARRIER_FAILED,
+    "completed": EndReason.CARRIER_HANGUP,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +111,16 @@ def _that_fit(more: dict[str, str], kept: dict[str, str]) -> dict[str, str]:
     return fitting
 
 
+def _why_not_opened(error: BaseException) -> tuple[EndReason, str]:
+    if isinstance(error, StoreError):
+        return EndReason.INTERNAL_ERROR, error.message
+    if isinstance(error, ConnectorError):
+        return EndReason.LIVEKIT_UNAVAILABLE, error.message
+    if isinstance(error, asyncio.CancelledError):
+        return EndReason.ENDED_BY_API, "the request was given up"
+    return EndReason.INTERNAL_ERROR, repr(error)
+
+
 class CallSession:
     """See the module. `open`, then `claim` and `carry` by the media socket, `end` by anyone."""
 
@@ -104,6 +134,10 @@ class CallSession:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[End] = self._loop.create_future()
         self.finished = asyncio.Event()
+        self.settled = asyncio.Event()
+        """The phone was answered, or will not be."""
+        self._placed = False
+        self._status_number = -1
         self._claimed = False
         self._setup: Any = None
         """What `ensure_room` did; taken back when nobody ever came, so that no agent waits in an empty room."""
@@ -160,8 +194,7 @@ class CallSession:
                     await self._parts.admin.check()
                 await self._parts.store.save_call(self.record)
             except BaseException as error:
-                detail = error.message if isinstance(error, ConnectorError) else repr(error)
-                self.end(EndReason.LIVEKIT_UNAVAILABLE, detail)
+                self.end(*_why_not_opened(error))
                 await self.finished.wait()
                 raise
             log.info(
@@ -191,11 +224,39 @@ class CallSession:
             to_number=to_number or self.record.to_number,
         )
         if not self._claimed and not self._ended.done():
-            self.deadline = max(self.deadline, time.time() + self._parts.limits.answer_grace)
-            self._connect_timer.cancel()
-            self._connect_timer = self._loop.call_later(self.deadline - time.time(), self._on_connect_timeout)
+            self.extend_deadline(self._parts.limits.answer_grace)
         with bind_call(self.call_id):
             log.info("answer document fetched", **{"from": self.record.from_number, "to": self.record.to_number})
+
+    def placed(self, carrier_call_id: str, status: str, from_number: str, to_number: str) -> None:
+        """We placed the carrier's call ourselves, so it is ours to hang up."""
+        self._placed = True
+        self.record = replace(
+            self.record,
+            carrier_call_id=carrier_call_id,
+            carrier_status=self.record.carrier_status or status,
+            from_number=from_number,
+            to_number=to_number,
+        )
+
+    def extend_deadline(self, seconds: float) -> None:
+        """Leave the stream at least this long from now to open."""
+        self.deadline = max(self.deadline, time.time() + seconds)
+        self._connect_timer.cancel()
+        self._connect_timer = self._loop.call_later(self.deadline - time.time(), self._on_connect_timeout)
+
+    def carrier_said(self, status: str, number: int) -> None:
+        """The carrier reports progress, in Twilio's words; reports may come out of order, `number` counts them."""
+        if number < self._status_number:
+            return
+        self._status_number = number
+        self.record = replace(self.record, carrier_status=status)
+        if status == "in-progress":
+            self.settled.set()
+        reason = _CARRIER_ENDS.get(status)
+        # A stream tells its own end, and more exactly than the report that follows it.
+        if reason is not None and self._socket is None:
+            self.end(reason, f"the carrier reports {status}")
 
     def check_claimable(self) -> None:
         """Raise TokenUsed or TokenExpired when `claim` would."""
@@ -222,7 +283,7 @@ class CallSession:
                 return
             self._socket = socket
             self._watch_media()
-            self._sender = asyncio.create_task(self.bridge.outbox.send_to(socket), name=f"send {self.call_id}")
+            self._sender = self._begin("send", self.bridge.outbox.send_to(socket))
             log.info("stream opened")
             try:
                 async for text in socket.messages():
@@ -267,7 +328,7 @@ class CallSession:
             self.end(EndReason.CALL_MISMATCH, "the stream is not of the call that fetched the answer document")
             return
         self.record = replace(self.record, carrier_call_id=event.call_id)
-        self._answering = asyncio.create_task(self._answer(event), name=f"answer {self.call_id}")
+        self._answering = self._begin("answer", self._answer(event))
 
     async def _answer(self, event: StreamStarted) -> None:
         started = time.monotonic()
@@ -283,17 +344,14 @@ class CallSession:
         except ConnectorError as error:
             self.end(EndReason.LIVEKIT_UNAVAILABLE, error.message)
             return
-        except Exception:
-            log.exception("the call could not be put into the room")
-            self.end(EndReason.INTERNAL_ERROR)
-            return
         if self._ended.done():
             return
         self._advance(Trigger.STREAM_STARTED)
         self.record = replace(self.record, started_at=time.time())
+        self.settled.set()
         self.bridge.open()
         self._room.listen()
-        self._digit_sender = asyncio.create_task(self._send_digits(), name=f"digits {self.call_id}")
+        self._digit_sender = self._begin("digits", self._send_digits())
         limits = self._parts.limits
         self._timers.append(self._loop.call_later(limits.max_duration, self.end, EndReason.MAX_DURATION))
         self._observe("answer", started)
@@ -338,6 +396,25 @@ class CallSession:
     def room_ended(self, reason: EndReason, detail: str) -> None:
         self.end(reason, detail)
 
+    # What the API asks
+
+    def send_dtmf(self, digits: str) -> None:
+        """Play digits to the phone. FailedPrecondition unless active, ResourceExhausted when too many wait."""
+        self._require_active()
+        for digit in digits:
+            if not self.bridge.play_tone(digit):
+                raise ResourceExhausted("too many digits wait to be played")
+            self._parts.metrics.dtmf.labels("to_carrier").inc()
+
+    def clear_audio(self) -> None:
+        """Drop what the phone has yet to hear. FailedPrecondition unless active."""
+        self._require_active()
+        self.bridge.clear()
+
+    def _require_active(self) -> None:
+        if self.state is not CallState.ACTIVE or self._ended.done():
+            raise FailedPrecondition(f"the call is {self.state.value}, not active")
+
     # The end
 
     def end(self, reason: EndReason, detail: str = "", close_code: int | None = None) -> None:
@@ -356,6 +433,7 @@ class CallSession:
             await self._stop_tasks()
             if self._room.connected:
                 await self._step("attributes", self._room.set_attributes({"connector.callStatus": "hangup"}))
+            await self._hang_up(end, was_active)
             if self._socket is not None:
                 await self._step("socket", self._socket.close(end.close_code, end.reason.value))
             await self._step("room", self._room.leave())
@@ -364,8 +442,22 @@ class CallSession:
             self._finish_record(end)
             await self._step("record", self._parts.store.save_call(self.record))
             self._count(end, was_active)
+            self.settled.set()
             self.finished.set()
             self._on_finished(self)
+
+    async def _hang_up(self, end: End, was_active: bool) -> None:
+        """End the phone's leg over the carrier's REST API where the end of the stream would not do it.
+
+        That is: when the API asked for the end (the answer document may go on after the stream), and when a
+        call that we placed still rings.
+        """
+        control = self._parts.control.get(self.request.provider)
+        if control is None or not self.record.carrier_call_id or end.reason in _CARRIER_ENDS.values():
+            return
+        still_rings = self._placed and not was_active
+        if end.reason is EndReason.ENDED_BY_API or still_rings:
+            await self._step("hang up", control.hang_up(self.record.carrier_call_id))
 
     async def _stop_tasks(self) -> None:
         tasks = [task for task in (self._sender, self._answering, self._digit_sender) if task is not None]
@@ -405,6 +497,17 @@ class CallSession:
         )
 
     # Small things
+
+    def _begin(self, what: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task of this call; a call one of whose tasks breaks is over, not half alive."""
+        task = asyncio.create_task(work, name=f"{what} {self.call_id}")
+        task.add_done_callback(self._on_task_done)
+        return task
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the call broke", task=task.get_name(), exc_info=error)
+            self.end(EndReason.INTERNAL_ERROR, repr(error))
 
     def _advance(self, trigger: Trigger) -> None:
         old = self.record.state

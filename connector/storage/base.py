@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from connector.errors import ConnectorError
-from connector.model import CallRecord
+from connector.model import CallFilter, CallRecord
+
+EVERY_CALL = CallFilter()
 
 
 class StoreError(ConnectorError):
@@ -26,8 +28,8 @@ class Store(Protocol):
         ...
 
     async def get_call(self, call_id: str) -> CallRecord | None: ...
-    async def list_calls(self, limit: int = 50, before: float | None = None) -> list[CallRecord]:
-        """Newest first; `before` is a creation time for paging."""
+    async def list_calls(self, limit: int = 50, where: CallFilter = EVERY_CALL) -> list[CallRecord]:
+        """Newest first, at most `limit`."""
         ...
 
     async def end_orphans(self, owner: str, now: float) -> int:

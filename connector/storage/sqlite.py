@@ -10,8 +10,8 @@ from typing import Any
 
 import aiosqlite
 
-from connector.model import CallRecord, CallState, Direction, EndReason, Provider
-from connector.storage.base import StoreError
+from connector.model import CallFilter, CallRecord, CallState, Direction, EndReason, Provider
+from connector.storage.base import EVERY_CALL, StoreError
 
 SCHEMA_VERSION = 1
 _MIGRATIONS: dict[int, Sequence[str]] = {
@@ -20,14 +20,15 @@ _MIGRATIONS: dict[int, Sequence[str]] = {
             call_id TEXT PRIMARY KEY, provider TEXT NOT NULL, direction TEXT NOT NULL, room TEXT NOT NULL,
             identity TEXT NOT NULL, state TEXT NOT NULL, owner TEXT NOT NULL, created_at REAL NOT NULL,
             carrier_call_id TEXT NOT NULL, from_number TEXT NOT NULL, to_number TEXT NOT NULL,
-            started_at REAL NOT NULL, ended_at REAL NOT NULL, end_reason TEXT, end_detail TEXT NOT NULL)""",
+            started_at REAL NOT NULL, ended_at REAL NOT NULL, end_reason TEXT, end_detail TEXT NOT NULL,
+            carrier_status TEXT NOT NULL)""",
         "CREATE INDEX calls_created ON calls (created_at)",
         "CREATE INDEX calls_open ON calls (owner) WHERE end_reason IS NULL",
     ),
 }
 _COLUMNS = (
     "call_id, provider, direction, room, identity, state, owner, created_at, carrier_call_id, from_number, "
-    "to_number, started_at, ended_at, end_reason, end_detail"
+    "to_number, started_at, ended_at, end_reason, end_detail, carrier_status"
 )
 
 
@@ -95,12 +96,10 @@ class SqliteStore:
             row = await cursor.fetchone()
         return _from_row(row) if row else None
 
-    async def list_calls(self, limit: int = 50, before: float | None = None) -> list[CallRecord]:
-        query = f"SELECT {_COLUMNS} FROM calls WHERE created_at < ? ORDER BY created_at DESC, call_id LIMIT ?"
-        async with (
-            self._translated() as db,
-            db.execute(query, (before if before is not None else 1e18, limit)) as cursor,
-        ):
+    async def list_calls(self, limit: int = 50, where: CallFilter = EVERY_CALL) -> list[CallRecord]:
+        conditions, values = _conditions(where)
+        query = f"SELECT {_COLUMNS} FROM calls WHERE {conditions} ORDER BY created_at DESC, call_id LIMIT ?"
+        async with self._translated() as db, db.execute(query, (*values, limit)) as cursor:
             return [_from_row(row) for row in await cursor.fetchall()]
 
     async def end_orphans(self, owner: str, now: float) -> int:
@@ -133,6 +132,21 @@ class SqliteStore:
             raise StoreError(f"the store {self._path} failed: {error}") from error
 
 
+def _conditions(where: CallFilter) -> tuple[str, list[Any]]:
+    parts: list[tuple[str, tuple[Any, ...]]] = [("created_at >= ?", (where.created_from,))]
+    if where.room:
+        parts.append(("room = ?", (where.room,)))
+    if where.state is not None:
+        parts.append(("state = ?", (where.state.value,)))
+    if where.provider is not None:
+        parts.append(("provider = ?", (where.provider.value,)))
+    if where.created_before is not None:
+        parts.append(("created_at < ?", (where.created_before,)))
+    if where.after is not None:
+        parts.append(("(created_at < ? OR (created_at = ? AND call_id > ?))", (where.after[0], *where.after)))
+    return " AND ".join(text for text, _ in parts), [value for _, values in parts for value in values]
+
+
 def _to_row(record: CallRecord) -> tuple[Any, ...]:
     return (
         record.call_id,
@@ -150,6 +164,7 @@ def _to_row(record: CallRecord) -> tuple[Any, ...]:
         record.ended_at,
         record.end_reason.value if record.end_reason else None,
         record.end_detail,
+        record.carrier_status,
     )
 
 
@@ -170,4 +185,5 @@ def _from_row(row: Any) -> CallRecord:
         ended_at=row[12],
         end_reason=EndReason(row[13]) if row[13] else None,
         end_detail=row[14],
+        carrier_status=row[15],
     )

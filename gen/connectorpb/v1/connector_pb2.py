@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63onnectorpb/v1/connector.proto\x12\x0c\x63onnector.v1\"\xab\x04\n\x18\x43onnectTwilioCallRequest\x12Y\n\x15twilio_call_direction\x18\x01 \x01(\x0e\x32:.connector.v1.ConnectTwilioCallRequest.TwilioCallDirection\x12\x11\n\troom_name\x18\x02 \x01(\t\x12/\n\x06\x61gents\x18\x03 \x03(\x0b\x32\x1f.connector.v1.RoomAgentDispatch\x12\x1c\n\x14participant_identity\x18\x04 \x01(\t\x12\x18\n\x10participant_name\x18\x05 \x01(\t\x12\x1c\n\x14participant_metadata\x18\x06 \x01(\t\x12\x61\n\x16participant_attributes\x18\x07 \x03(\x0b\x32\x41.connector.v1.ConnectTwilioCallRequest.ParticipantAttributesEntry\x12\x1b\n\x13\x64\x65stination_country\x18\x08 \x01(\t\x1a<\n\x1aParticipantAttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\\\n\x13TwilioCallDirection\x12!\n\x1dTWILIO_CALL_DIRECTION_INBOUND\x10\x00\x12\"\n\x1eTWILIO_CALL_DIRECTION_OUTBOUND\x10\x01\"0\n\x19\x43onnectTwilioCallResponse\x12\x13\n\x0b\x63onnect_url\x18\x01 \x01(\t\"\xfd\x01\n\x11RoomAgentDispatch\x12\x12\n\nagent_name\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x01(\t\x12\x36\n\x0erestart_policy\x18\x03 \x01(\x0e\x32\x1e.connector.v1.JobRestartPolicy\x12\x12\n\ndeployment\x18\x04 \x01(\t\x12\x43\n\nattributes\x18\x05 \x03(\x0b\x32/.connector.v1.RoomAgentDispatch.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*5\n\x10JobRestartPolicy\x12\x12\n\x0eJRP_ON_FAILURE\x10\x00\x12\r\n\tJRP_NEVER\x10\x01\x32q\n\tConnector\x12\x64\n\x11\x43onnectTwilioCall\x12&.connector.v1.ConnectTwilioCallRequest\x1a\'.connector.v1.ConnectTwilioCallResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63onnectorpb/v1/connector.proto\x12\x0c\x63onnector.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x04\n\x18\x43onnectTwilioCallRequest\x12Y\n\x15twilio_call_direction\x18\x01 \x01(\x0e\x32:.connector.v1.ConnectTwilioCallRequest.TwilioCallDirection\x12\x11\n\troom_name\x18\x02 \x01(\t\x12/\n\x06\x61gents\x18\x03 \x03(\x0b\x32\x1f.connector.v1.RoomAgentDispatch\x12\x1c\n\x14participant_identity\x18\x04 \x01(\t\x12\x18\n\x10participant_name\x18\x05 \x01(\t\x12\x1c\n\x14participant_metadata\x18\x06 \x01(\t\x12\x61\n\x16participant_attributes\x18\x07 \x03(\x0b\x32\x41.connector.v1.ConnectTwilioCallRequest.ParticipantAttributesEntry\x12\x1b\n\x13\x64\x65stination_country\x18\x08 \x01(\t\x1a<\n\x1aParticipantAttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\\\n\x13TwilioCallDirection\x12!\n\x1dTWILIO_CALL_DIRECTION_INBOUND\x10\x00\x12\"\n\x1eTWILIO_CALL_DIRECTION_OUTBOUND\x10\x01\"0\n\x19\x43onnectTwilioCallResponse\x12\x13\n\x0b\x63onnect_url\x18\x01 \x01(\t\"\xfd\x01\n\x11RoomAgentDispatch\x12\x12\n\nagent_name\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x01(\t\x12\x36\n\x0erestart_policy\x18\x03 \x01(\x0e\x32\x1e.connector.v1.JobRestartPolicy\x12\x12\n\ndeployment\x18\x04 \x01(\t\x12\x43\n\nattributes\x18\x05 \x03(\x0b\x32/.connector.v1.RoomAgentDispatch.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc3\x03\n\x16PlaceTwilioCallRequest\x12\n\n\x02to\x18\x01 \x01(\t\x12\x0c\n\x04\x66rom\x18\x02 \x01(\t\x12\x11\n\troom_name\x18\x03 \x01(\t\x12/\n\x06\x61gents\x18\x04 \x03(\x0b\x32\x1f.connector.v1.RoomAgentDispatch\x12\x1c\n\x14participant_identity\x18\x05 \x01(\t\x12\x18\n\x10participant_name\x18\x06 \x01(\t\x12\x1c\n\x14participant_metadata\x18\x07 \x01(\t\x12_\n\x16participant_attributes\x18\x08 \x03(\x0b\x32?.connector.v1.PlaceTwilioCallRequest.ParticipantAttributesEntry\x12\x1b\n\x13\x64\x65stination_country\x18\t \x01(\t\x12\x1c\n\x14ring_timeout_seconds\x18\n \x01(\r\x12\x1b\n\x13wait_until_answered\x18\x0b \x01(\x08\x1a<\n\x1aParticipantAttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\";\n\x17PlaceTwilioCallResponse\x12 \n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x12.connector.v1.Call\"\xf6\x05\n\x04\x43\x61ll\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12-\n\x08provider\x18\x02 \x01(\x0e\x32\x1b.connector.v1.Call.Provider\x12/\n\tdirection\x18\x03 \x01(\x0e\x32\x1c.connector.v1.Call.Direction\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.connector.v1.Call.State\x12\x11\n\troom_name\x18\x05 \x01(\t\x12\x1c\n\x14participant_identity\x18\x06 \x01(\t\x12\x17\n\x0f\x63\x61rrier_call_id\x18\x07 \x01(\t\x12\x16\n\x0e\x63\x61rrier_status\x18\x08 \x01(\t\x12\x0c\n\x04\x66rom\x18\t \x01(\t\x12\n\n\x02to\x18\n \x01(\t\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nend_reason\x18\x0e \x01(\t\x12\x12\n\nend_detail\x18\x0f \x01(\t\"b\n\x08Provider\x12\x18\n\x14PROVIDER_UNSPECIFIED\x10\x00\x12\x13\n\x0fPROVIDER_TWILIO\x10\x01\x12\x13\n\x0fPROVIDER_TELNYX\x10\x02\x12\x12\n\x0ePROVIDER_PLIVO\x10\x03\"U\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44IRECTION_INBOUND\x10\x01\x12\x16\n\x12\x44IRECTION_OUTBOUND\x10\x02\"g\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RINGING\x10\x02\x12\x10\n\x0cSTATE_ACTIVE\x10\x03\x12\x0f\n\x0bSTATE_ENDED\x10\x04\"\x8b\x02\n\x10ListCallsRequest\x12\x11\n\troom_name\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.connector.v1.Call.State\x12-\n\x08provider\x18\x03 \x01(\x0e\x32\x1b.connector.v1.Call.Provider\x12\x31\n\rcreated_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\r\x12\x12\n\npage_token\x18\x07 \x01(\t\"O\n\x11ListCallsResponse\x12!\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x12.connector.v1.Call\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x0eGetCallRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\"3\n\x0fGetCallResponse\x12 \n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x12.connector.v1.Call\"!\n\x0e\x45ndCallRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\"3\n\x0f\x45ndCallResponse\x12 \n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x12.connector.v1.Call\"2\n\x0fSendDtmfRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igits\x18\x02 \x01(\t\"\x12\n\x10SendDtmfResponse\"$\n\x11\x43learAudioRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\"\x14\n\x12\x43learAudioResponse*5\n\x10JobRestartPolicy\x12\x12\n\x0eJRP_ON_FAILURE\x10\x00\x12\r\n\tJRP_NEVER\x10\x01\x32\xcb\x04\n\tConnector\x12\x64\n\x11\x43onnectTwilioCall\x12&.connector.v1.ConnectTwilioCallRequest\x1a\'.connector.v1.ConnectTwilioCallResponse\x12^\n\x0fPlaceTwilioCall\x12$.connector.v1.PlaceTwilioCallRequest\x1a%.connector.v1.PlaceTwilioCallResponse\x12L\n\tListCalls\x12\x1e.connector.v1.ListCallsRequest\x1a\x1f.connector.v1.ListCallsResponse\x12\x46\n\x07GetCall\x12\x1c.connector.v1.GetCallRequest\x1a\x1d.connector.v1.GetCallResponse\x12\x46\n\x07\x45ndCall\x12\x1c.connector.v1.EndCallRequest\x1a\x1d.connector.v1.EndCallResponse\x12I\n\x08SendDtmf\x12\x1d.connector.v1.SendDtmfRequest\x1a\x1e.connector.v1.SendDtmfResponse\x12O\n\nClearAudio\x12\x1f.connector.v1.ClearAudioRequest\x1a .connector.v1.ClearAudioResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,20 +36,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONNECTTWILIOCALLREQUEST_PARTICIPANTATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_ROOMAGENTDISPATCH_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_ROOMAGENTDISPATCH_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_JOBRESTARTPOLICY']._serialized_start=912
-  _globals['_JOBRESTARTPOLICY']._serialized_end=965
-  _globals['_CONNECTTWILIOCALLREQUEST']._serialized_start=49
-  _globals['_CONNECTTWILIOCALLREQUEST']._serialized_end=604
-  _globals['_CONNECTTWILIOCALLREQUEST_PARTICIPANTATTRIBUTESENTRY']._serialized_start=450
-  _globals['_CONNECTTWILIOCALLREQUEST_PARTICIPANTATTRIBUTESENTRY']._serialized_end=510
-  _globals['_CONNECTTWILIOCALLREQUEST_TWILIOCALLDIRECTION']._serialized_start=512
-  _globals['_CONNECTTWILIOCALLREQUEST_TWILIOCALLDIRECTION']._serialized_end=604
-  _globals['_CONNECTTWILIOCALLRESPONSE']._serialized_start=606
-  _globals['_CONNECTTWILIOCALLRESPONSE']._serialized_end=654
-  _globals['_ROOMAGENTDISPATCH']._serialized_start=657
-  _globals['_ROOMAGENTDISPATCH']._serialized_end=910
-  _globals['_ROOMAGENTDISPATCH_ATTRIBUTESENTRY']._serialized_start=861
-  _globals['_ROOMAGENTDISPATCH_ATTRIBUTESENTRY']._serialized_end=910
-  _globals['_CONNECTOR']._serialized_start=967
-  _globals['_CONNECTOR']._serialized_end=1080
+  _globals['_PLACETWILIOCALLREQUEST_PARTICIPANTATTRIBUTESENTRY']._loaded_options = None
+  _globals['_PLACETWILIOCALLREQUEST_PARTICIPANTATTRIBUTESENTRY']._serialized_options = b'8\001'
+  _globals['_JOBRESTARTPOLICY']._serialized_start=2880
+  _globals['_JOBRESTARTPOLICY']._serialized_end=2933
+  _globals['_CONNECTTWILIOCALLREQUEST']._serialized_start=82
+  _globals['_CONNECTTWILIOCALLREQUEST']._serialized_end=637
+  _globals['_CONNECTTWILIOCALLREQUEST_PARTICIPANTATTRIBUTESENTRY']._serialized_start=483
+  _globals['_CONNECTTWILIOCALLREQUEST_PARTICIPANTATTRIBUTESENTRY']._serialized_end=543
+  _globals['_CONNECTTWILIOCALLREQUEST_TWILIOCALLDIRECTION']._serialized_start=545
+  _globals['_CONNECTTWILIOCALLREQUEST_TWILIOCALLDIRECTION']._serialized_end=637
+  _globals['_CONNECTTWILIOCALLRESPONSE']._serialized_start=639
+  _globals['_CONNECTTWILIOCALLRESPONSE']._serialized_end=687
+  _globals['_ROOMAGENTDISPATCH']._serialized_start=690
+  _globals['_ROOMAGENTDISPATCH']._serialized_end=943
+  _globals['_ROOMAGENTDISPATCH_ATTRIBUTESENTRY']._serialized_start=894
+  _globals['_ROOMAGENTDISPATCH_ATTRIBUTESENTRY']._serialized_end=943
+  _globals['_PLACETWILIOCALLREQUEST']._serialized_start=946
+  _globals['_PLACETWILIOCALLREQUEST']._serialized_end=1397
+  _globals['_PLACETWILIOCALLREQUEST_PARTICIPANTATTRIBUTESENTRY']._serialized_start=483
+  _globals['_PLACETWILIOCALLREQUEST_PARTICIPANTATTRIBUTESENTRY']._serialized_end=543
+  _globals['_PLACETWILIOCALLRESPONSE']._serialized_start=1399
+  _globals['_PLACETWILIOCALLRESPONSE']._serialized_end=1458
+  _globals['_CALL']._serialized_start=1461
+  _globals['_CALL']._serialized_end=2219
+  _globals['_CALL_PROVIDER']._serialized_start=1929
+  _globals['_CALL_PROVIDER']._serialized_end=2027
+  _globals['_CALL_DIRECTION']._serialized_start=2029
+  _globals['_CALL_DIRECTION']._serialized_end=2114
+  _globals['_CALL_STATE']._serialized_start=2116
+  _globals['_CALL_STATE']._serialized_end=2219
+  _globals['_LISTCALLSREQUEST']._serialized_start=2222
+  _globals['_LISTCALLSREQUEST']._serialized_end=2489
+  _globals['_LISTCALLSRESPONSE']._serialized_start=2491
+  _globals['_LISTCALLSRESPONSE']._serialized_end=2570
+  _globals['_GETCALLREQUEST']._serialized_start=2572
+  _globals['_GETCALLREQUEST']._serialized_end=2605
+  _globals['_GETCALLRESPONSE']._serialized_start=2607
+  _globals['_GETCALLRESPONSE']._serialized_end=2658
+  _globals['_ENDCALLREQUEST']._serialized_start=2660
+  _globals['_ENDCALLREQUEST']._serialized_end=2693
+  _globals['_ENDCALLRESPONSE']._serialized_start=2695
+  _globals['_ENDCALLRESPONSE']._serialized_end=2746
+  _globals['_SENDDTMFREQUEST']._serialized_start=2748
+  _globals['_SENDDTMFREQUEST']._serialized_end=2798
+  _globals['_SENDDTMFRESPONSE']._serialized_start=2800
+  _globals['_SENDDTMFRESPONSE']._serialized_end=2818
+  _globals['_CLEARAUDIOREQUEST']._serialized_start=2820
+  _globals['_CLEARAUDIOREQUEST']._serialized_end=2856
+  _globals['_CLEARAUDIORESPONSE']._serialized_start=2858
+  _globals['_CLEARAUDIORESPONSE']._serialized_end=2878
+  _globals['_CONNECTOR']._serialized_start=2936
+  _globals['_CONNECTOR']._serialized_end=3523
 # @@protoc_insertion_point(module_scope)

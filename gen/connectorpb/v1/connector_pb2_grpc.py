@@ -43,6 +43,36 @@ class ConnectorStub:
                 request_serializer=connectorpb_dot_v1_dot_connector__pb2.ConnectTwilioCallRequest.SerializeToString,
                 response_deserializer=connectorpb_dot_v1_dot_connector__pb2.ConnectTwilioCallResponse.FromString,
                 _registered_method=True)
+        self.PlaceTwilioCall = channel.unary_unary(
+                '/connector.v1.Connector/PlaceTwilioCall',
+                request_serializer=connectorpb_dot_v1_dot_connector__pb2.PlaceTwilioCallRequest.SerializeToString,
+                response_deserializer=connectorpb_dot_v1_dot_connector__pb2.PlaceTwilioCallResponse.FromString,
+                _registered_method=True)
+        self.ListCalls = channel.unary_unary(
+                '/connector.v1.Connector/ListCalls',
+                request_serializer=connectorpb_dot_v1_dot_connector__pb2.ListCallsRequest.SerializeToString,
+                response_deserializer=connectorpb_dot_v1_dot_connector__pb2.ListCallsResponse.FromString,
+                _registered_method=True)
+        self.GetCall = channel.unary_unary(
+                '/connector.v1.Connector/GetCall',
+                request_serializer=connectorpb_dot_v1_dot_connector__pb2.GetCallRequest.SerializeToString,
+                response_deserializer=connectorpb_dot_v1_dot_connector__pb2.GetCallResponse.FromString,
+                _registered_method=True)
+        self.EndCall = channel.unary_unary(
+                '/connector.v1.Connector/EndCall',
+                request_serializer=connectorpb_dot_v1_dot_connector__pb2.EndCallRequest.SerializeToString,
+                response_deserializer=connectorpb_dot_v1_dot_connector__pb2.EndCallResponse.FromString,
+                _registered_method=True)
+        self.SendDtmf = channel.unary_unary(
+                '/connector.v1.Connector/SendDtmf',
+                request_serializer=connectorpb_dot_v1_dot_connector__pb2.SendDtmfRequest.SerializeToString,
+                response_deserializer=connectorpb_dot_v1_dot_connector__pb2.SendDtmfResponse.FromString,
+                _registered_method=True)
+        self.ClearAudio = channel.unary_unary(
+                '/connector.v1.Connector/ClearAudio',
+                request_serializer=connectorpb_dot_v1_dot_connector__pb2.ClearAudioRequest.SerializeToString,
+                response_deserializer=connectorpb_dot_v1_dot_connector__pb2.ClearAudioResponse.FromString,
+                _registered_method=True)
 
 
 class ConnectorServicer:
@@ -63,6 +93,50 @@ class ConnectorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlaceTwilioCall(self, request, context):
+        """The whole outbound flow: ConnectTwilioCall, then the call itself over Twilio's REST API, then its progress.
+        When the callee is busy, does not answer or cannot be reached, the hidden participant leaves at once.
+        Needs TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCalls(self, request, context):
+        """Calls, newest first, live and ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCall(self, request, context):
+        """One call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndCall(self, request, context):
+        """End a call on both sides: the participant leaves, the phone call is hung up. Ending an ended call is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SendDtmf(self, request, context):
+        """Play DTMF tones to the phone. The call must be active.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearAudio(self, request, context):
+        """Drop what the phone has yet to hear, as an interrupted agent wants. The call must be active.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConnectorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -70,6 +144,36 @@ def add_ConnectorServicer_to_server(servicer, server):
                     servicer.ConnectTwilioCall,
                     request_deserializer=connectorpb_dot_v1_dot_connector__pb2.ConnectTwilioCallRequest.FromString,
                     response_serializer=connectorpb_dot_v1_dot_connector__pb2.ConnectTwilioCallResponse.SerializeToString,
+            ),
+            'PlaceTwilioCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlaceTwilioCall,
+                    request_deserializer=connectorpb_dot_v1_dot_connector__pb2.PlaceTwilioCallRequest.FromString,
+                    response_serializer=connectorpb_dot_v1_dot_connector__pb2.PlaceTwilioCallResponse.SerializeToString,
+            ),
+            'ListCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCalls,
+                    request_deserializer=connectorpb_dot_v1_dot_connector__pb2.ListCallsRequest.FromString,
+                    response_serializer=connectorpb_dot_v1_dot_connector__pb2.ListCallsResponse.SerializeToString,
+            ),
+            'GetCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCall,
+                    request_deserializer=connectorpb_dot_v1_dot_connector__pb2.GetCallRequest.FromString,
+                    response_serializer=connectorpb_dot_v1_dot_connector__pb2.GetCallResponse.SerializeToString,
+            ),
+            'EndCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndCall,
+                    request_deserializer=connectorpb_dot_v1_dot_connector__pb2.EndCallRequest.FromString,
+                    response_serializer=connectorpb_dot_v1_dot_connector__pb2.EndCallResponse.SerializeToString,
+            ),
+            'SendDtmf': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendDtmf,
+                    request_deserializer=connectorpb_dot_v1_dot_connector__pb2.SendDtmfRequest.FromString,
+                    response_serializer=connectorpb_dot_v1_dot_connector__pb2.SendDtmfResponse.SerializeToString,
+            ),
+            'ClearAudio': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearAudio,
+                    request_deserializer=connectorpb_dot_v1_dot_connector__pb2.ClearAudioRequest.FromString,
+                    response_serializer=connectorpb_dot_v1_dot_connector__pb2.ClearAudioResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -103,6 +207,168 @@ class Connector:
             '/connector.v1.Connector/ConnectTwilioCall',
             connectorpb_dot_v1_dot_connector__pb2.ConnectTwilioCallRequest.SerializeToString,
             connectorpb_dot_v1_dot_connector__pb2.ConnectTwilioCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlaceTwilioCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connector.v1.Connector/PlaceTwilioCall',
+            connectorpb_dot_v1_dot_connector__pb2.PlaceTwilioCallRequest.SerializeToString,
+            connectorpb_dot_v1_dot_connector__pb2.PlaceTwilioCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connector.v1.Connector/ListCalls',
+            connectorpb_dot_v1_dot_connector__pb2.ListCallsRequest.SerializeToString,
+            connectorpb_dot_v1_dot_connector__pb2.ListCallsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connector.v1.Connector/GetCall',
+            connectorpb_dot_v1_dot_connector__pb2.GetCallRequest.SerializeToString,
+            connectorpb_dot_v1_dot_connector__pb2.GetCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connector.v1.Connector/EndCall',
+            connectorpb_dot_v1_dot_connector__pb2.EndCallRequest.SerializeToString,
+            connectorpb_dot_v1_dot_connector__pb2.EndCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendDtmf(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connector.v1.Connector/SendDtmf',
+            connectorpb_dot_v1_dot_connector__pb2.SendDtmfRequest.SerializeToString,
+            connectorpb_dot_v1_dot_connector__pb2.SendDtmfResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearAudio(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connector.v1.Connector/ClearAudio',
+            connectorpb_dot_v1_dot_connector__pb2.ClearAudioRequest.SerializeToString,
+            connectorpb_dot_v1_dot_connector__pb2.ClearAudioResponse.FromString,
             options,
             channel_credentials,
             insecure,

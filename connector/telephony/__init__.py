@@ -1,0 +1,1 @@
+"""The carriers' REST APIs: place a call, hang one up."""
