@@ -37,6 +37,8 @@ PEOPLE = (*PHONES, rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD)
 _ECHO_BACKLOG = 5
 """Frames of 10 ms that may wait to be said back; older ones are dropped."""
 
+_SUBSCRIPTION_PATIENCE = 0.3
+
 log = logging.getLogger("connector.demo.agent")
 
 
@@ -68,12 +70,24 @@ class Conversation:
         track = rtc.LocalAudioTrack.create_audio_track("agent", self._source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
         publication = await room.local_participant.publish_track(track, options)
-        caller = await self._context.wait_for_participant(kind=list(self._manner.callers))
+        # LiveKit cancels an entrypoint late; the conversation is ours to end, in `close`.
+        self._spawn(self._converse(publication))
+
+    async def _converse(self, publication: rtc.LocalTrackPublication) -> None:
+        try:
+            caller = await self._context.wait_for_participant(kind=list(self._manner.callers))
+        except RuntimeError as error:
+            log.info("nobody came: %s", error)
+            return
         self._caller = caller.identity
         for found in caller.track_publications.values():
             if found.track:
                 self._listen_to(found.track)
-        await publication.wait_for_subscription()
+        # LiveKit tells of the first subscriber, unless that one is hidden: a caller who waited hidden has
+        # subscribed long ago, one who comes in visible does it in the next moment.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SUBSCRIPTION_PATIENCE):
+                await publication.wait_for_subscription()
         await self._greet()
 
     async def close(self, _reason: str = "") -> None:

@@ -51,7 +51,8 @@ class EchoAgent:
             raise
 
     async def stop(self) -> None:
-        await self._process.stop()
+        # It waits some seconds for jobs whose rooms are being closed; nothing of theirs is worth it.
+        await self._process.stop(grace=2.0)
         self._process.close()
 
     async def __aenter__(self) -> Self:

@@ -26,14 +26,15 @@ def instructions(world: World) -> str:
 
 2. Create a call; any LiveKit SDK does it when its URL is {world.connector.url}:
 TOKEN=$({python} -m connector token)
-curl -s {world.connector.url}/twirp/livekit.Connector/ConnectTwilioCall \\
+CONNECT_URL=$(curl -s {world.connector.url}/twirp/livekit.Connector/ConnectTwilioCall \\
   -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" \\
   -d '{{"twilioCallDirection": "TWILIO_CALL_DIRECTION_OUTBOUND", "roomName": "my-room",
-       "agents": [{{"agentName": "{world.agent.name}"}}]}}'
+       "agents": [{{"agentName": "{world.agent.name}"}}]}}' \\
+  | sed -n 's|.*"ws\\(s*:[^"]*\\)".*|http\\1|p')
 
-3. Have the simulated Twilio dial; CONNECT_URL is the answer's connectUrl with ws replaced by http:
+3. Have the simulated Twilio dial it; the same URL serves TwiML over http and the media over ws:
 curl -s -u {carrier.account_sid}:{carrier.auth_token} {calls} \\
-  -d To=%2B15550001111 -d From=%2B15550002222 --data-urlencode Url=CONNECT_URL
+  -d To=%2B15550001111 -d From=%2B15550002222 --data-urlencode "Url=$CONNECT_URL"
 
 Somebody picks up, says a sentence and hangs up after {_TALKS_FOR:.0f} s. Ctrl-C ends it all."""
 
@@ -43,8 +44,7 @@ async def keep_running(world: World, console: Console) -> None:
     console.print(f"\n[bold]The demo goes on.[/]\n{instructions(world)}\n", highlight=False, soft_wrap=True)
     async with asyncio.TaskGroup() as talks:
         while True:
-            async with asyncio.timeout(None):
-                call = await world.carrier.next_call(timeout=365 * 86400)
+            call = await world.carrier.next_call(timeout=365 * 86400)
             talks.create_task(_talk(call, console))
 
 

@@ -91,6 +91,10 @@ class LiveKitServer:
     def is_running(self) -> bool:
         return self._process.is_running
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def log(self, lines: int = 0) -> str:
         return self._process.log(lines)
 

@@ -54,11 +54,11 @@ class Observer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._room.disconnect()
         for task in self._listening:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        await self._room.disconnect()
 
     async def tell(self, topic: str, text: str) -> None:
         """Send a data message to everybody."""

@@ -13,9 +13,7 @@ import os
 import random
 import socket
 import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 _LOWEST = 12_000
@@ -26,13 +24,18 @@ class PortLease:
     """One free port of 127.0.0.1, TCP and UDP, until `close`."""
 
     def __init__(self) -> None:
-        self.port, self._release = _take()
+        self.port, handle = _take()
+        self._handle: int | None = handle
 
     def close(self) -> None:
-        self._release()
+        """Give it back; a second time changes nothing."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
 
 
-def _take() -> tuple[int, Callable[[], None]]:
+def _take() -> tuple[int, int]:
+    """Return a port and the open lock file that holds it."""
     directory = Path(tempfile.gettempdir()) / f"connector-ports-{os.getuid()}"
     directory.mkdir(mode=0o700, exist_ok=True)
     for port in random.sample(range(_LOWEST, _ephemeral_start()), 500):
@@ -43,7 +46,7 @@ def _take() -> tuple[int, Callable[[], None]]:
             os.close(handle)
             continue
         if _is_free(port):
-            return port, partial(os.close, handle)
+            return port, handle
         os.close(handle)
     raise OSError(errno.EADDRINUSE, "no free port on 127.0.0.1")
 

@@ -24,6 +24,7 @@ class ChildProcess:
         self._argv = list(argv)
         self._env = dict(env) if env is not None else None
         self._process: subprocess.Popen[bytes] | None = None
+        self._last_text = ""
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the object
 
     @property
@@ -37,9 +38,14 @@ class ChildProcess:
 
     def log(self, lines: int = 0) -> str:
         """All it has printed since its first start, or its last `lines`."""
-        self._output.seek(0)
-        text = self._output.read().decode(errors="replace")
+        text = self._text()
         return "\n".join(text.splitlines()[-lines:]) if lines else text
+
+    def _text(self) -> str:
+        if not self._output.closed:
+            self._output.seek(0)
+            self._last_text = self._output.read().decode(errors="replace")
+        return self._last_text
 
     def spawn(self) -> None:
         """Start it; ready or not."""
@@ -99,7 +105,8 @@ class ChildProcess:
             await asyncio.to_thread(process.wait)
 
     def close(self) -> None:
-        """Forget the output; the process must have ended."""
+        """Let the file of the output go; the text can still be read. The process must have ended."""
+        self._text()
         self._output.close()
 
     def _check_alive(self) -> None:

@@ -116,7 +116,7 @@ class Scene:
         sid, token = carrier.account_sid, carrier.auth_token
         await place_call(carrier.base_url, sid, token, to=TO, from_=FROM, url=url)
         call = await carrier.next_call()
-        self._timeline.show("app", f"placed the call: Twilio dials {TO}")
+        self._timeline.show("app", f"placed the call: Twilio dials {TO}", call.created_at)
         self._watch(call.ringing, "phone", "rings")
         self._watch(call.answered, "phone", "answered")
         self._watch(call.stream_started, "phone", "its media stream is open")
@@ -156,6 +156,7 @@ class Scene:
         return ""
 
     async def _hang_up(self, call: PhoneCall, observer: Observer) -> None:
+        await asyncio.sleep(_AFTERWARDS)
         self._timeline.show("phone", "the caller hangs up")
         await call.hangup()
         await observer.caller_gone.wait()

@@ -40,12 +40,15 @@ async def whole_world() -> AsyncIterator[World]:
                 "TWILIO_AUTH_TOKEN": carrier.auth_token,
             }
         )
-        stack.push_async_callback(connector.stop)
         agent = EchoAgent(livekit.environment)
-        stack.push_async_callback(agent.stop)
+        stack.push_async_callback(_stop_both, connector, agent)
         await asyncio.gather(connector.start(), agent.start())
         connector_api = api.LiveKitAPI(connector.url, livekit.api_key, livekit.api_secret)
         stack.push_async_callback(connector_api.aclose)
         livekit_api = api.LiveKitAPI(livekit.http_url, livekit.api_key, livekit.api_secret)
         stack.push_async_callback(livekit_api.aclose)
         yield World(livekit, connector, agent, carrier, connector_api, livekit_api)
+
+
+async def _stop_both(connector: ConnectorProcess, agent: EchoAgent) -> None:
+    await asyncio.gather(connector.stop(), agent.stop())

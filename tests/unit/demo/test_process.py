@@ -26,8 +26,10 @@ async def test_a_child_is_awaited_by_what_it_prints_and_stopped() -> None:
         child.spawn()
     await child.stop()
     assert not child.is_running
-    assert child.log() == "ready\n"
+    await child.stop()
     child.close()
+    child.close()
+    assert child.log() == "ready\n"
 
 
 async def test_a_child_that_will_not_go_is_killed() -> None:
@@ -89,6 +91,14 @@ def test_a_port_is_leased_once_until_it_is_given_back(monkeypatch: pytest.Monkey
     again = PortLease()
     assert again.port == lease.port
     again.close()
+
+
+def test_giving_a_port_back_twice_closes_nothing_else(tmp_path: Path) -> None:
+    lease = PortLease()
+    lease.close()
+    with (tmp_path / "other").open("w") as other:
+        lease.close()
+        other.write("still open")
 
 
 def test_a_port_in_use_is_not_leased(monkeypatch: pytest.MonkeyPatch) -> None:
