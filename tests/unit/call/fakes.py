@@ -1,0 +1,287 @@
+"""A carrier, a room and a store that do what a test tells them: fail, hang, or only remember."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from connector.call.manager import CallManager
+from connector.call.session import CallSession, Limits, Parts
+from connector.carriers.events import (
+    AudioReceived,
+    AudioRejected,
+    DtmfReceived,
+    Encoding,
+    Event,
+    Ignored,
+    MarkReached,
+    StreamStarted,
+    StreamStopped,
+)
+from connector.errors import CarrierProtocolError
+from connector.metrics import Metrics
+from connector.model import (
+    AgentDispatch,
+    CallRecord,
+    CallRequest,
+    Direction,
+    EndReason,
+    ParticipantSpec,
+    Provider,
+)
+from connector.room.events import RoomListener
+
+CARRIER_CALL = "CA1"
+LIMITS = Limits(connect_timeout=90, answer_grace=30, media_timeout=30, max_duration=3600)
+
+
+class Faults:
+    """What goes wrong where: a step's name, and the exception to raise, or None to hang for ever."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.planned: dict[str, BaseException | None] = {}
+        self.delays: dict[str, float] = {}
+        self.reached = asyncio.Event()
+        """Set when a step that hangs has been reached."""
+
+    async def step(self, name: str) -> None:
+        self.steps.append(name)
+        if name in self.delays:
+            await asyncio.sleep(self.delays[name])
+        if name in self.planned:
+            fault = self.planned[name]
+            if fault is None:
+                self.reached.set()
+                await asyncio.get_running_loop().create_future()
+            else:
+                raise fault
+
+
+class FakeCodec:
+    """One word a message: `start [call]`, `audio`, `digit 5`, `mark m`, `stop`; `garbage` breaks the protocol."""
+
+    provider = Provider.TWILIO
+
+    def receive(self, text: str) -> Event:
+        word, _, rest = text.partition(" ")
+        match word:
+            case "start":
+                return StreamStarted(rest or CARRIER_CALL, "MZ1", "AC1", Encoding.MULAW, 8000, {"a": "b"})
+            case "audio":
+                return AudioReceived(b"\x00" * 160, None)
+            case "rejected":
+                return AudioRejected("bad_base64")
+            case "digit":
+                return DtmfReceived(rest)
+            case "mark":
+                return MarkReached(rest)
+            case "stop":
+                return StreamStopped(CARRIER_CALL)
+            case "garbage":
+                raise CarrierProtocolError("garbage", 1007)
+            case "bug":
+                raise ZeroDivisionError("a bug of ours")
+        return Ignored(word)
+
+    def attributes(self, started: StreamStarted) -> dict[str, str]:
+        return {f"fake.{name}": value for name, value in started.parameters.items()}
+
+    def audio(self, payload: bytes) -> str:
+        return f"audio {len(payload)}"
+
+    def mark(self, name: str) -> str:
+        return f"mark {name}"
+
+    def clear(self) -> str:
+        return "clear"
+
+
+class FakeSocket:
+    """`feed` what the carrier sends; `hang_up` ends the socket as the carrier would."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self._incoming: asyncio.Queue[str | Exception | None] = asyncio.Queue()
+        self.ended_cleanly = True
+        self.sent: list[str] = []
+        self.closed_with: list[tuple[int, str]] = []
+
+    def feed(self, *texts: str) -> None:
+        for text in texts:
+            self._incoming.put_nowait(text)
+
+    def hang_up(self, cleanly: bool) -> None:
+        self.ended_cleanly = cleanly
+        self._incoming.put_nowait(None)
+
+    async def messages(self) -> AsyncIterator[str]:
+        while True:
+            message = await self._incoming.get()
+            if message is None:
+                return
+            if isinstance(message, Exception):
+                raise message
+            yield message
+
+    async def send(self, text: str) -> None:
+        await self._faults.step("socket.send")
+        self.sent.append(text)
+
+    async def close(self, code: int, reason: str) -> None:
+        self.closed_with.append((code, reason))
+        self._incoming.put_nowait(None)
+        await self._faults.step("socket.close")
+
+
+class FakeRoom:
+    def __init__(self, faults: Faults, listener: RoomListener) -> None:
+        self._faults = faults
+        self.listener = listener
+        self.connected = False
+        self.listening = False
+        self.left = 0
+        self.captured = bytearray()
+        self.digits: list[tuple[int, str]] = []
+        self.attributes: dict[str, str] = {}
+
+    async def join_hidden(self, attributes: Mapping[str, str]) -> None:
+        await self._faults.step("room.join_hidden")
+        self.connected = True
+        self.attributes |= attributes
+
+    async def join_visible(self, attributes: Mapping[str, str]) -> None:
+        await self._faults.step("room.join_visible")
+        self.connected = True
+        self.attributes |= attributes
+
+    async def publish(self) -> None:
+        await self._faults.step("room.publish")
+
+    def listen(self) -> None:
+        self.listening = True
+
+    def capture(self, pcm: bytes) -> None:
+        self.captured += pcm
+
+    def take_dropped(self) -> int:
+        return 0
+
+    async def send_dtmf(self, code: int, digit: str) -> None:
+        await self._faults.step("room.send_dtmf")
+        self.digits.append((code, digit))
+
+    async def set_attributes(self, attributes: Mapping[str, str]) -> None:
+        await self._faults.step("room.set_attributes")
+        self.attributes |= attributes
+
+    async def leave(self) -> None:
+        self.left += 1
+        await self._faults.step("room.leave")
+        self.connected = False
+
+
+class FakeAdmin:
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self.undone: list[str] = []
+
+    async def check(self) -> None:
+        await self._faults.step("admin.check")
+
+    async def ensure_room(self, room: str, agents: Sequence[AgentDispatch]) -> str:
+        await self._faults.step("admin.ensure_room")
+        return room
+
+    async def undo(self, setup: str) -> None:
+        await self._faults.step("admin.undo")
+        self.undone.append(setup)
+
+    async def reveal(self, room: str, identity: str, attributes: Mapping[str, str]) -> None:
+        await self._faults.step("admin.reveal")
+
+
+class FakeStore:
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self.records: dict[str, CallRecord] = {}
+        self.saves = 0
+
+    async def save_call(self, record: CallRecord) -> None:
+        self.saves += 1
+        await self._faults.step("store.save")
+        await self._faults.step(f"store.save {record.state}")
+        self.records[record.call_id] = record
+
+    async def get_call(self, call_id: str) -> CallRecord | None:
+        return self.records.get(call_id)
+
+
+@dataclass
+class World:
+    """One call's surroundings; `call` is not yet open. Make it inside a running loop."""
+
+    direction: Direction = Direction.OUTBOUND
+    limits: Limits = LIMITS
+    faults: Faults = field(default_factory=Faults)
+    metrics: Metrics = field(default_factory=Metrics)
+    max_calls: int = 10
+
+    def __post_init__(self) -> None:
+        self.rooms: list[FakeRoom] = []
+        self.admin = FakeAdmin(self.faults)
+        self.store = FakeStore(self.faults)
+        self.socket = FakeSocket(self.faults)
+        self.finished: list[CallSession] = []
+        self.parts = Parts(
+            admin=self.admin,
+            store=self.store,
+            metrics=self.metrics,
+            limits=self.limits,
+            new_room=self._new_room,
+            new_codec=lambda _: FakeCodec(),
+            owner="test",
+        )
+        self.manager = CallManager(self.parts, self.max_calls)
+        self.log = structlog.testing.LogCapture()
+        structlog.configure(processors=[structlog.contextvars.merge_contextvars, self.log])
+
+    def _new_room(self, _: CallRequest, listener: RoomListener) -> FakeRoom:
+        self.rooms.append(FakeRoom(self.faults, listener))
+        return self.rooms[-1]
+
+    def request(self, call_id: str = "call_1") -> CallRequest:
+        return CallRequest(
+            call_id=call_id,
+            provider=Provider.TWILIO,
+            direction=self.direction,
+            room="lobby",
+            participant=ParticipantSpec("caller", attributes={"theirs": "kept"}),
+        )
+
+    def session(self) -> CallSession:
+        return CallSession(self.request(), self.parts, self.finished.append)
+
+    @property
+    def room(self) -> FakeRoom:
+        return self.rooms[0]
+
+    def endings(self) -> list[dict[str, object]]:
+        return [dict(entry) for entry in self.log.entries if entry["event"] == "call ended"]
+
+    def counted(self) -> dict[str, float]:
+        """Ended calls by reason, as the metric has them."""
+        (family,) = self.metrics.calls.collect()
+        return {sample.labels["reason"]: sample.value for sample in family.samples if sample.name.endswith("_total")}
+
+    def assert_ended_once(self, call: CallSession, reason: EndReason) -> None:
+        """One reason everywhere, everything free."""
+        assert call.finished.is_set()
+        assert self.finished == [call]
+        assert call.record.end_reason is reason
+        assert self.counted() == {reason.value: 1.0}
+        assert [entry["reason"] for entry in self.endings()] == [reason.value]
+        assert self.room.left == 1

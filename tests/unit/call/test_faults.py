@@ -1,0 +1,150 @@
+"""Each step that touches the outside fails or hangs, one at a time: the call ends all the same, once, in time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from connector.errors import Unavailable
+from connector.model import CallState, Direction, EndReason
+from connector.storage.base import StoreError
+from tests.unit.call.fakes import World
+from tests.unit.call.virtual_time import virtual_time
+
+FAULTS: dict[str, BaseException | None] = {
+    "refuses": Unavailable("gone"),
+    "breaks": ZeroDivisionError("a bug"),
+    "hangs": None,
+}
+PATIENCE = 30.0
+"""Virtual seconds from the hang-up to the end; each of the steps has its own bound of 6."""
+
+
+async def whole_call(world: World) -> BaseException | None:
+    """From `open` to a hang-up, with a shutdown for what hangs on the way; what `open` raised."""
+    call = world.session()
+    opening = asyncio.create_task(call.open())
+    hung = asyncio.create_task(world.faults.reached.wait())
+    await asyncio.wait([opening, hung], return_when=asyncio.FIRST_COMPLETED)
+    if opening.done() and opening.exception() is None:
+        call.claim()
+        carrying = asyncio.create_task(call.carry(world.socket))
+        world.socket.feed("connected", "start", "audio", "digit 1")
+        await asyncio.sleep(1)
+        call.bridge.outbox.put_control("something to send")
+        await asyncio.sleep(1)
+        world.socket.feed("stop")
+        async with asyncio.timeout(PATIENCE):
+            await call.finished.wait()
+            await carrying
+    elif not opening.done():
+        call.end(EndReason.SHUTDOWN)
+        async with asyncio.timeout(PATIENCE):
+            await call.finished.wait()
+        opening.cancel()
+    hung.cancel()
+    error = (await asyncio.gather(opening, hung, return_exceptions=True))[0]
+    assert world.finished == [call]
+    assert sum(world.counted().values()) == 1
+    assert len(world.endings()) == 1
+    assert call.state is CallState.ENDED
+    assert call.record.end_reason is not None
+    assert world.counted() == {call.record.end_reason.value: 1.0}
+    assert world.room.left == 1
+    return error
+
+
+STEPS = {
+    Direction.OUTBOUND: [
+        "admin.ensure_room",
+        "room.join_hidden",
+        "store.save",
+        "store.save ringing",
+        "admin.reveal",
+    ],
+    Direction.INBOUND: ["admin.check", "store.save pending", "admin.ensure_room", "room.join_visible"],
+}
+BOTH = [
+    "room.publish",
+    "store.save active",
+    "room.send_dtmf",
+    "socket.send",
+    "room.set_attributes",
+    "socket.close",
+    "room.leave",
+    "store.save ended",
+]
+CASES = [(direction, step) for direction, steps in STEPS.items() for step in steps + BOTH]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("direction", "step"), CASES)
+@virtual_time
+async def test_the_call_ends_once_and_in_time(direction: Direction, step: str, fault: str) -> None:
+    world = World(direction)
+    if (step, fault) == ("socket.send", "refuses"):
+        world.faults.planned[step] = ConnectionResetError()
+    else:
+        world.faults.planned[step] = StoreError("full") if (step[:5], fault) == ("store", "refuses") else FAULTS[fault]
+    await whole_call(world)
+    assert step in world.faults.steps, "the fault was never met"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@virtual_time
+async def test_taking_back_an_unanswered_room_may_fail_too(fault: str) -> None:
+    world = World()
+    world.faults.planned |= {"admin.reveal": Unavailable("gone"), "admin.undo": FAULTS[fault]}
+    await whole_call(world)
+    assert world.counted() == {"livekit_unavailable": 1.0}
+
+
+@virtual_time
+async def test_everything_hangs_at_once_and_the_call_still_ends() -> None:
+    world = World()
+    world.faults.planned |= dict.fromkeys(
+        ["admin.reveal", "room.set_attributes", "socket.send", "socket.close", "room.leave", "store.save ended"]
+    )
+    call = world.session()
+    await call.open()
+    call.claim()
+    carrying = asyncio.create_task(call.carry(world.socket))
+    world.socket.feed("start")
+    await asyncio.sleep(1)
+    world.socket.feed("stop")
+    async with asyncio.timeout(60):
+        await carrying
+    world.assert_ended_once(call, EndReason.CARRIER_HANGUP)
+
+
+@pytest.mark.parametrize(
+    ("step", "fault", "reason"),
+    [
+        ("admin.ensure_room", "refuses", EndReason.LIVEKIT_UNAVAILABLE),
+        ("room.join_hidden", "refuses", EndReason.LIVEKIT_UNAVAILABLE),
+        ("room.join_hidden", "breaks", EndReason.INTERNAL_ERROR),
+        ("store.save ringing", "refuses", EndReason.INTERNAL_ERROR),
+        ("admin.reveal", "refuses", EndReason.LIVEKIT_UNAVAILABLE),
+        ("admin.reveal", "breaks", EndReason.INTERNAL_ERROR),
+        ("room.publish", "refuses", EndReason.LIVEKIT_UNAVAILABLE),
+        ("room.publish", "breaks", EndReason.INTERNAL_ERROR),
+        ("store.save active", "refuses", EndReason.CARRIER_HANGUP),
+        ("room.send_dtmf", "refuses", EndReason.CARRIER_HANGUP),
+        ("room.send_dtmf", "breaks", EndReason.INTERNAL_ERROR),
+        ("socket.send", "breaks", EndReason.INTERNAL_ERROR),
+    ],
+)
+@virtual_time
+async def test_the_reason_names_what_failed(step: str, fault: str, reason: EndReason) -> None:
+    world = World()
+    world.faults.planned[step] = StoreError("full") if (step[:5], fault) == ("store", "refuses") else FAULTS[fault]
+    await whole_call(world)
+    assert world.counted() == {reason.value: 1.0}
+
+
+@virtual_time
+async def test_what_kept_a_call_from_opening_is_told_to_the_client() -> None:
+    world = World()
+    world.faults.planned["room.join_hidden"] = FAULTS["refuses"]
+    assert await whole_call(world) is FAULTS["refuses"]
