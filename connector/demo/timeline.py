@@ -27,4 +27,5 @@ class Timeline:
             raise RuntimeError("the timeline has not begun")
         milliseconds = ((time.monotonic() if at is None else at) - self._began) * 1000
         color = _COLORS.get(place, "white")
-        self._console.print(f"[bold]{milliseconds:7,.0f} ms[/]  [{color}]{place:<6}[/] {escape(what)}", highlight=False)
+        moment = f"[bold]{milliseconds:7,.0f} ms[/]  [{color}]{place:<6}[/] {escape(what)}"
+        self._console.print(moment, highlight=False, soft_wrap=True)
