@@ -46,7 +46,7 @@ class _App(TwirpASGIApp):  # type: ignore[misc]  # the package has no types
         message = data_obj()
         try:
             document = json.loads(body)
-            _refuse_unknown_enums(document, message.DESCRIPTOR.fields)
+            _check_enums(document, message.DESCRIPTOR.fields)
             json_format.ParseDict(document, message, ignore_unknown_fields=True)
         except (json_format.ParseError, ValueError, RecursionError, TypeError, AttributeError):
             raise to_twirp(Malformed("the body is not JSON of the request's shape")) from None
@@ -55,14 +55,26 @@ class _App(TwirpASGIApp):  # type: ignore[misc]  # the package has no types
         return message
 
 
-def _refuse_unknown_enums(document: Any, fields: Iterable[Any]) -> None:
-    """Ignoring unknown fields would also turn an enum name that does not exist into the default value."""
+def _check_enums(document: Any, fields: Iterable[Any]) -> None:
+    """Ignoring unknown fields would also turn an enum name that does not exist into the default value, and the
+    parser takes `true` and 0.5 for numbers."""
     if not isinstance(document, dict):
-        raise ValueError("a request is a JSON object")
+        raise ValueError("a message is a JSON object")
     for field in fields:
-        value = document.get(field.name, document.get(field.json_name))
-        if field.enum_type is not None and isinstance(value, str) and value not in field.enum_type.values_by_name:
-            raise InvalidArgument(field.name, f"{value[:64]!r} does not exist")
+        for value in (document.get(field.name), document.get(field.json_name)):
+            if field.enum_type is not None:
+                _check_enum(value, field)
+            elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+                for item in value if isinstance(value, list) else [value]:
+                    if item is not None:
+                        _check_enums(item, field.message_type.fields)
+
+
+def _check_enum(value: Any, field: Any) -> None:
+    if isinstance(value, str) and value not in field.enum_type.values_by_name:
+        raise InvalidArgument(field.name, f"{value[:64]!r} does not exist")
+    if isinstance(value, bool | float):
+        raise ValueError("an enum is a name or a whole number")
 
 
 def to_twirp(error: ConnectorError) -> TwirpServerException:
