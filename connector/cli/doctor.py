@@ -20,6 +20,10 @@ MAX_CLOCK_DIFFERENCE = 30.0
 """Seconds. Tokens allow for a minute; half of that is a clock worth mending."""
 
 
+SAFE_SECRET = 32
+"""Characters; RFC 7518, 3.2: an HS256 key has at least as many bytes as its hash."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     level: Literal["ok", "warning", "problem"]
@@ -69,10 +73,20 @@ async def _livekit(settings: Settings) -> list[Finding]:
         ]
     finally:
         await admin.close()
-    return [
+    findings = [
         Finding("ok", "LiveKit", f"{settings.livekit_url} answers"),
         Finding("ok", "credentials", "livekit-server accepts the API key and secret"),
     ]
+    if len(settings.livekit_api_secret.get_secret_value()) < SAFE_SECRET:
+        findings.append(
+            Finding(
+                "warning",
+                "credentials",
+                f"the API secret is shorter than {SAFE_SECRET} characters, so tokens could be forged by guessing",
+                "make a new pair with `livekit-server generate-keys`",
+            )
+        )
+    return findings
 
 
 async def _public_url(settings: Settings) -> list[Finding]:

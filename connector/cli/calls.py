@@ -1,0 +1,163 @@
+"""`connector call` places a call; `connector calls` lists and controls them."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from connector.app import open_store
+from connector.cli.common import ConfigFile, Service, as_dict, call_service, run_or_exit, settings_or_exit
+from connector.config import Settings
+from connector.logs import mask_phone
+from connector.model import CallFilter, CallRecord, CallState, Provider
+from connectorpb.v1 import connector_pb2 as pb
+
+calls_app = typer.Typer(help="List and control calls. Without a command: list them.", invoke_without_command=True)
+
+Limit = Annotated[int, typer.Option(min=1, max=1000)]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+FullNumbers = Annotated[bool, typer.Option("--full-numbers", help="Do not mask phone numbers.")]
+CallId = Annotated[str, typer.Argument(metavar="CALL_ID")]
+COLUMNS = ("call", "provider", "direction", "room", "from", "to", "state", "created", "seconds", "end reason")
+
+
+@calls_app.callback()
+def calls(
+    context: typer.Context,
+    config: ConfigFile = None,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+    full_numbers: FullNumbers = False,
+) -> None:
+    """List calls, newest first, from the store: the service need not run."""
+    if context.invoked_subcommand is None:
+        list_calls(config=config, limit=limit, as_json=as_json, full_numbers=full_numbers)
+
+
+@calls_app.command("list")
+def list_calls(
+    config: ConfigFile = None,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+    full_numbers: FullNumbers = False,
+    room: Annotated[str, typer.Option(help="Only calls of this room.")] = "",
+    state: Annotated[CallState | None, typer.Option(help="Only calls in this state.")] = None,
+    provider: Annotated[Provider | None, typer.Option(help="Only calls of this carrier.")] = None,
+    since: Annotated[datetime.datetime | None, typer.Option(help="Only calls created at or after this time.")] = None,
+) -> None:
+    """List calls, newest first, from the store: the service need not run."""
+    settings = settings_or_exit(config)
+    where = CallFilter(room, state, provider, since.astimezone().timestamp() if since else 0.0)
+    records = run_or_exit(lambda: _stored(settings, limit, where))
+    rows = [_row(record, str if full_numbers else mask_phone) for record in records]
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in COLUMNS:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+async def _stored(settings: Settings, limit: int, where: CallFilter) -> list[CallRecord]:
+    store = open_store(settings)
+    await store.open()
+    try:
+        return await store.list_calls(limit, where)
+    finally:
+        await store.close()
+
+
+def _row(record: CallRecord, shown: Any) -> dict[str, str | float]:
+    created = datetime.datetime.fromtimestamp(record.created_at).astimezone()
+    until = record.ended_at or time.time()
+    return {
+        "call": record.call_id,
+        "provider": record.provider.value,
+        "direction": record.direction.value,
+        "room": record.room,
+        "from": shown(record.from_number),
+        "to": shown(record.to_number),
+        "state": record.state.value,
+        "created": created.isoformat(timespec="seconds"),
+        "seconds": round(until - record.started_at, 1) if record.started_at else 0.0,
+        "end_reason": record.end_reason.value if record.end_reason else "",
+    }
+
+
+@calls_app.command("get")
+def get(call_id: CallId, config: ConfigFile = None, url: Service = "") -> None:
+    """Print one call as JSON, as the running service knows it."""
+    settings = settings_or_exit(config)
+    request = pb.GetCallRequest(call_id=call_id)
+    answer = run_or_exit(lambda: call_service(settings, url, "GetCall", request, pb.GetCallResponse))
+    typer.echo(json.dumps(as_dict(answer.call), indent=2))
+
+
+@calls_app.command("end")
+def end(call_id: CallId, config: ConfigFile = None, url: Service = "") -> None:
+    """End a call on both sides."""
+    settings = settings_or_exit(config)
+    request = pb.EndCallRequest(call_id=call_id)
+    answer = run_or_exit(lambda: call_service(settings, url, "EndCall", request, pb.EndCallResponse))
+    typer.echo(f"{answer.call.call_id} ended: {answer.call.end_reason}")
+
+
+@calls_app.command("dtmf")
+def dtmf(call_id: CallId, digits: str, config: ConfigFile = None, url: Service = "") -> None:
+    """Play DTMF digits (0-9 * # A-D) to the phone."""
+    settings = settings_or_exit(config)
+    request = pb.SendDtmfRequest(call_id=call_id, digits=digits)
+    run_or_exit(lambda: call_service(settings, url, "SendDtmf", request, pb.SendDtmfResponse))
+    typer.echo(f"{call_id}: {len(digits)} digits are being played")
+
+
+@calls_app.command("clear")
+def clear(call_id: CallId, config: ConfigFile = None, url: Service = "") -> None:
+    """Drop what the phone has yet to hear."""
+    settings = settings_or_exit(config)
+    request = pb.ClearAudioRequest(call_id=call_id)
+    run_or_exit(lambda: call_service(settings, url, "ClearAudio", request, pb.ClearAudioResponse))
+    typer.echo(f"{call_id}: cleared")
+
+
+def call(
+    to: Annotated[str, typer.Option(help="The number to call, E.164.")],
+    from_: Annotated[str, typer.Option("--from", help="Your Twilio number, E.164.")],
+    room: Annotated[str, typer.Option(help="The LiveKit room that the call joins.")],
+    agent: Annotated[list[str] | None, typer.Option(help="Agent to dispatch; may be repeated.")] = None,
+    agent_metadata: Annotated[str, typer.Option(help="Metadata for each agent.")] = "",
+    identity: Annotated[str, typer.Option(help="Identity of the phone's participant.")] = "",
+    ring_timeout: Annotated[int, typer.Option(min=5, max=600, help="Seconds to let it ring.")] = 60,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file; the environment overrides it.")] = None,
+    url: Service = "",
+) -> None:
+    """Place a call through Twilio and say what became of it. Exit status 1 when it was not answered."""
+    settings = settings_or_exit(config)
+    request = pb.PlaceTwilioCallRequest(
+        to=to,
+        room_name=room,
+        agents=[pb.RoomAgentDispatch(agent_name=name, metadata=agent_metadata) for name in agent or ()],
+        participant_identity=identity,
+        ring_timeout_seconds=ring_timeout,
+        wait_until_answered=True,
+    )
+    setattr(request, "from", from_)
+    placed = run_or_exit(
+        lambda: call_service(settings, url, "PlaceTwilioCall", request, pb.PlaceTwilioCallResponse, ring_timeout)
+    ).call
+    if placed.end_reason:
+        typer.echo(f"{placed.call_id} was not answered: {placed.end_reason} ({placed.end_detail})")
+        raise typer.Exit(1)
+    typer.echo(f"{placed.call_id} answered; end it with: connector calls end {placed.call_id}")

@@ -1,0 +1,105 @@
+"""What the commands share: settings, the API token, a call to the running service."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import aiohttp
+import typer
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from livekit import api
+
+from connector.config import Settings, load_settings
+from connector.errors import ConnectorError, Unavailable
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; the environment overrides it.")]
+Service = Annotated[
+    str, typer.Option("--url", help="The running connector; by default the one that the settings describe.")
+]
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+TOKEN_TTL = 60
+MARGIN = 30.0
+"""Seconds past what a command may take by itself."""
+
+
+def settings_or_exit(config: Path | None, **flags: object) -> Settings:
+    """Exit status 2, and one line for each thing to mend, when they cannot be used."""
+    try:
+        return load_settings(config, flags)
+    except ConnectorError as error:
+        for line in error.message.split("; "):
+            typer.echo(f"error: {line}", err=True)
+        raise typer.Exit(2) from None
+
+
+def run_or_exit(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run it; a ConnectorError becomes one line and exit status 1."""
+    try:
+        return asyncio.run(work())
+    except ConnectorError as error:
+        typer.echo(f"error: {error.message}", err=True)
+        raise typer.Exit(1) from None
+
+
+def api_token(settings: Settings, valid_for: int) -> str:
+    """A LiveKit access token with the grant the API asks for; `valid_for` in seconds."""
+    minted = (
+        api.AccessToken(settings.livekit_api_key, settings.livekit_api_secret.get_secret_value())
+        .with_identity("connector-cli")
+        .with_grants(api.VideoGrants(room_create=True))
+        .with_ttl(datetime.timedelta(seconds=valid_for))
+    )
+    return minted.to_jwt()
+
+
+async def call_service(
+    settings: Settings, url: str, method: str, request: Message, answer: type[M], patience: float = 0.0
+) -> M:
+    """One RPC of connector.v1 over Twirp. Raises ConnectorError with the service's own message."""
+    origin = (url or f"http://{_reachable(settings.host)}:{settings.port}").rstrip("/")
+    headers: Mapping[str, str] = {
+        "Authorization": f"Bearer {api_token(settings, TOKEN_TTL)}",
+        "Content-Type": "application/protobuf",
+    }
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=patience + MARGIN)) as session,
+            session.post(
+                f"{origin}/twirp/connector.v1.Connector/{method}", data=request.SerializeToString(), headers=headers
+            ) as response,
+        ):
+            body = await response.read()
+            if response.status != 200:
+                raise ConnectorError(_reason(body, response.status, origin))
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise Unavailable(
+            f"no connector answers at {origin} ({type(error).__name__}); is `connector serve` running?"
+        ) from error
+    return answer.FromString(body)
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """JSON's form, field names as in the proto file."""
+    return dict(json_format.MessageToDict(message, preserving_proto_field_name=True))
+
+
+def _reachable(host: str) -> str:
+    listening_everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+    host = listening_everywhere.get(host, host)
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _reason(body: bytes, status: int, origin: str) -> str:
+    try:
+        error = json.loads(body)
+        return f"{error['msg']} ({error['code']})"
+    except (ValueError, KeyError, TypeError):
+        return f"{origin} answered {status}, which is not a connector's answer"
