@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOW = 0.2
-HOP = 0.1
+HOP = 0.15
 TOLERANCE = 0.03
 """How far from the common delay a window may be found."""
 _FLOOR = 20.0
@@ -43,12 +43,12 @@ def find_delay(reference: NDArray[np.int16], heard: NDArray[np.int16], rate: int
     lags = len(heard)
     # Room at the end: the last windows may lie beyond what was heard.
     size = 1 << int(lags + len(reference) + window).bit_length()
-    spectrum = np.fft.rfft(heard.astype(np.float64), size)
+    spectrum = np.fft.rfft(heard.astype(np.float32), size)
     energies = _energies(heard, window, lags + len(reference))
     curves = []
     weights = np.array([_rms(reference[start : start + window]) for start in starts])
     for start in starts:
-        piece = reference[start : start + window].astype(np.float64)
+        piece = reference[start : start + window].astype(np.float32)
         correlation = np.fft.irfft(spectrum * np.conj(np.fft.rfft(piece, size)), size)[start : start + lags]
         norm = np.sqrt(float(piece @ piece) * energies[start : start + lags])
         curves.append(np.clip(correlation / norm, 0, 1).astype(np.float32))

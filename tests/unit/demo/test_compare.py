@@ -61,7 +61,7 @@ def test_it_is_found_when_time_runs_half_a_percent_faster(sentence: Sound) -> No
     faster = np.interp(np.arange(0, len(sentence), 1.005), np.arange(len(sentence)), sentence)
     match = find_delay(sentence, placed(faster.astype(np.int16), 3), RATE)
     assert match.delay_seconds == pytest.approx(3, abs=0.02)
-    assert match.score > 0.8
+    assert match.score > 0.75
 
 
 def test_other_speech_noise_tones_and_silence_are_not_it(sentence: Sound) -> None:
