@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jwt
+from google.protobuf.json_format import ParseError
 from livekit import api
 from livekit.api.access_token import Claims
 
@@ -20,7 +21,7 @@ class Authorizer:
     def require_room_create(self, authorization: str | None) -> None:
         """Raises Unauthenticated without a valid token, PermissionDenied without the grant. Never echoes it."""
         claims = self._claims(authorization)
-        if claims.video is None or not claims.video.room_create:
+        if claims.video is None or claims.video.room_create is not True:
             raise PermissionDenied("the token lacks the roomCreate grant")
 
     def _claims(self, authorization: str | None) -> Claims:
@@ -39,5 +40,5 @@ class Authorizer:
             raise Unauthenticated("the token is not valid yet; check both clocks") from None
         except jwt.InvalidIssuerError:
             raise Unauthenticated("the token was issued for another API key") from None
-        except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
+        except (jwt.PyJWTError, ParseError, ValueError, TypeError, AttributeError):
             raise Unauthenticated("the token does not verify against this connector's API secret") from None
