@@ -31,7 +31,6 @@ RATE = 48_000
 """What Opus works at: no resampling on the way."""
 FRAME = RATE // 100
 """With `queue_size_ms=0` the SDK takes frames of 10 ms and nothing else."""
-DTMF_TOPIC = "demo.dtmf"
 PHONES = (rtc.ParticipantKind.PARTICIPANT_KIND_CONNECTOR, rtc.ParticipantKind.PARTICIPANT_KIND_SIP)
 PEOPLE = (*PHONES, rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD)
 _ECHO_BACKLOG = 5
@@ -127,7 +126,7 @@ class Conversation:
             await stream.aclose()
 
     def _on_data(self, packet: rtc.DataPacket) -> None:
-        if packet.topic == DTMF_TOPIC:
+        if packet.topic == script.DTMF_TOPIC:
             self._spawn(self._press(packet.data.decode("ascii", errors="ignore")))
 
     async def _press(self, digits: str) -> None:

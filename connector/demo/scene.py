@@ -26,7 +26,6 @@ CALLER = "caller"
 TO, FROM = "+15550001111", "+15550002222"
 RATE = 8000
 CALLERS_KEY, AGENTS_KEY = "1", "5"
-_DTMF_TOPIC = "demo.dtmf"
 _TONE_PATIENCE = 3.0
 _AFTERWARDS = 0.7
 """Seconds for the echo's last words to arrive."""
@@ -144,7 +143,7 @@ class Scene:
 
     async def _ask_for_tone(self, call: PhoneCall, observer: Observer) -> str:
         asked_at = len(call.heard)
-        await observer.tell(_DTMF_TOPIC, AGENTS_KEY)
+        await observer.tell(script.DTMF_TOPIC, AGENTS_KEY)
         self._timeline.show("agent", f"sends DTMF {AGENTS_KEY}")
         deadline = time.monotonic() + _TONE_PATIENCE
         while time.monotonic() < deadline:

@@ -9,6 +9,8 @@ from connector.demo.sound import TELEPHONE_RATE
 from connector.demo.speech import speak
 
 AGENT_NAME = "echo"
+DTMF_TOPIC = "demo.dtmf"
+"""Data messages by which the agent is asked to send DTMF; their payload is the digits."""
 AGENT_VOICE = "en-us+f3"
 GREETING = "Hello, and welcome. I will say back whatever you say."
 CALLER_VOICE = "en-us"

@@ -15,7 +15,6 @@ from livekit import api, rtc
 from numpy.typing import NDArray
 
 from connector.demo import script
-from connector.demo.agent import DTMF_TOPIC
 from connector.demo.compare import find_delay
 from connector.demo.echo_agent import EchoAgent
 from connector.demo.livekit_server import LiveKitServer
@@ -95,7 +94,7 @@ class Caller:
             await self._source.capture_frame(rtc.AudioFrame(frame.tobytes(), RATE, 1, FRAME))
 
     async def ask_for(self, digits: str) -> None:
-        await self._room.local_participant.publish_data(digits.encode(), topic=DTMF_TOPIC)
+        await self._room.local_participant.publish_data(digits.encode(), topic=script.DTMF_TOPIC)
 
 
 @pytest.fixture

@@ -264,10 +264,9 @@ class MediaStream:
         # aiohttp shows no public way from a WebSocket to its transport.
         assert self._socket is not None
         connection = self._socket._response.connection
-        assert connection is not None
-        transport = connection.transport
-        assert isinstance(transport, asyncio.Transport)
-        return transport
+        if connection is None or connection.transport is None:
+            raise ConnectionError("the media socket is closed already")
+        return connection.transport
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

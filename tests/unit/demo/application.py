@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -53,11 +54,12 @@ class Socket:
 class Application:
     """`pages` maps a path to (body, content type, status); `/stream…` is the media socket."""
 
-    def __init__(self, auth_token: str) -> None:
+    def __init__(self, auth_token: str, tls: ssl.SSLContext | None = None) -> None:
         self.pages: dict[str, tuple[str, str, int]] = {}
         self.hits: asyncio.Queue[Hit] = asyncio.Queue()
         self.sockets: asyncio.Queue[Socket] = asyncio.Queue()
         self.refuse_stream = 0
+        self._tls = tls
         self._validator = RequestValidator(auth_token)
         self._runner: web.AppRunner | None = None
         self.port = 0
@@ -67,7 +69,7 @@ class Application:
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls).start()
         self.port = self._runner.addresses[0][1]
         return self
 
@@ -77,11 +79,11 @@ class Application:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
 
     @property
     def stream_url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/stream/token"
+        return self.url.replace("http", "ws") + "/stream/token"
 
     def page(self, path: str, body: str, content_type: str = "text/xml", status: int = 200) -> str:
         self.pages[path] = (f"<Response>{body}</Response>", content_type, status)
@@ -110,7 +112,7 @@ class Application:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         form = {k: str(v) for k, v in (await request.post()).items()}
         # As an application computes it: from its own idea of its public URL.
-        scheme = request.headers.get("X-Forwarded-Proto", "http")
+        scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
         if request.path.startswith("/stream"):
             scheme = scheme.replace("http", "ws")
         url = f"{scheme}://{request.host}{request.raw_path}"
