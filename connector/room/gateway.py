@@ -155,7 +155,8 @@ class RoomGateway:
 
     @property
     def connected(self) -> bool:
-        return self._room is not None and self._room.isconnected()
+        """Whether LiveKit can be told something now: false while a lost connection has not come back."""
+        return self._room is not None and self._room.isconnected() and self._lost_timer is None
 
     async def leave(self) -> None:
         """Leave and free everything; raises nothing, may be called at any moment and twice."""
@@ -232,7 +233,6 @@ class RoomGateway:
         self._cancel_lost_timer()
 
     def _on_not_regained(self) -> None:
-        self._lost_timer = None
         self._listener.room_ended(EndReason.LIVEKIT_LOST, f"no connection to LiveKit for {self._reconnect_timeout:g} s")
 
     def _on_disconnected(self, reason: int) -> None:
