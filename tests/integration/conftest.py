@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from connector.demo.livekit_server import LiveKitServer
 from tests.integration.harness import Stage, stage_on
+from tests.integration.scene import captured_log
 
 _servers: list[LiveKitServer] = []
 
@@ -52,6 +54,13 @@ async def own_livekit() -> AsyncIterator[LiveKitServer]:
 async def stage(livekit: LiveKitServer, tmp_path: Path) -> AsyncIterator[Stage]:
     async with stage_on(livekit, tmp_path) as stage:
         yield stage
+
+
+@pytest.fixture
+def log() -> Iterator[list[Any]]:
+    """The structured log lines of this process, as dictionaries."""
+    with captured_log() as lines:
+        yield lines
 
 
 @pytest.fixture
