@@ -77,6 +77,33 @@ def test_an_echo_that_comes_much_too_late_fails() -> None:
     assert failed(replace(call, heard=late)) == ["the caller heard the echo"]
 
 
+@pytest.mark.parametrize("half", ["first", "second"])
+def test_half_a_sentence_fails(half: str) -> None:
+    call = recording()
+    heard = call.heard.copy()
+    middle = SAID_AT + round(0.13 * RATE) + len(script.sentence()) // 2
+    if half == "first":
+        heard[middle:] = 0
+    else:
+        heard[SAID_AT:middle] = 0
+    assert failed(replace(call, heard=heard)) == ["the caller heard the echo"]
+
+
+def test_a_sentence_torn_apart_fails() -> None:
+    call = recording()
+    middle = SAID_AT + round(0.13 * RATE) + len(script.sentence()) // 2
+    torn = np.concatenate([call.heard[:middle], np.zeros(RATE // 2, np.int16), call.heard[middle:]])
+    assert failed(replace(call, heard=torn)) == ["the caller heard the echo"]
+
+
+def test_a_sentence_with_a_frame_lost_now_and_then_passes() -> None:
+    call = recording()
+    heard = call.heard.copy()
+    for start in range(SAID_AT, len(heard), RATE // 5):
+        heard[start : start + 160] = 0
+    assert not failed(replace(call, heard=heard))
+
+
 def test_the_timeline_counts_from_its_beginning() -> None:
     out = io.StringIO()
     timeline = Timeline(Console(file=out, width=40))
