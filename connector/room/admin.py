@@ -18,7 +18,8 @@ from connector.errors import ConnectorError, Internal, NotFound, Unavailable
 from connector.model import AgentDispatch
 
 REQUEST_TIMEOUT = 3.0
-"""Seconds for one request; a ConnectTwilioCall must answer within 5 even when LiveKit is gone."""
+"""Seconds for one thing asked of LiveKit; a ConnectTwilioCall must answer within 5 even when LiveKit is gone."""
+UNDO_TIMEOUT = 1.5
 
 
 @dataclass(slots=True)
@@ -41,13 +42,7 @@ class RoomAdmin:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self) -> None:
-        self._api = api.LiveKitAPI(
-            self._url,
-            self._key,
-            self._secret,
-            timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT),
-            failover=False,
-        )
+        self._api = api.LiveKitAPI(self._url, self._key, self._secret, failover=False)
 
     async def close(self) -> None:
         if self._api is not None:
@@ -75,7 +70,7 @@ class RoomAdmin:
         """
         setup = RoomSetup(room)
         lock = self._locks.setdefault(room, asyncio.Lock())
-        async with lock, self._translated():
+        async with self._translated(), lock:
             try:
                 await self._ensure(setup, agents)
             except BaseException:
@@ -121,10 +116,11 @@ class RoomAdmin:
 
     async def _undo(self, setup: RoomSetup) -> None:
         try:
-            if setup.created and not await self._people_in(setup.room):
-                await self._client.room.delete_room(api.DeleteRoomRequest(room=setup.room))
-            for dispatch in setup.dispatches:
-                await self._client.agent_dispatch.delete_dispatch(dispatch, setup.room)
+            async with asyncio.timeout(UNDO_TIMEOUT):
+                if setup.created and not await self._people_in(setup.room):
+                    await self._client.room.delete_room(api.DeleteRoomRequest(room=setup.room))
+                for dispatch in setup.dispatches:
+                    await self._client.agent_dispatch.delete_dispatch(dispatch, setup.room)
         except (api.TwirpError, aiohttp.ClientError, TimeoutError):
             # LiveKit is the thing that failed; its own empty-room timeout clears what is left.
             return
@@ -162,10 +158,14 @@ class RoomAdmin:
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
         try:
-            yield
+            # Not left to the SDK: it asks aiohttp for no timeout at all, whatever its session was given.
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                yield
         except api.TwirpError as error:
             raise _translate(error, self._url) from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except TimeoutError as error:
+            raise Unavailable(f"livekit-server at {self._url} did not answer in {REQUEST_TIMEOUT:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
             raise Unavailable(f"livekit-server at {self._url} cannot be reached ({type(error).__name__})") from error
 
 
@@ -173,6 +173,11 @@ def _translate(error: api.TwirpError, url: str) -> ConnectorError:
     if error.status in (401, 403) or error.code in ("unauthenticated", "permission_denied"):
         return Internal(
             f"livekit-server at {url} refused the connector's credentials; check LIVEKIT_API_KEY and LIVEKIT_API_SECRET"
+        )
+    if error.code == "unknown" and not error.message:
+        return Unavailable(
+            f"{url} answered HTTP {error.status}, but not as livekit-server does; check LIVEKIT_URL and what is in "
+            "front of it"
         )
     if error.code == "not_found" and error.status == 404 and error.message:
         return NotFound(error.message)
