@@ -46,8 +46,10 @@ def find_whole(reference: NDArray[np.int16], heard: NDArray[np.int16]) -> Match:
     begins, middle, slack = round(whole.delay_seconds * RATE), len(reference) // 2, round(_APART * RATE)
     scores = []
     for start, half in ((begins, reference[:middle]), (begins + middle, reference[middle:])):
-        place = heard[max(0, start - slack) : start + len(half) + slack]
-        scores.append(find_delay(half, place, RATE).score)
+        earliest = max(0, start - slack)
+        found = find_delay(half, heard[earliest : start + len(half) + slack], RATE)
+        off = earliest / RATE + found.delay_seconds - start / RATE
+        scores.append(found.score if abs(off) <= _APART else 0.0)
     return Match(whole.delay_seconds, min(scores))
 
 
