@@ -1,0 +1,189 @@
+"""SIGTERM, twice, and SIGKILL, to a real `python -m connector serve` that holds a call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from livekit import api
+
+from connector.config import Settings
+from connector.demo.carrier import Fault, OutboundCall, TwilioSimulator
+from connector.demo.connector_process import clean_environment
+from connector.model import CallRecord, EndReason
+from connector.storage.sqlite import SqliteStore
+from tests.integration.harness import TWILIO_TOKEN, Guest, Stage, connect_call, place, strength, tone, until
+
+# A Python process with all its libraries starts slowly on a busy machine.
+pytestmark = pytest.mark.timeout(120)
+
+
+class Service:
+    """`connector serve` with one call: active and talking, or still ringing."""
+
+    def __init__(self, stage: Stage, room: str, **changes: Any) -> None:
+        self.stage = stage
+        self.room = room
+        self.settings: Settings = stage.settings(**changes)
+        self.guest: Guest
+        self.twilio: TwilioSimulator
+        self.connect_url = ""
+        self._http: aiohttp.ClientSession
+        self._process: asyncio.subprocess.Process
+
+    @property
+    def environment(self) -> dict[str, str]:
+        settings = self.settings
+        return {
+            **clean_environment(),
+            **self.stage.livekit.environment,
+            "CONNECTOR_PORT": str(settings.port),
+            "CONNECTOR_GRPC_PORT": "0",
+            "CONNECTOR_PUBLIC_URL": settings.public_url,
+            "CONNECTOR_STORE": settings.store,
+            "CONNECTOR_INSTANCE": settings.instance,
+            "CONNECTOR_DRAIN_TIMEOUT": str(settings.drain_timeout),
+            "CONNECTOR_LOG_FORMAT": "json",
+            "TWILIO_AUTH_TOKEN": TWILIO_TOKEN,
+        }
+
+    async def start(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "connector", "serve", env=self.environment, stderr=asyncio.subprocess.DEVNULL
+        )
+        await self.until_status("/readyz", 200, 50)
+
+    async def status(self, path: str) -> int:
+        """0 when nobody answers."""
+        try:
+            async with self._http.get(self.settings.public_url + path) as response:
+                return response.status
+        except aiohttp.ClientConnectionError:
+            return 0
+
+    async def until_status(self, path: str, status: int, patience: float) -> None:
+        async with asyncio.timeout(patience):
+            while await self.status(path) != status:  # noqa: ASYNC110 - another process announces nothing
+                await asyncio.sleep(0.02)
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self._process.pid, number)
+
+    async def exit_status(self, patience: float) -> int:
+        async with asyncio.timeout(patience):
+            return await self._process.wait()
+
+    async def ring(self) -> api.LiveKitAPI:
+        client = self.stage.client(self)  # type: ignore[arg-type]  # only its settings are looked at
+        self.connect_url = await connect_call(client, self.room)
+        return client
+
+    async def talk(self) -> OutboundCall:
+        call = place(self.twilio, self.connect_url)
+        await self.guest.event("track_subscribed")
+        await until(lambda: call.stream.sent_frames > 10)
+        return call
+
+    async def record(self) -> CallRecord:
+        """The one call as the process left it."""
+        store = SqliteStore(Path(self.settings.store.removeprefix("sqlite:///")))
+        await store.open()
+        try:
+            (record,) = await store.list_calls()
+            return record
+        finally:
+            await store.close()
+
+
+@asynccontextmanager
+async def service_on(stage: Stage, room: str, **changes: Any) -> AsyncIterator[Service]:
+    service = Service(stage, room, **changes)
+    service._http = await stage.http()
+    service.twilio = await stage.twilio()
+    service.guest = await stage.guest(room)
+    await service.start()
+    try:
+        yield service
+    finally:
+        if service._process.returncode is None:
+            service._process.kill()
+            await service._process.wait()
+
+
+async def test_a_drain_refuses_new_calls_and_lets_the_live_one_finish(stage: Stage, room: str) -> None:
+    async with service_on(stage, room, drain_timeout=30) as service:
+        client = await service.ring()
+        call = await service.talk()
+        service.send(signal.SIGTERM)
+        await service.until_status("/readyz", 503, 5)
+        assert await service.status("/healthz") == 200
+        with pytest.raises(api.TwirpError) as refused:
+            await connect_call(client, room, participant_identity="another")
+        assert refused.value.code == "unavailable"
+        assert set(await stage.participants(room)) == {"guest", "caller"}
+
+        call.say(tone(600, 1.0))
+        await service.guest.until(lambda: strength(service.guest.sound_of("caller")[-4000:], 600) > 4000)
+        await call.hangup()
+        assert await service.exit_status(5) == 0
+        assert (await service.record()).end_reason is EndReason.CARRIER_HANGUP
+
+
+async def test_a_drain_has_a_limit_then_calls_are_ended(stage: Stage, room: str) -> None:
+    async with service_on(stage, room, drain_timeout=1.0) as service:
+        await service.ring()
+        call = await service.talk()
+        stopped = time.monotonic()
+        service.send(signal.SIGTERM)
+        ended = await call.ended.wait()
+        assert 0.9 < ended - stopped < 10
+        assert call.stream.close_code == 1000
+        assert not call.errors
+        await service.guest.event("participant_disconnected")
+        assert await service.exit_status(5) == 0
+        assert (await service.record()).end_reason is EndReason.SHUTDOWN
+
+
+async def test_a_second_signal_cuts_the_drain_short(stage: Stage, room: str) -> None:
+    async with service_on(stage, room, drain_timeout=60) as service:
+        await service.ring()
+        call = await service.talk()
+        service.send(signal.SIGTERM)
+        await service.until_status("/readyz", 503, 5)
+        assert not call.is_over
+        service.send(signal.SIGINT)
+        assert await service.exit_status(8) == 0
+        assert call.stream.close_code == 1000
+        assert (await service.record()).end_reason is EndReason.SHUTDOWN
+
+
+async def test_a_call_that_rings_is_ended_with_the_service(stage: Stage, room: str) -> None:
+    async with service_on(stage, room, drain_timeout=0) as service:
+        await service.ring()
+        assert set(await stage.participants(room)) == {"guest", "caller"}
+        service.send(signal.SIGTERM)
+        assert await service.exit_status(8) == 0
+        assert set(await stage.participants(room)) == {"guest"}
+        assert (await service.record()).end_reason is EndReason.SHUTDOWN
+
+
+async def test_a_process_that_dies_leaves_a_call_that_its_successor_finds(stage: Stage, room: str) -> None:
+    async with service_on(stage, room) as service:
+        await service.ring()
+        call = await service.talk()
+        service.send(signal.SIGKILL)
+        assert await service.exit_status(5) == -signal.SIGKILL
+        await call.ended.wait()
+        assert [error.code for error in call.errors] == [Fault.STREAM_CLOSED]
+        assert (await service.record()).end_reason is None
+        await service.start()
+        assert (await service.record()).end_reason is EndReason.INTERRUPTED
