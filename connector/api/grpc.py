@@ -33,7 +33,7 @@ class GrpcServer:
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
-        """Raises OSError when the port cannot be had."""
+        """Raises OSError when the port cannot be had; then nothing is left listening."""
         server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE),
@@ -45,14 +45,18 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-        try:
-            self.port = server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError as error:
-            raise OSError(f"gRPC cannot listen on {host}:{port}: {error}") from error
-        await server.start()
         for name in ("", *self._services):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        address = f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+        try:
+            self.port = server.add_insecure_port(address)
+        except RuntimeError:
+            # grpc's text has a page of C++ around the one word that matters, and that word is its log's.
+            raise OSError(
+                f"gRPC cannot listen on {address}: is CONNECTOR_GRPC_PORT taken by another program?"
+            ) from None
         self._server = server
+        await server.start()
 
     async def not_serving(self) -> None:
         """Tell health watchers that no new calls are wanted."""
@@ -89,9 +93,7 @@ class GrpcServer:
                 await context.abort(getattr(grpc.StatusCode, error.grpc_code), error.message)
             except DecodeError:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the body is not the request's protobuf")
-            except Exception as error:
-                if isinstance(error, grpc.aio.AbortError):
-                    raise
+            except Exception:
                 log.exception("request failed", service=method.service, method=method.name)
                 await context.abort(grpc.StatusCode.INTERNAL, "internal error")
             raise AssertionError("abort raises")

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
+from livekit.protocol import connector as livekit_connector
 from livekit.protocol import connector_whatsapp
 
 from connector.api.service import ConnectorService
 from connector.errors import Unimplemented
 from connectorpb.v1 import connector_pb2 as pb
 
-LIVEKIT_SERVICE = "livekit.Connector"
+# By its descriptor: gRPC reflection finds it only once its module has been imported.
+LIVEKIT_SERVICE: str = livekit_connector.DESCRIPTOR.services_by_name["Connector"].full_name
 OUR_SERVICE = "connector.v1.Connector"
 _WHATSAPP = ("DialWhatsAppCall", "DisconnectWhatsAppCall", "ConnectWhatsAppCall", "AcceptWhatsAppCall")
 
