@@ -12,13 +12,13 @@ from aiohttp import web
 from connector.api.media import MediaSocket, new_websocket
 from connector.api.service import ConnectorService
 from connector.call.manager import CallManager
-from connector.call.session import CallSession
+from connector.call.session import FINAL_STATUSES, CallSession
 from connector.carriers import answers
 from connector.carriers.signatures import twilio_signature_valid
 from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid
 from connector.logs import bind_call
 from connector.metrics import Metrics
-from connector.model import EndReason, Provider
+from connector.model import CallState, EndReason, Provider
 from connector.storage.base import Store
 from connector.tokens import TokenSigner
 
@@ -115,11 +115,16 @@ class TwilioConnectUrl:
             call = self._calls.live_call(call_id)
             if call is not None:
                 call.carrier_said(status, int(number) if number.isascii() and number.isdigit() else 0)
-                return
+                if call.state is not CallState.ENDED:
+                    return
+                # It is being taken down, and its record may be written already.
+                await call.finished.wait()
             record = await self._store.get_call(call_id)
             if record is None:
                 raise TokenInvalid("no such call")
-            await self._store.save_call(replace(record, carrier_status=status))
+            # Reports may overtake each other: after the end, only what is final is news.
+            if status in FINAL_STATUSES:
+                await self._store.save_call(replace(record, carrier_status=status))
 
     async def _find(self, request: web.Request) -> CallSession:
         """The live call of this URL's token. The call's own deadline counts: a fetch may have moved it."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import math
 import struct
-from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -84,15 +84,20 @@ def page_token(last: CallRecord) -> str:
 def _position(token: str) -> tuple[float, str]:
     try:
         raw = base64.b64decode(token, altchars=b"-_", validate=True)
-        return _TIME.unpack(raw[: _TIME.size])[0], raw[_TIME.size :].decode()
+        created_at, call_id = _TIME.unpack(raw[: _TIME.size])[0], raw[_TIME.size :].decode()
     except (ValueError, struct.error):
-        raise InvalidArgument("page_token", "is not one that a list of calls gave") from None
+        created_at, call_id = math.nan, ""
+    if not call_id or not math.isfinite(created_at):
+        raise InvalidArgument("page_token", "is not one that a list of calls gave")
+    return created_at, call_id
 
 
 def _timestamp(seconds: float) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(datetime.fromtimestamp(seconds, UTC))
-    return stamp
+    """To the nanosecond, so that `_seconds` gives back the very same number: a call is not created before the
+    time at which it says it was."""
+    whole = math.floor(seconds)
+    nanos = round((seconds - whole) * 1_000_000_000)
+    return Timestamp(seconds=whole + nanos // 1_000_000_000, nanos=nanos % 1_000_000_000)
 
 
 def _seconds(stamp: Timestamp) -> float:

@@ -73,18 +73,21 @@ class ConnectorService:
         except asyncio.CancelledError:
             call.end(EndReason.CANCELED, "the request that placed the call was given up")
             raise
+        except ConnectorError as error:
+            call.end(EndReason.CARRIER_FAILED, error.message)
+            await call.finished.wait()
+            raise
+        except BaseException as error:
+            call.end(EndReason.INTERNAL_ERROR, repr(error))
+            raise
         return pb.PlaceTwilioCallResponse(call=call_message(call.record))
 
     async def _dial(self, twilio: CallPlacer, call: CallSession, request: pb.PlaceTwilioCallRequest, ring: int) -> None:
         from_number: str = getattr(request, "from")
         url = "http" + self._stream_url(call).removeprefix("ws")
-        try:
-            sid, status = await twilio.place(request.to, from_number, url, f"{url}/status", ring)
-        except ConnectorError as error:
-            call.end(EndReason.CARRIER_FAILED, error.message)
-            await call.finished.wait()
-            raise
-        call.placed(sid, status, from_number, request.to)
+        await call.dial(
+            lambda: twilio.place(request.to, from_number, url, f"{url}/status", ring), from_number, request.to
+        )
 
     async def list_calls(self, request: pb.ListCallsRequest) -> pb.ListCallsResponse:
         where, size = call_filter(request)

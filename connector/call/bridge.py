@@ -171,19 +171,20 @@ class Bridge:
         self._playout.cleared(self._now())
         self.outbox.replace_all(self._codec.clear())
 
-    def play_tone(self, digit: str) -> bool:
-        """Play a DTMF digit to the caller, in the band. False when too many wait.
+    def play_tones(self, digits: str) -> bool:
+        """Play DTMF digits to the caller, in the band. False, and none is played, when too many would wait.
 
-        The room is not mixed in while the tone lasts: a detector wants the two frequencies alone.
+        The room is not mixed in while the tones last: a detector wants the two frequencies alone.
         """
         now = self._now()
-        pcm = dtmf.tone(digit)
-        seconds = len(pcm) / RATE
-        if self._tone_until - now > MAX_TONES * seconds:
+        tones = [dtmf.tone(digit) for digit in digits]
+        seconds = [len(pcm) / RATE for pcm in tones]
+        if max(0.0, self._tone_until - now) + sum(seconds[:-1]) > MAX_TONES * seconds[0]:
             return False
-        self._playout.sent(now, seconds)
+        for pcm, lasts in zip(tones, seconds, strict=True):
+            self._playout.sent(now, lasts)
+            self.outbox.put_control(self._codec.audio(g711.ulaw_encode(pcm)))
         self._tone_until = now + self._playout.ahead(now)
-        self.outbox.put_control(self._codec.audio(g711.ulaw_encode(pcm)))
         return True
 
     def _drop(self, path: str, why: str) -> None:

@@ -89,6 +89,8 @@ _CARRIER_ENDS = {
     "failed": EndReason.CARRIER_FAILED,
     "completed": EndReason.CARRIER_HANGUP,
 }
+FINAL_STATUSES = frozenset(_CARRIER_ENDS)
+"""The carrier's statuses after which nothing comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class CallSession:
         self.settled = asyncio.Event()
         """The phone was answered, or will not be."""
         self._placed = False
+        self._dialing: asyncio.Task[None] | None = None
         self._status_number = -1
         self._claimed = False
         self._setup: Any = None
@@ -228,16 +231,33 @@ class CallSession:
         with bind_call(self.call_id):
             log.info("answer document fetched", **{"from": self.record.from_number, "to": self.record.to_number})
 
-    def placed(self, carrier_call_id: str, status: str, from_number: str, to_number: str) -> None:
-        """We placed the carrier's call ourselves, so it is ours to hang up."""
-        self._placed = True
-        self.record = replace(
-            self.record,
-            carrier_call_id=carrier_call_id,
-            carrier_status=self.record.carrier_status or status,
-            from_number=from_number,
-            to_number=to_number,
-        )
+    async def dial(self, place: Callable[[], Awaitable[tuple[str, str]]], from_number: str, to_number: str) -> None:
+        """Have the carrier call the phone; `place` returns its id and first status. The call is then ours to hang up.
+
+        That needs the id, so a call that ends before the carrier has answered waits for the answer, whether or not
+        somebody still waits here. Raises what `place` does, and Unavailable when the call has ended.
+        """
+
+        async def dial() -> None:
+            carrier_call_id, status = await place()
+            self._placed = True
+            self.record = replace(
+                self.record,
+                carrier_call_id=carrier_call_id,
+                carrier_status=self.record.carrier_status or status,
+                from_number=from_number,
+                to_number=to_number,
+            )
+
+        if self._ended.done():
+            raise Unavailable("the call ended before the phone was called")
+        self._dialing = asyncio.create_task(dial(), name=f"dial {self.call_id}")
+        self._dialing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.wait([self._dialing])
+        if self._dialing.cancelled():
+            raise Unavailable("the call ended before the carrier answered")
+        self._dialing.result()
+        await self._save()
 
     def extend_deadline(self, seconds: float) -> None:
         """Leave the stream at least this long from now to open."""
@@ -385,7 +405,7 @@ class CallSession:
         self.bridge.from_room(source, pcm, at)
 
     def room_dtmf(self, digit: str) -> None:
-        if digit not in dtmf.DIGITS or not self.bridge.play_tone(digit):
+        if digit not in dtmf.DIGITS or not self.bridge.play_tones(digit):
             self._parts.metrics.refused.labels("dtmf", "too_many" if digit in dtmf.DIGITS else "unknown_digit").inc()
             return
         self._parts.metrics.dtmf.labels("to_carrier").inc()
@@ -401,10 +421,9 @@ class CallSession:
     def send_dtmf(self, digits: str) -> None:
         """Play digits to the phone. FailedPrecondition unless active, ResourceExhausted when too many wait."""
         self._require_active()
-        for digit in digits:
-            if not self.bridge.play_tone(digit):
-                raise ResourceExhausted("too many digits wait to be played")
-            self._parts.metrics.dtmf.labels("to_carrier").inc()
+        if not self.bridge.play_tones(digits):
+            raise ResourceExhausted("too many digits wait to be played")
+        self._parts.metrics.dtmf.labels("to_carrier").inc(len(digits))
 
     def clear_audio(self) -> None:
         """Drop what the phone has yet to hear. FailedPrecondition unless active."""
@@ -452,8 +471,12 @@ class CallSession:
         That is: when the API asked for the end (the answer document may go on after the stream), and when a
         call that we placed still rings.
         """
+        if self._dialing is not None:
+            await asyncio.wait([self._dialing], timeout=STEP_TIMEOUT)
+            self._dialing.cancel()
         control = self._parts.control.get(self.request.provider)
-        if control is None or not self.record.carrier_call_id or end.reason in _CARRIER_ENDS.values():
+        is_over = self.record.carrier_status in FINAL_STATUSES or end.reason is EndReason.CARRIER_HANGUP
+        if control is None or not self.record.carrier_call_id or is_over:
             return
         still_rings = self._placed and not was_active
         if end.reason is EndReason.ENDED_BY_API or still_rings:

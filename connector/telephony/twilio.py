@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
-from twilio.base.exceptions import TwilioException, TwilioRestException
+from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
 from twilio.http.async_http_client import AsyncTwilioHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
 
-from connector.errors import ConnectorError, Internal, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from connector.errors import (
+    ConnectorError,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 
 API = "https://api.twilio.com"
-REQUEST_TIMEOUT = 10.0
+PLACE_TIMEOUT = 10.0
+HANG_UP_TIMEOUT = 5.0
+"""Seconds; a call's end waits for it."""
 STATUS_EVENTS = ["initiated", "ringing", "answered", "completed"]
 """Twilio's names of the moments at which it calls back; the last stands for every final status."""
 
+_REFUSED = (401, 403)
 _TOO_MANY = 429
+_NOT_FOUND = 404
+_HAS_ENDED = 21220
 # https://www.twilio.com/docs/api/errors
-_FIELDS = {21211: "to", 21214: "to", 21215: "to", 21217: "to", 21401: "to", 13223: "to", 13224: "to"} | dict.fromkeys(
-    (21210, 21212, 21213, 21606), "from"
+_FIELDS = dict.fromkeys((13223, 13224, 13226, 21201, 21211, 21214, 21215, 21216, 21217, 21219, 21401), "to") | (
+    dict.fromkeys((21210, 21212, 21213, 21606), "from")
 )
 
 
@@ -52,7 +68,7 @@ class TwilioCalls:
 
     async def place(self, to: str, from_: str, url: str, status_url: str, ring_timeout: int) -> tuple[str, str]:
         """Have Twilio call `to`; it fetches TwiML at `url` on the answer. The CallSid and Twilio's first status."""
-        try:
+        async with _translated(PLACE_TIMEOUT):
             call = await self._calls.create_async(
                 to=to,
                 from_=from_,
@@ -63,22 +79,21 @@ class TwilioCalls:
                 status_callback_method="POST",
                 timeout=ring_timeout,
             )
-        except (TwilioException, aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _translate(error) from error
-        return str(call.sid), str(call.status)
+            if not call.sid:
+                raise ValueError("a call without a sid")
+            return str(call.sid), str(call.status or "")
 
     async def hang_up(self, call_sid: str) -> None:
         """End a call in whatever state it is; one that has ended is no error."""
         try:
-            await self._calls(call_sid).update_async(status="completed")
-        except (TwilioException, aiohttp.ClientError, TimeoutError, OSError) as error:
-            ours = _translate(error)
-            if not isinstance(ours, NotFound):
-                raise ours from error
+            async with _translated(HANG_UP_TIMEOUT):
+                await self._calls(call_sid).update_async(status="completed")
+        except NotFound:
+            return
 
 
 class _HttpClient(AsyncTwilioHttpClient):  # type: ignore[misc]
-    """Sends requests to another origin than Twilio's, where a test or an edge proxy stands."""
+    """Sends requests to another origin than Twilio's, where a test or a proxy stands."""
 
     def __init__(self, api_url: str) -> None:
         super().__init__(pool_connections=True)
@@ -87,29 +102,43 @@ class _HttpClient(AsyncTwilioHttpClient):  # type: ignore[misc]
     async def request(
         self, method: str, url: str, params: Any = None, data: Any = None, *args: Any, **kwargs: Any
     ) -> Response:
-        # The package leaves lists to its HTTP library, and this one wants pairs; it also sets no time limit.
+        # Left alone, the package's address has the edge and region in it that TWILIO_EDGE and TWILIO_REGION name.
+        if self._api_url != API:
+            url = self._api_url + urlsplit(url).path
+        # The package leaves lists to its HTTP library, and this one wants pairs.
         pairs = data and [(name, each) for name, value in data.items() for each in _each(value)]
-        async with asyncio.timeout(REQUEST_TIMEOUT):
-            return await super().request(method, self._api_url + url.removeprefix(API), params, pairs, *args, **kwargs)
+        return await super().request(method, url, params, pairs, *args, **kwargs)
 
 
 def _each(value: Any) -> list[str]:
     return [str(each) for each in value] if isinstance(value, list | tuple) else [str(value)]
 
 
-def _translate(error: Exception) -> ConnectorError:
-    if not isinstance(error, TwilioRestException):
-        return Unavailable(f"Twilio's API cannot be reached ({type(error).__name__})")
-    text = f"Twilio answered {error.status}, error {error.code}: {error.msg}"
-    if error.status in (401, 403) and error.code in (20003, None):
+@asynccontextmanager
+async def _translated(seconds: float) -> AsyncIterator[None]:
+    """Bound the time, which the package does not, and turn its errors into ours."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except (TwilioRestException, TwilioServiceException) as error:
+        raise _refusal(error) from error
+    except (TwilioException, aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise Unavailable(f"Twilio's API cannot be reached ({type(error).__name__})") from error
+    except ValueError as error:
+        raise Unavailable("what answered is not Twilio's API; check TWILIO_API_URL") from error
+
+
+def _refusal(error: TwilioRestException | TwilioServiceException) -> ConnectorError:
+    said = error.msg if isinstance(error, TwilioRestException) else error.detail or error.title
+    text = f"Twilio answered {error.status}, error {error.code}: {said}"
+    if error.status in _REFUSED:
         return Internal(f"{text}; check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN")
-    if error.status == 404:
-        # 21220: a call that has ended cannot be ended again.
+    if error.status == _NOT_FOUND or error.code == _HAS_ENDED:
         return NotFound(text)
     if error.status == _TOO_MANY:
         return ResourceExhausted(text)
-    if error.code == 21220:
-        return NotFound(text)
-    if error.status < 500:
-        return InvalidArgument(_FIELDS.get(error.code, "call"), text)
-    return Unavailable(text)
+    if error.status >= 500:
+        return Unavailable(text)
+    if error.code in _FIELDS:
+        return InvalidArgument(_FIELDS[error.code], text)
+    return FailedPrecondition(text)
