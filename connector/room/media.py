@@ -33,7 +33,7 @@ MAX_WAITING = 20
 """10 ms frames that may wait for the SDK before the oldest goes: 200 ms."""
 
 OnAudio = Callable[[NDArray[np.int16], float], None]
-"""Called on the event loop with one 20 ms frame, int16[160], and the monotonic time it left WebRTC."""
+"""Called on the event loop with one frame, int16, and the monotonic time it left WebRTC."""
 
 
 class AudioSink(Protocol):
@@ -90,14 +90,14 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
             async_id = self._client.request(request).capture_audio_frame.async_id
             self._captures[async_id] = source
 
-    def _open_stream(self, tap: AudioTap, track_handle: int) -> FfiHandle:
+    def _open_stream(self, tap: AudioTap, track_handle: int, frame_ms: int) -> FfiHandle:
         request = ffi_pb2.FfiRequest()
         stream = request.new_audio_stream
         stream.track_handle = track_handle
         stream.sample_rate = RATE
         stream.num_channels = 1
         stream.queue_size_frames = 0
-        stream.frame_size_ms = STREAM_FRAME_MS
+        stream.frame_size_ms = frame_ms
         stream.type = audio_frame_pb2.AudioStreamType.AUDIO_STREAM_NATIVE
         handle = FfiHandle(self._client.request(request).new_audio_stream.stream.handle.id)
         self._taps[handle.handle] = tap
@@ -174,13 +174,13 @@ class CallerSource:
 
 
 class AudioTap:
-    """One remote audio track, 20 ms frames of 8 kHz delivered to a callback on the event loop."""
+    """One remote audio track, frames of 8 kHz delivered to a callback on the event loop."""
 
-    def __init__(self, track: rtc.Track, on_audio: OnAudio) -> None:
+    def __init__(self, track: rtc.Track, on_audio: OnAudio, frame_ms: int = STREAM_FRAME_MS) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_audio = on_audio
         self._router = media_router()
-        self._handle = self._router._open_stream(self, track._ffi_handle.handle)
+        self._handle = self._router._open_stream(self, track._ffi_handle.handle, frame_ms)
         self._closed = False
 
     def _received(self, data: bytes, at: float) -> None:

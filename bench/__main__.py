@@ -1,0 +1,91 @@
+"""`python -m bench [--quick] [--strict]`. Exit status 1 when something could not be measured."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from bench.measure import FULL, QUICK, costs, round_trips, setups
+from bench.report import Section, document, missed, sections, table, times
+from bench.stage import open_stage
+from connector.demo.livekit_server import ServerMissing
+from connector.demo.process import ProcessFailed
+
+LONGEST = 900.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="How fast the connector is, what it costs.")
+    parser.add_argument("--quick", action="store_true", help="about a minute, and rough")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 when a target is missed, too")
+    parser.add_argument("--out", type=Path, default=Path("bench-out"), help="where bench.json goes (bench-out)")
+    options = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    try:
+        found = asyncio.run(_run(options, console))
+    except (RuntimeError, ServerMissing, ProcessFailed, TimeoutError) as error:
+        print(f"bench: {error or 'took too long'}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except asyncio.CancelledError:
+        raise SystemExit(130) from None
+    failed = missed(found)
+    for row in failed:
+        print(f"bench: target missed: {row.what}: {times(row.ratio)}, {row.target}")
+    raise SystemExit(1 if failed and options.strict else 0)
+
+
+async def _run(options: argparse.Namespace, console: Console) -> list[Section]:
+    plan = QUICK if options.quick else FULL
+    machine = _machine()
+    started = time.monotonic()
+
+    def say(what: str) -> None:
+        console.print(f"[dim]{time.monotonic() - started:5.0f} s  {what}[/]", highlight=False)
+
+    # Every process is stopped on the way out, whoever ends the run.
+    measuring = asyncio.current_task()
+    assert measuring is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, measuring.cancel)
+    async with asyncio.timeout(LONGEST), open_stage() as stage:
+        trips = await round_trips(stage, plan, say)
+        cost = await costs(stage, plan, say)
+        setup = await setups(stage, plan, say)
+    machine |= {"seconds": round(time.monotonic() - started), "load_after": os.getloadavg()}
+    found = sections(trips, cost, setup)
+    for section in found:
+        console.print()
+        console.print(table(section), highlight=False)
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "bench.json"
+    file.write_text(json.dumps(document(machine, found, trips, cost, setup), indent=1) + "\n", encoding="utf-8")
+    console.print(f"\n{machine['cores']} cores, Python {machine['python']}, {machine['seconds']} s; all values: {file}")
+    if machine["load_before"][0] > 0.5:
+        console.print("The machine was not idle before the run: repeat it when it is.", style="yellow")
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cores": psutil.cpu_count(),
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+        "load_before": os.getloadavg(),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""The telephones: the carrier simulator and a client of the API in one process. Asked by lines; see `bench.worker`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+from livekit import api, rtc
+from numpy.typing import NDArray
+
+from bench import sound
+from bench.analysis import delays
+from bench.worker import Handler, run_worker
+from connector.demo.carrier import CallOptions, Document, OutboundCall, Outcome, TwilioSimulator
+
+PATIENCE = 15.0
+_DIRECTIONS = {
+    "inbound": api.ConnectTwilioCallRequest.TWILIO_CALL_DIRECTION_INBOUND,
+    "outbound": api.ConnectTwilioCallRequest.TWILIO_CALL_DIRECTION_OUTBOUND,
+}
+_LOUD = 300
+"""The caller's voice at a listener; a concealed or silent frame stays below."""
+
+
+class Listener:
+    """Somebody in the room who notes when the first sound arrives."""
+
+    def __init__(self) -> None:
+        self._room = rtc.Room()
+        self._room.on("track_subscribed", self._on_track)
+        self._first: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def join(self, url: str, token: str) -> None:
+        await self._room.connect(url, token)
+
+    def _on_track(self, track: rtc.Track, *_: object) -> None:
+        self._tasks.append(asyncio.create_task(self._listen(track)))
+
+    async def _listen(self, track: rtc.Track) -> None:
+        stream = rtc.AudioStream(track, sample_rate=sound.RATE, num_channels=1, frame_size_ms=10)
+        async for event in stream:
+            pcm = np.frombuffer(event.frame.data, np.int16)
+            if pcm.max() > _LOUD and not self._first.done():
+                self._first.set_result(time.monotonic())
+
+    async def first_sound(self) -> float:
+        async with asyncio.timeout(PATIENCE):
+            return await self._first
+
+    async def leave(self) -> None:
+        await self._room.disconnect()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class Callers:
+    def __init__(self) -> None:
+        self._twilio: TwilioSimulator
+        self._client: api.LiveKitAPI
+        self._admin: api.LiveKitAPI
+        self._calls: list[OutboundCall] = []
+        self._livekit: tuple[str, str, str] = ("", "", "")
+
+    async def meet(self, connector: str, url: str, key: str, secret: str, twilio_token: str) -> None:
+        """Learn where the connector and LiveKit are; again for another connector."""
+        if self._livekit[0]:
+            await self._leave()
+        self._livekit = url, key, secret
+        self._client = api.LiveKitAPI(connector, key, secret, failover=False)
+        self._admin = api.LiveKitAPI(url.replace("ws", "http", 1), key, secret, failover=False)
+        self._twilio = TwilioSimulator(
+            auth_token=twilio_token, outcome=Outcome(after=0.0), options=CallOptions(say_seconds=0.0)
+        )
+        await self._twilio.start()
+
+    async def _leave(self) -> None:
+        await self._twilio.stop()
+        await self._client.aclose()
+        await self._admin.aclose()
+
+    async def _connect(self, room: str, direction: str = "outbound") -> str:
+        request = api.ConnectTwilioCallRequest(
+            twilio_call_direction=_DIRECTIONS[direction], room_name=room, participant_identity="caller"
+        )
+        return (await self._client.connector.connect_twilio_call(request)).connect_url
+
+    async def _dial(self, room: str, says: NDArray[np.int16], direction: str = "outbound") -> OutboundCall:
+        url = await self._connect(room, direction)
+        call = self._twilio.dial("+15551234567", "+15557654321", Document(url.replace("ws", "http", 1)))
+        call.say(says)
+        await call.stream_started.wait(PATIENCE)
+        self._calls.append(call)
+        return call
+
+    async def talk(self, rooms: list[str], seconds: float) -> None:
+        """Add a call that speaks for so long to each room; returns when all have begun."""
+        for index, room in enumerate(rooms):
+            await self._dial(room, sound.speech_like(seconds, index))
+
+    async def bursts(self, rooms: list[str], count: int, seed: int) -> list[list[float | None]]:
+        """A call to each room that says `count` bursts; the seconds each took to come back, call by call."""
+        said = [sound.bursts(count, seed * 100 + index) for index in range(len(rooms))]
+        calls = [await self._dial(room, what.pcm) for room, what in zip(rooms, said, strict=True)]
+        for call in calls:
+            await _until_said(call)
+        measured = [
+            delays(call.said, call.heard, what.begins, sound.LONGEST_DELAY)
+            for call, what in zip(calls, said, strict=True)
+        ]
+        await self.hang_up()
+        return measured
+
+    async def frames(self) -> dict[str, int]:
+        """20 ms frames sent and heard by the calls that stand."""
+        return {
+            "sent": sum(call.stream.sent_frames for call in self._calls),
+            "heard": sum(call.stream.received_bytes // 160 for call in self._calls),
+        }
+
+    async def hang_up(self) -> None:
+        calls, self._calls = self._calls, []
+        await asyncio.gather(*(call.hangup() for call in calls))
+        for call in calls:
+            if call.errors:
+                raise RuntimeError(f"the carrier noted {call.errors}")
+            self._twilio.forget(call)
+
+    async def connect_times(self, direction: str, count: int, prefix: str) -> list[float]:
+        """Seconds that `count` ConnectTwilioCall took, one after the other, each to a new room."""
+        times = []
+        for index in range(count):
+            room = f"{prefix}-{index}"
+            started = time.perf_counter()
+            await self._connect(room, direction)
+            times.append(time.perf_counter() - started)
+            if direction == "outbound":
+                await self._admin.room.delete_room(api.DeleteRoomRequest(room=room))
+        return times
+
+    async def first_audio(self, direction: str, count: int, prefix: str) -> list[float]:
+        """Seconds from the carrier's `start` to the first sound at another participant of the room."""
+        url, key, secret = self._livekit
+        times = []
+        for index in range(count):
+            room = f"{prefix}-{index}"
+            listener = Listener()
+            token = api.AccessToken(key, secret).with_identity("listener")
+            await listener.join(url, token.with_grants(api.VideoGrants(room_join=True, room=room)).to_jwt())
+            call = await self._dial(room, sound.loud(5.0), direction)
+            times.append(await listener.first_sound() - await call.stream_started.wait())
+            await self.hang_up()
+            await listener.leave()
+        return times
+
+    async def close(self) -> None:
+        if self._livekit[0]:
+            await self._leave()
+
+    def handlers(self) -> dict[str, Handler]:
+        names = ("meet", "talk", "bursts", "frames", "hang_up", "connect_times", "first_audio", "close")
+        return {name: self._handler(name) for name in names}
+
+    def _handler(self, name: str) -> Handler:
+        handler: Any = getattr(self, name)
+        return handler  # type: ignore[no-any-return]
+
+
+async def _until_said(call: OutboundCall) -> None:
+    # A telephone speaks in real time: how long it will take is known, and nothing tells when it is done.
+    while call.saying:  # noqa: ASYNC110
+        await asyncio.sleep(call.saying)
+
+
+async def start() -> dict[str, Handler]:
+    return Callers().handlers()
+
+
+if __name__ == "__main__":
+    run_worker(start)

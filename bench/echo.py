@@ -1,0 +1,64 @@
+"""The echo agent: a participant a room, which says what it hears at once. Asked by lines; see `bench.worker`."""
+
+from __future__ import annotations
+
+import numpy as np
+from livekit import api, rtc
+from numpy.typing import NDArray
+
+from bench.worker import Handler, run_worker
+from connector.room.media import AudioTap, CallerSource, media_router
+
+RATE = 8000
+
+
+class Echo:
+    """10 ms in, 10 ms out, no queue: what it adds is as little as an agent can add."""
+
+    def __init__(self) -> None:
+        self._room = rtc.Room()
+        self._room.on("track_subscribed", self._on_track)
+        self._source = CallerSource()
+        self._taps: list[AudioTap] = []
+
+    async def join(self, url: str, token: str) -> None:
+        await self._room.connect(url, token)
+        track = rtc.LocalAudioTrack.create_audio_track("echo", self._source.rtc_source)
+        await self._room.local_participant.publish_track(
+            track, rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+        )
+
+    def _on_track(self, track: rtc.Track, *_: object) -> None:
+        if track.kind == rtc.TrackKind.KIND_AUDIO:
+            self._taps.append(AudioTap(track, self._say, frame_ms=10))
+
+    def _say(self, pcm: NDArray[np.int16], _: float) -> None:
+        self._source.capture(pcm.tobytes())
+
+    async def leave(self) -> None:
+        for tap in self._taps:
+            tap.close()
+        await self._source.close()
+        await self._room.disconnect()
+
+
+async def start() -> dict[str, Handler]:
+    media_router()
+    echoes: list[Echo] = []
+
+    async def join(url: str, key: str, secret: str, rooms: list[str]) -> None:
+        for room in rooms:
+            echo = Echo()
+            token = api.AccessToken(key, secret).with_identity("echo")
+            await echo.join(url, token.with_grants(api.VideoGrants(room_join=True, room=room)).to_jwt())
+            echoes.append(echo)
+
+    async def leave() -> None:
+        while echoes:
+            await echoes.pop().leave()
+
+    return {"join": join, "leave": leave, "close": leave}
+
+
+if __name__ == "__main__":
+    run_worker(start)

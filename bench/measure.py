@@ -1,0 +1,166 @@
+"""The measurements. Each returns plain numbers; `bench.report` judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bench.stage import DEFAULT_QUEUE, OURS, Stage, cpu_cores, rss_megabytes
+from bench.worker import Worker
+
+BARE = "bare SDK loop"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much of each; seconds unless the name says otherwise."""
+
+    rounds: int
+    calls: tuple[int, ...]
+    """Numbers of calls at once at which CPU time is measured."""
+    many: int
+    """Calls at once in the second half of the round trips."""
+    bursts_one: int
+    bursts_many: int
+    settle: float
+    window: float
+    connects: int
+    first_audios: int
+
+
+FULL = Plan(
+    rounds=3,
+    calls=(1, 4, 8),
+    many=8,
+    bursts_one=20,
+    bursts_many=14,
+    settle=1.5,
+    window=6.0,
+    connects=50,
+    first_audios=20,
+)
+QUICK = Plan(
+    rounds=1,
+    calls=(1, 8),
+    many=8,
+    bursts_one=12,
+    bursts_many=10,
+    settle=1.0,
+    window=4.0,
+    connects=15,
+    first_audios=4,
+)
+
+
+@dataclass(slots=True)
+class RoundTrips:
+    """Seconds, of every burst heard; `first` and `last` are of the first and last five bursts of each call."""
+
+    calls: int
+    all: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    last: list[float] = field(default_factory=list)
+    lost: int = 0
+
+    def add(self, call: list[float | None]) -> None:
+        heard = [delay for delay in call if delay is not None]
+        self.lost += len(call) - len(heard)
+        self.all += heard
+        self.first += heard[:5]
+        self.last += heard[-5:]
+
+
+async def round_trips(stage: Stage, plan: Plan, say: Say) -> dict[str, dict[int, RoundTrips]]:
+    """Tone bursts through room and echo and back, at one call and at many, each variant in turn."""
+    result = {variant: {n: RoundTrips(n) for n in (1, plan.many)} for variant in (DEFAULT_QUEUE, OURS)}
+    for turn in range(plan.rounds):
+        for variant, of_variant in result.items():
+            say(f"round trip, round {turn + 1} of {plan.rounds}: {variant}")
+            async with stage.connector(variant):
+                for count, bursts in ((1, plan.bursts_one), (plan.many, plan.bursts_many)):
+                    rooms = await stage.echo_rooms(count)
+                    for call in await stage.callers.ask("bursts", rooms=rooms, count=bursts, seed=turn, patience=60):
+                        of_variant[count].add(call)
+                    await stage.echo.ask("leave")
+    return result
+
+
+@dataclass(slots=True)
+class Cost:
+    """Cores a call, one value a round, by number of calls."""
+
+    cores: dict[int, list[float]]
+    helpers: dict[str, list[float]] = field(default_factory=dict)
+    """Cores of the other processes at the largest number of calls."""
+    memory: list[tuple[int, float]] = field(default_factory=list)
+    """(calls, resident megabytes)"""
+
+
+async def costs(stage: Stage, plan: Plan, say: Say) -> dict[str, Cost]:
+    """CPU time of connector and of the bare loop, speech both ways, each in turn."""
+    result = {variant: Cost({n: [] for n in plan.calls}) for variant in (BARE, OURS)}
+    for turn in range(plan.rounds):
+        for variant, cost in result.items():
+            say(f"CPU time, round {turn + 1} of {plan.rounds}: {variant}")
+            if variant == BARE:
+                async with Worker("bench.bare") as bare:
+                    await _cost_of(bare, bare.pid, "begin", stage, plan, cost)
+            else:
+                async with stage.connector(variant) as pid:
+                    await _cost_of(stage.callers, pid, "talk", stage, plan, cost)
+    return result
+
+
+async def _cost_of(speakers: Worker, pid: int, begin: str, stage: Stage, plan: Plan, cost: Cost) -> None:
+    cost.memory.append((0, rss_megabytes(pid)))
+    standing = 0
+    for count in plan.calls:
+        rooms = await stage.echo_rooms(count - standing)
+        if begin == "talk":
+            await speakers.ask("talk", rooms=rooms, seconds=60.0)
+        else:
+            await speakers.ask("begin", rooms=rooms, **stage.keys)
+        standing = count
+        # What a new call needs once (joining, first packets, the encoder's start) is no running cost.
+        await cpu_cores([pid], plan.settle)
+        heard = await _heard(speakers, begin)
+        used = await cpu_cores([pid, *stage.helpers().values()], plan.window)
+        share = (await _heard(speakers, begin) - heard) * 0.02 / plan.window / count
+        if not 0.9 < share < 1.1:
+            raise RuntimeError(f"at {count} calls {share:.0%} of the sound came back: nothing to compare")
+        cost.cores[count].append(used[0] / count)
+        cost.memory.append((count, rss_megabytes(pid)))
+    for name, cores in zip(stage.helpers(), used[1:], strict=True):
+        cost.helpers.setdefault(name, []).append(cores)
+    await speakers.ask("hang_up" if begin == "talk" else "end")
+    await stage.echo.ask("leave")
+
+
+async def _heard(speakers: Worker, begin: str) -> int:
+    frames = await speakers.ask("frames")
+    return int(frames["heard"] if begin == "talk" else frames)
+
+
+@dataclass(slots=True)
+class Setup:
+    """Seconds, by direction."""
+
+    connect: dict[str, list[float]] = field(default_factory=dict)
+    first_audio: dict[str, list[float]] = field(default_factory=dict)
+
+
+async def setups(stage: Stage, plan: Plan, say: Say) -> Setup:
+    """How long ConnectTwilioCall takes, and how long it is from `start` to sound in the room."""
+    result = Setup()
+    async with stage.connector(OURS):
+        for direction in ("outbound", "inbound"):
+            say(f"set-up: {direction}")
+            (prefix,) = stage.room_names(1)
+            result.connect[direction] = await stage.callers.ask(
+                "connect_times", direction=direction, count=plan.connects, prefix=f"{prefix}-c", patience=60
+            )
+            result.first_audio[direction] = await stage.callers.ask(
+                "first_audio", direction=direction, count=plan.first_audios, prefix=f"{prefix}-a", patience=120
+            )
+    return result

@@ -1,0 +1,163 @@
+"""What was measured, held against the targets: rows for the table, a document for bench.json."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from bench.analysis import median, percentile, slope
+from bench.measure import BARE, Cost, RoundTrips, Setup
+from bench.stage import DEFAULT_QUEUE, OURS
+
+MOST_OF_DEFAULT_QUEUE = 0.5
+MOST_OF_ONE_CALL = 1.3
+MOST_OF_BARE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line; `met` is None where there is no target."""
+
+    what: str
+    ours: str
+    baseline: str = ""
+    ratio: float | None = None
+    target: str = ""
+    met: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    title: str
+    rows: list[Row]
+
+
+def judged(what: str, ours: str, baseline: str, ratio: float, most: float) -> Row:
+    """A row with a target: `ratio` is at most `most`, as it is printed, with two decimals."""
+    return Row(what, ours, baseline, ratio, f"≤ {times(most)}", round(ratio, 2) <= most)
+
+
+def round_trip_rows(trips: dict[str, dict[int, RoundTrips]]) -> list[Row]:
+    rows = []
+    ours, queue = trips[OURS], trips[DEFAULT_QUEUE]
+    one, many = sorted(ours)
+    for count in (one, many):
+        mine, theirs = median(ours[count].all), median(queue[count].all)
+        calls = _calls(count)
+        if count == one:
+            rows.append(judged(f"median, {calls}", _ms(mine), _ms(theirs), mine / theirs, MOST_OF_DEFAULT_QUEUE))
+        else:
+            rows.append(Row(f"median, {calls}", _ms(mine), _ms(theirs), mine / theirs))
+        worst, their_worst = percentile(ours[count].all, 0.99), percentile(queue[count].all, 0.99)
+        rows.append(Row(f"p99, {calls}", _ms(worst), _ms(their_worst), worst / their_worst))
+    rows += [
+        Row(
+            f"first 5 bursts → last 5, {_calls(count)}",
+            f"{_ms(median(ours[count].first))} → {_ms(median(ours[count].last))}",
+            f"{_ms(median(queue[count].first))} → {_ms(median(queue[count].last))}",
+        )
+        for count in (one, many)
+    ]
+    single, crowd = median(ours[one].all), median(ours[many].all)
+    rows.append(judged(f"median at {many} calls / at 1", _ms(crowd), _ms(single), crowd / single, MOST_OF_ONE_CALL))
+    return rows
+
+
+def cost_rows(costs: dict[str, Cost]) -> list[Row]:
+    rows = []
+    for count, values in costs[OURS].cores.items():
+        ours, bare = median(values), median(costs[BARE].cores[count])
+        rows.append(judged(f"cores per call, {_calls(count)}", f"{ours:.4f}", f"{bare:.4f}", ours / bare, MOST_OF_BARE))
+    return rows
+
+
+def memory_rows(costs: dict[str, Cost]) -> list[Row]:
+    most = max(costs[OURS].cores)
+    ours, bare = costs[OURS].memory, costs[BARE].memory
+    return [
+        Row("idle, MB", f"{_at(ours, 0):.0f}", f"{_at(bare, 0):.0f}"),
+        Row(f"at {most} calls, MB", f"{_at(ours, most):.0f}", f"{_at(bare, most):.0f}"),
+        Row(f"each call, MB (slope 0 to {most})", f"{slope(ours):.2f}", f"{slope(bare):.2f}"),
+        Row(
+            f"each further call, MB (slope 1 to {most})",
+            f"{slope([point for point in ours if point[0]]):.2f}",
+            f"{slope([point for point in bare if point[0]]):.2f}",
+        ),
+    ]
+
+
+def setup_rows(setup: Setup) -> list[Row]:
+    rows = []
+    for direction, values in setup.connect.items():
+        rows.append(
+            Row(
+                f"ConnectTwilioCall {direction}: median, p99", f"{_ms(median(values))}, {_ms(percentile(values, 0.99))}"
+            )
+        )
+    for direction, values in setup.first_audio.items():
+        rows.append(
+            Row(
+                f"start → first audio in the room, {direction}: median, p99",
+                f"{_ms(median(values))}, {_ms(percentile(values, 0.99))}",
+            )
+        )
+    return rows
+
+
+def sections(trips: dict[str, dict[int, RoundTrips]], costs: dict[str, Cost], setup: Setup) -> list[Section]:
+    return [
+        Section(f"Round trip of a tone burst (baseline: {DEFAULT_QUEUE})", round_trip_rows(trips)),
+        Section(f"CPU time (baseline: {BARE})", cost_rows(costs)),
+        Section(f"Memory (baseline: {BARE})", memory_rows(costs)),
+        Section("Set-up of a call", setup_rows(setup)),
+    ]
+
+
+def table(section: Section) -> Table:
+    result = Table(title=section.title, title_justify="left", title_style="bold", pad_edge=False, min_width=96)
+    result.add_column("", min_width=44)
+    for column in ("ours", "baseline", "ratio", "target", "verdict"):
+        result.add_column(column, justify="right")
+    for row in section.rows:
+        verdict = {None: "", True: "[green]met[/]", False: "[red]missed[/]"}[row.met]
+        result.add_row(row.what, row.ours, row.baseline, times(row.ratio), row.target, verdict)
+    return result
+
+
+def missed(found: list[Section]) -> list[Row]:
+    return [row for section in found for row in section.rows if row.met is False]
+
+
+def document(
+    machine: dict[str, Any],
+    found: list[Section],
+    trips: dict[str, dict[int, RoundTrips]],
+    costs: dict[str, Cost],
+    setup: Setup,
+) -> dict[str, Any]:
+    """Everything, the single values too: seconds, cores and megabytes."""
+    return {
+        "machine": machine,
+        "table": [asdict(section) for section in found],
+        "round_trips": {name: {count: asdict(trip) for count, trip in of.items()} for name, of in trips.items()},
+        "costs": {name: asdict(cost) for name, cost in costs.items()},
+        "setup": asdict(setup),
+    }
+
+
+def _at(points: list[tuple[int, float]], calls: int) -> float:
+    return median([megabytes for count, megabytes in points if count == calls])
+
+
+def _calls(count: int) -> str:
+    return "1 call" if count == 1 else f"{count} calls"
+
+
+def times(ratio: float | None) -> str:
+    return f"{ratio:.2f}x" if ratio is not None else ""
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms"

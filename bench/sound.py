@@ -1,0 +1,70 @@
+"""What the telephones say. Never silent: a line has noise, and what is never silent has its delay kept for good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+RATE = 8000
+FREQUENCIES = (600.0, 1000.0, 1400.0, 1800.0, 2200.0)
+SPACING = 0.4
+"""Seconds between two bursts."""
+LONGEST_DELAY = SPACING * len(FREQUENCIES) - 0.2
+"""A burst's frequency does not come again before this many seconds have passed."""
+LEAD = 1.0
+"""Seconds from the stream's start to the first burst: the path has to be open by then."""
+_BURST = 0.1
+_LEVEL = 8000.0
+_NOISE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bursts:
+    pcm: NDArray[np.int16]
+    begins: list[tuple[int, float]]
+    """(sample, frequency), a little before each burst."""
+
+
+def bursts(count: int, seed: int) -> Bursts:
+    """Tone bursts over line noise, each at another place in its 20 ms frame."""
+    random = np.random.default_rng(seed)
+    length = round((LEAD + count * SPACING + LONGEST_DELAY) * RATE)
+    sound = random.normal(0, _NOISE, length)
+    begins = []
+    for index in range(count):
+        at = round((LEAD + index * SPACING + random.uniform(0, 0.02)) * RATE)
+        frequency = FREQUENCIES[index % len(FREQUENCIES)]
+        sound[at : at + round(_BURST * RATE)] += _tone(frequency)
+        begins.append((at - RATE // 100, frequency))
+    return Bursts(_int16(sound), begins)
+
+
+def _tone(frequency: float) -> NDArray[np.float64]:
+    time = np.arange(round(_BURST * RATE)) / RATE
+    ramp = np.clip(np.minimum(time, _BURST - time) / 0.002, 0, 1)
+    return np.asarray(_LEVEL * np.sin(2 * np.pi * frequency * time) * ramp)
+
+
+def loud(seconds: float) -> NDArray[np.int16]:
+    """A tone from the first sample on."""
+    return _int16(_LEVEL * np.sin(2 * np.pi * FREQUENCIES[0] * np.arange(round(seconds * RATE)) / RATE))
+
+
+def speech_like(seconds: float, seed: int) -> NDArray[np.int16]:
+    """Voiced and unvoiced pieces in the rhythm of syllables, for as long as an encoder is to be kept busy."""
+    random = np.random.default_rng(seed)
+    time = np.arange(round(seconds * RATE)) / RATE
+    pitch = 120 + 25 * np.sin(2 * np.pi * 0.7 * time + random.uniform(0, 6))
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE
+    harmonics = range(1, 26)
+    voiced = sum(np.sin(n * phase) * np.exp(-(((n * 120 - 600) / 700) ** 2)) for n in harmonics)
+    rhythm = 0.08 + 0.92 * np.clip(np.sin(2 * np.pi * 4 * time), 0, 1)
+    mix = (np.sin(2 * np.pi * 1.3 * time) > 0.7).astype(np.float64)
+    sound = rhythm * ((1 - mix) * np.asarray(voiced) * 2500 + mix * random.normal(0, 1500, len(time)))
+    return _int16(sound + random.normal(0, _NOISE, len(time)))
+
+
+def _int16(sound: NDArray[np.float64]) -> NDArray[np.int16]:
+    return np.clip(np.round(sound), -32768, 32767).astype(np.int16)

@@ -1,0 +1,117 @@
+"""The processes of a run: who is started, how, and what each of them uses of the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.worker import Worker
+from connector.demo.connector_process import clean_environment
+from connector.demo.livekit_server import LiveKitServer
+from connector.demo.ports import PortLease
+from connector.demo.process import ChildProcess
+
+OURS = "ours"
+DEFAULT_QUEUE = "default queue"
+_COMMANDS = {
+    OURS: ("connector", "serve"),
+    DEFAULT_QUEUE: ("bench.serve", "default-queue"),
+}
+_START_PATIENCE = 20.0
+TWILIO_TOKEN = "twilio-auth-token-of-the-benchmark"
+
+
+class Stage:
+    """livekit-server, the echo agent and the telephones, for the whole run."""
+
+    def __init__(self, livekit: LiveKitServer, livekit_pid: int, echo: Worker, callers: Worker) -> None:
+        self.livekit = livekit
+        self._livekit_pid = livekit_pid
+        self.echo = echo
+        self.callers = callers
+        self._numbers = itertools.count(1)
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        return {"url": self.livekit.url, "key": self.livekit.api_key, "secret": self.livekit.api_secret}
+
+    def room_names(self, count: int) -> list[str]:
+        """Never the same twice: a room of an earlier call may still be closing."""
+        return [f"bench-{next(self._numbers)}" for _ in range(count)]
+
+    async def echo_rooms(self, count: int) -> list[str]:
+        """New rooms with the echo agent in them."""
+        rooms = self.room_names(count)
+        await self.echo.ask("join", rooms=rooms, **self.keys)
+        return rooms
+
+    def helpers(self) -> dict[str, int]:
+        """Everybody beside the process under test, by pid."""
+        return {
+            "livekit-server": self._livekit_pid,
+            "echo agent": self.echo.pid,
+            "telephones": self.callers.pid,
+        }
+
+    @asynccontextmanager
+    async def connector(self, variant: str) -> AsyncIterator[int]:
+        """A connector in a new process, met by the telephones; its pid."""
+        lease = PortLease()
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.closing(lease):
+            environment = {
+                **clean_environment(),
+                **self.livekit.environment,
+                "TWILIO_AUTH_TOKEN": TWILIO_TOKEN,
+                "CONNECTOR_PORT": str(lease.port),
+                "CONNECTOR_GRPC_PORT": "0",
+                "CONNECTOR_STORE": f"sqlite:///{Path(folder) / 'calls.db'}",
+                "CONNECTOR_DRAIN_TIMEOUT": "0",
+            }
+            command = _COMMANDS[variant]
+            if variant == OURS and "BENCH_PROFILE" in os.environ:
+                command = ("bench.serve", "as-is")
+            process = ChildProcess(f"connector ({variant})", [sys.executable, "-m", *command], environment)
+            process.spawn()
+            try:
+                url = f"http://127.0.0.1:{lease.port}"
+                await process.until_answers(f"{url}/readyz", _START_PATIENCE)
+                await self.callers.ask("meet", connector=url, twilio_token=TWILIO_TOKEN, **self.keys)
+                yield process.pid
+            finally:
+                await process.stop(grace=10.0)
+                process.close()
+
+
+@asynccontextmanager
+async def open_stage() -> AsyncIterator[Stage]:
+    async with LiveKitServer() as livekit, Worker("bench.echo") as echo, Worker("bench.callers") as callers:
+        yield Stage(livekit, livekit.pid, echo, callers)
+
+
+async def cpu_cores(pids: Sequence[int], seconds: float) -> list[float]:
+    """User and system time of each process during the next seconds, in cores."""
+    processes = [psutil.Process(pid) for pid in pids]
+    started, before = time.monotonic(), [_cpu_seconds(process) for process in processes]
+    await asyncio.sleep(seconds)
+    span, after = time.monotonic() - started, [_cpu_seconds(process) for process in processes]
+    return [(late - early) / span for early, late in zip(before, after, strict=True)]
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def rss_megabytes(pid: int) -> float:
+    return float(psutil.Process(pid).memory_info().rss / 1e6)
