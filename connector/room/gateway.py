@@ -96,7 +96,10 @@ class RoomGateway:
             raise Unavailable("the caller left while it was joining")
         self._room = room
         room.local_participant.register_rpc_method(CLEAR_TOPIC, self._on_clear_rpc)
-        for participant in room.remote_participants.values():
+        self._subscribe_to_all()
+
+    def _subscribe_to_all(self) -> None:
+        for participant in self._connected().remote_participants.values():
             for publication in participant.track_publications.values():
                 self._on_track_published(publication)
 
@@ -231,6 +234,9 @@ class RoomGateway:
         if self._lost_timer is not None:
             log.info("LiveKit connection regained")
         self._cancel_lost_timer()
+        if not self._left:
+            # A full reconnect announces every track before the new connection takes subscriptions: they are lost.
+            self._subscribe_to_all()
 
     def _on_not_regained(self) -> None:
         self._listener.room_ended(EndReason.LIVEKIT_LOST, f"no connection to LiveKit for {self._reconnect_timeout:g} s")
