@@ -138,7 +138,10 @@ class Connector:
         for routes in self._routes:
             routes.add_to(application.router)
         # A media socket is never idle on purpose; keep-alive is for API clients.
-        self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=75, shutdown_timeout=5)
+        # A client that goes away cancels its request, as in gRPC: a call that nobody waits for is not left behind.
+        self._runner = web.AppRunner(
+            application, access_log=None, keepalive_timeout=75, shutdown_timeout=5, handler_cancellation=True
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.settings.host, self.settings.port)
         await site.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -51,6 +52,7 @@ class TwilioConnectUrl:
         self._public_origin = public_origin
         self._greeting = greeting
         self._auth_token = auth_token
+        self._carrying: set[asyncio.Task[None]] = set()
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_route("GET", "/twilio/{token}", self.handle)
@@ -90,7 +92,11 @@ class TwilioConnectUrl:
         except BaseException as error:
             call.end(EndReason.CARRIER_LOST, f"the WebSocket handshake failed: {type(error).__name__}")
             raise
-        await call.carry(MediaSocket(websocket, request))
+        # A lost connection cancels this handler; how the call ended is all the same for the socket to say.
+        carrying = asyncio.create_task(call.carry(MediaSocket(websocket, request)), name=f"carry {call.call_id}")
+        self._carrying.add(carrying)
+        carrying.add_done_callback(self._carrying.discard)
+        await asyncio.shield(carrying)
         return websocket
 
     async def status(self, request: web.Request) -> web.Response:
