@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from urllib.parse import parse_qsl
 
 import structlog
 from aiohttp import web
@@ -16,7 +17,7 @@ from connector.call.manager import CallManager
 from connector.call.session import FINAL_STATUSES, CallSession
 from connector.carriers import answers
 from connector.carriers.signatures import twilio_signature_valid
-from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid
+from connector.errors import ConnectorError, ConnectUrlError, Malformed, SignatureInvalid, TokenInvalid
 from connector.logs import bind_call
 from connector.metrics import Metrics
 from connector.model import CallState, EndReason, Provider
@@ -26,6 +27,7 @@ from connector.tokens import TokenSigner
 log = structlog.get_logger()
 
 MAX_FORM = 64 * 1024
+MAX_FIELDS = 1000
 MAX_LEARNED = 128
 """Characters of a CallSid or number that are kept; real ones are far shorter."""
 
@@ -156,12 +158,16 @@ class TwilioConnectUrl:
 
 
 async def _form(request: web.Request) -> list[tuple[str, str]]:
-    if request.method != "POST":
+    """The fields of a POST in Twilio's one encoding; a body of another kind has none. Raises Malformed."""
+    if request.method != "POST" or request.content_type != "application/x-www-form-urlencoded":
         return []
     if (request.content_length or 0) > MAX_FORM:
         raise web.HTTPRequestEntityTooLarge(max_size=MAX_FORM, actual_size=request.content_length or 0)
-    posted = await request.post()
-    return [(key, value) for key, value in posted.items() if isinstance(value, str)]
+    body = await request.read()
+    try:
+        return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise Malformed("the form cannot be read") from None
 
 
 def _learned(facts: dict[str, str], name: str) -> str:

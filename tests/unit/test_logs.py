@@ -66,6 +66,7 @@ def test_a_number_keeps_its_first_digit_and_its_last_two(number: str, masked: st
         ("room call-+4930123456", "room call-+4*******56"),
         (f"joined with {JWT}.", "joined with [token]."),
         ("wss://lk/rtc?access_token=" + JWT + "&x=1", "wss://lk/rtc?access_token=[token]&x=1"),
+        (f"GET /twilio/{'aB3-_x' * 16} HTTP/1.1", "GET /twilio/[token] HTTP/1.1"),
         ("took 12345678 microseconds", "took 12345678 microseconds"),
     ],
 )
