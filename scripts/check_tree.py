@@ -17,9 +17,10 @@ from steps import ROOT
 LARGEST_BYTES = 1_000_000
 # A path of this kind after something that cannot be part of a longer path or of a URL.
 MACHINE_PATH = re.compile(r"(?:(?<![\w.~$}>/-])|(?<=://))/(?:home|root|Users|work|tmp|private/tmp)\b")
+# Cargo writes the name of its index, a repository on GitHub, into every lock file: it is not asked for there.
 REGISTRY_HOST = re.compile(
     r"\b(?:[\w-]+\.)*(?:pypi\.org|pythonhosted\.org|proxy\.golang\.org|sum\.golang\.org|npmjs\.(?:org|com)"
-    r"|crates\.io|maven\.org)\b"
+    r"|crates\.io(?!-index\b)|maven\.org)\b"
 )
 EXECUTABLES = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"MZ\x90\x00")
 
@@ -54,6 +55,7 @@ def _files() -> list[Path]:
     """What is committed or would be; without git (an unpacked archive), whatever make did not put there."""
     if not (ROOT / ".git").exists():
         made = {".venv", ".tools", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+        made |= {"node_modules", "target", "build"}
         names = (path.relative_to(ROOT) for path in ROOT.rglob("*"))
         return sorted(ROOT / name for name in names if (ROOT / name).is_file() and not made & set(name.parts))
     # A checkout that belongs to another user is as good as ours to read.

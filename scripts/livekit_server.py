@@ -44,7 +44,7 @@ def ensure_server(python: Path) -> None:
     """
     if server_ready():
         return
-    go = _go(python)
+    go = find_go(python)
     for left in TOOLS.glob(f"{SCRATCH}*"):  # by a build that was killed
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=TOOLS) as scratch:
@@ -79,7 +79,7 @@ def _build_environment(bin_directory: Path) -> dict[str, str]:
     return environment
 
 
-def _go(python: Path) -> Path:
+def find_go(python: Path) -> Path:
     on_path = shutil.which("go")
     if on_path and _go_is_new_enough(Path(on_path)):
         return Path(on_path)

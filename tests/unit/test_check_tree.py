@@ -35,6 +35,8 @@ def check_tree(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         "https://files." + "pythonhosted" + ".org/packages",
         "https://registry." + "npmjs" + ".org/left-pad",
         "GOPROXY=proxy." + "golang" + ".org",
+        "https://index." + "crates" + ".io/li/ve/livekit-api",
+        "https://static." + "crates" + ".io/crates",
     ],
 )
 def test_finds(check_tree: ModuleType, tmp_path: Path, line: str) -> None:
@@ -52,6 +54,7 @@ def test_finds(check_tree: ModuleType, tmp_path: Path, line: str) -> None:
         "a/work/b, ./tmp/x, ~/home, $HOME/work, ../root",
         "/homepage /workers /tmpfs /rooted",
         "github.com/livekit/livekit-server/cmd/server",
+        'source = "registry+https://github.com/rust-lang/' + 'crates.io-index"',
     ],
 )
 def test_lets_pass(check_tree: ModuleType, tmp_path: Path, line: str) -> None:

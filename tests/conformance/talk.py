@@ -1,0 +1,20 @@
+"""Sound from the telephone into the room and back."""
+
+from __future__ import annotations
+
+from connector.demo.carrier.call import PhoneCall
+from tests.integration.harness import Guest, strength, tone, until
+
+
+async def talk_both_ways(guest: Guest, call: PhoneCall, caller: str) -> None:
+    """Wait until the caller is in the room, have both say a tone that the other must hear, and hang up."""
+    await guest.publish()
+    await guest.event("participant_connected", lambda participant: participant.identity == caller)
+    await guest.event("track_subscribed", lambda *args: args[2].identity == caller)
+    call.say(tone(600, 1.0))
+    await guest.until(lambda: strength(guest.sound_of(caller)[-4000:], 600) > 4000)
+    guest.start_saying(tone(900, 3.0))
+    await until(lambda: strength(call.heard[-2000:], 900) > 4000)
+    await call.hangup()
+    await guest.event("participant_disconnected", lambda participant: participant.identity == caller)
+    assert not call.errors
