@@ -177,6 +177,21 @@ async def test_nginx_upgrades_to_a_websocket_and_nothing_else(backends: Backends
     assert "Upgrade" not in seen
 
 
+async def test_a_dead_upstream_is_twirp_s_unavailable_to_an_sdk_and_a_502_to_others(
+    http: aiohttp.ClientSession,
+) -> None:
+    """Nothing listens behind this origin."""
+    said = {}
+    for path in ("/twirp/livekit.RoomService/ListRooms", "/twirp/connector.v1.Connector/ListCalls"):
+        async with http.post(path) as response:
+            assert (response.status, response.content_type) == (503, "application/json")
+            said[path] = (await response.json())["code"], (await response.json())["msg"].split()[0]
+    assert list(said.values()) == [("unavailable", "livekit-server"), ("unavailable", "connector")]
+    for path in ("/twilio/token", "/rtc", "/readyz"):
+        async with http.get(path) as response:
+            assert response.status == 502
+
+
 async def test_no_token_is_logged_even_when_requests_fail(
     backends: Backends, origin: Origin, http: aiohttp.ClientSession
 ) -> None:
