@@ -181,20 +181,25 @@ class Stage:
         self.admin = api.LiveKitAPI(self.livekit.http_url, self.livekit.api_key, self.livekit.api_secret)
         self._stack.push_async_callback(self.admin.aclose)
 
-    def settings(self, **changes: Any) -> Settings:
-        """Settings for a connector here; the port is leased until the end of the test."""
+    def free_port(self) -> int:
+        """Leased until the end of the test."""
         lease = PortLease()
         self._stack.callback(lease.close)
+        return lease.port
+
+    def settings(self, **changes: Any) -> Settings:
+        """Settings for a connector here, on a port of its own."""
+        port = self.free_port()
         values: dict[str, Any] = {
             "livekit_url": self.livekit.url,
             "livekit_api_key": self.livekit.api_key,
             "livekit_api_secret": self.livekit.api_secret,
-            "port": lease.port,
+            "port": port,
             "grpc_port": 0,
-            "public_url": f"http://127.0.0.1:{lease.port}",
-            "store": f"sqlite:///{self._folder}/calls-{lease.port}.db",
+            "public_url": f"http://127.0.0.1:{port}",
+            "store": f"sqlite:///{self._folder}/calls-{port}.db",
             "twilio_auth_token": TWILIO_TOKEN,
-            "instance": f"test-{lease.port}",
+            "instance": f"test-{port}",
         }
         return load_settings(None, values | changes)
 
