@@ -6,16 +6,15 @@ import socket as sockets
 import ssl
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import numpy as np
 import pytest
+import trustme
 
 from connector.audio.g711 import ulaw_decode, ulaw_encode
 from connector.demo.carrier import CallOptions, Document, Fault, OutboundCall, TwilioSimulator
 from tests.unit.demo.application import Application, Socket
 
-CERTIFICATE = Path(__file__).with_name("loopback.pem")
 TO, FROM = "+15550001111", "+15552223333"
 BEEP = (8000 * np.sin(2 * np.pi * 440 * np.arange(800) / 8000)).astype(np.int16)
 
@@ -307,17 +306,23 @@ async def test_a_caller_that_stops_reading_backs_the_servers_socket_up() -> None
 
 
 @pytest.fixture
-async def secure_application() -> AsyncIterator[Application]:
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+async def secure_application(authority: trustme.CA) -> AsyncIterator[Application]:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(CERTIFICATE)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
     async with Application("token", tls) as application:
         yield application
 
 
 async def test_a_wss_stream_opens_with_a_certificate_of_a_local_authority(
-    secure_application: Application,
+    secure_application: Application, authority: trustme.CA
 ) -> None:
-    tls = ssl.create_default_context(cafile=CERTIFICATE)
+    tls = ssl.create_default_context()
+    authority.configure_trust(tls)
     async with TwilioSimulator(auth_token="token", tls=tls) as carrier:
         carrier.web.allow_insecure = False
         call = carrier.dial(TO, FROM, Document(secure_application.stream_page()))
