@@ -17,6 +17,9 @@ SEND_BUFFER = 16 * 1024
 """Kernel send buffer: audio that waits in it cannot be dropped any more. A second of G.711 in JSON is about
 12 KB, so this is what a slow path may need, and no more."""
 HIGH_WATER = 1024
+NOT_SENT = 2048
+"""Bytes that the kernel may hold beside what is already on its way: the rest waits here, where it can be
+dropped when it grows old."""
 
 _CLOSE_UNSUPPORTED = 1003
 _CLOSE_ABNORMAL = 1006
@@ -40,6 +43,8 @@ class MediaSocket:
             raw: socket.socket | None = self._transport.get_extra_info("socket")
             if raw is not None:
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+                if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
 
     async def messages(self) -> AsyncIterator[str]:
         async for message in self._websocket:

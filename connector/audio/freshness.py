@@ -6,6 +6,9 @@ from collections import deque
 
 _WINDOW = 2.0
 """Seconds for which the quickest frame stays the measure for the others."""
+_LONGEST_GAP = 1.0
+"""Seconds that a pause between two frames counts for at most: after a stall the frames from before it must
+still be the measure for a second, or all that was held up would pass for new."""
 _MOST_KEPT = 512
 """Over five times the frames of one window; a flood must not take memory."""
 
@@ -20,13 +23,17 @@ class TransitClock:
     """
 
     def __init__(self) -> None:
-        # (arrival, transit), both rising: an earlier frame with a longer transit can never be the minimum
-        # again.
+        # (age, transit), both rising: an earlier frame with a longer transit can never be the minimum again.
+        # Age is time as the arrivals measure it, with pauses cut short.
         self._shortest: deque[tuple[float, float]] = deque()
+        self._age = 0.0
+        self._last_arrival = float("inf")
 
     def lateness(self, arrived: float, timestamp: float) -> float:
         """Seconds, never negative. `arrived` on our clock and never falling, `timestamp` on the sender's."""
         shortest = self._shortest
+        self._age += min(max(0.0, arrived - self._last_arrival), _LONGEST_GAP)
+        self._last_arrival = arrived
         transit = arrived - timestamp
         while shortest and shortest[-1][1] >= transit:
             shortest.pop()
@@ -34,8 +41,8 @@ class TransitClock:
             # Its successor is later and has the longer transit: at worst a frame counts as less late than it
             # is.
             shortest.pop()
-        shortest.append((arrived, transit))
-        while shortest[0][0] < arrived - _WINDOW:
+        shortest.append((self._age, transit))
+        while shortest[0][0] < self._age - _WINDOW:
             shortest.popleft()
         return transit - shortest[0][1]
 

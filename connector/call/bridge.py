@@ -139,11 +139,10 @@ class Bridge:
 
     def _send(self, pcm: NDArray[np.int16], now: float) -> None:
         seconds = len(pcm) / RATE
-        dropped_before = self.outbox.dropped
+        if not self.outbox.has_room_for(seconds):
+            self._start_over(now)
         self.outbox.put_audio(self._codec.audio(g711.ulaw_encode(pcm)), seconds)
         self._playout.sent(now, seconds)
-        for _ in range(self.outbox.dropped - dropped_before):
-            self._drop("to_carrier", "backed_up")
         self._frames_out.inc()
         self.sent_frames += 1
         self._since_mark += seconds
@@ -152,7 +151,15 @@ class Bridge:
             self._marks_made += 1
             name = f"lag-{self._marks_made}"
             self._marks[name] = now
-            self.outbox.put_control(self._codec.mark(name))
+            self.outbox.put_mark(self._codec.mark(name))
+
+    def _start_over(self, now: float) -> None:
+        """The socket is stuck. What it holds comes all at once when it moves again, and would stay in the
+        carrier's buffer as a delay for the rest of the sentence: the carrier shall drop it."""
+        for _ in range(self.outbox.start_over(self._codec.clear())):
+            self._drop("to_carrier", "backed_up")
+        self._marks.clear()
+        self._playout.cleared(now)
 
     def mark_reached(self, name: str) -> float | None:
         """The carrier's playback reached a mark; the seconds since it was sent, None for one not ours."""
@@ -181,9 +188,11 @@ class Bridge:
         seconds = [len(pcm) / RATE for pcm in tones]
         if max(0.0, self._tone_until - now) + sum(seconds[:-1]) > MAX_TONES * seconds[0]:
             return False
+        if self.outbox.tones > MAX_TONES:  # They wait for a socket that is stuck.
+            return False
         for pcm, lasts in zip(tones, seconds, strict=True):
             self._playout.sent(now, lasts)
-            self.outbox.put_control(self._codec.audio(g711.ulaw_encode(pcm)))
+            self.outbox.put_tone(self._codec.audio(g711.ulaw_encode(pcm)))
         self._tone_until = now + self._playout.ahead(now)
         return True
 

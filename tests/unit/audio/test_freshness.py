@@ -48,8 +48,27 @@ class TestTransitClock:
     def test_the_frame_of_exactly_two_seconds_ago_still_counts(self) -> None:
         clock = TransitClock()
         clock.lateness(0.0, 0.0)
+        assert clock.lateness(1.0, 0.5) == 0.5
         assert clock.lateness(2.0, 1.5) == 0.5
         assert clock.lateness(2.25, 1.5) == 0.25
+
+    @pytest.mark.parametrize("stall", [0.5, 2.0, 10.0])
+    def test_of_all_that_comes_at_once_after_a_stall_only_the_newest_is_new(self, stall: float) -> None:
+        clock = TransitClock()
+        for frame in range(10):
+            clock.lateness(frame / 50, frame / 50)
+        held_up = range(10, 10 + round(stall * 50))
+        late = [clock.lateness(0.2 + stall, frame / 50) for frame in held_up]
+        assert late == pytest.approx([0.2 + stall - frame / 50 for frame in held_up])
+
+    def test_a_sender_whose_clock_stood_still_in_a_pause_is_the_new_normal_after_a_second(self) -> None:
+        clock = TransitClock()
+        for frame in range(50):
+            clock.lateness(frame / 50, frame / 50)
+        late = [clock.lateness(10 + frame / 50, 1 + frame / 50) for frame in range(100)]
+        assert late[0] == pytest.approx(9)
+        assert late[-1] == pytest.approx(0, abs=1e-6)
+        assert sum(lateness > 0.2 for lateness in late) <= 52
 
     def test_a_drifting_clock_never_counts_as_late(self) -> None:
         clock = TransitClock()

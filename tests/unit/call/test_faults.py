@@ -32,7 +32,7 @@ async def whole_call(world: World) -> BaseException | None:
         carrying = asyncio.create_task(call.carry(world.socket))
         world.socket.feed("connected", "start", "audio", "digit 1")
         await asyncio.sleep(1)
-        call.bridge.outbox.put_control("something to send")
+        call.bridge.outbox.put_mark("something to send")
         await asyncio.sleep(1)
         world.socket.feed("stop")
         async with asyncio.timeout(PATIENCE):
