@@ -5,7 +5,7 @@ from __future__ import annotations
 from livekit import rtc
 
 from connector.model import EndReason
-from tests.integration.harness import Stage, connect_call, ended, place, strength, tone
+from tests.integration.harness import Stage, connect_call, ended, place, strength, tone, until
 
 
 async def test_a_call_is_hidden_until_answered_and_talks_both_ways(stage: Stage, room: str) -> None:
@@ -23,10 +23,10 @@ async def test_a_call_is_hidden_until_answered_and_talks_both_ways(stage: Stage,
     assert (caller.identity, caller.kind) == ("caller", rtc.ParticipantKind.PARTICIPANT_KIND_CONNECTOR)
 
     await guest.event("track_subscribed")
-    call.say(tone(600, 1.0))
+    call.say(tone(600, 5.0))
     await guest.until(lambda: strength(guest.sound_of("caller")[-4000:], 600) > 4000)
-    await guest.say(tone(900, 0.5))
-    assert strength(call.heard[-3000:], 900) > 4000
+    guest.start_saying(tone(900, 5.0))
+    await until(lambda: strength(call.heard[-2000:], 900) > 4000)
 
     await call.hangup()
     await guest.event("participant_disconnected")
