@@ -100,14 +100,25 @@ class _HttpClient(AsyncTwilioHttpClient):  # type: ignore[misc]
         self._api_url = api_url
 
     async def request(
-        self, method: str, url: str, params: Any = None, data: Any = None, *args: Any, **kwargs: Any
+        self,
+        method: str,
+        url: str,
+        params: Any = None,
+        data: Any = None,
+        headers: Any = None,
+        auth: tuple[str, str] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the package's signature
+        allow_redirects: bool = False,
     ) -> Response:
         # Left alone, the package's address has the edge and region in it that TWILIO_EDGE and TWILIO_REGION name.
         if self._api_url != API:
             url = self._api_url + urlsplit(url).path
         # The package leaves lists to its HTTP library, and this one wants pairs.
         pairs = data and [(name, each) for name, value in data.items() for each in _each(value)]
-        return await super().request(method, url, params, pairs, *args, **kwargs)
+        if auth is not None:
+            # The package's own way is one that aiohttp has deprecated.
+            headers = {**(headers or {}), "Authorization": aiohttp.encode_basic_auth(*auth)}
+        return await super().request(method, url, params, pairs, headers, None, timeout, allow_redirects)
 
 
 def _each(value: Any) -> list[str]:
