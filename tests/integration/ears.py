@@ -19,6 +19,9 @@ _BURST = 0.12
 _FREQUENCIES = (900, 1100, 1300, 1500, 1700, 1900, 2100, 2300)
 _ENOUGH = 4
 _PATIENCE = 4.0
+PATIENCE = 9.0
+"""Seconds for a tone to be heard as it was said: a busy machine loses frames, so that a test waits for a stretch
+without a loss in a tone that is longer."""
 
 
 def loudness(pcm: NDArray[np.int16], frequency: float) -> NDArray[np.float64]:
@@ -32,6 +35,12 @@ def onset(pcm: NDArray[np.int16], frequency: float, after: int = 0) -> int | Non
     """The sample, to 20 ms, at which the tone begins; None when it has not."""
     loud = np.flatnonzero(loudness(pcm[after:], frequency) > _LEVEL)
     return after + int(loud[0]) * _WINDOW if len(loud) else None
+
+
+def purity(pcm: NDArray[np.int16], frequency: float) -> float:
+    """The share of the energy that a steady tone of this frequency explains: 1 for nothing else, no gap, no click."""
+    energy = float(np.mean(pcm.astype(np.float64) ** 2)) if len(pcm) else 0.0
+    return strength(pcm, frequency) ** 2 / 2 / energy if energy else 0.0
 
 
 async def delay_to_caller(guest: Guest, stream: MediaStream) -> float:
