@@ -64,10 +64,15 @@ def _check_enums(document: Any, fields: Iterable[Any]) -> None:
         for value in (document.get(field.name), document.get(field.json_name)):
             if field.enum_type is not None:
                 _check_enum(value, field)
-            elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            elif field.message_type is not None and not _has_json_of_its_own(field.message_type):
                 for item in value if isinstance(value, list) else [value]:
                     if item is not None:
                         _check_enums(item, field.message_type.fields)
+
+
+def _has_json_of_its_own(message: Any) -> bool:
+    """Maps, and protobuf's well-known types: a Timestamp is a string."""
+    return bool(message.GetOptions().map_entry) or message.file.package == "google.protobuf"
 
 
 def _check_enum(value: Any, field: Any) -> None:
