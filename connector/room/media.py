@@ -3,9 +3,10 @@
 The SDK's own `AudioSource.capture_frame` and `AudioStream` subscribe a new queue for every captured frame
 and hand every media event to every room of the process, which costs a quarter of a call's CPU and grows
 with the square of the number of calls. `MediaRouter` takes the SDK's event queue's place: media events go
-straight to their track by a dictionary, everything else takes the SDK's own way. It relies on three names
-of the SDK that are not public (`FfiClient`, `FfiQueue`, `_ffi_handle`); `tests/integration/test_media.py`
-fails when one of them changes, and `pyproject.toml` pins the SDK's minor version.
+straight to their track by a dictionary, everything else takes the SDK's own way. It relies on names of the
+SDK that are not public (`FfiClient` with its library and queue, `FfiQueue`, `_ffi_handle`);
+`tests/integration/test_media.py` fails when one of them changes, and `pyproject.toml` pins the SDK's minor
+version.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Protocol
 
 import numpy as np
 from livekit import rtc
-from livekit.rtc._ffi_client import FfiClient, FfiHandle, FfiQueue
+from livekit.rtc._ffi_client import INVALID_HANDLE, FfiClient, FfiHandle, FfiQueue
 from livekit.rtc._proto import audio_frame_pb2, ffi_pb2
 from numpy.typing import NDArray
 
@@ -31,6 +32,12 @@ CAPTURE_SAMPLES = RATE // 100
 STREAM_FRAME_MS = 20
 MAX_WAITING = 20
 """10 ms frames that may wait for the SDK before the oldest goes: 200 ms."""
+MAX_KNOWN_THREADS = 64
+"""The SDK has a handful, for the life of the process; should that change, what is kept for them stays small."""
+
+_ensure_thread_state = ctypes.pythonapi.PyGILState_Ensure
+_ensure_thread_state.restype = ctypes.c_int
+_ensure_thread_state.argtypes = []
 
 OnAudio = Callable[[NDArray[np.int16], float], None]
 """Called on the event loop with one frame, int16, and the monotonic time it left WebRTC."""
@@ -51,9 +58,11 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
         self._guard = threading.RLock()
         self._taps: dict[int, AudioTap] = {}
         self._captures: dict[int, CallerSource] = {}
+        self._known_threads: set[int] = set()
 
     def put(self, item: ffi_pb2.FfiEvent) -> None:
         """Called by the SDK on one of its own threads for every event."""
+        self._know_thread()
         kind = item.WhichOneof("message")
         if kind == "audio_stream_event":
             tap = self._taps.get(item.audio_stream_event.stream_handle)
@@ -68,6 +77,18 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
                     return
         super().put(item)
 
+    def _know_thread(self) -> None:
+        """Keep the interpreter's state for the SDK's thread we are on, until the process ends.
+
+        A thread that Python did not start gets its state, with a fresh stack, at each call into Python and loses
+        it at the end of the call. That takes two system calls that change the process's memory map, and as long
+        as the rest of a captured frame. An `Ensure` without its `Release` keeps the state.
+        """
+        thread = threading.get_ident()
+        if thread not in self._known_threads and len(self._known_threads) < MAX_KNOWN_THREADS:
+            self._known_threads.add(thread)
+            _ensure_thread_state()
+
     def _deliver(self, tap: AudioTap, event: audio_frame_pb2.AudioStreamEvent) -> None:
         if not event.HasField("frame_received"):
             return
@@ -76,19 +97,10 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
         self._client._ffi_lib.livekit_ffi_drop_handle(ctypes.c_uint64(frame.handle.id))
         tap._received(data, time.monotonic())
 
-    def _request_capture(self, source: CallerSource, handle: int, data: bytes) -> None:
-        request = ffi_pb2.FfiRequest()
-        capture = request.capture_audio_frame
-        capture.source_handle = handle
-        buffer = capture.buffer
-        buffer.data_ptr = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
-        buffer.sample_rate = RATE
-        buffer.num_channels = 1
-        buffer.samples_per_channel = CAPTURE_SAMPLES
+    def _request_capture(self, source: CallerSource, request: CaptureRequest, data: bytes) -> None:
         with self._guard:
             # The callback runs on another thread and may be faster than this line; the guard holds it back.
-            async_id = self._client.request(request).capture_audio_frame.async_id
-            self._captures[async_id] = source
+            self._captures[request.send(data)] = source
 
     def _open_stream(self, tap: AudioTap, track_handle: int, frame_ms: int) -> FfiHandle:
         request = ffi_pb2.FfiRequest()
@@ -106,6 +118,37 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
     def _close_stream(self, handle: FfiHandle) -> None:
         self._taps.pop(handle.handle, None)
         handle.dispose()
+
+
+class CaptureRequest:
+    """What `FfiClient.request` does for 10 ms of one source: always the same message about the same buffer."""
+
+    def __init__(self, library: ctypes.CDLL, source_handle: int) -> None:
+        self._library = library
+        self._samples = ctypes.create_string_buffer(CAPTURE_SAMPLES * 2)
+        request = ffi_pb2.FfiRequest()
+        request.capture_audio_frame.source_handle = source_handle
+        buffer = request.capture_audio_frame.buffer
+        buffer.data_ptr = ctypes.addressof(self._samples)
+        buffer.sample_rate = RATE
+        buffer.num_channels = 1
+        buffer.samples_per_channel = CAPTURE_SAMPLES
+        message = request.SerializeToString()
+        self._message = (ctypes.c_ubyte * len(message)).from_buffer_copy(message)
+        self._answer = ctypes.POINTER(ctypes.c_ubyte)()
+        self._answer_size = ctypes.c_size_t()
+
+    def send(self, data: bytes) -> int:
+        """Capture int16[80]; the id that the callback will have. Not again before it has come."""
+        ctypes.memmove(self._samples, data, CAPTURE_SAMPLES * 2)
+        handle = self._library.livekit_ffi_request(
+            self._message, len(self._message), ctypes.byref(self._answer), ctypes.byref(self._answer_size)
+        )
+        if handle == INVALID_HANDLE:
+            raise RuntimeError("the LiveKit SDK refused a request to capture audio")
+        answer = ffi_pb2.FfiResponse.FromString(ctypes.string_at(self._answer, self._answer_size.value))
+        self._library.livekit_ffi_drop_handle(handle)
+        return answer.capture_audio_frame.async_id
 
 
 _installing = threading.Lock()
@@ -135,6 +178,7 @@ class CallerSource:
         self._router = media_router()
         self._source = rtc.AudioSource(RATE, 1, queue_size_ms=0)
         self._handle = self._source._ffi_handle
+        self._request = CaptureRequest(self._router._client._ffi_lib, self._handle.handle)
         self._waiting: deque[bytes] = deque()
         self._in_flight: bytes | None = None
         self.dropped = 0
@@ -164,7 +208,7 @@ class CallerSource:
     def _next(self) -> None:
         if self._waiting and not self._handle.disposed:
             self._in_flight = self._waiting.popleft()
-            self._router._request_capture(self, self._handle.handle, self._in_flight)
+            self._router._request_capture(self, self._request, self._in_flight)
 
     async def close(self) -> None:
         with self._router._guard:
