@@ -165,7 +165,7 @@ def _identity(folder: Path, language: Language) -> str:
 def _sources(folder: Path) -> Iterator[Path]:
     for directory, names, files in os.walk(folder):
         names[:] = [name for name in names if name not in BUILT]
-        yield from (Path(directory) / name for name in files)
+        yield from (Path(directory) / name for name in files if not name.endswith(".md"))
 
 
 def _problems(tools: Sequence[Tool]) -> list[str]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.programs import CLIENTS, Program, build
+from tests.conformance.programs import CLIENTS, WEBHOOKS, Program, build
 from tests.integration.conftest import livekit, pytest_runtest_makereport, room, stage
 
-__all__ = ["livekit", "node", "pytest_runtest_makereport", "room", "sdk", "stage"]
+__all__ = ["livekit", "node", "pytest_runtest_makereport", "room", "sdk", "stage", "webhook"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,3 +32,11 @@ def node(request: pytest.FixtureRequest) -> Program:
     """The one for JavaScript."""
     build(CLIENTS["node"], request.config)
     return CLIENTS["node"]
+
+
+@pytest.fixture(scope="session", params=WEBHOOKS)
+def webhook(request: pytest.FixtureRequest) -> Program:
+    """The example of one language after the other."""
+    program = WEBHOOKS[request.param]
+    build(program, request.config)
+    return program

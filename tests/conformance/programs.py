@@ -17,9 +17,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
+EXAMPLES = ROOT / "examples"
+RUST_BINARIES = HERE / "rust" / "target" / "debug"
 BUILD_PATIENCE = 1200.0
 RUN_PATIENCE = 30.0
-_SETTINGS = ("LIVEKIT_", "CONNECTOR_", "TWILIO_", "AGENT_")
+_SETTINGS = ("LIVEKIT_", "CONNECTOR_", "TWILIO_", "AGENT_", "PUBLIC_URL", "HOST", "PORT")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,23 @@ CLIENTS = {
         Program("node", HERE / "node", ("node", str(HERE / "node" / "main.js"))),
         Program("go", HERE / "go", (str(HERE / "go" / "build" / "conformance"),)),
         Program("kotlin", HERE / "kotlin", _java(HERE / "kotlin", "conformance-1.jar")),
-        Program("rust", HERE / "rust", (str(HERE / "rust" / "target" / "debug" / "conformance"),)),
+        Program("rust", HERE / "rust", (str(RUST_BINARIES / "conformance"),)),
+    )
+}
+
+
+def _webhook(language: str, *argv: str) -> Program:
+    return Program(language, EXAMPLES / f"webhook-{language}", argv)
+
+
+WEBHOOKS = {
+    program.language: program
+    for program in (
+        _webhook("python", sys.executable, str(EXAMPLES / "webhook-python" / "main.py")),
+        _webhook("node", "node", str(EXAMPLES / "webhook-node" / "main.js")),
+        _webhook("go", str(EXAMPLES / "webhook-go" / "build" / "webhook-go")),
+        _webhook("kotlin", *_java(EXAMPLES / "webhook-kotlin", "webhook-kotlin-1.jar")),
+        _webhook("rust", str(RUST_BINARIES / "webhook-rust")),
     )
 }
 

@@ -11,7 +11,7 @@ from livekit import api
 from connector.app import Connector
 from connector.demo.ports import PortLease
 from tests.conformance.programs import Program, run
-from tests.conformance.talk import talk_both_ways
+from tests.conformance.talk import dispatched, talk_both_ways
 from tests.integration.harness import Stage, place
 
 WITHOUT_STATUS = ("go", "rust")
@@ -32,12 +32,6 @@ def settings(connector: Connector) -> dict[str, str]:
         "LIVEKIT_API_KEY": connector.settings.livekit_api_key,
         "LIVEKIT_API_SECRET": connector.settings.livekit_api_secret.get_secret_value(),
     }
-
-
-async def dispatched(stage: Stage, room: str) -> list[tuple[str, str]]:
-    """Name and metadata of the agents sent for; LiveKit sends unnamed ones by itself to a guest's room."""
-    dispatches: list[api.AgentDispatch] = await stage.admin.agent_dispatch.list_dispatch(room)
-    return [(dispatch.agent_name, dispatch.metadata) for dispatch in dispatches if dispatch.agent_name]
 
 
 async def test_an_outbound_call_with_an_agent(sdk: Program, stage: Stage, room: str) -> None:
