@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+import logging
+import os
+import sys
+from typing import Annotated, NoReturn
 
 import typer
 import uvloop
@@ -39,11 +42,22 @@ def serve_command(
     """Run the service until SIGTERM."""
     settings = settings_or_exit(config, host=host, port=port, public_url=public_url)
     configure_logging(settings.log_level, settings.log_format)
+    status = 0
     try:
         uvloop.run(serve(settings))
     except (ConnectorError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+        status = 1
+    _leave(status)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process here. The SDK's own threads go on to the last moment, and one that calls into an interpreter
+    that is being taken down aborts the process, which a supervisor would take for a crash."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @app.command()

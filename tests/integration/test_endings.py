@@ -121,7 +121,7 @@ async def hangs_up(scene: Scene) -> None:
         (closes, EndReason.CARRIER_CLOSED),
         (breaks_off, EndReason.CARRIER_LOST),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 @pytest.mark.parametrize("direction", [OUTBOUND, INBOUND], ids=["outbound", "inbound"])
 async def test_an_active_call_that_the_carrier_ends(

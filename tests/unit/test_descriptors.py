@@ -10,7 +10,7 @@ from google.protobuf import descriptor_pb2, json_format
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
-from livekit.protocol import agent_dispatch, connector_twilio
+from livekit.protocol import agent_dispatch, connector, connector_twilio
 
 from connectorpb.v1 import connector_pb2 as ours
 
@@ -117,7 +117,12 @@ def test_messages_are_livekits(name: str) -> None:
 
 
 def test_every_message_of_ours_with_livekits_name_is_compared() -> None:
-    assert set(MESSAGES) == set(ours.DESCRIPTOR.message_types_by_name)
+    theirs = {
+        name
+        for module in (connector, connector_twilio, agent_dispatch)
+        for name in module.DESCRIPTOR.message_types_by_name
+    }
+    assert set(MESSAGES) == set(ours.DESCRIPTOR.message_types_by_name) & theirs
 
 
 FULL: dict[str, Any] = {
@@ -284,6 +289,8 @@ def test_a_difference_is_seen(change: Callable[[descriptor_pb2.FileDescriptorPro
     ours.DESCRIPTOR.CopyToProto(file)
     change(file)
     pool = DescriptorPool()
+    for needed in ours.DESCRIPTOR.dependencies:
+        pool.AddSerializedFile(needed.serialized_pb)
     pool.Add(file)
     changed = pool.FindMessageTypeByName("connector.v1.ConnectTwilioCallRequest")
     assert differences(changed, described(connector_twilio.ConnectTwilioCallRequest)) != []
