@@ -39,6 +39,9 @@ MAX_TONES = 32
 """Digits that may wait to be played; more is refused."""
 MARK_EVERY = 1.0
 """Seconds of sent audio between two marks."""
+MAX_UNHEARD = 2.0
+"""Seconds a mark may be away. The socket alone does not tell that the caller hears nothing: where a proxy stands
+between us and the carrier, its buffers and the kernel's take in whole minutes of audio."""
 
 Now = Callable[[], float]
 
@@ -64,6 +67,9 @@ class Bridge:
         self._marks: dict[str, float] = {}
         self._marks_made = 0
         self._since_mark = 0.0
+        self._marks_return = False
+        self._probe = ""
+        """A mark behind a `clear`: until it is back, the way to the caller is stuck."""
         self._open = False
         self._lateness = metrics.lateness
         self._lag = metrics.playback_lag
@@ -132,6 +138,8 @@ class Bridge:
                 continue
             if now < self._tone_until:
                 self._drop("to_carrier", "tone")
+            elif self._is_stuck(now):
+                self._drop("to_carrier", "backed_up")
             elif self._playout.ahead(now) > MAX_AHEAD:
                 self._drop("to_carrier", "ahead")
             else:
@@ -148,10 +156,27 @@ class Bridge:
         self._since_mark += seconds
         if self._since_mark >= MARK_EVERY:
             self._since_mark = 0.0
-            self._marks_made += 1
-            name = f"lag-{self._marks_made}"
+            name = self._put_mark()
             self._marks[name] = now
-            self.outbox.put_mark(self._codec.mark(name))
+
+    def _put_mark(self) -> str:
+        self._marks_made += 1
+        name = f"lag-{self._marks_made}"
+        self.outbox.put_mark(self._codec.mark(name))
+        return name
+
+    def _is_stuck(self, now: float) -> bool:
+        """Whether what is sent does not get to the caller; then nothing is, until the way is seen to be free.
+
+        Told by the marks, of a carrier that has returned some. What is on the way when it gets free again arrives
+        all at once, with a `clear` behind it.
+        """
+        if not self._probe and self._marks_return and self._marks:
+            oldest = next(iter(self._marks.values()))
+            if now - oldest > MAX_UNHEARD:
+                self._start_over(now)
+                self._probe = self._put_mark()
+        return bool(self._probe)
 
     def _start_over(self, now: float) -> None:
         """The socket is stuck. What it holds comes all at once when it moves again, and would stay in the
@@ -163,9 +188,12 @@ class Bridge:
 
     def mark_reached(self, name: str) -> float | None:
         """The carrier's playback reached a mark; the seconds since it was sent, None for one not ours."""
+        if name == self._probe:
+            self._probe = ""
         sent = self._marks.pop(name, None)
         if sent is None:
             return None
+        self._marks_return = True
         lag = self._now() - sent
         self._lag.observe(lag)
         return lag
@@ -177,6 +205,9 @@ class Bridge:
         self._tone_until = 0.0
         self._playout.cleared(self._now())
         self.outbox.replace_all(self._codec.clear())
+        if self._probe:
+            # The one that waited may have been thrown away with the rest.
+            self._probe = self._put_mark()
 
     def play_tones(self, digits: str) -> bool:
         """Play DTMF digits to the caller, in the band. False, and none is played, when too many would wait.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import aiohttp
 from livekit import api, rtc
@@ -36,18 +37,18 @@ class Service:
         self._stack.push_async_callback(client.aclose)
         return client
 
-    async def twilio(self) -> TwilioSimulator:
+    async def twilio(self, **options: Any) -> TwilioSimulator:
         """As strict as Twilio: wss only, and it checks the certificate."""
-        twilio = await self.stage.twilio(tls=self.origin.authority.context)
+        twilio = await self.stage.twilio(tls=self.origin.authority.context, **options)
         twilio.web.allow_insecure = False
         return twilio
 
-    async def guest(self, room: str) -> Guest:
+    async def guest(self, room: str, identity: str = "guest") -> Guest:
         """Joins through the proxy."""
         guest = Guest()
         livekit = self.stage.livekit
         grants = api.VideoGrants(room_join=True, room=room)
-        token = api.AccessToken(livekit.api_key, livekit.api_secret).with_identity("guest").with_grants(grants)
+        token = api.AccessToken(livekit.api_key, livekit.api_secret).with_identity(identity).with_grants(grants)
         await guest.room.connect(self.origin.url.replace("http", "ws", 1), token.to_jwt(), rtc.RoomOptions())
         self._stack.push_async_callback(guest.leave)
         return guest
