@@ -405,10 +405,12 @@ class CallSession:
         self.bridge.from_room(source, pcm, at)
 
     def room_dtmf(self, digit: str) -> None:
-        if digit not in dtmf.DIGITS or not self.bridge.play_tones(digit):
-            self._parts.metrics.refused.labels("dtmf", "too_many" if digit in dtmf.DIGITS else "unknown_digit").inc()
-            return
-        self._parts.metrics.dtmf.labels("to_carrier").inc()
+        if len(digit) != 1 or digit not in dtmf.DIGITS:
+            self._parts.metrics.refused.labels("dtmf", "unknown_digit").inc()
+        elif not self.bridge.play_tones(digit):
+            self._parts.metrics.refused.labels("dtmf", "too_many").inc()
+        else:
+            self._parts.metrics.dtmf.labels("to_carrier").inc()
 
     def room_cleared(self) -> None:
         self.bridge.clear()
