@@ -17,6 +17,7 @@ from connector.api.connect_url import TwilioConnectUrl
 from connector.api.grpc import GrpcServer
 from connector.api.methods import methods
 from connector.api.ops import OpsRoutes
+from connector.api.refusals import Refusals
 from connector.api.service import ConnectorService
 from connector.api.twirp import TwirpRoutes
 from connector.call.manager import CallManager
@@ -63,9 +64,10 @@ class Connector:
         )
         table = methods(service)
         authorizer = Authorizer(settings.livekit_api_key, secret)
-        self.grpc = GrpcServer(table, authorizer)
+        refusals = Refusals(self.metrics)
+        self.grpc = GrpcServer(table, authorizer, refusals)
         self._routes = (
-            TwirpRoutes(table, authorizer),
+            TwirpRoutes(table, authorizer, refusals),
             TwilioConnectUrl(
                 self.calls,
                 self.store,

@@ -84,6 +84,21 @@ def bind_call(call_id: str, **more: str) -> AbstractContextManager[None]:
     return structlog.contextvars.bound_contextvars(call=call_id, **more)
 
 
+class _Calm(logging.Filter):
+    """What any scanner can send to an open port is no error of ours: one line of it, without a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if type(error).__module__ == "aiohttp.http_exceptions":
+            record.exc_info = None
+            record.levelno, record.levelname = logging.INFO, "INFO"
+            record.msg, record.args = f"{record.getMessage()}: {type(error).__name__}", ()
+        return True
+
+
+_calm = _Calm()
+
+
 def configure_logging(level: str = "info", form: str = "auto", stream: TextIO | None = None) -> None:
     """`form`: `pretty`, `json`, or `auto` (pretty on a terminal). Standard-library loggers are included."""
     out = stream or sys.stderr
@@ -120,5 +135,6 @@ def configure_logging(level: str = "info", form: str = "auto", stream: TextIO | 
     root.setLevel(level.upper())
     for noisy in ("aiohttp.access", "asyncio", "twirp", "twilio.async_http_client", "aiosqlite"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(_calm)
     # The SDK reports each step of ICE and signalling; only its warnings help an operator.
     logging.getLogger("livekit").setLevel(logging.WARNING if level != "debug" else logging.DEBUG)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
@@ -62,6 +63,17 @@ class TwilioConnectUrl:
         router.add_route("POST", "/twilio/{token}/status", self.status)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        with self._in_the_log_of_its_call(request):
+            return await self._handle(request)
+
+    def _in_the_log_of_its_call(self, request: web.Request) -> AbstractContextManager[None]:
+        try:
+            call_id, _ = self._signer.peek(request.match_info["token"])
+        except TokenInvalid:
+            return nullcontext()
+        return bind_call(call_id)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
         wants_socket = request.headers.get("Upgrade", "").lower() == "websocket"
         try:
             if wants_socket:

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from connector.api.auth import Authorizer
 from connector.api.methods import Method
+from connector.api.refusals import Refusals
 from connector.errors import ConnectorError
 
 log = structlog.get_logger()
@@ -24,9 +25,10 @@ _Call = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[by
 class GrpcServer:
     """Serves a table of methods on one port. `start`, `not_serving` when a drain begins, `stop`."""
 
-    def __init__(self, table: Sequence[Method], authorizer: Authorizer) -> None:
+    def __init__(self, table: Sequence[Method], authorizer: Authorizer, refusals: Refusals) -> None:
         self._table = table
         self._authorizer = authorizer
+        self._refusals = refusals
         self._health = health.aio.HealthServicer()
         self._services = sorted({method.service for method in table})
         self._server: grpc.aio.Server | None = None
@@ -82,6 +84,8 @@ class GrpcServer:
     def _unary(self, method: Method) -> _Call:
         """Bytes in, bytes out: a body that cannot be decoded gets our error and not a traceback's."""
 
+        path = f"{method.service}/{method.name}"
+
         async def call(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
             try:
                 self._authorizer.require_room_create(_authorization(context))
@@ -90,11 +94,14 @@ class GrpcServer:
                 # A deadline that passes, or a client that goes away, cancels this and so takes all back.
                 return (await method.handler(request)).SerializeToString()
             except ConnectorError as error:
+                self._refusals.note(path, error.twirp_code, error.message)
                 await context.abort(getattr(grpc.StatusCode, error.grpc_code), error.message)
             except DecodeError:
+                self._refusals.note(path, "malformed", "the body is not the request's protobuf")
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the body is not the request's protobuf")
             except Exception:
                 log.exception("request failed", service=method.service, method=method.name)
+                self._refusals.note(path, "internal", "internal error")
                 await context.abort(grpc.StatusCode.INTERNAL, "internal error")
             raise AssertionError("abort raises")
 

@@ -23,6 +23,7 @@ from twirp.server import TwirpServer
 
 from connector.api.auth import Authorizer
 from connector.api.methods import Method
+from connector.api.refusals import Refusals
 from connector.errors import ConnectorError, InvalidArgument, Malformed
 
 log = structlog.get_logger()
@@ -124,15 +125,24 @@ def _twirp_app(table: Iterable[Method]) -> _App:
 class TwirpRoutes:
     """`POST /twirp/<service>/<method>` as an aiohttp handler."""
 
-    def __init__(self, table: Iterable[Method], authorizer: Authorizer) -> None:
+    def __init__(self, table: Iterable[Method], authorizer: Authorizer, refusals: Refusals) -> None:
         self._app = _twirp_app(table)
         self._authorizer = authorizer
+        self._refusals = refusals
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_route("*", "/twirp/{tail:.*}", self.handle)
 
     async def handle(self, request: web.Request) -> web.Response:
         """Route, then authorise, then read and decode: nobody unknown makes us parse a body."""
+        response = await self._answer(request)
+        if response.status != 200:
+            assert isinstance(response.body, bytes)
+            error = json.loads(response.body)
+            self._refusals.note(request.path.removeprefix("/twirp/"), error["code"], error["msg"])
+        return response
+
+    async def _answer(self, request: web.Request) -> web.Response:
         try:
             if request.method == "POST":
                 self._app._get_endpoint(request.path)

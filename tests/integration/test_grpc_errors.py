@@ -14,7 +14,9 @@ from connector import errors
 from connector.api.auth import Authorizer
 from connector.api.grpc import GrpcServer
 from connector.api.methods import Method
+from connector.api.refusals import Refusals
 from connector.errors import ConnectorError
+from connector.metrics import Metrics
 from connector.storage.base import StoreError
 from connectorpb.v1 import connector_pb2 as pb
 
@@ -57,7 +59,7 @@ async def outcome_of(raised: Exception) -> grpc.aio.AioRpcError:
         raise raised
 
     method = Method("connector.v1.Connector", "GetCall", fail, pb.GetCallRequest, pb.GetCallResponse)
-    server = GrpcServer([method], Authorizer(KEY, SECRET))
+    server = GrpcServer([method], Authorizer(KEY, SECRET), Refusals(Metrics()))
     await server.start("127.0.0.1", 0)
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:

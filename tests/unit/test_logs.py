@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import structlog
 
-from connector import logs
 from connector.logs import bind_call, configure_logging, mask_phone, never_log, scrub
+from tests.captured_logs import Terminal, lines_of, logging_as_before
 
 JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJkZXZrZXkifQ.Zm9vYmFyYmF6cXV4"
 
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """Logging is the process's: put back what a test changes."""
-    root = logging.getLogger()
-    levels = {name: logging.getLogger(name).level for name in (None, *logging.root.manager.loggerDict)}
-    handlers, configuration, secrets = list(root.handlers), structlog.get_config(), set(logs._secrets)
-    yield
-    structlog.configure(**configuration)
-    root.handlers[:] = handlers
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-    logs._secrets.clear()
-    logs._secrets.update(secrets)
+    with logging_as_before():
+        yield
 
 
 @pytest.fixture
@@ -38,10 +27,6 @@ def out() -> io.StringIO:
     stream = io.StringIO()
     configure_logging("debug", "json", stream)
     return stream
-
-
-def lines(out: io.StringIO) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +83,7 @@ def test_a_secret_in_a_traceback_is_replaced(out: io.StringIO) -> None:
 def test_a_value_too_short_to_be_a_secret_would_only_garble_the_log(short: str, out: io.StringIO) -> None:
     never_log(short)
     structlog.get_logger().info("abc 12345")
-    assert lines(out)[0]["event"] == "abc 12345"
+    assert lines_of(out)[0]["event"] == "abc 12345"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +108,7 @@ def test_a_key_that_holds_a_number_masks_any_spelling(key: str, number: str, out
 @pytest.mark.parametrize("identity", ["twilio_0123456789ab", "guest", "agent-7", "room 12"])
 def test_an_identity_without_a_number_stays_readable(identity: str, out: io.StringIO) -> None:
     structlog.get_logger().info("call", identity=identity)
-    assert lines(out)[0]["identity"] == identity
+    assert lines_of(out)[0]["identity"] == identity
 
 
 async def test_the_call_is_on_every_line_also_of_the_tasks_it_starts(out: io.StringIO) -> None:
@@ -138,7 +123,7 @@ async def test_the_call_is_on_every_line_also_of_the_tasks_it_starts(out: io.Str
         log.info("here")
     await task
     log.info("outside")
-    assert {line["event"]: line.get("call") for line in lines(out)} == {
+    assert {line["event"]: line.get("call") for line in lines_of(out)} == {
         "here": "call_1",
         "in a task": "call_1",
         "in a library": "call_1",
@@ -148,7 +133,7 @@ async def test_the_call_is_on_every_line_also_of_the_tasks_it_starts(out: io.Str
 
 def test_json_lines_have_level_and_a_utc_time(out: io.StringIO) -> None:
     structlog.get_logger().warning("careful", n=1)
-    (line,) = lines(out)
+    (line,) = lines_of(out)
     assert (line["level"], line["event"], line["n"]) == ("warning", "careful", 1)
     assert line["timestamp"].endswith("Z")
 
@@ -166,10 +151,6 @@ def test_pretty_lines_are_for_people() -> None:
 
 
 def test_auto_is_pretty_on_a_terminal_only() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     terminal, pipe = Terminal(), io.StringIO()
     for stream in (terminal, pipe):
         configure_logging("info", "auto", stream)
@@ -184,7 +165,7 @@ def test_lines_below_the_level_are_not_written() -> None:
     structlog.get_logger().info("small talk")
     logging.getLogger("library").info("small talk")
     structlog.get_logger().warning("careful")
-    assert [line["event"] for line in lines(stream)] == ["careful"]
+    assert [line["event"] for line in lines_of(stream)] == ["careful"]
 
 
 def test_statements_of_the_database_are_not_logged_even_at_debug(out: io.StringIO) -> None:
