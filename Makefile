@@ -53,4 +53,6 @@ lock: setup ## resolve requirements.lock anew from pyproject.toml
 
 clean: ## remove what setup and the runs made
 	rm -rf .venv .tools demo-out bench-out ci-out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf tests/conformance/*/build tests/conformance/*/target tests/conformance/*/node_modules
+	rm -rf examples/*/build examples/*/target examples/*/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
