@@ -135,7 +135,7 @@ async def _translated(seconds: float) -> AsyncIterator[None]:
         raise _refusal(error) from error
     except (TwilioException, aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Unavailable(f"Twilio's API cannot be reached ({type(error).__name__})") from error
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:  # The package stumbles over JSON that is no call resource.
         raise Unavailable("what answered is not Twilio's API; check TWILIO_API_URL") from error
 
 
