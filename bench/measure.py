@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bench.stage import DEFAULT_QUEUE, OURS, Stage, cpu_cores, rss_megabytes
+from bench.stage import DEFAULT_QUEUE, OURS, PLAIN, Stage, cpu_cores, rss_megabytes
 from bench.worker import Worker
 
 BARE = "bare SDK loop"
@@ -33,8 +33,8 @@ FULL = Plan(
     rounds=3,
     calls=(1, 4, 8),
     many=8,
-    bursts_one=20,
-    bursts_many=14,
+    bursts_one=14,
+    bursts_many=10,
     settle=1.5,
     window=6.0,
     connects=50,
@@ -73,13 +73,15 @@ class RoundTrips:
 
 async def round_trips(stage: Stage, plan: Plan, say: Say) -> dict[str, dict[int, RoundTrips]]:
     """Tone bursts through room and echo and back, at one call and at many, each variant in turn."""
-    result = {variant: {n: RoundTrips(n) for n in (1, plan.many)} for variant in (DEFAULT_QUEUE, OURS)}
+    sizes = {DEFAULT_QUEUE: (1, plan.many), PLAIN: (1,), OURS: (1, plan.many)}
+    result = {variant: {n: RoundTrips(n) for n in counts} for variant, counts in sizes.items()}
     for turn in range(plan.rounds):
         for variant, of_variant in result.items():
             say(f"round trip, round {turn + 1} of {plan.rounds}: {variant}")
             async with stage.connector(variant):
-                for count, bursts in ((1, plan.bursts_one), (plan.many, plan.bursts_many)):
+                for count in of_variant:
                     rooms = await stage.echo_rooms(count)
+                    bursts = plan.bursts_one if count == 1 else plan.bursts_many
                     for call in await stage.callers.ask("bursts", rooms=rooms, count=bursts, seed=turn, patience=60):
                         of_variant[count].add(call)
                     await stage.echo.ask("leave")
@@ -113,6 +115,7 @@ async def costs(stage: Stage, plan: Plan, say: Say) -> dict[str, Cost]:
 
 
 async def _cost_of(speakers: Worker, pid: int, begin: str, stage: Stage, plan: Plan, cost: Cost) -> None:
+    await _heard(speakers, begin)  # An answer means that all is loaded.
     cost.memory.append((0, rss_megabytes(pid)))
     standing = 0
     for count in plan.calls:

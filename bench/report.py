@@ -9,7 +9,7 @@ from rich.table import Table
 
 from bench.analysis import median, percentile, slope
 from bench.measure import BARE, Cost, RoundTrips, Setup
-from bench.stage import DEFAULT_QUEUE, OURS
+from bench.stage import DEFAULT_QUEUE, OURS, PLAIN
 
 MOST_OF_DEFAULT_QUEUE = 0.5
 MOST_OF_ONE_CALL = 1.3
@@ -40,29 +40,38 @@ def judged(what: str, ours: str, baseline: str, ratio: float, most: float) -> Ro
 
 
 def round_trip_rows(trips: dict[str, dict[int, RoundTrips]]) -> list[Row]:
-    rows = []
-    ours, queue = trips[OURS], trips[DEFAULT_QUEUE]
+    ours, queue, plain = trips[OURS], trips[DEFAULT_QUEUE], trips[PLAIN]
     one, many = sorted(ours)
+    single, crowd = median(ours[one].all), median(ours[many].all)
+    rows = [
+        _against(f"median, {_calls(one)}", single, median(queue[one].all), MOST_OF_DEFAULT_QUEUE),
+        _against("  against a plain bridge (default queue, drops nothing)", single, median(plain[one].all)),
+        judged(f"  at {many} calls, against ours at 1", _ms(crowd), _ms(single), crowd / single, MOST_OF_ONE_CALL),
+        _against(f"median, {_calls(many)}", crowd, median(queue[many].all)),
+    ]
     for count in (one, many):
-        mine, theirs = median(ours[count].all), median(queue[count].all)
-        calls = _calls(count)
-        if count == one:
-            rows.append(judged(f"median, {calls}", _ms(mine), _ms(theirs), mine / theirs, MOST_OF_DEFAULT_QUEUE))
-        else:
-            rows.append(Row(f"median, {calls}", _ms(mine), _ms(theirs), mine / theirs))
-        worst, their_worst = percentile(ours[count].all, 0.99), percentile(queue[count].all, 0.99)
-        rows.append(Row(f"p99, {calls}", _ms(worst), _ms(their_worst), worst / their_worst))
+        worst = percentile(ours[count].all, 0.99)
+        rows.append(_against(f"p99, {_calls(count)}", worst, percentile(queue[count].all, 0.99)))
     rows += [
-        Row(
-            f"first 5 bursts → last 5, {_calls(count)}",
-            f"{_ms(median(ours[count].first))} → {_ms(median(ours[count].last))}",
-            f"{_ms(median(queue[count].first))} → {_ms(median(queue[count].last))}",
-        )
+        Row(f"median of the first 5 → last 5, {_calls(count)}", _first_last(ours[count]), _first_last(queue[count]))
         for count in (one, many)
     ]
-    single, crowd = median(ours[one].all), median(ours[many].all)
-    rows.append(judged(f"median at {many} calls / at 1", _ms(crowd), _ms(single), crowd / single, MOST_OF_ONE_CALL))
-    return rows
+    return [*rows, Row("bursts lost", _lost(ours), _lost(queue))]
+
+
+def _against(what: str, ours: float, baseline: float, most: float | None = None) -> Row:
+    ratio = ours / baseline
+    if most is None:
+        return Row(what, _ms(ours), _ms(baseline), ratio)
+    return judged(what, _ms(ours), _ms(baseline), ratio, most)
+
+
+def _lost(trips: dict[int, RoundTrips]) -> str:
+    return str(sum(trip.lost for trip in trips.values()))
+
+
+def _first_last(trip: RoundTrips) -> str:
+    return f"{_ms(median(trip.first))} → {_ms(median(trip.last))}"
 
 
 def cost_rows(costs: dict[str, Cost]) -> list[Row]:
@@ -80,30 +89,20 @@ def memory_rows(costs: dict[str, Cost]) -> list[Row]:
         Row("idle, MB", f"{_at(ours, 0):.0f}", f"{_at(bare, 0):.0f}"),
         Row(f"at {most} calls, MB", f"{_at(ours, most):.0f}", f"{_at(bare, most):.0f}"),
         Row(f"each call, MB (slope 0 to {most})", f"{slope(ours):.2f}", f"{slope(bare):.2f}"),
-        Row(
-            f"each further call, MB (slope 1 to {most})",
-            f"{slope([point for point in ours if point[0]]):.2f}",
-            f"{slope([point for point in bare if point[0]]):.2f}",
-        ),
+        Row(f"each further call, MB (slope 1 to {most})", f"{_further(ours):.2f}", f"{_further(bare):.2f}"),
     ]
 
 
 def setup_rows(setup: Setup) -> list[Row]:
-    rows = []
-    for direction, values in setup.connect.items():
-        rows.append(
-            Row(
-                f"ConnectTwilioCall {direction}: median, p99", f"{_ms(median(values))}, {_ms(percentile(values, 0.99))}"
-            )
-        )
-    for direction, values in setup.first_audio.items():
-        rows.append(
-            Row(
-                f"start → first audio in the room, {direction}: median, p99",
-                f"{_ms(median(values))}, {_ms(percentile(values, 0.99))}",
-            )
-        )
-    return rows
+    measured = {
+        "ConnectTwilioCall": setup.connect,
+        "start → first audio in the room": setup.first_audio,
+    }
+    return [
+        Row(f"{what}, {direction}: median, p99", f"{_ms(median(values))}, {_ms(percentile(values, 0.99))}")
+        for what, by_direction in measured.items()
+        for direction, values in by_direction.items()
+    ]
 
 
 def sections(trips: dict[str, dict[int, RoundTrips]], costs: dict[str, Cost], setup: Setup) -> list[Section]:
@@ -145,6 +144,10 @@ def document(
         "costs": {name: asdict(cost) for name, cost in costs.items()},
         "setup": asdict(setup),
     }
+
+
+def _further(points: list[tuple[int, float]]) -> float:
+    return slope([(calls, megabytes) for calls, megabytes in points if calls])
 
 
 def _at(points: list[tuple[int, float]], calls: int) -> float:

@@ -1,7 +1,8 @@
-"""The connector as `connector serve` starts it, with one thing changed: for the baseline, and for a profile.
+"""The connector as `connector serve` starts it, with one thing changed: for the baselines, and for a profile.
 
-`python -m bench.serve default-queue` sends the caller's voice through the SDK's own source with its default
-queue of 1000 ms, one awaited `capture_frame` for each 20 ms. `python -m bench.serve as-is` changes nothing.
+`default-queue` sends the caller's voice through the SDK's own source with its default queue of 1000 ms, one
+awaited `capture_frame` for each 20 ms. `plain` does the same and drops nothing: what the carrier sends while
+the track is being published waits for it. `as-is` changes nothing.
 With `BENCH_PROFILE=file` the event loop's thread is profiled (cProfile) until the process ends.
 """
 
@@ -14,7 +15,13 @@ import sys
 
 from livekit import rtc
 
+from connector.audio import g711
+from connector.call import session
+from connector.call.bridge import Bridge, CallerVoice, Now
+from connector.carriers.base import Codec
+from connector.carriers.events import AudioReceived
 from connector.cli import main
+from connector.metrics import Metrics
 from connector.room import gateway
 
 RATE = 8000
@@ -53,11 +60,28 @@ class QueuedSource:
         await self._source.aclose()
 
 
-def run(source: str) -> None:
-    if source == "default-queue":
+class PlainBridge(Bridge):
+    """Takes the place of `connector.call.bridge.Bridge`: in order, everything, however old."""
+
+    def __init__(self, codec: Codec, room: CallerVoice, metrics: Metrics, now: Now) -> None:
+        super().__init__(codec, room, metrics, now)
+        self._early: list[bytes] = []
+
+    def from_carrier(self, audio: AudioReceived) -> None:
+        self._early.append(g711.ulaw_decode(audio.payload).tobytes())
+        if self._open:
+            for pcm in self._early:
+                self._room.capture(pcm)
+            self._early.clear()
+
+
+def run(change: str) -> None:
+    if change not in ("as-is", "default-queue", "plain"):
+        raise SystemExit(f"no such change: {change}")
+    if change != "as-is":
         vars(gateway)["CallerSource"] = QueuedSource
-    elif source != "as-is":
-        raise SystemExit(f"no such source: {source}")
+    if change == "plain":
+        vars(session)["Bridge"] = PlainBridge
     sys.argv = ["connector", "serve"]
     profile_to = os.environ.get("BENCH_PROFILE")
     if not profile_to:

@@ -24,9 +24,13 @@ from connector.demo.process import ChildProcess
 
 OURS = "ours"
 DEFAULT_QUEUE = "default queue"
+"""The connector with nothing but its audio source exchanged for the SDK's, with its queue."""
+PLAIN = "plain bridge"
+"""The same, and audio that came before the track was published is not dropped: as most bridges are written."""
 _COMMANDS = {
     OURS: ("connector", "serve"),
     DEFAULT_QUEUE: ("bench.serve", "default-queue"),
+    PLAIN: ("bench.serve", "plain"),
 }
 _START_PATIENCE = 20.0
 TWILIO_TOKEN = "twilio-auth-token-of-the-benchmark"
