@@ -85,4 +85,7 @@ async def test_a_bug_of_ours_is_logged_and_tells_the_client_nothing() -> None:
     with structlog.testing.capture_logs() as log:
         outcome = await outcome_of(ZeroDivisionError("with something secret"))
     assert (outcome.code(), outcome.details()) == (grpc.StatusCode.INTERNAL, "internal error")
-    assert [(line["event"], line["method"]) for line in log] == [("request failed", "GetCall")]
+    assert [(line["event"], line["method"]) for line in log] == [
+        ("request failed", "GetCall"),
+        ("API request refused", "connector.v1.Connector/GetCall"),
+    ]
