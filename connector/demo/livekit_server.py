@@ -57,6 +57,9 @@ class LiveKitServer:
                 "use_external_ip": False,
                 "enable_loopback_candidate": True,
                 "interfaces": {"includes": ["lo"]},
+                # Without this its clients are sent to public STUN servers, and where names cannot be resolved
+                # each of their connections keeps some thirty threads waiting for an answer.
+                "stun_servers": ["127.0.0.1:9"],
             },
             "keys": {self.api_key: self.api_secret},
             "logging": {"level": log_level},
