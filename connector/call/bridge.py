@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from connector.audio import dtmf, g711
 from connector.audio.freshness import PlayoutClock, TransitClock
-from connector.audio.levels import is_silent
+from connector.audio.levels import is_silent, peak
 from connector.audio.mixer import Mixer
 from connector.call.outbox import Outbox
 from connector.carriers.base import Codec
@@ -35,6 +35,11 @@ MAX_STALE = 0.1
 this process was held up, and what is sent late would stay in the carrier's buffer as a delay."""
 MAX_AHEAD = 0.2
 """Seconds the carrier may have in its buffer before frames are dropped instead of sent."""
+CATCH_UP_AHEAD = 0.06
+"""Seconds in the carrier's buffer that no even flow of frames explains: something was held up, and what then came
+at once would stay as a delay until the room is silent, which a room with a noisy line in it never is."""
+QUIET = 256
+"""Samples below this may be left out to catch up: line noise, the gaps between words. 42 dB below full scale."""
 MAX_TONES = 32
 """Digits that may wait to be played; more is refused."""
 MARK_EVERY = 1.0
@@ -140,8 +145,10 @@ class Bridge:
                 self._drop("to_carrier", "tone")
             elif self._is_stuck(now):
                 self._drop("to_carrier", "backed_up")
-            elif self._playout.ahead(now) > MAX_AHEAD:
+            elif (ahead := self._playout.ahead(now)) > MAX_AHEAD:
                 self._drop("to_carrier", "ahead")
+            elif ahead > CATCH_UP_AHEAD and peak(mixed) < QUIET:
+                self._drop("to_carrier", "catch_up")
             else:
                 self._send(mixed, now)
 
