@@ -21,7 +21,7 @@ from connector.api.refusals import Refusals
 from connector.api.service import ConnectorService
 from connector.api.twirp import TwirpRoutes
 from connector.call.manager import CallManager
-from connector.call.session import Limits, Parts
+from connector.call.terms import Limits, Parts
 from connector.carriers.base import Codec
 from connector.carriers.twilio import TwilioCodec
 from connector.config import Settings

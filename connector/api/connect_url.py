@@ -15,7 +15,8 @@ from aiohttp import web
 from connector.api.media import MediaSocket, new_websocket
 from connector.api.service import ConnectorService
 from connector.call.manager import CallManager
-from connector.call.session import FINAL_STATUSES, CallSession
+from connector.call.session import CallSession
+from connector.call.terms import FINAL_STATUSES
 from connector.carriers import answers
 from connector.carriers.signatures import twilio_signature_valid
 from connector.errors import ConnectorError, ConnectUrlError, Malformed, SignatureInvalid, TokenInvalid

@@ -7,7 +7,8 @@ import time
 
 import structlog
 
-from connector.call.session import CallSession, Parts
+from connector.call.session import CallSession
+from connector.call.terms import Parts
 from connector.errors import ResourceExhausted, TokenExpired, TokenInvalid, Unavailable
 from connector.model import CallRequest, CallState, EndReason
 

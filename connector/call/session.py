@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,11 @@ from numpy.typing import NDArray
 
 from connector.audio import dtmf
 from connector.call.bridge import Bridge
-from connector.call.ports import Admin, CallStore, CarrierControl, CarrierSocket, CodecFactory, RoomFactory
-from connector.call.state import Trigger, next_state
+from connector.call.digits import DigitRelay
+from connector.call.ledger import Ledger, that_fit
+from connector.call.ports import CarrierSocket
+from connector.call.state import Trigger
+from connector.call.terms import CARRIER_ENDS, CLOSE_CODES, CLOSE_NORMAL, FINAL_STATUSES, End, Parts, why_not_opened
 from connector.carriers.events import (
     AudioReceived,
     AudioRejected,
@@ -39,88 +41,12 @@ from connector.errors import (
     Unavailable,
 )
 from connector.logs import bind_call
-from connector.metrics import Metrics
-from connector.model import CallRecord, CallRequest, CallState, Direction, EndReason, Provider
-from connector.storage.base import StoreError
+from connector.model import CallRecord, CallRequest, CallState, Direction, EndReason
 
 log = structlog.get_logger()
 
 STEP_TIMEOUT = 6.0
 """Seconds that any one step of the teardown may take before the next one starts."""
-MAX_PENDING_DIGITS = 64
-MAX_ATTRIBUTES = 63 * 1024
-"""Bytes of keys and values; livekit-server's own limit is 64 KiB, the rest is for `callStatus`."""
-
-CLOSE_NORMAL = 1000
-CLOSE_POLICY = 1008
-CLOSE_INTERNAL = 1011
-_CLOSE_CODES = {EndReason.CALL_MISMATCH: CLOSE_POLICY, EndReason.INTERNAL_ERROR: CLOSE_INTERNAL}
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds; see `connector.config.Settings`."""
-
-    connect_timeout: float
-    answer_grace: float
-    media_timeout: float
-    max_duration: float
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What every call of a process shares."""
-
-    admin: Admin
-    store: CallStore
-    metrics: Metrics
-    limits: Limits
-    new_room: RoomFactory
-    new_codec: CodecFactory
-    owner: str
-    control: Mapping[Provider, CarrierControl] = field(default_factory=dict)
-    """Carriers whose REST API can be used; empty where no credentials are configured."""
-
-
-_CARRIER_ENDS = {
-    "busy": EndReason.BUSY,
-    "no-answer": EndReason.NO_ANSWER,
-    "canceled": EndReason.CANCELED,
-    "failed": EndReason.CARRIER_FAILED,
-    "completed": EndReason.CARRIER_HANGUP,
-}
-FINAL_STATUSES = frozenset(_CARRIER_ENDS)
-"""The carrier's statuses after which nothing comes."""
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    reason: EndReason
-    detail: str
-    close_code: int
-
-
-def _that_fit(more: dict[str, str], kept: dict[str, str]) -> dict[str, str]:
-    """Stream parameters are the carrier's to fill; those past LiveKit's limit must not keep the caller out."""
-    left = MAX_ATTRIBUTES - sum(len(key.encode()) + len(value.encode()) for key, value in kept.items())
-    fitting = {}
-    for key, value in more.items():
-        left -= len(key.encode()) + len(value.encode())
-        if left < 0:
-            log.warning("stream parameters left out: together they pass LiveKit's limit", first=key)
-            break
-        fitting[key] = value
-    return fitting
-
-
-def _why_not_opened(error: BaseException) -> tuple[EndReason, str]:
-    if isinstance(error, StoreError):
-        return EndReason.INTERNAL_ERROR, error.message
-    if isinstance(error, ConnectorError):
-        return EndReason.LIVEKIT_UNAVAILABLE, error.message
-    if isinstance(error, asyncio.CancelledError):
-        return EndReason.ENDED_BY_API, "the request was given up"
-    return EndReason.INTERNAL_ERROR, repr(error)
 
 
 class CallSession:
@@ -132,6 +58,7 @@ class CallSession:
         self._on_finished = on_finished
         self._room = parts.new_room(request, self)
         self._codec = parts.new_codec(request.provider)
+        self._ledger = Ledger(request, parts)
         self.bridge = Bridge(self._codec, self._room, parts.metrics, time.monotonic)
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[End] = self._loop.create_future()
@@ -147,20 +74,10 @@ class CallSession:
         self._socket: CarrierSocket | None = None
         self._sender: asyncio.Task[None] | None = None
         self._answering: asyncio.Task[None] | None = None
-        self._digits: asyncio.Queue[str] = asyncio.Queue(MAX_PENDING_DIGITS)
+        self._digits = DigitRelay(self._room, parts.metrics)
         self._digit_sender: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._last_message = 0.0
-        self.record = CallRecord(
-            call_id=request.call_id,
-            provider=request.provider,
-            direction=request.direction,
-            room=request.room,
-            identity=request.participant.identity,
-            state=CallState.PENDING,
-            owner=parts.owner,
-            created_at=time.time(),
-        )
         self.deadline = self.record.created_at + parts.limits.connect_timeout
         """Unix time until which the stream may open."""
         self._connect_timer = self._loop.call_later(parts.limits.connect_timeout, self._on_connect_timeout)
@@ -169,6 +86,10 @@ class CallSession:
     @property
     def call_id(self) -> str:
         return self.request.call_id
+
+    @property
+    def record(self) -> CallRecord:
+        return self._ledger.record
 
     @property
     def state(self) -> CallState:
@@ -188,16 +109,16 @@ class CallSession:
                 if self.request.direction is Direction.OUTBOUND:
                     await self._ensure_room()
                     started = time.monotonic()
-                    await self._room.join_hidden(self._attributes("ringing"))
+                    await self._room.join_hidden(self._ledger.attributes("ringing"))
                     if self._ended.done():
                         raise Unavailable("the caller was taken out of the room again at once")
-                    self._observe("join", started)
-                    self._advance(Trigger.JOINED_HIDDEN)
+                    self._ledger.observe("join", started)
+                    self._ledger.advance(Trigger.JOINED_HIDDEN)
                 else:
                     await self._parts.admin.check()
                 await self._parts.store.save_call(self.record)
             except BaseException as error:
-                self.end(*_why_not_opened(error))
+                self.end(*why_not_opened(error))
                 await self.finished.wait()
                 raise
             log.info(
@@ -220,12 +141,7 @@ class CallSession:
         known = self.record.carrier_call_id
         if carrier_call_id and known and carrier_call_id != known:
             raise TokenUsed("this connect_url belongs to another carrier call")
-        self.record = replace(
-            self.record,
-            carrier_call_id=carrier_call_id or known,
-            from_number=from_number or self.record.from_number,
-            to_number=to_number or self.record.to_number,
-        )
+        self._ledger.learn(carrier_call_id=carrier_call_id, from_number=from_number, to_number=to_number)
         if not self._claimed and not self._ended.done():
             self.extend_deadline(self._parts.limits.answer_grace)
         with bind_call(self.call_id):
@@ -241,12 +157,11 @@ class CallSession:
         async def dial() -> None:
             carrier_call_id, status = await place()
             self._placed = True
-            self.record = replace(
-                self.record,
+            self._ledger.learn(
                 carrier_call_id=carrier_call_id,
-                carrier_status=self.record.carrier_status or status,
                 from_number=from_number,
                 to_number=to_number,
+                carrier_status="" if self.record.carrier_status else status,
             )
 
         if self._ended.done():
@@ -257,7 +172,7 @@ class CallSession:
         if self._dialing.cancelled():
             raise Unavailable("the call ended before the carrier answered")
         self._dialing.result()
-        await self._save()
+        await self._ledger.save()
 
     def extend_deadline(self, seconds: float) -> None:
         """Leave the stream at least this long from now to open."""
@@ -270,10 +185,10 @@ class CallSession:
         if number < self._status_number:
             return
         self._status_number = number
-        self.record = replace(self.record, carrier_status=status)
+        self._ledger.learn(carrier_status=status)
         if status == "in-progress":
             self.settled.set()
-        reason = _CARRIER_ENDS.get(status)
+        reason = CARRIER_ENDS.get(status)
         # A stream tells its own end, and more exactly than the report that follows it.
         if reason is not None and self._socket is None:
             self.end(reason, f"the carrier reports {status}")
@@ -332,7 +247,7 @@ class CallSession:
             case MarkReached():
                 self.bridge.mark_reached(event.name)
             case DtmfReceived():
-                self._on_carrier_digit(event.digit)
+                self._digits.put(event.digit)
             case AudioRejected():
                 self.bridge.rejected(event.why)
             case StreamStarted():
@@ -347,13 +262,13 @@ class CallSession:
         if known and event.call_id != known:
             self.end(EndReason.CALL_MISMATCH, "the stream is not of the call that fetched the answer document")
             return
-        self.record = replace(self.record, carrier_call_id=event.call_id)
+        self._ledger.learn(carrier_call_id=event.call_id)
         self._answering = self._begin("answer", self._answer(event))
 
     async def _answer(self, event: StreamStarted) -> None:
         started = time.monotonic()
-        attributes = self._attributes("active")
-        attributes |= _that_fit(self._codec.attributes(event), attributes)
+        attributes = self._ledger.attributes("active")
+        attributes |= that_fit(self._codec.attributes(event), attributes)
         try:
             if self.request.direction is Direction.OUTBOUND:
                 await self._parts.admin.reveal(self.request.room, self.request.participant.identity, attributes)
@@ -366,32 +281,16 @@ class CallSession:
             return
         if self._ended.done():
             return
-        self._advance(Trigger.STREAM_STARTED)
-        self.record = replace(self.record, started_at=time.time())
+        self._ledger.start()
         self.settled.set()
         self.bridge.open()
         self._room.listen()
-        self._digit_sender = self._begin("digits", self._send_digits())
+        self._digit_sender = self._begin("digits", self._digits.run())
         limits = self._parts.limits
         self._timers.append(self._loop.call_later(limits.max_duration, self.end, EndReason.MAX_DURATION))
-        self._observe("answer", started)
+        self._ledger.observe("answer", started)
         log.info("call active", milliseconds=round((time.monotonic() - started) * 1000))
-        await self._save()
-
-    def _on_carrier_digit(self, digit: str) -> None:
-        try:
-            self._digits.put_nowait(digit)
-        except asyncio.QueueFull:
-            self._parts.metrics.refused.labels("dtmf", "too_many").inc()
-
-    async def _send_digits(self) -> None:
-        while True:
-            digit = await self._digits.get()
-            try:
-                await self._room.send_dtmf(dtmf.event_code(digit), digit)
-                self._parts.metrics.dtmf.labels("from_carrier").inc()
-            except ConnectorError as error:
-                log.warning("a digit did not reach the room", error=error.message)
+        await self._ledger.save()
 
     # What the room says (connector.room.events.RoomListener)
 
@@ -441,7 +340,7 @@ class CallSession:
     def end(self, reason: EndReason, detail: str = "", close_code: int | None = None) -> None:
         """Ask for the end; the first caller's reason stands. Never waits: `finished` tells when all is free."""
         if not self._ended.done():
-            self._ended.set_result(End(reason, detail, close_code or _CLOSE_CODES.get(reason, CLOSE_NORMAL)))
+            self._ended.set_result(End(reason, detail, close_code or CLOSE_CODES.get(reason, CLOSE_NORMAL)))
 
     async def _supervise(self) -> None:
         end = await self._ended
@@ -460,9 +359,9 @@ class CallSession:
             await self._step("room", self._room.leave())
             if self._setup is not None and not was_active:
                 await self._step("undo", self._parts.admin.undo(self._setup))
-            self._finish_record(end)
+            self._ledger.finish(end)
             await self._step("record", self._parts.store.save_call(self.record))
-            self._count(end, was_active)
+            self._ledger.count(end, self.bridge)
             self.settled.set()
             self.finished.set()
             self._on_finished(self)
@@ -500,27 +399,6 @@ class CallSession:
         except Exception:
             log.exception("teardown step failed", step=name)
 
-    def _finish_record(self, end: End) -> None:
-        self._advance(Trigger.END)
-        self.record = replace(self.record, ended_at=time.time(), end_reason=end.reason, end_detail=end.detail)
-
-    def _count(self, end: End, was_active: bool) -> None:
-        self.bridge.collect_drops()
-        metrics, record = self._parts.metrics, self.record
-        metrics.calls.labels(record.provider.value, record.direction.value, end.reason.value).inc()
-        seconds = record.ended_at - record.started_at if was_active else 0.0
-        if was_active:
-            metrics.duration.labels(record.direction.value).observe(seconds)
-        log.info(
-            "call ended",
-            reason=end.reason.value,
-            detail=end.detail or None,
-            seconds=round(seconds, 3),
-            heard_frames=self.bridge.heard_frames,
-            sent_frames=self.bridge.sent_frames,
-            dropped_frames=self.bridge.dropped_frames,
-        )
-
     # Small things
 
     def _begin(self, what: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -533,33 +411,6 @@ class CallSession:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task of the call broke", task=task.get_name(), exc_info=error)
             self.end(EndReason.INTERNAL_ERROR, repr(error))
-
-    def _advance(self, trigger: Trigger) -> None:
-        old = self.record.state
-        self.record = replace(self.record, state=next_state(self.request.direction, old, trigger))
-
-    def _attributes(self, status: str) -> dict[str, str]:
-        """The request's attributes and ours; see docs/attributes.md."""
-        ours = {
-            "connector.callId": self.call_id,
-            "connector.provider": self.request.provider.value,
-            "connector.direction": self.request.direction.value,
-            "connector.callStatus": status,
-        }
-        if self.record.from_number:
-            ours["phone.from"] = self.record.from_number
-        if self.record.to_number:
-            ours["phone.to"] = self.record.to_number
-        return self.request.participant.attributes | ours
-
-    async def _save(self) -> None:
-        try:
-            await self._parts.store.save_call(self.record)
-        except ConnectorError as error:
-            log.warning("the call record could not be saved", error=error.message)
-
-    def _observe(self, step: str, started: float) -> None:
-        self._parts.metrics.setup.labels(step, self.request.direction.value).observe(time.monotonic() - started)
 
     def _on_connect_timeout(self) -> None:
         self.end(EndReason.CONNECT_TIMEOUT, "no media WebSocket came in time")

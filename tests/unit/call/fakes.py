@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from connector.call.manager import CallManager
-from connector.call.session import CallSession, Limits, Parts
+from connector.call.session import CallSession
+from connector.call.terms import Limits, Parts
 from connector.carriers.events import (
     AudioReceived,
     AudioRejected,

@@ -1,0 +1,42 @@
+"""Digits that the caller presses, on their way to the room."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from connector.audio import dtmf
+from connector.call.ports import Room
+from connector.errors import ConnectorError
+from connector.metrics import Metrics
+
+log = structlog.get_logger()
+
+MAX_WAITING = 64
+
+
+class DigitRelay:
+    """Publishes digits in the order in which they were pressed, one after the other."""
+
+    def __init__(self, room: Room, metrics: Metrics) -> None:
+        self._room = room
+        self._metrics = metrics
+        self._waiting: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
+
+    def put(self, digit: str) -> None:
+        """Never waits; what is too much is counted as refused."""
+        try:
+            self._waiting.put_nowait(digit)
+        except asyncio.QueueFull:
+            self._metrics.refused.labels("dtmf", "too_many").inc()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            digit = await self._waiting.get()
+            try:
+                await self._room.send_dtmf(dtmf.event_code(digit), digit)
+                self._metrics.dtmf.labels("from_carrier").inc()
+            except ConnectorError as error:
+                log.warning("a digit did not reach the room", error=error.message)

@@ -1,0 +1,72 @@
+"""What every call of a process shares, and the words for its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from connector.call.ports import Admin, CallStore, CarrierControl, CodecFactory, RoomFactory
+from connector.errors import ConnectorError
+from connector.metrics import Metrics
+from connector.model import EndReason, Provider
+from connector.storage.base import StoreError
+
+CLOSE_NORMAL = 1000
+CLOSE_POLICY = 1008
+CLOSE_INTERNAL = 1011
+CLOSE_CODES = {EndReason.CALL_MISMATCH: CLOSE_POLICY, EndReason.INTERNAL_ERROR: CLOSE_INTERNAL}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds; see `connector.config.Settings`."""
+
+    connect_timeout: float
+    answer_grace: float
+    media_timeout: float
+    max_duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every call of a process shares."""
+
+    admin: Admin
+    store: CallStore
+    metrics: Metrics
+    limits: Limits
+    new_room: RoomFactory
+    new_codec: CodecFactory
+    owner: str
+    control: Mapping[Provider, CarrierControl] = field(default_factory=dict)
+    """Carriers whose REST API can be used; empty where no credentials are configured."""
+
+
+CARRIER_ENDS = {
+    "busy": EndReason.BUSY,
+    "no-answer": EndReason.NO_ANSWER,
+    "canceled": EndReason.CANCELED,
+    "failed": EndReason.CARRIER_FAILED,
+    "completed": EndReason.CARRIER_HANGUP,
+}
+FINAL_STATUSES = frozenset(CARRIER_ENDS)
+"""The carrier's statuses after which nothing comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    reason: EndReason
+    detail: str
+    close_code: int
+
+
+def why_not_opened(error: BaseException) -> tuple[EndReason, str]:
+    """The end of a call whose creation failed with `error`."""
+    if isinstance(error, StoreError):
+        return EndReason.INTERNAL_ERROR, error.message
+    if isinstance(error, ConnectorError):
+        return EndReason.LIVEKIT_UNAVAILABLE, error.message
+    if isinstance(error, asyncio.CancelledError):
+        return EndReason.ENDED_BY_API, "the request was given up"
+    return EndReason.INTERNAL_ERROR, repr(error)
