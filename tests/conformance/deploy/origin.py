@@ -11,6 +11,7 @@ import pwd
 import shutil
 import ssl
 import subprocess
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from connector.demo.process import ChildProcess, ProcessFailed
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 HOST = "localhost"
+APT = "apt-get install "
 _START_PATIENCE = 20.0
 
 
@@ -30,12 +32,13 @@ class ProgramMissing(RuntimeError):
     """A program that the test needs is not on this machine."""
 
 
-def program(name: str, package: str) -> str:
+def program(name: str, how: str) -> str:
     """The path of a program; it is never skipped, so the message says what to install."""
-    # Servers live in sbin, which an ordinary user's PATH may lack.
-    found = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")))
+    # Servers live in sbin, which an ordinary user's PATH may lack; packages of Python beside it.
+    places = (str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")
+    found = shutil.which(name, path=os.pathsep.join(places))
     if found is None:
-        raise ProgramMissing(f"there is no {name} on this machine: apt-get install {package}")
+        raise ProgramMissing(f"there is no {name} on this machine: {how}")
     return found
 
 
@@ -55,22 +58,23 @@ class Authority:
 
 def new_authority(folder: Path) -> Authority:
     """Make one with openssl; blocking, some ten milliseconds."""
-    openssl = program("openssl", "openssl")
+    openssl = program("openssl", APT + "openssl")
     ca, ca_key, certificate, key = (folder / name for name in ("ca.pem", "ca.key", "cert.pem", "cert.key"))
     new = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     signs = ["-addext", "keyUsage=critical,keyCertSign"]
-    _run(new, "-subj", "/CN=CA of the connector's tests", *signs, "-keyout", str(ca_key), "-out", str(ca))
+    run(new, "-subj", "/CN=CA of the connector's tests", *signs, "-keyout", str(ca_key), "-out", str(ca))
     of_host = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}", "-addext", "basicConstraints=CA:FALSE"]
     by = ["-CA", str(ca), "-CAkey", str(ca_key)]
-    _run(new, *of_host, *by, "-keyout", str(key), "-out", str(certificate))
+    run(new, *of_host, *by, "-keyout", str(key), "-out", str(certificate))
     return Authority(ca, certificate, key)
 
 
-def _run(command: list[str], *more: str, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=20, check=False, env=env)
+def run(command: list[str], *more: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Raises ProcessFailed, with what it printed, for any status but 0."""
+    done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=60, check=False, env=env)
     if done.returncode:
         raise ProcessFailed(f"{command[0]} ended with status {done.returncode}:\n{done.stdout}{done.stderr}")
-    return done.stdout
+    return done
 
 
 class Origin(ABC):
@@ -104,10 +108,6 @@ class Origin(ABC):
     @abstractmethod
     def prepare(self) -> list[str]:
         """Write what the program needs; the command that runs it in the foreground."""
-
-    @abstractmethod
-    def effective(self) -> str:
-        """The configuration as the program itself understands it."""
 
     def log(self) -> str:
         """All that the program has written about requests and errors."""
@@ -159,13 +159,8 @@ class Caddy(Origin):
             "XDG_DATA_HOME": str(self.folder / "data"),
             "XDG_CONFIG_HOME": str(self.folder / "config"),
         }
-        return [*self._command("run")]
-
-    def effective(self) -> str:
-        return _run(self._command("adapt"), env=self.environment)
-
-    def _command(self, what: str) -> list[str]:
-        return [program("caddy", "caddy"), what, "--config", str(DEPLOY / "Caddyfile"), "--adapter", "caddyfile"]
+        caddy = program("caddy", APT + "caddy")
+        return [caddy, "run", "--config", str(DEPLOY / "Caddyfile"), "--adapter", "caddyfile"]
 
 
 class Nginx(Origin):
@@ -194,14 +189,15 @@ class Nginx(Origin):
         }
         (self.folder / "origin.conf").write_text(self._filled_in(), encoding="utf-8")
         (self.folder / "nginx.conf").write_text(self._around(), encoding="utf-8")
-        return self._command()
+        nginx = program("nginx", APT + "nginx-light")
+        return [nginx, "-e", "stderr", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
 
     def _filled_in(self) -> str:
         """By the command of docs/deploy.md."""
         wanted = " ".join(f"${name}" for name in self.VARIABLES)
         template = (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
         done = subprocess.run(
-            [program("envsubst", "gettext-base"), wanted],
+            [program("envsubst", APT + "gettext-base"), wanted],
             input=template,
             env=self.environment,
             capture_output=True,
@@ -233,13 +229,6 @@ class Nginx(Origin):
                 "}",
             )
         )
-
-    def _command(self) -> list[str]:
-        nginx = program("nginx", "nginx-light")
-        return [nginx, "-e", "stderr", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
-
-    def effective(self) -> str:
-        return _run([*self._command(), "-T"])
 
     def log(self) -> str:
         access = self.folder / "access.log"

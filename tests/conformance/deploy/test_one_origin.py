@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import grpc
@@ -12,11 +15,12 @@ from livekit import api
 
 from connector.demo.carrier import Document, Fault
 from connector.demo.carrier.signing import signed_headers
+from connector.demo.connector_process import clean_environment
 from connector.demo.echo_agent import EchoAgent
 from connector.model import EndReason
 from connectorpb.v1 import connector_pb2 as pb
 from connectorpb.v1 import connector_pb2_grpc as pb_grpc
-from tests.conformance.deploy.origin import HOST
+from tests.conformance.deploy.origin import HOST, run
 from tests.conformance.deploy.service import Service
 from tests.integration.harness import TWILIO_TOKEN, connect_call, ended, only_session, place, strength, tone, until
 
@@ -126,6 +130,21 @@ async def test_the_origin_says_that_it_is_ready_and_keeps_its_figures_inside(ser
     assert seen["/"][1] == "OK"
     async with session.get(f"http://127.0.0.1:{service.connector.port}/metrics") as response:
         assert response.status == 200
+
+
+async def test_the_doctor_is_content_with_the_origin(service: Service, tmp_path: Path) -> None:
+    environment = {
+        **clean_environment(),
+        **service.stage.livekit.environment,
+        "CONNECTOR_PUBLIC_URL": service.origin.url,
+        "CONNECTOR_STORE": f"sqlite:///{tmp_path}/doctor.db",
+        "TWILIO_AUTH_TOKEN": TWILIO_TOKEN,
+        "SSL_CERT_FILE": str(service.origin.authority.ca),
+    }
+    asked = await asyncio.to_thread(run, [sys.executable, "-m", "connector", "doctor"], env=environment)
+    # Rich breaks lines at the width it finds.
+    assert f"{service.origin.url} reaches a connector" in " ".join(asked.stdout.split())
+    assert "mend" not in asked.stdout
 
 
 async def test_grpc_through_the_origin(service: Service, room: str) -> None:
