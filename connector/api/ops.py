@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from aiohttp import web
@@ -22,6 +23,8 @@ class OpsRoutes:
         self._metrics = metrics
         self._checked_at = -READY_CACHE
         self._livekit_problem = ""
+        self._checking = asyncio.Lock()
+        """One asks, the others wait for its answer: LiveKit may take its time to say nothing."""
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_get("/healthz", self.healthz)
@@ -45,13 +48,14 @@ class OpsRoutes:
         return web.json_response({"status": "ready"})
 
     async def _livekit(self) -> str:
-        if time.monotonic() - self._checked_at >= READY_CACHE:
-            try:
-                await self._admin.check()
-                self._livekit_problem = ""
-            except ConnectorError as error:
-                self._livekit_problem = error.message
-            self._checked_at = time.monotonic()
+        async with self._checking:
+            if time.monotonic() - self._checked_at >= READY_CACHE:
+                try:
+                    await self._admin.check()
+                    self._livekit_problem = ""
+                except ConnectorError as error:
+                    self._livekit_problem = error.message
+                self._checked_at = time.monotonic()
         return self._livekit_problem
 
     async def metrics(self, _: web.Request) -> web.Response:

@@ -25,6 +25,7 @@ class Gate:
         """Lets go, to LiveKit, of what hangs."""
         self.port = 0
         self.signalling_attempts = 0
+        self.api_attempts = 0
         self._target_port = target_port
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -55,6 +56,7 @@ class Gate:
                 head = await reader.readuntil(b"\r\n\r\n")
                 is_signalling = head.split(b" ", 2)[1].startswith(b"/rtc")
                 self.signalling_attempts += is_signalling
+                self.api_attempts += not is_signalling
                 manner = self.signalling if is_signalling else self.api
                 if manner == "hang":
                     await self.opened.wait()
