@@ -107,8 +107,7 @@ class ConnectorService:
         call = self._calls.live_call(call_id)
         if call is None:
             record = await self._record(call_id)
-            if record.end_reason is None:
-                raise FailedPrecondition(f"the call is held by another process, {record.owner}")
+            _require_ended(record)
             return pb.EndCallResponse(call=call_message(record))
         call.end(EndReason.ENDED_BY_API)
         await call.finished.wait()
@@ -146,5 +145,12 @@ class ConnectorService:
         call = self._calls.live_call(requests.call_id(call_id))
         if call is None:
             record = await self._record(call_id)
-            raise FailedPrecondition(f"the call is {record.state.value} and not held by this process")
+            _require_ended(record)
+            raise FailedPrecondition("the call is ended, not active")
         return call
+
+
+def _require_ended(record: CallRecord) -> None:
+    """For a call that this process does not hold."""
+    if record.end_reason is None:
+        raise FailedPrecondition(f"the call is held by another process, {record.owner}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 import sys
@@ -26,6 +27,9 @@ Limit = Annotated[int, typer.Option(min=1, max=1000)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 FullNumbers = Annotated[bool, typer.Option("--full-numbers", help="Do not mask phone numbers.")]
 CallId = Annotated[str, typer.Argument(metavar="CALL_ID")]
+ANSWERED = "in-progress"
+"""Twilio's word."""
+FOLLOW_EVERY = 0.3
 COLUMNS = ("call", "provider", "direction", "room", "from", "to", "state", "created", "seconds", "end reason")
 
 
@@ -143,7 +147,7 @@ def call(
     config: Annotated[Path | None, typer.Option("--config", help="YAML file; the environment overrides it.")] = None,
     url: Service = "",
 ) -> None:
-    """Place a call through Twilio and say what became of it. Exit status 1 when it was not answered."""
+    """Place a call through Twilio and say what becomes of it; Ctrl-C hangs up. Exit status 1 when not answered."""
     settings = settings_or_exit(config)
     request = pb.PlaceTwilioCallRequest(
         to=to,
@@ -151,13 +155,30 @@ def call(
         agents=[pb.RoomAgentDispatch(agent_name=name, metadata=agent_metadata) for name in agent or ()],
         participant_identity=identity,
         ring_timeout_seconds=ring_timeout,
-        wait_until_answered=True,
     )
     setattr(request, "from", from_)
-    placed = run_or_exit(
-        lambda: call_service(settings, url, "PlaceTwilioCall", request, pb.PlaceTwilioCallResponse, ring_timeout)
-    ).call
-    if placed.end_reason:
+    placed = run_or_exit(lambda: _place_and_follow(settings, url, request))
+    if placed.end_reason and not placed.HasField("started_at"):
         typer.echo(f"{placed.call_id} was not answered: {placed.end_reason} ({placed.end_detail})")
         raise typer.Exit(1)
     typer.echo(f"{placed.call_id} answered; end it with: connector calls end {placed.call_id}")
+
+
+async def _place_and_follow(settings: Settings, url: str, request: pb.PlaceTwilioCallRequest) -> pb.Call:
+    """Place it, print each new status, return when the phone was answered or will not be. Given up: end the call."""
+    placed = (await call_service(settings, url, "PlaceTwilioCall", request, pb.PlaceTwilioCallResponse)).call
+    get = pb.GetCallRequest(call_id=placed.call_id)
+    shown = ""
+    try:
+        while not (placed.end_reason or placed.carrier_status == ANSWERED or placed.state == pb.Call.STATE_ACTIVE):
+            if placed.carrier_status != shown:
+                shown = placed.carrier_status
+                typer.echo(f"{placed.call_id} {shown}")
+            await asyncio.sleep(FOLLOW_EVERY)
+            placed = (await call_service(settings, url, "GetCall", get, pb.GetCallResponse)).call
+    except asyncio.CancelledError:
+        end = pb.EndCallRequest(call_id=placed.call_id)
+        await call_service(settings, url, "EndCall", end, pb.EndCallResponse)
+        typer.echo(f"{placed.call_id} ended")
+        raise
+    return placed

@@ -26,8 +26,8 @@ M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
 TOKEN_TTL = 60
-MARGIN = 30.0
-"""Seconds past what a command may take by itself."""
+PATIENCE = 30.0
+"""Seconds; the service's own limits are far below."""
 
 
 def settings_or_exit(config: Path | None, **flags: object) -> Settings:
@@ -60,9 +60,7 @@ def api_token(settings: Settings, valid_for: int) -> str:
     return minted.to_jwt()
 
 
-async def call_service(
-    settings: Settings, url: str, method: str, request: Message, answer: type[M], patience: float = 0.0
-) -> M:
+async def call_service(settings: Settings, url: str, method: str, request: Message, answer: type[M]) -> M:
     """One RPC of connector.v1 over Twirp. Raises ConnectorError with the service's own message."""
     origin = (url or f"http://{_reachable(settings.host)}:{settings.port}").rstrip("/")
     headers: Mapping[str, str] = {
@@ -71,7 +69,7 @@ async def call_service(
     }
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=patience + MARGIN)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as session,
             session.post(
                 f"{origin}/twirp/connector.v1.Connector/{method}", data=request.SerializeToString(), headers=headers
             ) as response,
