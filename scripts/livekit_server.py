@@ -51,7 +51,7 @@ def ensure_server(python: Path) -> None:
         run_logged(
             f"building livekit-server v{VERSION}",
             [str(go), "install", f"{MODULE}@v{VERSION}"],
-            env=_build_environment(Path(scratch)),
+            env=build_environment(Path(scratch)),
             expect="once, 2 to 5 minutes",
         )
         built = Path(scratch) / "server"
@@ -62,7 +62,8 @@ def ensure_server(python: Path) -> None:
         built.replace(SERVER)
 
 
-def _build_environment(bin_directory: Path) -> dict[str, str]:
+def build_environment(bin_directory: Path) -> dict[str, str]:
+    """For a `go install` of a program for this machine, into `bin_directory`."""
     environment = {
         **os.environ,
         "GOBIN": str(bin_directory),
