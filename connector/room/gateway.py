@@ -265,6 +265,10 @@ def _abandon(room: rtc.Room, connecting: asyncio.Future[None]) -> None:
             await connecting
         except rtc.ConnectError:
             return
+        except asyncio.CancelledError:
+            # The SDK takes this subscription back only where a join succeeds or fails.
+            media_router().unsubscribe(room._ffi_queue)
+            raise
         await _disconnect(room)
 
     task = asyncio.ensure_future(finish())
@@ -273,9 +277,13 @@ def _abandon(room: rtc.Room, connecting: asyncio.Future[None]) -> None:
 
 
 async def drain_abandoned() -> None:
-    """Wait for joins that were given up; for an orderly stop of the process."""
+    """Wait for joins that were given up, and stop the ones that do not end; for an orderly stop of the process."""
     if _abandoned:
-        await asyncio.wait(set(_abandoned), timeout=LEAVE_TIMEOUT)
+        _, endless = await asyncio.wait(set(_abandoned), timeout=LEAVE_TIMEOUT)
+        for task in endless:
+            task.cancel()
+        if endless:
+            await asyncio.wait(endless)
 
 
 async def _disconnect(room: rtc.Room) -> None:
