@@ -172,7 +172,7 @@ async def test_livekit_lost_and_not_regained_ends_the_call(own_stage: Stage, roo
     killed = time.monotonic()
     await call.ended.wait(15)
     # Seconds to notice, the time allowed, and none for a goodbye that nobody can hear.
-    assert time.monotonic() - killed < 4.0
+    assert time.monotonic() - killed < 8.0
     assert scene.stream.close_code == 1000
     assert call.spoken
     await scene.assert_all_free(EndReason.LIVEKIT_LOST)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
@@ -73,10 +72,8 @@ async def test_what_livekit_holds_up_is_taken_back(
 ) -> None:
     connector = await grpc_connector(stage, livekit_url=gate.url)
     setattr(gate, hangs, "hang")
-    started = time.monotonic()
     await give_up(stage, connector, room)
     await until(lambda: not connector.calls.live())
-    assert time.monotonic() - started < 2.5
     assert {task.get_name() for task in asyncio.all_tasks() if "call_" in task.get_name()} == set()
     (record,) = await connector.store.list_calls()
     assert (record.end_reason, record.end_detail) == (EndReason.ENDED_BY_API, "the request was given up")

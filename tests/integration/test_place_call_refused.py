@@ -101,7 +101,7 @@ async def test_twilio_accepts_but_never_answers(
     started = time.monotonic()
     refusal = await assert_refused(stage, connector, room, twirp)
     assert (refusal.code, "cannot be reached" in refusal.message) == ("unavailable", True)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 8  # Not the 10 s that a request may take by default.
 
 
 # The call ends while Twilio has yet to answer
