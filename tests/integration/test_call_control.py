@@ -238,6 +238,8 @@ async def test_clearing_empties_what_the_carrier_has_buffered(
     await rpc.clear(call_id_of(connector))
     await until(lambda: active.stream.received_clears == 1)
     assert active.stream.buffered == 0
+    # The digit that was cut off must not run into the next.
+    await until(lambda: not active.heard[-RATE // 10 :].any())
     await rpc.dtmf(call_id_of(connector), "9")
     await until(lambda: keys_heard(active.heard).endswith("9"))
     assert not active.errors
