@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import time
 from pathlib import Path
@@ -147,7 +148,10 @@ class Connector:
         )
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.settings.host, self.settings.port)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            raise OSError(_cannot_listen(self.settings, error)) from error
         self.port = self._runner.addresses[0][1]
 
     async def stop(self, drain: float) -> None:
@@ -188,6 +192,12 @@ def _twilio_calls(settings: Settings) -> TwilioCalls | None:
     if not settings.twilio_account_sid or not token:
         return None
     return TwilioCalls(settings.twilio_account_sid, token, settings.twilio_api_url)
+
+
+def _cannot_listen(settings: Settings, error: OSError) -> str:
+    # The event loops' texts hold the address once more, each in its own way; a name that does not resolve has no errno.
+    why = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error.strerror).lower()
+    return f"cannot listen on {settings.host} port {settings.port}: {why}; see CONNECTOR_HOST and CONNECTOR_PORT"
 
 
 def open_store(settings: Settings) -> Store:

@@ -66,6 +66,9 @@ def list_calls(
         for row in rows:
             typer.echo(json.dumps(row))
         return
+    if not rows:
+        typer.echo(f"no calls in {settings.store}", err=True)
+        return
     table = Table(box=None, pad_edge=False)
     for column in COLUMNS:
         table.add_column(column, overflow="fold")

@@ -11,12 +11,14 @@ from typing import Annotated, NoReturn
 import typer
 import uvloop
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from connector import __version__
 from connector.app import serve
 from connector.cli.calls import call, calls_app
 from connector.cli.common import ConfigFile, api_token, settings_or_exit
-from connector.cli.doctor import examine
+from connector.cli.doctor import Finding, examine
 from connector.errors import ConnectorError
 from connector.logs import configure_logging
 
@@ -64,15 +66,25 @@ def _leave(status: int) -> NoReturn:
 def doctor(config: ConfigFile = None) -> None:
     """Check the set-up and say what to mend. Exit status 1 when something must be mended."""
     settings = settings_or_exit(config)
-    console = Console()
     findings = asyncio.run(examine(settings))
     marks = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "problem": "[red]problem[/]"}
+    table = Table.grid(padding=(0, 2))
     for finding in findings:
-        console.print(f"{marks[finding.level]:<20} [bold]{finding.subject}[/]: {finding.text}", highlight=False)
-        if finding.mend:
-            console.print(f"         mend: {finding.mend}", highlight=False)
+        text = escape(finding.text)
+        mend = f"\n[dim]to mend:[/] {escape(finding.mend)}" if finding.mend else ""
+        table.add_row(marks[finding.level], f"[bold]{finding.subject}[/]", text + mend)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console.print(table)
+    console.print(_summary(findings))
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(1)
+
+
+def _summary(findings: list[Finding]) -> str:
+    problems, warnings = (sum(f.level == level for f in findings) for level in ("problem", "warning"))
+    if problems:
+        return f"{problems} to mend before a call can come through."
+    return "A call can come through." + (f" {warnings} to think about." if warnings else "")
 
 
 @app.command()

@@ -14,12 +14,10 @@ import aiohttp
 from connector.app import open_store
 from connector.config import Settings
 from connector.errors import ConnectorError, Internal
-from connector.room.admin import RoomAdmin
+from connector.room.admin import RoomAdmin, unreachable
 
 MAX_CLOCK_DIFFERENCE = 30.0
 """Seconds. Tokens allow for a minute; half of that is a clock worth mending."""
-
-
 SAFE_SECRET = 32
 """Characters; RFC 7518, 3.2: an HS256 key has at least as many bytes as its hash."""
 
@@ -97,7 +95,9 @@ async def _public_url(settings: Settings) -> list[Finding]:
             Finding(
                 "problem",
                 "public URL",
-                f"{origin} is not https; carriers open wss:// only",
+                f"{origin} is not https; carriers open wss:// only"
+                if settings.public_url
+                else f"not set, so carriers would be sent to {origin}, which they cannot reach",
                 "put a TLS proxy in front (see deploy/) and set CONNECTOR_PUBLIC_URL=https://…",
             )
         )
@@ -113,7 +113,7 @@ async def _public_url(settings: Settings) -> list[Finding]:
             Finding(
                 "problem",
                 "public URL",
-                f"{origin}/healthz cannot be reached ({type(error).__name__})",
+                f"{origin}/healthz cannot be reached: {unreachable(error)}",
                 "start `connector serve`, then check DNS, certificate, proxy and firewall",
             )
         )
@@ -138,7 +138,11 @@ async def _clock(settings: Settings) -> list[Finding]:
         return []
     if date is None:
         return [Finding("warning", "clock", "livekit-server sends no Date header, so it cannot be compared")]
-    difference = time.time() - email.utils.parsedate_to_datetime(date).timestamp()
+    try:
+        theirs = email.utils.parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return [Finding("warning", "clock", "the Date header of LIVEKIT_URL is no date, so it cannot be compared")]
+    difference = time.time() - theirs
     if abs(difference) > MAX_CLOCK_DIFFERENCE:
         return [
             Finding(

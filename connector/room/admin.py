@@ -6,6 +6,7 @@ All LiveKit and HTTP exceptions become ours here, with the cause kept.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -166,7 +167,24 @@ class RoomAdmin:
         except TimeoutError as error:
             raise Unavailable(f"livekit-server at {self._url} did not answer in {REQUEST_TIMEOUT:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"livekit-server at {self._url} cannot be reached ({type(error).__name__})") from error
+            raise Unavailable(f"livekit-server at {self._url} cannot be reached: {unreachable(error)}") from error
+
+
+def unreachable(error: Exception) -> str:
+    """Why an HTTP request got no answer, in an operator's words."""
+    match error:
+        case TimeoutError():
+            return "no answer in time"
+        case aiohttp.ClientConnectorDNSError():
+            return f"the name {error.host} does not resolve"
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
+            return "TLS failed: its certificate is not trusted here, or it speaks no TLS"
+        case aiohttp.ServerDisconnectedError():
+            return "it closed the connection without an answer"
+        case aiohttp.ClientConnectorError() if error.os_error.errno:
+            return os.strerror(error.os_error.errno).lower()
+        case _:
+            return type(error).__name__
 
 
 def _translate(error: api.TwirpError, url: str) -> ConnectorError:
