@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +15,8 @@ import aiosqlite
 from connector.model import CallFilter, CallRecord, CallState, Direction, EndReason, Provider
 from connector.storage.base import EVERY_CALL, StoreError
 
+PATIENCE = 3.0
+"""Seconds to wait for another process that writes."""
 SCHEMA_VERSION = 1
 _MIGRATIONS: dict[int, Sequence[str]] = {
     1: (
@@ -43,11 +47,15 @@ class SqliteStore:
         """Open or create the file and bring its schema up to date; a newer schema is refused."""
         async with self._translated():
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Phone numbers are in it. SQLite gives its side files the rights of this one.
+            self._path.touch(mode=0o600)
+            # Where that fails, aiosqlite leaves a thread behind: so it is tried without.
+            sqlite3.connect(self._path).close()
             db = self._db = await aiosqlite.connect(self._path, isolation_level=None)
             try:
-                await db.execute("PRAGMA journal_mode = WAL")
+                await db.execute(f"PRAGMA busy_timeout = {round(PATIENCE * 1000)}")
+                await _write_ahead(db)
                 await db.execute("PRAGMA synchronous = NORMAL")
-                await db.execute("PRAGMA busy_timeout = 3000")
                 await self._migrate(db)
             except BaseException:
                 await self.close()
@@ -80,7 +88,7 @@ class SqliteStore:
     async def save_call(self, record: CallRecord) -> None:
         names = [name.strip() for name in _COLUMNS.split(",")]
         updates = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
-        async with self._translated() as db:
+        async with self._database() as db:
             await db.execute(
                 f"INSERT INTO calls ({_COLUMNS}) VALUES ({', '.join('?' * len(names))}) "
                 f"ON CONFLICT (call_id) DO UPDATE SET {updates} "
@@ -90,7 +98,7 @@ class SqliteStore:
 
     async def get_call(self, call_id: str) -> CallRecord | None:
         async with (
-            self._translated() as db,
+            self._database() as db,
             db.execute(f"SELECT {_COLUMNS} FROM calls WHERE call_id = ?", (call_id,)) as cursor,
         ):
             row = await cursor.fetchone()
@@ -99,11 +107,11 @@ class SqliteStore:
     async def list_calls(self, limit: int = 50, where: CallFilter = EVERY_CALL) -> list[CallRecord]:
         conditions, values = _conditions(where)
         query = f"SELECT {_COLUMNS} FROM calls WHERE {conditions} ORDER BY created_at DESC, call_id LIMIT ?"
-        async with self._translated() as db, db.execute(query, (*values, limit)) as cursor:
+        async with self._database() as db, db.execute(query, (*values, limit)) as cursor:
             return [_from_row(row) for row in await cursor.fetchall()]
 
     async def end_orphans(self, owner: str, now: float) -> int:
-        async with self._translated() as db:
+        async with self._database() as db:
             cursor = await db.execute(
                 "UPDATE calls SET state = ?, ended_at = ?, end_reason = ?, end_detail = ? "
                 "WHERE owner = ? AND end_reason IS NULL",
@@ -118,18 +126,40 @@ class SqliteStore:
             return cursor.rowcount
 
     async def forget_before(self, created_before: float) -> int:
-        async with self._translated() as db:
+        async with self._database() as db:
             cursor = await db.execute(
                 "DELETE FROM calls WHERE created_at < ? AND end_reason IS NOT NULL", (created_before,)
             )
             return cursor.rowcount
 
     @asynccontextmanager
-    async def _translated(self) -> AsyncIterator[aiosqlite.Connection]:
+    async def _database(self) -> AsyncIterator[aiosqlite.Connection]:
+        if self._db is None:
+            raise StoreError(f"the store {self._path} is not open")
+        async with self._translated():
+            yield self._db
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
         try:
-            yield self._db  # type: ignore[misc]  # None only inside open(), which does not use it
+            yield
         except (sqlite3.Error, OSError, ValueError) as error:
             raise StoreError(f"the store {self._path} failed: {error}") from error
+
+
+async def _write_ahead(db: aiosqlite.Connection) -> None:
+    """Turn the write-ahead log on. It is the one statement for which SQLite does not wait for its turn by itself:
+    processes that make a new store at once would fail."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            await db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.02)
+        else:
+            return
 
 
 def _conditions(where: CallFilter) -> tuple[str, list[Any]]:

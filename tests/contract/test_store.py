@@ -1,0 +1,233 @@
+"""What every store must do. A new one joins by adding how it is made to `STORES`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connector.model import CallFilter, CallRecord, CallState, Direction, EndReason, Provider
+from connector.storage.base import Store, StoreError
+from connector.storage.sqlite import SqliteStore
+
+STORES: dict[str, Callable[[Path], Store]] = {"sqlite": lambda folder: SqliteStore(folder / "calls.db")}
+
+RINGING = CallRecord(
+    call_id="call_1",
+    provider=Provider.TWILIO,
+    direction=Direction.OUTBOUND,
+    room="support",
+    identity="caller",
+    state=CallState.RINGING,
+    owner="here",
+    created_at=1000.5,
+)
+ACTIVE = replace(
+    RINGING,
+    state=CallState.ACTIVE,
+    carrier_call_id="CA1",
+    from_number="+15557654321",
+    to_number="+15551234567",
+    started_at=1010.25,
+)
+ENDED = replace(
+    ACTIVE,
+    state=CallState.ENDED,
+    ended_at=1070.75,
+    end_reason=EndReason.CARRIER_HANGUP,
+    end_detail="they hung up",
+    carrier_status="completed",
+)
+
+
+@pytest.fixture(params=STORES)
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
+    """Each store it makes sees what the others wrote."""
+    return lambda: STORES[request.param](tmp_path)
+
+
+@pytest.fixture
+async def store(make: Callable[[], Store]) -> AsyncIterator[Store]:
+    store = make()
+    await store.open()
+    yield store
+    await store.close()
+
+
+def call(number: int, **changes: Any) -> CallRecord:
+    return replace(ENDED, call_id=f"call_{number}", created_at=1000.0 + number, **changes)
+
+
+async def ids(store: Store, limit: int = 50, **where: Any) -> list[str]:
+    return [record.call_id for record in await store.list_calls(limit, CallFilter(**where))]
+
+
+@pytest.mark.parametrize("record", [RINGING, ACTIVE, ENDED], ids=lambda record: record.state)
+async def test_a_record_comes_back_as_it_was(store: Store, record: CallRecord) -> None:
+    await store.save_call(record)
+    assert await store.get_call("call_1") == record
+    assert await store.list_calls() == [record]
+
+
+async def test_every_field_is_kept(store: Store) -> None:
+    defaults = {field.name: field.default for field in fields(CallRecord)}
+    assert [name for name, default in defaults.items() if getattr(ENDED, name) == default] == []
+    await store.save_call(ENDED)
+    assert await store.get_call("call_1") == ENDED
+
+
+@pytest.mark.parametrize("reason", EndReason)
+async def test_every_end_reason_is_kept(store: Store, reason: EndReason) -> None:
+    await store.save_call(replace(ENDED, end_reason=reason))
+    record = await store.get_call("call_1")
+    assert record is not None
+    assert record.end_reason is reason
+
+
+@pytest.mark.parametrize("text", ["", "a'b\"c; DROP TABLE calls", "Grüße 📞", "line\nbreak", "x" * 10_000])
+async def test_any_text_is_kept(store: Store, text: str) -> None:
+    record = replace(ENDED, room=text, identity=text, end_detail=text, from_number=text)
+    await store.save_call(record)
+    assert await store.get_call("call_1") == record
+
+
+async def test_a_call_that_is_not_there_is_none(store: Store) -> None:
+    assert await store.get_call("call_1") is None
+    assert await store.list_calls() == []
+
+
+async def test_a_later_save_replaces_the_record_whole(store: Store) -> None:
+    for record in (RINGING, ACTIVE, ENDED):
+        await store.save_call(record)
+        assert await store.list_calls() == [record]
+
+
+@pytest.mark.parametrize("late", [RINGING, ACTIVE], ids=lambda record: record.state)
+async def test_what_has_ended_stays_ended(store: Store, late: CallRecord) -> None:
+    await store.save_call(ENDED)
+    await store.save_call(late)
+    assert await store.get_call("call_1") == ENDED
+
+
+async def test_an_ended_record_may_learn_more(store: Store) -> None:
+    await store.save_call(replace(ENDED, carrier_status=""))
+    await store.save_call(ENDED)
+    assert await store.get_call("call_1") == ENDED
+
+
+async def test_saves_at_once_leave_the_end(store: Store) -> None:
+    await asyncio.gather(*(store.save_call(record) for record in (ACTIVE, ENDED, RINGING, ACTIVE)))
+    assert await store.get_call("call_1") == ENDED
+
+
+async def test_calls_are_listed_newest_first(store: Store) -> None:
+    for number in (2, 5, 1, 4, 3):
+        await store.save_call(call(number))
+    assert await ids(store) == ["call_5", "call_4", "call_3", "call_2", "call_1"]
+    assert await ids(store, limit=2) == ["call_5", "call_4"]
+
+
+async def test_pages_hold_every_call_once_also_those_of_one_moment(store: Store) -> None:
+    records = [
+        call(
+            number,
+        )
+        for number in range(5)
+    ]
+    records += [replace(ENDED, call_id=f"same_{letter}", created_at=1002.0) for letter in "cab"]
+    for record in records:
+        await store.save_call(record)
+    whole = await ids(store)
+    assert len(whole) == len(set(whole)) == 8
+    paged: list[str] = []
+    after: tuple[float, str] | None = None
+    while page := await store.list_calls(3, CallFilter(after=after)):
+        paged += [record.call_id for record in page]
+        after = (page[-1].created_at, page[-1].call_id)
+    assert paged == whole
+
+
+async def test_filters_narrow_the_list(store: Store) -> None:
+    await store.save_call(call(1, room="sales"))
+    await store.save_call(call(2, state=CallState.ACTIVE, end_reason=None, ended_at=0.0))
+    await store.save_call(call(3, provider=Provider.TELNYX))
+    assert await ids(store, room="sales") == ["call_1"]
+    assert await ids(store, room="none") == []
+    assert await ids(store, state=CallState.ACTIVE) == ["call_2"]
+    assert await ids(store, provider=Provider.TELNYX) == ["call_3"]
+    assert await ids(store, created_from=1002.0) == ["call_3", "call_2"]
+    assert await ids(store, created_before=1002.0) == ["call_1"]
+    assert await ids(store, created_from=1002.0, created_before=1003.0, room="support") == ["call_2"]
+
+
+async def test_orphans_of_an_owner_are_interrupted_and_nobody_elses(store: Store) -> None:
+    await store.save_call(replace(RINGING, call_id="ringing"))
+    await store.save_call(replace(ACTIVE, call_id="active"))
+    await store.save_call(replace(ACTIVE, call_id="theirs", owner="there"))
+    await store.save_call(replace(ENDED, call_id="ended"))
+    assert await store.end_orphans("here", 2000.0) == 2
+    for name in ("ringing", "active"):
+        record = await store.get_call(name)
+        assert record is not None
+        assert (record.state, record.end_reason, record.ended_at) == (CallState.ENDED, EndReason.INTERRUPTED, 2000.0)
+        assert record.end_detail
+    assert await store.get_call("theirs") == replace(ACTIVE, call_id="theirs", owner="there")
+    assert await store.get_call("ended") == replace(ENDED, call_id="ended")
+    assert await store.end_orphans("here", 3000.0) == 0
+
+
+async def test_only_ended_calls_from_before_are_forgotten(store: Store) -> None:
+    await store.save_call(call(1))
+    await store.save_call(call(2))
+    await store.save_call(call(3))
+    await store.save_call(replace(ACTIVE, call_id="live", created_at=1.0))
+    assert await store.forget_before(1003.0) == 2
+    assert await ids(store) == ["call_3", "live"]
+    assert await store.forget_before(1003.0) == 0
+
+
+async def test_records_outlive_the_process(make: Callable[[], Store], store: Store) -> None:
+    await store.save_call(ENDED)
+    await store.close()
+    again = make()
+    await again.open()
+    assert await again.get_call("call_1") == ENDED
+    await again.close()
+
+
+async def test_two_processes_share_it(make: Callable[[], Store], store: Store) -> None:
+    other = make()
+    await other.open()
+    await asyncio.gather(
+        *(store.save_call(call(number)) for number in range(0, 20, 2)),
+        *(other.save_call(call(number)) for number in range(1, 20, 2)),
+    )
+    assert await ids(store) == await ids(other) == [f"call_{number}" for number in reversed(range(20))]
+    await other.close()
+
+
+async def test_it_may_be_opened_by_several_at_once(make: Callable[[], Store]) -> None:
+    stores = [make() for _ in range(4)]
+    await asyncio.gather(*(store.open() for store in stores))
+    await stores[0].save_call(ENDED)
+    assert [await store.get_call("call_1") for store in stores] == [ENDED] * 4
+    for store in stores:
+        await store.close()
+
+
+async def test_closing_twice_is_fine_and_using_it_then_is_a_clear_error(store: Store) -> None:
+    await store.close()
+    await store.close()
+    for use in (
+        store.save_call(ENDED),
+        store.get_call("call_1"),
+        store.list_calls(),
+        store.end_orphans("here", 1.0),
+        store.forget_before(1.0),
+    ):
+        with pytest.raises(StoreError, match="not open"):
+            await use
