@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,10 @@ import pytest
 from connector.demo.livekit_server import LiveKitServer
 from tests.integration.harness import Stage, stage_on
 from tests.integration.scene import captured_log
+
+# Last of all at the exit, after the SDK has closed itself: a thread of its that still waits to call into Python gets
+# to do so. Under an interpreter that goes down it would abort the process, after the last test has passed.
+atexit.register(time.sleep, 0.2)
 
 _servers: list[LiveKitServer] = []
 
