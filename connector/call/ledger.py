@@ -88,7 +88,6 @@ class Ledger:
 
     def count(self, end: End, bridge: Bridge) -> None:
         """Once, when the record is finished: metrics and the line that sums the call up."""
-        bridge.collect_drops()
         metrics, record = self._parts.metrics, self.record
         metrics.calls.labels(record.provider.value, record.direction.value, end.reason.value).inc()
         seconds = record.ended_at - record.started_at if record.started_at else 0.0

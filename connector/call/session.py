@@ -347,6 +347,7 @@ class CallSession:
         with bind_call(self.call_id):
             was_active = self.state is CallState.ACTIVE
             self.bridge.close()
+            self.bridge.collect_drops()
             self._connect_timer.cancel()
             for timer in self._timers:
                 timer.cancel()

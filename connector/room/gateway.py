@@ -59,6 +59,7 @@ class RoomGateway:
         self._listener = listener
         self._room: rtc.Room | None = None
         self._source: CallerSource | None = None
+        self._track: rtc.LocalAudioTrack | None = None
         self._tracks: dict[str, rtc.Track] = {}
         self._taps: dict[str, AudioTap] = {}
         self._listening = False
@@ -95,7 +96,6 @@ class RoomGateway:
             await _disconnect(room)
             raise Unavailable("the caller left while it was joining")
         self._room = room
-        room.local_participant.register_rpc_method(CLEAR_TOPIC, self._on_clear_rpc)
         self._subscribe_to_all()
 
     def _subscribe_to_all(self) -> None:
@@ -116,17 +116,17 @@ class RoomGateway:
     def listen(self) -> None:
         """Deliver room audio, DTMF and clears from now on; what came before is discarded."""
         self._listening = True
+        self._connected().local_participant.register_rpc_method(CLEAR_TOPIC, self._on_clear_rpc)
         for sid, track in self._tracks.items():
             self._open_tap(sid, track)
 
     async def publish(self) -> None:
         """Publish the caller's microphone track. Raises Unavailable."""
         room = self._connected()
-        self._source = CallerSource()
-        track = rtc.LocalAudioTrack.create_audio_track("phone", self._source.rtc_source)
+        self._source, self._track = _stranded.pop() if _stranded else _new_voice()
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         try:
-            await asyncio.wait_for(room.local_participant.publish_track(track, options), JOIN_TIMEOUT)
+            await asyncio.wait_for(room.local_participant.publish_track(self._track, options), JOIN_TIMEOUT)
         except (PublishTrackError, TimeoutError) as error:
             raise Unavailable(f"the caller's audio track could not be published: {error!r}") from error
 
@@ -164,17 +164,24 @@ class RoomGateway:
     async def leave(self) -> None:
         """Leave and free everything; raises nothing, may be called at any moment and twice."""
         self._left = True
-        self._listening = False
+        was_listening, self._listening = self._listening, False
         self._cancel_lost_timer()
         for tap in self._taps.values():
             tap.close()
         self._taps.clear()
         self._tracks.clear()
-        if self._source is not None:
-            await self._source.close()
-            self._source = None
         room, self._room = self._room, None
+        if self._source is not None and self._track is not None:
+            if room is None or not room.isconnected():
+                self._source.take_back()
+                _stranded.append((self._source, self._track))
+            else:
+                await self._source.close()
+        self._source = self._track = None
         if room is not None:
+            if was_listening:
+                # In the SDK a registered method holds its room, with half a megabyte, for the life of the process.
+                room.local_participant.unregister_rpc_method(CLEAR_TOPIC)
             await _disconnect(room)
 
     def _connected(self) -> rtc.Room:
@@ -252,6 +259,17 @@ class RoomGateway:
         if self._lost_timer is not None:
             self._lost_timer.cancel()
             self._lost_timer = None
+
+
+_stranded: list[tuple[CallerSource, rtc.LocalAudioTrack]] = []
+"""Voices of rooms that LiveKit ended, to be used by the next calls. The SDK never lets go of a track that was
+published at such an end, and with it keeps a closed connection and its five threads; to publish the track once
+more frees them (https://github.com/livekit/rust-sdks/issues/1443)."""
+
+
+def _new_voice() -> tuple[CallerSource, rtc.LocalAudioTrack]:
+    source = CallerSource()
+    return source, rtc.LocalAudioTrack.create_audio_track("phone", source.rtc_source)
 
 
 _abandoned: set[asyncio.Task[None]] = set()

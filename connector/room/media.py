@@ -210,6 +210,12 @@ class CallerSource:
             self._in_flight = self._waiting.popleft()
             self._router._request_capture(self, self._request, self._in_flight)
 
+    def take_back(self) -> None:
+        """Forget what has not been sent; the source is ready for another call."""
+        with self._router._guard:
+            self._waiting.clear()
+            self.dropped = self.errors = 0
+
     async def close(self) -> None:
         with self._router._guard:
             self._waiting.clear()
