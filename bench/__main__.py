@@ -42,7 +42,7 @@ def main() -> None:
         raise SystemExit(130) from None
     failed = missed(found)
     for row in failed:
-        print(f"bench: target missed: {row.what}: {times(row.ratio)}, {row.target}")
+        print(f"bench: target missed: {row.what.strip()}: {times(row.ratio)}, {row.target}")
     raise SystemExit(1 if failed and options.strict else 0)
 
 

@@ -1,4 +1,4 @@
-"""What the telephones say. Never silent: a line has noise, and what is never silent has its delay kept for good."""
+"""What the telephones say. Never silent, since silence hides a delay: buffers on the way run dry in it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ SPACING = 0.4
 LONGEST_DELAY = SPACING * len(FREQUENCIES) - 0.2
 """A burst's frequency does not come again before this many seconds have passed."""
 LEAD = 1.0
-"""Seconds from the stream's start to the first burst: the path has to be open by then."""
+"""Seconds of murmur before the first burst: the path has to be open by then."""
+NOTHING = np.zeros(0, np.int16)
 _BURST = 0.1
 _LEVEL = 8000.0
-_NOISE = 60.0
+_NOISE = 10.0
+_MURMUR = 150.0
+"""Root mean square. A voice and not noise: a receiver's jitter buffer shortens what it has too much of by periods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +31,11 @@ class Bursts:
 
 
 def bursts(count: int, seed: int) -> Bursts:
-    """Tone bursts over line noise, each at another place in its 20 ms frame."""
+    """Tone bursts over a murmur, each at another place in its 20 ms frame."""
     random = np.random.default_rng(seed)
-    length = round((LEAD + count * SPACING + LONGEST_DELAY) * RATE)
-    sound = random.normal(0, _NOISE, length)
+    seconds = LEAD + count * SPACING + LONGEST_DELAY
+    murmur = _voice(seconds, random)
+    sound = murmur * (_MURMUR / murmur.std()) + random.normal(0, _NOISE, len(murmur))
     begins = []
     for index in range(count):
         at = round((LEAD + index * SPACING + random.uniform(0, 0.02)) * RATE)
@@ -56,14 +60,19 @@ def speech_like(seconds: float, seed: int) -> NDArray[np.int16]:
     """Voiced and unvoiced pieces in the rhythm of syllables, for as long as an encoder is to be kept busy."""
     random = np.random.default_rng(seed)
     time = np.arange(round(seconds * RATE)) / RATE
+    rhythm = 0.08 + 0.92 * np.clip(np.sin(2 * np.pi * 4 * time), 0, 1)
+    unvoiced = np.sin(2 * np.pi * 1.3 * time) > 0.7
+    sound = rhythm * np.where(unvoiced, random.normal(0, 1500, len(time)), 2500 * _voice(seconds, random))
+    return _int16(sound + random.normal(0, _NOISE, len(time)))
+
+
+def _voice(seconds: float, random: np.random.Generator) -> NDArray[np.float64]:
+    """A vowel at a pitch that wanders around 120 Hz."""
+    time = np.arange(round(seconds * RATE)) / RATE
     pitch = 120 + 25 * np.sin(2 * np.pi * 0.7 * time + random.uniform(0, 6))
     phase = 2 * np.pi * np.cumsum(pitch) / RATE
-    harmonics = range(1, 26)
-    voiced = sum(np.sin(n * phase) * np.exp(-(((n * 120 - 600) / 700) ** 2)) for n in harmonics)
-    rhythm = 0.08 + 0.92 * np.clip(np.sin(2 * np.pi * 4 * time), 0, 1)
-    mix = (np.sin(2 * np.pi * 1.3 * time) > 0.7).astype(np.float64)
-    sound = rhythm * ((1 - mix) * np.asarray(voiced) * 2500 + mix * random.normal(0, 1500, len(time)))
-    return _int16(sound + random.normal(0, _NOISE, len(time)))
+    loudness = [np.exp(-(((n * 120 - 600) / 700) ** 2)) for n in range(1, 26)]
+    return np.asarray(sum(level * np.sin(n * phase) for n, level in enumerate(loudness, 1)))
 
 
 def _int16(sound: NDArray[np.float64]) -> NDArray[np.int16]:

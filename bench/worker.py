@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import subprocess
 import sys
@@ -103,6 +104,9 @@ async def _answer(start: Callable[[], Awaitable[Mapping[str, Handler]]]) -> None
     reader = asyncio.StreamReader(limit=_LONGEST_LINE)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     handlers = await start()
+    # A full collection would walk all that was imported, and hold up what is being timed.
+    gc.collect()
+    gc.freeze()
     while line := await reader.readline():
         question = json.loads(line)
         try:
