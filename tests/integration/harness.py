@@ -240,6 +240,12 @@ class Stage:
         listed = await self.admin.room.list_participants(api.ListParticipantsRequest(room=room))
         return {participant.identity: participant for participant in listed.participants}
 
+    async def gone(self, room: str, identity: str, patience: float = PATIENCE) -> None:
+        """Until LiveKit lists the participant no more: it confirms a leave a moment before it forgets who left."""
+        async with asyncio.timeout(patience):
+            while identity in await self.participants(room):
+                await asyncio.sleep(0.01)
+
     async def rooms(self) -> set[str]:
         listed = await self.admin.room.list_rooms(api.ListRoomsRequest())
         return {room.name for room in listed.rooms}

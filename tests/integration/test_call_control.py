@@ -127,7 +127,7 @@ async def test_ending_an_active_call_ends_both_legs(
     call = await rpc.end(call_id_of(connector))
     assert (call.state, call.end_reason) == (pb.Call.STATE_ENDED, "ended_by_api")
     assert call.HasField("ended_at")
-    assert "caller" not in await stage.participants(room)
+    await stage.gone(room, "caller")
     assert connector.calls.live() == []
     await active.finished()
     assert (active.status, active.spoken, active.errors) == (CallStatus.COMPLETED, [], [])
