@@ -243,7 +243,7 @@ class Stage:
     async def gone(self, room: str, identity: str, patience: float = PATIENCE) -> None:
         """Until LiveKit lists the participant no more: it confirms a leave a moment before it forgets who left."""
         async with asyncio.timeout(patience):
-            while identity in await self.participants(room):
+            while identity in await self.participants(room):  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.01)
 
     async def rooms(self) -> set[str]:
