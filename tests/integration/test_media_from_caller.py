@@ -87,13 +87,17 @@ async def test_speech_arrives_in_order_and_whole(stage: Stage, room: str) -> Non
     _, call, guest = await talk(stage, room)
     said = chirps()
 
-    def is_whole() -> bool:
-        return find_delay(said, guest.sound_of("caller")[-RATE * 5 :], RATE).score > 0.9
-
-    for _ in range(3):  # A busy machine may lose a frame of one; never of all.
+    best = 0.0
+    for _ in range(6):  # A busy machine may lose a frame of one; never of all.
+        start = len(guest.sound_of("caller"))
         call.say(said)
         call.say_silence(1.0)
-    await guest.until(is_whole, 15)
+        # Judged once, when it is there: a comparison at every frame would itself hold the frames up.
+        await guest.until(lambda start=start: len(guest.sound_of("caller")) > start + len(said) + RATE)  # type: ignore[misc]
+        best = max(best, find_delay(said, guest.sound_of("caller")[start:], RATE).score)
+        if best > 0.9:
+            break
+    assert best > 0.9
 
 
 def chirps() -> np.ndarray[Any, np.dtype[np.int16]]:
