@@ -11,7 +11,7 @@ from bench.analysis import median, percentile, slope
 from bench.measure import BARE, Cost, RoundTrips, Setup
 from bench.stage import DEFAULT_QUEUE, OURS, PLAIN
 
-MOST_OF_DEFAULT_QUEUE = 0.5
+MOST_OF_PLAIN = 0.5
 MOST_OF_ONE_CALL = 1.3
 MOST_OF_BARE = 1.0
 
@@ -44,8 +44,10 @@ def round_trip_rows(trips: dict[str, dict[int, RoundTrips]]) -> list[Row]:
     one, many = sorted(ours)
     single, crowd = median(ours[one].all), median(ours[many].all)
     rows = [
-        _against(f"median, {_calls(one)}", single, median(queue[one].all), MOST_OF_DEFAULT_QUEUE),
-        _against("  against the plain bridge", single, median(plain[one].all), MOST_OF_DEFAULT_QUEUE),
+        _against(f"median, {_calls(one)}", single, median(queue[one].all)),
+        # The target's baseline is the bridge as most are written. With only the source exchanged, our own dropping of
+        # late audio keeps the queue empty: that row tells what the queue alone costs once nothing piles up in it.
+        _against("  against the plain bridge", single, median(plain[one].all), MOST_OF_PLAIN),
         _against(f"median, {_calls(many)}", crowd, median(queue[many].all)),
         judged("  against ours at 1 call", _ms(crowd), _ms(single), crowd / single, MOST_OF_ONE_CALL),
     ]

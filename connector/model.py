@@ -103,6 +103,21 @@ class CallRequest:
     participant: ParticipantSpec
     agents: tuple[AgentDispatch, ...] = ()
     destination_country: str = ""
+    rule_id: str = ""
+    """The routing rule that chose the room; empty where none did."""
+    connector_id: str = ""
+    """The connector whose webhook took the call; empty for calls that the API asked for."""
+    region: str = ""
+    from_number: str = ""
+    to_number: str = ""
+    carrier_call_id: str = ""
+    """These three where they are known before the stream: a carrier's webhook has told them."""
+    hide_number: bool = False
+    """The phone's number is to be seen nowhere: no attribute, record, event or log line."""
+    dtmf: bool = True
+    """Whether digits pass, in either direction."""
+    headers_to_attributes: dict[str, str] = field(default_factory=dict)
+    """Name of a stream parameter to the name of the attribute that it becomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +141,170 @@ class CallRecord:
     end_detail: str = ""
     carrier_status: str = ""
     """What the carrier last said of the call, in Twilio's words; empty when it was not asked to tell."""
+    rule_id: str = ""
+    connector_id: str = ""
+    region: str = ""
+    timelog: tuple[tuple[str, float], ...] = ()
+    """What happened when: (lifecycle event, Unix time), in order."""
+
+
+class LifecycleEvent(StrEnum):
+    """What a customer's server can be told of a call; the names are those of VideoSDK's webhooks."""
+
+    STARTED = "call-started"
+    RINGING = "call-ringing"
+    ANSWERED = "call-answered"
+    HANGUP = "call-hangup"
+    MISSED = "call-missed"
+    TRANSFERRED = "call-transferred"
+    UPDATE = "call-update"
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingCall:
+    """A call that waits for its stream, as every process that shares the store can take it over."""
+
+    id: str
+    """The call's id."""
+    request: CallRequest
+    owner: str
+    """The process that made it, and that holds its hidden participant if there is one."""
+    created_at: float
+    expires_at: float
+    """Unix time from which no stream may claim it."""
+    carrier_call_id: str = ""
+    from_number: str = ""
+    to_number: str = ""
+
+
+class ConnectorMode(StrEnum):
+    STREAM = "stream"
+    """The carrier streams audio to us."""
+    SIP = "sip"
+    """The carrier dials LiveKit SIP."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorEntry:
+    """A connector that a customer made: one webhook URL at one carrier."""
+
+    id: str
+    """`cn_` and 16 characters."""
+    provider: Provider
+    key_hash: str
+    """SHA-256 of the webhook key, hexadecimal."""
+    key_nonce: str
+    """With the service's secret and the id it gives the key; without the secret it gives nothing."""
+    created_at: float
+    name: str | None = None
+    default_room_id: str | None = None
+    default_rule_id: str | None = None
+    region: str | None = None
+    mode: ConnectorMode = ConnectorMode.STREAM
+
+
+class RuleType(StrEnum):
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
+class RoomType(StrEnum):
+    STATIC = "static"
+    DYNAMIC = "dynamic"
+
+
+class RoomPrefix(StrEnum):
+    BLANK = "blank"
+    PARTICIPANT_NUMBER = "participantNumber"
+    SIP_NUMBER = "sipNumber"
+    RANDOM = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRoom:
+    """Where a rule's calls go: `id` for a static room, `prefix` for a dynamic one."""
+
+    type: RoomType
+    id: str = ""
+    prefix: RoomPrefix = RoomPrefix.RANDOM
+    pin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRule:
+    """Which calls go where. Times are Unix seconds; an empty `allowed_numbers` admits everybody."""
+
+    id: str
+    name: str
+    type: RuleType
+    created_at: float
+    updated_at: float
+    numbers: tuple[str, ...] = ()
+    room: RuleRoom | None = None
+    agent_id: str = ""
+    agent_metadata: str = ""
+    allowed_numbers: tuple[str, ...] = ()
+    allowed_ip_addresses: tuple[str, ...] = ()
+    hide_phone_number: bool = False
+    dtmf: bool = True
+    recording: bool = False
+    noise_cancellation: bool = False
+    tags: tuple[str, ...] = ()
+    headers: dict[str, str] = field(default_factory=dict)
+    headers_to_attributes: dict[str, str] = field(default_factory=dict)
+    include_headers: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookEndpoint:
+    """A customer's URL and the events it wants."""
+
+    id: str
+    """`wh_` and 16 characters."""
+    url: str
+    events: tuple[LifecycleEvent, ...]
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """An RSA key that signs deliveries. `retired_at` 0.0 is the one in use."""
+
+    id: str
+    private_pem: str
+    created_at: float
+    retired_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event on its way to one endpoint. `body` is sent, and signed, byte for byte at every attempt."""
+
+    id: str
+    endpoint_id: str
+    call_id: str
+    event: LifecycleEvent
+    body: str
+    created_at: float
+    due_at: float
+    """Unix time of the next attempt."""
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One line of the delivery log. `status` 0 when no HTTP answer came; then `error` says why."""
+
+    delivery_id: str
+    endpoint_id: str
+    call_id: str
+    event: LifecycleEvent
+    number: int
+    at: float
+    seconds: float
+    status: int
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 from connector.errors import ConnectorError
-from connector.model import CallFilter, CallRecord
+from connector.model import (
+    Attempt,
+    CallFilter,
+    CallRecord,
+    ConnectorEntry,
+    Delivery,
+    RoutingRule,
+    SigningKey,
+    WaitingCall,
+    WebhookEndpoint,
+)
 
 EVERY_CALL = CallFilter()
 
@@ -18,8 +29,120 @@ class StoreError(ConnectorError):
     http_status = 503
 
 
+class NameTaken(StoreError):
+    """Another document has one of this one's unique names; `name` is the first of them."""
+
+    twirp_code = "already_exists"
+    grpc_code = "ALREADY_EXISTS"
+    http_status = 409
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is taken")
+        self.name = name
+
+
+class Document(Protocol):
+    """A frozen dataclass of `connector.model`."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def created_at(self) -> float: ...
+
+
+T = TypeVar("T", bound=Document)
+
+
+class Collection(Protocol[T]):
+    """Documents by id, and by names that no two of them share; see `names_of`. Each method is one atomic step,
+    seen at once by every process that shares the store. Every method raises StoreError when the store fails."""
+
+    async def insert(self, document: T) -> None:
+        """NameTaken when its id or one of its names is; then nothing is changed."""
+        ...
+
+    async def replace(self, document: T) -> bool:
+        """Put it in the place of the one with its id, names too. False when there is none. NameTaken as above."""
+        ...
+
+    async def delete(self, document_id: str) -> bool:
+        """Whether this call deleted it: of several that try at once, exactly one is told True."""
+        ...
+
+    async def get(self, document_id: str) -> T | None: ...
+    async def find(self, name: str) -> T | None:
+        """The document that has this unique name."""
+        ...
+
+    async def list(self) -> list[T]:
+        """All, newest first."""
+        ...
+
+
+class DeliveryQueue(Protocol):
+    """Events on their way to customers' servers. Survives every process."""
+
+    async def put(self, deliveries: Sequence[Delivery]) -> None:
+        """All or none. Deliveries of one endpoint and call leave in the order in which they were put."""
+        ...
+
+    async def take(self, now: float, leased_until: float, limit: int) -> list[Delivery]:
+        """Lease at most `limit` that are due, the longest due first, at most one of each endpoint and call, each
+        the first of its line. Nobody else gets them before `leased_until` has passed."""
+        ...
+
+    async def settle(self, attempt: Attempt, retry_at: float | None) -> None:
+        """Log an attempt; try again at `retry_at`, or let the next in line go (None: delivered, or given up)."""
+        ...
+
+    async def next_due(self) -> float | None:
+        """When the next one may be taken; None when the queue is empty."""
+        ...
+
+    async def drop_endpoint(self, endpoint_id: str) -> int:
+        """Forget what waits for an endpoint that is gone; how many."""
+        ...
+
+    async def attempts(self, limit: int = 50, endpoint_id: str = "", call_id: str = "") -> list[Attempt]:
+        """The delivery log, newest first; empty strings do not restrict."""
+        ...
+
+    async def forget_before(self, at: float) -> int:
+        """Delete log lines older than this Unix time; the number of them."""
+        ...
+
+
+def names_of(document: object) -> tuple[str, ...]:
+    """The names under which a document can be found, and which no other of its collection may have."""
+    match document:
+        case ConnectorEntry():
+            return (f"key:{document.key_hash}",)
+        case RoutingRule():
+            return tuple(f"{document.type.value}:{number}" for number in document.numbers)
+        case SigningKey():
+            return () if document.retired_at else ("in use",)
+        case _:
+            return ()
+
+
 class Store(Protocol):
-    """Call records. Every method raises StoreError when the store fails."""
+    """Everything that is kept. Every method raises StoreError when the store fails."""
+
+    @property
+    def connectors(self) -> Collection[ConnectorEntry]: ...
+    @property
+    def rules(self) -> Collection[RoutingRule]: ...
+    @property
+    def endpoints(self) -> Collection[WebhookEndpoint]: ...
+    @property
+    def keys(self) -> Collection[SigningKey]: ...
+    @property
+    def waiting(self) -> Collection[WaitingCall]:
+        """A claim is a `delete` that says True; a fetch that extends the wait is a `replace`."""
+        ...
+
+    @property
+    def deliveries(self) -> DeliveryQueue: ...
 
     async def open(self) -> None: ...
     async def close(self) -> None: ...
