@@ -23,6 +23,14 @@ class Ignored:
 
 
 @dataclass(frozen=True, slots=True)
+class CarrierComplained:
+    """The carrier could not use what we sent it; the stream goes on. `code` and `text` are for the log."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class StreamStarted:
     """The first event of every stream; the ids are the carrier's, the `parameters` its answer document's."""
 
@@ -32,6 +40,9 @@ class StreamStarted:
     encoding: Encoding
     sample_rate: int
     parameters: Mapping[str, str]
+    from_number: str = ""
+    to_number: str = ""
+    """Where the carrier tells them in the stream (Telnyx)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,8 @@ class AudioReceived:
 
     payload: bytes
     timestamp: float | None
+    sequence: int | None = None
+    """Place among the track's frames, from a carrier that does not promise their order (Telnyx)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,4 +89,13 @@ class StreamStopped:
 DTMF_KEYS = frozenset("0123456789*#ABCD")
 """All that a `DtmfReceived` can say."""
 
-Event = Ignored | StreamStarted | AudioReceived | AudioRejected | DtmfReceived | MarkReached | StreamStopped
+Event = (
+    Ignored
+    | CarrierComplained
+    | StreamStarted
+    | AudioReceived
+    | AudioRejected
+    | DtmfReceived
+    | MarkReached
+    | StreamStopped
+)

@@ -10,6 +10,8 @@ from typing import Literal, Protocol
 
 from connector.carriers.base import Codec
 from connector.carriers.events import Encoding
+from connector.carriers.plivo import PlivoCodec
+from connector.carriers.telnyx import TelnyxCodec
 from connector.carriers.twilio import TwilioCodec
 from connector.model import Provider
 
@@ -32,6 +34,10 @@ class Dialect(Protocol):
     encoding: Encoding
     rate: int
     attribute_prefix: str
+
+    def sequence_at(self, milliseconds: int) -> int | None:
+        """The place of `media` at this time among the track's frames, from a carrier that needs to tell it."""
+        ...
 
     def codec(self) -> Codec: ...
 
@@ -68,6 +74,9 @@ class TwilioDialect:
 
     def __init__(self) -> None:
         self._count = 0
+
+    def sequence_at(self, milliseconds: int) -> int | None:
+        return None
 
     def codec(self) -> Codec:
         return TwilioCodec()
@@ -125,4 +134,150 @@ class TwilioDialect:
         return json.dumps({"event": event, "sequenceNumber": str(self._count), "streamSid": STREAM} | body)
 
 
-DIALECTS: list[type[Dialect]] = [TwilioDialect]
+class TelnyxDialect:
+    provider = Provider.TELNYX
+    encoding = Encoding.MULAW
+    rate = 8000
+    attribute_prefix = "telnyx."
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def sequence_at(self, milliseconds: int) -> int | None:
+        return milliseconds // 20
+
+    def codec(self) -> Codec:
+        return TelnyxCodec()
+
+    def opening(self) -> list[str]:
+        return [json.dumps({"event": "connected", "version": "1.0.0"})]
+
+    def start(self, parameters: Mapping[str, str] = {}) -> str:
+        start = {
+            "user_id": ACCOUNT,
+            "call_control_id": CALL,
+            "call_session_id": "ff55a038-6f5d-11ef-9692-02420aeffb1f",
+            "from": "",
+            "to": "",
+            "tags": [],
+            "client_state": "",
+            "custom_parameters": dict(parameters),
+            "media_format": {"encoding": "PCMU", "sample_rate": 8000, "channels": 1},
+        }
+        return self._message("start", {"start": start})
+
+    def media(self, payload: bytes, milliseconds: int = 20) -> str:
+        return self._media("inbound", b64encode(payload).decode(), milliseconds)
+
+    def media_with_payload(self, text: str) -> str:
+        return self._media("inbound", text)
+
+    def other_track(self, payload: bytes) -> str:
+        return self._media("outbound", b64encode(payload).decode())
+
+    def digit(self, digit: str) -> str:
+        return self._message("dtmf", {"occurred_at": "2026-01-01T00:00:00Z", "dtmf": {"digit": digit}})
+
+    def mark(self, name: str) -> str:
+        return self._message("mark", {"mark": {"name": name}})
+
+    def stop(self) -> str:
+        return self._message("stop", {"stop": {"user_id": ACCOUNT, "call_control_id": CALL}})
+
+    def read(self, text: str) -> Sent:
+        match json.loads(text):
+            case {"event": "media", "media": {"payload": str(payload), **more}, **most} if not (more or most):
+                return Sent("audio", payload=b64decode(payload, validate=True))
+            case {"event": "mark", "mark": {"name": str(name), **more}, **most} if not (more or most):
+                return Sent("mark", name=name)
+            case {"event": "clear", **most} if not most:
+                return Sent("clear")
+        raise AssertionError(f"the carrier does not know {text}")
+
+    def _media(self, track: str, payload: str, milliseconds: int = 20) -> str:
+        # The chunk counts the frames of the stream's time, 20 ms each.
+        media = {"track": track, "chunk": str(milliseconds // 20), "timestamp": str(milliseconds), "payload": payload}
+        return self._message("media", {"media": media})
+
+    def _message(self, event: str, body: dict[str, object]) -> str:
+        self._count += 1
+        return json.dumps({"event": event, "sequence_number": str(self._count), "stream_id": STREAM} | body)
+
+
+class PlivoDialect:
+    provider = Provider.PLIVO
+    encoding = Encoding.MULAW
+    rate = 8000
+    attribute_prefix = "plivo."
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def sequence_at(self, milliseconds: int) -> int | None:
+        return None
+
+    def codec(self) -> Codec:
+        return PlivoCodec()
+
+    def opening(self) -> list[str]:
+        return []
+
+    def start(self, parameters: Mapping[str, str] = {}) -> str:
+        start = {
+            "callId": CALL,
+            "streamId": STREAM,
+            "accountId": ACCOUNT,
+            "tracks": ["inbound"],
+            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000},
+        }
+        headers = ";".join(f"{name}={value}" for name, value in parameters.items())
+        self._count += 1
+        return json.dumps({"event": "start", "sequenceNumber": self._count, "start": start, "extra_headers": headers})
+
+    def media(self, payload: bytes, milliseconds: int = 20) -> str:
+        return self._media("inbound", b64encode(payload).decode(), milliseconds)
+
+    def media_with_payload(self, text: str) -> str:
+        return self._media("inbound", text)
+
+    def other_track(self, payload: bytes) -> str:
+        return self._media("outbound", b64encode(payload).decode())
+
+    def digit(self, digit: str) -> str:
+        return self._message("dtmf", {"dtmf": {"track": "inbound", "digit": digit, "timestamp": "1"}})
+
+    def mark(self, name: str) -> str:
+        return self._message("playedStream", {"name": name})
+
+    def stop(self) -> str:
+        return self._message("stop", {})
+
+    def read(self, text: str) -> Sent:
+        match json.loads(text):
+            case {
+                "event": "playAudio",
+                "media": {"contentType": "audio/x-mulaw", "sampleRate": 8000, "payload": str(payload), **more},
+                **most,
+            } if not (more or most):
+                return Sent("audio", payload=b64decode(payload, validate=True))
+            case {
+                "event": "checkpoint",
+                "streamId": "MZ0123456789abcdef0123456789abcdef",
+                "name": str(name),
+                **most,
+            } if not most:
+                return Sent("mark", name=name)
+            case {"event": "clearAudio", "streamId": "MZ0123456789abcdef0123456789abcdef", **most} if not most:
+                return Sent("clear")
+        raise AssertionError(f"the carrier does not know {text}")
+
+    def _media(self, track: str, payload: str, milliseconds: int = 20) -> str:
+        media = {"track": track, "timestamp": str(milliseconds), "chunk": 1, "payload": payload}
+        return self._message("media", {"media": media})
+
+    def _message(self, event: str, body: dict[str, object]) -> str:
+        self._count += 1
+        return json.dumps({"event": event, "sequenceNumber": self._count, "streamId": STREAM} | body)
+
+
+DIALECTS: list[type[Dialect]] = [TwilioDialect, TelnyxDialect, PlivoDialect]

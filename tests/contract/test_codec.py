@@ -75,8 +75,8 @@ class TestWhatComesIn:
         ]
         expected: list[Event] = [
             StreamStarted(CALL, STREAM, ACCOUNT, dialect.encoding, dialect.rate, {"agent": "büro", "empty": ""}),
-            AudioReceived(b"\xff\x00\x7f", 0.0),
-            AudioReceived(b"\x01" * 160, 1.02),
+            AudioReceived(b"\xff\x00\x7f", 0.0, dialect.sequence_at(0)),
+            AudioReceived(b"\x01" * 160, 1.02, dialect.sequence_at(1020)),
             DtmfReceived("#"),
             MarkReached("greeting"),
             StreamStopped(CALL),

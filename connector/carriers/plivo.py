@@ -1,0 +1,147 @@
+"""Plivo audio streaming: JSON text over a WebSocket.
+
+https://www.plivo.com/docs/voice/audio-streaming/audio-streaming
+
+Plivo sends `start`, then `media`, `dtmf`, `playedStream` and `clearedAudio` in any number; it closes the socket
+without a `stop`. We send `playAudio`, `checkpoint` and `clearAudio`.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+from types import MappingProxyType
+
+from connector.carriers.events import (
+    AudioReceived,
+    AudioRejected,
+    Encoding,
+    Event,
+    Ignored,
+    MarkReached,
+    StreamStarted,
+    StreamStopped,
+)
+from connector.carriers.wire import (
+    UNACCEPTABLE,
+    Json,
+    StreamOrder,
+    audio_of,
+    digit_of,
+    id_of,
+    mark_name,
+    message_of,
+    not_started,
+    number_of,
+    parameters_of,
+    part,
+    quoted,
+    seconds_from,
+    short_text,
+)
+from connector.errors import CarrierProtocolError
+from connector.model import Provider
+
+_FORMATS = {
+    ("audio/x-mulaw", 8000): Encoding.MULAW,
+    ("audio/x-l16", 8000): Encoding.L16,
+    ("audio/x-l16", 16000): Encoding.L16,
+}
+"""Plivo does not document the byte order of its L16; little-endian, as its own examples write PCM."""
+_LONGEST_HEADERS = 4096
+
+
+class PlivoCodec:
+    """One stream; see `Codec`."""
+
+    provider = Provider.PLIVO
+
+    def __init__(self) -> None:
+        self._order = StreamOrder()
+        self._encoding = Encoding.MULAW
+        self._call_id = ""
+        # The constant beginning of every message we send, so that sending audio takes no JSON encoder.
+        self._audio_head = self._mark_head = self._clear_text = ""
+
+    def receive(self, text: str) -> Event:
+        message, event = message_of(text)
+        self._order.require_own(message.get("streamId", self._order.stream_id))
+        if event == "media":
+            return self._media(message)
+        match event:
+            case "start":
+                return self._on_start(message)
+            case "dtmf":
+                self._order.require_streaming()
+                return digit_of(part(message, "dtmf").get("digit"))
+            case "playedStream":
+                self._order.require_streaming()
+                return MarkReached(mark_name(message.get("name"), "name"))
+            case "clearedAudio":
+                self._order.require_streaming()
+                return Ignored("cleared")
+            case "stop":
+                self._order.stop()
+                return StreamStopped(self._call_id)
+        return Ignored(f"unknown event {event[:32]!r}")
+
+    def attributes(self, started: StreamStarted) -> dict[str, str]:
+        return {
+            "plivo.callId": started.call_id,
+            "plivo.accountId": started.account_id,
+            "plivo.streamId": started.stream_id,
+        } | {f"plivo.param.{name}": value for name, value in started.parameters.items()}
+
+    def audio(self, payload: bytes) -> str:
+        if not self._audio_head:
+            raise not_started()
+        return f'{self._audio_head}{b2a_base64(payload, newline=False).decode("ascii")}"}}}}'
+
+    def mark(self, name: str) -> str:
+        if not self._mark_head:
+            raise not_started()
+        return f"{self._mark_head}{quoted(name)}}}"
+
+    def clear(self) -> str:
+        if not self._clear_text:
+            raise not_started()
+        return self._clear_text
+
+    def _on_start(self, message: Json) -> Event:
+        start = part(message, "start")
+        stream_id, call_id, account_id = (id_of(start, name) for name in ("streamId", "callId", "accountId"))
+        media_format = part(start, "mediaFormat")
+        content_type, rate = short_text(media_format.get("encoding")), number_of(media_format.get("sampleRate"))
+        encoding = _FORMATS.get((content_type, rate or 0))
+        if encoding is None or rate is None:
+            raise CarrierProtocolError("a media format other than mu-law 8000 Hz or L16 8000 or 16000 Hz", UNACCEPTABLE)
+        parameters = _headers(message.get("extra_headers"))
+        self._order.start(stream_id)
+        self._call_id, self._encoding = call_id, encoding
+        self._audio_head = (
+            f'{{"event":"playAudio","media":{{"contentType":{quoted(content_type)},"sampleRate":{rate},"payload":"'
+        )
+        self._mark_head = f'{{"event":"checkpoint","streamId":{quoted(stream_id)},"name":'
+        self._clear_text = f'{{"event":"clearAudio","streamId":{quoted(stream_id)}}}'
+        return StreamStarted(call_id, stream_id, account_id, encoding, rate, MappingProxyType(parameters))
+
+    def _media(self, message: Json) -> Event:
+        self._order.require_streaming()
+        found = audio_of(message.get("media"))
+        if isinstance(found, AudioRejected):
+            return found
+        audio, media = found
+        if self._encoding is Encoding.L16 and len(audio) % 2:
+            return AudioRejected("odd_length")
+        return AudioReceived(audio, seconds_from(media.get("timestamp")))
+
+
+def _headers(value: object) -> dict[str, str]:
+    """`extraHeaders` of the answer document come back as `k=v;k2=v2`, as text in braces, or not at all."""
+    if value is None:
+        return {}
+    if type(value) is dict:
+        return parameters_of(value)
+    if type(value) is not str or len(value) > _LONGEST_HEADERS:
+        raise CarrierProtocolError("`extra_headers` is no text of a possible length")
+    pairs = (pair.partition("=") for pair in value.strip("{} ").replace(",", ";").split(";"))
+    return parameters_of({name.strip(): text.strip() for name, equals, text in pairs if equals and name.strip()})

@@ -1,0 +1,164 @@
+"""Telnyx media streaming: JSON text over a WebSocket.
+
+https://developers.telnyx.com/api-reference/websockets/stream-call-media-over-websocket
+
+Telnyx sends `connected`, `start`, then `media`, `dtmf`, `mark` and `error` in any number, and `stop`. We send
+`media`, `mark` and `clear`, none of which names the stream. The order of media frames is not guaranteed; their
+`chunk` tells it. With both tracks streamed, the outbound one is our own audio coming back.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+from types import MappingProxyType
+
+import numpy as np
+
+from connector.carriers.events import (
+    AudioReceived,
+    AudioRejected,
+    CarrierComplained,
+    Encoding,
+    Event,
+    Ignored,
+    MarkReached,
+    StreamStarted,
+    StreamStopped,
+)
+from connector.carriers.wire import (
+    UNACCEPTABLE,
+    Json,
+    StreamOrder,
+    audio_of,
+    digit_of,
+    id_of,
+    mark_name,
+    message_of,
+    not_started,
+    number_of,
+    parameters_of,
+    part,
+    quoted,
+    seconds_from,
+    short_text,
+)
+from connector.errors import CarrierProtocolError
+from connector.model import Provider
+
+_FORMATS = {
+    ("PCMU", 8000): Encoding.MULAW,
+    ("PCMA", 8000): Encoding.ALAW,
+    ("L16", 16000): Encoding.L16,
+}
+_LONGEST_CONTROL_ID = 128
+_CLEAR = '{"event":"clear"}'
+
+
+class TelnyxCodec:
+    """One stream; see `Codec`."""
+
+    provider = Provider.TELNYX
+
+    def __init__(self) -> None:
+        self._order = StreamOrder()
+        self._connected = False
+        self._encoding = Encoding.MULAW
+        self._call_id = ""
+
+    def receive(self, text: str) -> Event:
+        message, event = message_of(text)
+        self._order.require_own(message.get("stream_id", self._order.stream_id))
+        if event == "media":
+            return self._media(message)
+        match event:
+            case "connected":
+                return self._on_connected()
+            case "start":
+                return self._on_start(message)
+            case "dtmf":
+                self._order.require_streaming()
+                return digit_of(part(message, "dtmf").get("digit"))
+            case "mark":
+                self._order.require_streaming()
+                return MarkReached(mark_name(part(message, "mark").get("name"), "mark.name"))
+            case "error":
+                problem = part(message, "payload")
+                return CarrierComplained(
+                    short_text(problem.get("code")),
+                    f"{short_text(problem.get('title'))} {short_text(problem.get('detail'))}".strip(),
+                )
+            case "stop":
+                self._order.stop()
+                return StreamStopped(self._call_id)
+        return Ignored(f"unknown event {event[:32]!r}")
+
+    def attributes(self, started: StreamStarted) -> dict[str, str]:
+        return {
+            "telnyx.callControlId": started.call_id,
+            "telnyx.userId": started.account_id,
+            "telnyx.streamId": started.stream_id,
+        } | {f"telnyx.param.{name}": value for name, value in started.parameters.items()}
+
+    def audio(self, payload: bytes) -> str:
+        self._require_started()
+        if self._encoding is Encoding.L16:
+            payload = swapped(payload)
+        return f'{{"event":"media","media":{{"payload":"{b2a_base64(payload, newline=False).decode("ascii")}"}}}}'
+
+    def mark(self, name: str) -> str:
+        self._require_started()
+        return f'{{"event":"mark","mark":{{"name":{quoted(name)}}}}}'
+
+    def clear(self) -> str:
+        self._require_started()
+        return _CLEAR
+
+    def _on_connected(self) -> Event:
+        if self._connected or self._order.stream_id is not None:
+            raise CarrierProtocolError("`connected` where it cannot come")
+        self._connected = True
+        return Ignored("connected")
+
+    def _on_start(self, message: Json) -> Event:
+        start = part(message, "start")
+        stream_id, call_id = id_of(message, "stream_id"), id_of(start, "call_control_id", _LONGEST_CONTROL_ID)
+        media_format = part(start, "media_format")
+        rate = number_of(media_format.get("sample_rate"))
+        encoding = _FORMATS.get((short_text(media_format.get("encoding")), rate or 0))
+        if encoding is None or rate is None or number_of(media_format.get("channels", 1)) != 1:
+            raise CarrierProtocolError("a media format other than PCMU, PCMA (8000 Hz) or L16 (16000 Hz)", UNACCEPTABLE)
+        parameters = parameters_of(start.get("custom_parameters"))
+        account_id = id_of(start, "user_id")
+        self._order.start(stream_id)
+        self._call_id, self._encoding = call_id, encoding
+        return StreamStarted(
+            call_id,
+            stream_id,
+            account_id,
+            encoding,
+            rate,
+            MappingProxyType(parameters),
+            short_text(start.get("from")),
+            short_text(start.get("to")),
+        )
+
+    def _media(self, message: Json) -> Event:
+        self._order.require_streaming()
+        found = audio_of(message.get("media"))
+        if isinstance(found, AudioRejected):
+            return found
+        audio, media = found
+        if self._encoding is Encoding.L16:
+            if len(audio) % 2:
+                return AudioRejected("odd_length")
+            audio = swapped(audio)
+        return AudioReceived(audio, seconds_from(media.get("timestamp")), number_of(media.get("chunk")))
+
+    def _require_started(self) -> None:
+        if self._order.stream_id is None:
+            raise not_started()
+
+
+def swapped(samples: bytes) -> bytes:
+    """16-bit samples with their bytes swapped: Telnyx's L16 is RTP's, big-endian (RFC 3551, 4.5.11)."""
+    return np.frombuffer(samples, dtype=np.uint16).byteswap().tobytes()
