@@ -25,6 +25,7 @@ from connector.call.terms import CARRIER_ENDS, CLOSE_CODES, CLOSE_NORMAL, FINAL_
 from connector.carriers.events import (
     AudioReceived,
     AudioRejected,
+    CarrierComplained,
     DtmfReceived,
     Event,
     MarkReached,
@@ -254,6 +255,8 @@ class CallSession:
                 self._on_started(event)
             case StreamStopped():
                 self.end(EndReason.CARRIER_HANGUP)
+            case CarrierComplained():
+                log.warning("the carrier could not use what it was sent", code=event.code, text=event.text)
             case _:
                 log.debug("message ignored", why=event.why)
 
