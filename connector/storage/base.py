@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection as Several
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
@@ -86,9 +87,10 @@ class DeliveryQueue(Protocol):
         """All or none. Deliveries of one endpoint and call leave in the order in which they were put."""
         ...
 
-    async def take(self, now: float, leased_until: float, limit: int) -> list[Delivery]:
+    async def take(self, now: float, leased_until: float, limit: int, busy: Several[str] = ()) -> list[Delivery]:
         """Lease at most `limit` that are due, the longest due first, at most one of each endpoint and call, each
-        the first of its line. Nobody else gets them before `leased_until` has passed."""
+        the first of its line. Nobody else gets them before `leased_until` has passed. Endpoints whose ids are in
+        `busy` are passed over, however long theirs are due: a slow server must not hold the others up."""
         ...
 
     async def settle(self, attempt: Attempt, retry_at: float | None) -> None:
@@ -97,6 +99,10 @@ class DeliveryQueue(Protocol):
 
     async def next_due(self) -> float | None:
         """When the next one may be taken; None when the queue is empty."""
+        ...
+
+    async def pending(self) -> int:
+        """How many are not settled yet, leased ones included."""
         ...
 
     async def drop_endpoint(self, endpoint_id: str) -> int:
