@@ -97,8 +97,9 @@ class DeliveryQueue(Protocol):
         """Log an attempt; try again at `retry_at`, or let the next in line go (None: delivered, or given up)."""
         ...
 
-    async def next_due(self) -> float | None:
-        """When the next one may be taken; None when the queue is empty."""
+    async def next_due(self, busy: Several[str] = ()) -> float | None:
+        """When the next one may be taken, a time that may have passed; None when none waits. Endpoints in `busy` do
+        not count."""
         ...
 
     async def pending(self) -> int:
