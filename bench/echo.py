@@ -18,7 +18,7 @@ class Echo:
     def __init__(self) -> None:
         self._room = rtc.Room()
         self._room.on("track_subscribed", self._on_track)
-        self._source = CallerSource()
+        self._source = CallerSource(RATE)
         self._taps: list[AudioTap] = []
 
     async def join(self, url: str, token: str) -> None:
@@ -30,7 +30,7 @@ class Echo:
 
     def _on_track(self, track: rtc.Track, *_: object) -> None:
         if track.kind == rtc.TrackKind.KIND_AUDIO:
-            self._taps.append(AudioTap(track, self._say, frame_ms=10))
+            self._taps.append(AudioTap(track, self._say, RATE, frame_ms=10))
 
     def _say(self, pcm: NDArray[np.int16], _: float) -> None:
         self._source.capture(pcm.tobytes())

@@ -31,8 +31,9 @@ FRAME_BYTES = RATE // 50 * 2
 class QueuedSource:
     """Takes the place of `connector.room.media.CallerSource`."""
 
-    def __init__(self) -> None:
-        self._source = rtc.AudioSource(RATE, 1)
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self._source = rtc.AudioSource(rate, 1)
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue()
         self._rest = b""
         self._task = asyncio.create_task(self._send())

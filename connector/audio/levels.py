@@ -10,6 +10,9 @@ SILENT_MIN = -4
 SILENT_MAX = 3
 """The highest. G.711 halves the first step, 8 in 16-bit units, around zero; -4 and 4 themselves are ties, and
 both round up, -4 to zero and 4 to 8."""
+ALAW_SILENT_MIN = -16
+ALAW_SILENT_MAX = 15
+"""The bounds of the two quietest codes of A-law, 0x55 and 0xD5: it has none for zero itself."""
 
 
 def peak(pcm: NDArray[np.int16]) -> int:
@@ -19,8 +22,9 @@ def peak(pcm: NDArray[np.int16]) -> int:
     return max(_highest(pcm), -_lowest(pcm))
 
 
-def is_silent(pcm: NDArray[np.int16]) -> bool:
-    """True if and only if mu-law turns every sample into silence (0xFF or 0x7F).
+def is_silent(pcm: NDArray[np.int16], lowest: int = SILENT_MIN, highest: int = SILENT_MAX) -> bool:
+    """True if and only if no sample lies outside these bounds: those within which mu-law knows only silence (0xFF or
+    0x7F), unless others are given.
 
     The carrier plays the same nothing by itself when it is sent nothing, so such a frame need not be sent. No
     louder threshold: a quiet beginning of a word must not be cut off.
@@ -28,7 +32,7 @@ def is_silent(pcm: NDArray[np.int16]) -> bool:
     if not pcm.size:
         return True
     # The highest first: in speech it alone decides, and the lowest need not be looked for.
-    return _highest(pcm) <= SILENT_MAX and _lowest(pcm) >= SILENT_MIN
+    return _highest(pcm) <= highest and _lowest(pcm) >= lowest
 
 
 # By way of argmax: on the 160 samples of a frame it is twice as fast as max.

@@ -2,8 +2,10 @@
 
 ::
 
-    carrier ─ from_carrier ─ decode ─ late? drop ─ 10 ms pieces ─▶ room.capture
-    room ─ room_audio ─ stale? drop ─ mix ─ silent? skip ─ encode ─▶ outbox ─▶ carrier
+    carrier ─ from_carrier ─ in order ─ decode ─ late? drop ─ 10 ms pieces ─▶ room.capture
+    room ─ from_room ─ stale? drop ─ mix ─ silent? skip ─ encode ─▶ outbox ─▶ carrier
+
+At the rate and in the encoding that the carrier has chosen for the stream; see `connector.call.coding`.
 """
 
 from __future__ import annotations
@@ -14,22 +16,23 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.audio import dtmf, g711
+from connector.audio import dtmf
 from connector.audio.freshness import PlayoutClock, TransitClock
 from connector.audio.levels import is_silent, peak
 from connector.audio.mixer import Mixer
+from connector.audio.reorder import ReorderBuffer
+from connector.call.coding import coding_of
 from connector.call.outbox import Outbox
-from connector.carriers.base import Codec
-from connector.carriers.events import AudioReceived
+from connector.carriers.base import Codec, MediaFormat
+from connector.carriers.events import AudioReceived, Encoding
 from connector.metrics import Metrics
 
-RATE = 8000
-FRAME_SAMPLES = RATE // 50
-PIECE_BYTES = RATE // 100 * 2
+TELEPHONE = MediaFormat(Encoding.MULAW, 8000)
+"""What a stream is until it has started and said otherwise."""
 MAX_LATE = 0.2
 """Seconds a carrier frame may be later than its best recent neighbour; older audio is worthless."""
-MAX_BURST_SAMPLES = RATE // 5
-"""Of one message at most 200 ms are new enough to be heard."""
+MAX_BURST = 0.2
+"""Seconds: of one message no more is new enough to be heard."""
 MAX_STALE = 0.1
 """Seconds from WebRTC to this module. WebRTC has already evened out the network's jitter, so more means that
 this process was held up, and what is sent late would stay in the carrier's buffer as a delay."""
@@ -65,8 +68,8 @@ class Bridge:
         self._now = now
         self.outbox = Outbox()
         self._transit = TransitClock()
+        self._order: ReorderBuffer[AudioReceived] = ReorderBuffer()
         self._rest = b""
-        self._mixer = Mixer(FRAME_SAMPLES)
         self._playout = PlayoutClock()
         self._tone_until = 0.0
         self._marks: dict[str, float] = {}
@@ -84,6 +87,15 @@ class Bridge:
         self.heard_frames = 0
         self.sent_frames = 0
         self.dropped_frames = 0
+        self.start(TELEPHONE)
+
+    def start(self, media: MediaFormat) -> None:
+        """The stream has started and said what its audio is. Before `open`."""
+        self._coding = coding_of(media)
+        self._rate = self._coding.rate
+        self._piece_bytes = self._coding.piece_bytes
+        self._decode = self._coding.decode
+        self._mixer = Mixer(self._coding.frame_samples)
 
     def open(self) -> None:
         """The room is joined and the track published: let audio through. What came before is not kept."""
@@ -96,10 +108,20 @@ class Bridge:
 
     def from_carrier(self, audio: AudioReceived) -> None:
         """One message of the caller's voice, of any length."""
+        if audio.sequence is None:
+            self._hear(audio)
+            return
+        dropped = self._order.late + self._order.duplicates
+        for each in self._order.push(audio.sequence, audio):
+            self._hear(each)
+        if self._order.late + self._order.duplicates > dropped:
+            self._drop("from_carrier", "out_of_order")
+
+    def _hear(self, audio: AudioReceived) -> None:
         now = self._now()
-        pcm = g711.ulaw_decode(audio.payload)
+        pcm = self._decode(audio.payload)
         if audio.timestamp is not None:
-            late = self._transit.lateness(now, audio.timestamp + len(pcm) / RATE)
+            late = self._transit.lateness(now, audio.timestamp + len(pcm) / self._rate)
             self._lateness.observe(late)
             if late > MAX_LATE:
                 self._drop("from_carrier", "late")
@@ -107,11 +129,11 @@ class Bridge:
         if not self._open:
             self._drop("from_carrier", "not_ready")
             return
-        if len(pcm) > MAX_BURST_SAMPLES:
+        if len(pcm) > (most := int(MAX_BURST * self._rate)):
             self._drop("from_carrier", "burst")
-            pcm = pcm[-MAX_BURST_SAMPLES:]
+            pcm = pcm[-most:]
         data = self._rest + pcm.tobytes() if self._rest else pcm.tobytes()
-        whole = len(data) - len(data) % PIECE_BYTES
+        whole = len(data) - len(data) % self._piece_bytes
         self._rest = data[whole:]
         if whole:
             self._room.capture(data[:whole] if self._rest else data)
@@ -131,15 +153,16 @@ class Bridge:
         self._mixer.remove(source)
 
     def from_room(self, source: str, pcm: NDArray[np.int16], at: float) -> None:
-        """20 ms of one track, int16[160]; `at` is when it left WebRTC, on the clock of `now`."""
+        """20 ms of one track, int16 at the stream's rate; `at` is when it left WebRTC, on the clock of `now`."""
         if not self._open:
             return
         now = self._now()
         if now - at > MAX_STALE:
             self._drop("to_carrier", "stale")
             return
+        coding = self._coding
         for mixed in self._mixer.push(source, pcm):
-            if is_silent(mixed):
+            if is_silent(mixed, coding.silent_min, coding.silent_max):
                 continue
             if now < self._tone_until:
                 self._drop("to_carrier", "tone")
@@ -153,10 +176,10 @@ class Bridge:
                 self._send(mixed, now)
 
     def _send(self, pcm: NDArray[np.int16], now: float) -> None:
-        seconds = len(pcm) / RATE
+        seconds = len(pcm) / self._rate
         if not self.outbox.has_room_for(seconds):
             self._start_over(now)
-        self.outbox.put_audio(self._codec.audio(g711.ulaw_encode(pcm)), seconds)
+        self.outbox.put_audio(self._codec.audio(self._coding.encode(pcm)), seconds)
         self._playout.sent(now, seconds)
         self._frames_out.inc()
         self.sent_frames += 1
@@ -222,15 +245,15 @@ class Bridge:
         The room is not mixed in while the tones last: a detector wants the two frequencies alone.
         """
         now = self._now()
-        tones = [dtmf.tone(digit) for digit in digits]
-        seconds = [len(pcm) / RATE for pcm in tones]
+        tones = [dtmf.tone(digit, rate=self._rate) for digit in digits]
+        seconds = [len(pcm) / self._rate for pcm in tones]
         if max(0.0, self._tone_until - now) + sum(seconds[:-1]) > MAX_TONES * seconds[0]:
             return False
         if self.outbox.tones > MAX_TONES:  # They wait for a socket that is stuck.
             return False
         for pcm, lasts in zip(tones, seconds, strict=True):
             self._playout.sent(now, lasts)
-            self.outbox.put_tone(self._codec.audio(g711.ulaw_encode(pcm)))
+            self.outbox.put_tone(self._codec.audio(self._coding.encode(pcm)))
         self._tone_until = now + self._playout.ahead(now)
         return True
 

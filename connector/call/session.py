@@ -266,6 +266,7 @@ class CallSession:
             self.end(EndReason.CALL_MISMATCH, "the stream is not of the call that fetched the answer document")
             return
         self._ledger.learn(carrier_call_id=event.call_id)
+        self.bridge.start(self._codec.format)
         self._answering = self._begin("answer", self._answer(event))
 
     async def _answer(self, event: StreamStarted) -> None:
@@ -278,7 +279,7 @@ class CallSession:
             else:
                 await self._ensure_room()
                 await self._room.join_visible(attributes)
-            await self._room.publish()
+            await self._room.publish(self._codec.format.rate)
         except ConnectorError as error:
             self.end(EndReason.LIVEKIT_UNAVAILABLE, error.message)
             return
@@ -287,7 +288,7 @@ class CallSession:
         self._ledger.start()
         self.settled.set()
         self.bridge.open()
-        self._room.listen()
+        self._room.listen(self._codec.format.rate)
         self._digit_sender = self._begin("digits", self._digits.run())
         limits = self._parts.limits
         self._timers.append(self._loop.call_later(limits.max_duration, self.end, EndReason.MAX_DURATION))

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
-from connector.carriers.events import Event, StreamStarted
+from connector.carriers.events import Encoding, Event, StreamStarted
 from connector.model import Provider
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFormat:
+    """What a stream's audio is, in both directions, mono; `rate` in samples a second."""
+
+    encoding: Encoding
+    rate: int
 
 
 class Codec(Protocol):
@@ -17,6 +26,14 @@ class Codec(Protocol):
 
     @property
     def provider(self) -> Provider: ...
+
+    @property
+    def format(self) -> MediaFormat:
+        """The audio in `AudioReceived` and in `audio`: known once the stream has started, RuntimeError before.
+
+        Samples of L16 are int16 in the machine's own byte order here, whatever the carrier's is on the wire.
+        """
+        ...
 
     def receive(self, text: str) -> Event:
         """What one text message of the WebSocket means.

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Encoding(StrEnum):
-    """How a stream's samples are coded. `L16` is linear 16 bit; the carrier's codec knows the byte order."""
+    """How a stream's samples are coded. `L16` is linear 16 bit; the carrier's codec knows its byte order."""
 
     MULAW = "mulaw"
     ALAW = "alaw"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from binascii import b2a_base64
 from types import MappingProxyType
 
+from connector.carriers.base import MediaFormat
 from connector.carriers.events import (
     AudioReceived,
     AudioRejected,
@@ -57,10 +58,16 @@ class PlivoCodec:
 
     def __init__(self) -> None:
         self._order = StreamOrder()
-        self._encoding = Encoding.MULAW
+        self._format: MediaFormat | None = None
         self._call_id = ""
         # The constant beginning of every message we send, so that sending audio takes no JSON encoder.
         self._audio_head = self._mark_head = self._clear_text = ""
+
+    @property
+    def format(self) -> MediaFormat:
+        if self._format is None:
+            raise not_started()
+        return self._format
 
     def receive(self, text: str) -> Event:
         message, event = message_of(text)
@@ -116,7 +123,7 @@ class PlivoCodec:
             raise CarrierProtocolError("a media format other than mu-law 8000 Hz or L16 8000 or 16000 Hz", UNACCEPTABLE)
         parameters = _headers(message.get("extra_headers"))
         self._order.start(stream_id)
-        self._call_id, self._encoding = call_id, encoding
+        self._call_id, self._format = call_id, MediaFormat(encoding, rate)
         self._audio_head = (
             f'{{"event":"playAudio","media":{{"contentType":{quoted(content_type)},"sampleRate":{rate},"payload":"'
         )
@@ -130,7 +137,7 @@ class PlivoCodec:
         if isinstance(found, AudioRejected):
             return found
         audio, media = found
-        if self._encoding is Encoding.L16 and len(audio) % 2:
+        if self.format.encoding is Encoding.L16 and len(audio) % 2:
             return AudioRejected("odd_length")
         return AudioReceived(audio, seconds_from(media.get("timestamp")))
 

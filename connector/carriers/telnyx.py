@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from connector.carriers.base import MediaFormat
 from connector.carriers.events import (
     AudioReceived,
     AudioRejected,
@@ -62,8 +63,14 @@ class TelnyxCodec:
     def __init__(self) -> None:
         self._order = StreamOrder()
         self._connected = False
-        self._encoding = Encoding.MULAW
+        self._format: MediaFormat | None = None
         self._call_id = ""
+
+    @property
+    def format(self) -> MediaFormat:
+        if self._format is None:
+            raise not_started()
+        return self._format
 
     def receive(self, text: str) -> Event:
         message, event = message_of(text)
@@ -100,8 +107,7 @@ class TelnyxCodec:
         } | {f"telnyx.param.{name}": value for name, value in started.parameters.items()}
 
     def audio(self, payload: bytes) -> str:
-        self._require_started()
-        if self._encoding is Encoding.L16:
+        if self.format.encoding is Encoding.L16:
             payload = swapped(payload)
         return f'{{"event":"media","media":{{"payload":"{b2a_base64(payload, newline=False).decode("ascii")}"}}}}'
 
@@ -130,7 +136,7 @@ class TelnyxCodec:
         parameters = parameters_of(start.get("custom_parameters"))
         account_id = id_of(start, "user_id")
         self._order.start(stream_id)
-        self._call_id, self._encoding = call_id, encoding
+        self._call_id, self._format = call_id, MediaFormat(encoding, rate)
         return StreamStarted(
             call_id,
             stream_id,
@@ -148,7 +154,7 @@ class TelnyxCodec:
         if isinstance(found, AudioRejected):
             return found
         audio, media = found
-        if self._encoding is Encoding.L16:
+        if self.format.encoding is Encoding.L16:
             if len(audio) % 2:
                 return AudioRejected("odd_length")
             audio = swapped(audio)

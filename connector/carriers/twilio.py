@@ -12,6 +12,7 @@ from __future__ import annotations
 from binascii import b2a_base64
 from types import MappingProxyType
 
+from connector.carriers.base import MediaFormat
 from connector.carriers.events import (
     AudioReceived,
     AudioRejected,
@@ -42,6 +43,7 @@ from connector.model import Provider
 
 _ENCODING = "audio/x-mulaw"
 _RATE = 8000
+_FORMAT = MediaFormat(Encoding.MULAW, _RATE)
 
 
 class TwilioCodec:
@@ -55,6 +57,12 @@ class TwilioCodec:
         self._call_id = ""
         # The constant beginning of every message we send, so that sending audio takes no JSON encoder.
         self._audio_head = self._mark_head = self._clear_text = ""
+
+    @property
+    def format(self) -> MediaFormat:
+        if not self._audio_head:
+            raise not_started()
+        return _FORMAT
 
     def receive(self, text: str) -> Event:
         message, event = message_of(text)

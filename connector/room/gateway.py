@@ -63,6 +63,7 @@ class RoomGateway:
         self._tracks: dict[str, rtc.Track] = {}
         self._taps: dict[str, AudioTap] = {}
         self._listening = False
+        self._listening_rate = 0
         self._left = False
         self._lost_timer: asyncio.TimerHandle | None = None
 
@@ -113,17 +114,17 @@ class RoomGateway:
         room.on("reconnected", self._on_reconnected)
         room.on("disconnected", self._on_disconnected)
 
-    def listen(self) -> None:
-        """Deliver room audio, DTMF and clears from now on; what came before is discarded."""
-        self._listening = True
+    def listen(self, rate: int) -> None:
+        """Deliver room audio at `rate` samples a second, DTMF and clears from now on; what came before is discarded."""
+        self._listening, self._listening_rate = True, rate
         self._connected().local_participant.register_rpc_method(CLEAR_TOPIC, self._on_clear_rpc)
         for sid, track in self._tracks.items():
             self._open_tap(sid, track)
 
-    async def publish(self) -> None:
-        """Publish the caller's microphone track. Raises Unavailable."""
+    async def publish(self, rate: int) -> None:
+        """Publish the caller's microphone track, of `rate` samples a second. Raises Unavailable."""
         room = self._connected()
-        self._source, self._track = _stranded.pop() if _stranded else _new_voice()
+        self._source, self._track = _voice(rate)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         try:
             await asyncio.wait_for(room.local_participant.publish_track(self._track, options), JOIN_TIMEOUT)
@@ -131,7 +132,7 @@ class RoomGateway:
             raise Unavailable(f"the caller's audio track could not be published: {error!r}") from error
 
     def capture(self, pcm: bytes) -> None:
-        """The caller's voice: int16 mono 8 kHz, a multiple of 10 ms. Nothing happens before `publish`."""
+        """The caller's voice: int16 mono, a multiple of 10 ms. Nothing happens before `publish`."""
         if self._source is not None:
             self._source.capture(pcm)
 
@@ -174,7 +175,7 @@ class RoomGateway:
         if self._source is not None and self._track is not None:
             if room is None or not room.isconnected():
                 self._source.take_back()
-                _stranded.append((self._source, self._track))
+                _stranded.setdefault(self._source.rate, []).append((self._source, self._track))
             else:
                 await self._source.close()
         self._source = self._track = None
@@ -207,7 +208,7 @@ class RoomGateway:
             self._taps.pop(sid).close()
         else:
             self._listener.room_source_added(sid)
-        self._taps[sid] = AudioTap(track, lambda pcm, at: self._listener.room_audio(sid, pcm, at))
+        self._taps[sid] = AudioTap(track, lambda pcm, at: self._listener.room_audio(sid, pcm, at), self._listening_rate)
 
     def _on_track_unsubscribed(self, _: rtc.Track, publication: rtc.RemoteTrackPublication) -> None:
         self._tracks.pop(publication.sid, None)
@@ -261,14 +262,16 @@ class RoomGateway:
             self._lost_timer = None
 
 
-_stranded: list[tuple[CallerSource, rtc.LocalAudioTrack]] = []
-"""Voices of rooms that LiveKit ended, to be used by the next calls. The SDK never lets go of a track that was
+_stranded: dict[int, list[tuple[CallerSource, rtc.LocalAudioTrack]]] = {}
+"""Voices of rooms that LiveKit ended, by their rate, for the next calls. The SDK never lets go of a track that was
 published at such an end, and with it keeps a closed connection and its five threads; to publish the track once
 more frees them (https://github.com/livekit/rust-sdks/issues/1443)."""
 
 
-def _new_voice() -> tuple[CallerSource, rtc.LocalAudioTrack]:
-    source = CallerSource()
+def _voice(rate: int) -> tuple[CallerSource, rtc.LocalAudioTrack]:
+    if stranded := _stranded.get(rate):
+        return stranded.pop()
+    source = CallerSource(rate)
     return source, rtc.LocalAudioTrack.create_audio_track("phone", source.rtc_source)
 
 

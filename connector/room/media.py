@@ -25,9 +25,7 @@ from livekit.rtc._ffi_client import INVALID_HANDLE, FfiClient, FfiHandle, FfiQue
 from livekit.rtc._proto import audio_frame_pb2, ffi_pb2
 from numpy.typing import NDArray
 
-RATE = 8000
-"""Samples a second, in both directions: what the phone network carries."""
-CAPTURE_SAMPLES = RATE // 100
+CAPTURES_A_SECOND = 100
 """A source without a queue takes frames of exactly 10 ms; any other length is an InvalidState error."""
 STREAM_FRAME_MS = 20
 MAX_WAITING = 20
@@ -44,7 +42,7 @@ OnAudio = Callable[[NDArray[np.int16], float], None]
 
 
 class AudioSink(Protocol):
-    """Takes the caller's voice: int16 samples at 8 kHz as bytes, a multiple of 10 ms."""
+    """Takes the caller's voice: int16 samples as bytes, a multiple of 10 ms."""
 
     def capture(self, pcm: bytes) -> None: ...
 
@@ -102,11 +100,11 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
             # The callback runs on another thread and may be faster than this line; the guard holds it back.
             self._captures[request.send(data)] = source
 
-    def _open_stream(self, tap: AudioTap, track_handle: int, frame_ms: int) -> FfiHandle:
+    def _open_stream(self, tap: AudioTap, track_handle: int, rate: int, frame_ms: int) -> FfiHandle:
         request = ffi_pb2.FfiRequest()
         stream = request.new_audio_stream
         stream.track_handle = track_handle
-        stream.sample_rate = RATE
+        stream.sample_rate = rate
         stream.num_channels = 1
         stream.queue_size_frames = 0
         stream.frame_size_ms = frame_ms
@@ -123,24 +121,25 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
 class CaptureRequest:
     """What `FfiClient.request` does for 10 ms of one source: always the same message about the same buffer."""
 
-    def __init__(self, library: ctypes.CDLL, source_handle: int) -> None:
+    def __init__(self, library: ctypes.CDLL, source_handle: int, rate: int) -> None:
         self._library = library
-        self._samples = ctypes.create_string_buffer(CAPTURE_SAMPLES * 2)
+        self._bytes = rate // CAPTURES_A_SECOND * 2
+        self._samples = ctypes.create_string_buffer(self._bytes)
         request = ffi_pb2.FfiRequest()
         request.capture_audio_frame.source_handle = source_handle
         buffer = request.capture_audio_frame.buffer
         buffer.data_ptr = ctypes.addressof(self._samples)
-        buffer.sample_rate = RATE
+        buffer.sample_rate = rate
         buffer.num_channels = 1
-        buffer.samples_per_channel = CAPTURE_SAMPLES
+        buffer.samples_per_channel = rate // CAPTURES_A_SECOND
         message = request.SerializeToString()
         self._message = (ctypes.c_ubyte * len(message)).from_buffer_copy(message)
         self._answer = ctypes.POINTER(ctypes.c_ubyte)()
         self._answer_size = ctypes.c_size_t()
 
     def send(self, data: bytes) -> int:
-        """Capture int16[80]; the id that the callback will have. Not again before it has come."""
-        ctypes.memmove(self._samples, data, CAPTURE_SAMPLES * 2)
+        """Capture 10 ms of int16; the id that the callback will have. Not again before it has come."""
+        ctypes.memmove(self._samples, data, self._bytes)
         handle = self._library.livekit_ffi_request(
             self._message, len(self._message), ctypes.byref(self._answer), ctypes.byref(self._answer_size)
         )
@@ -174,11 +173,14 @@ class CallerSource:
     because the SDK spawns a task a frame and would otherwise be free to swap two of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rate: int) -> None:
+        """`rate`: samples a second, a multiple of 100."""
+        self.rate = rate
+        self._piece_bytes = rate // CAPTURES_A_SECOND * 2
         self._router = media_router()
-        self._source = rtc.AudioSource(RATE, 1, queue_size_ms=0)
+        self._source = rtc.AudioSource(rate, 1, queue_size_ms=0)
         self._handle = self._source._ffi_handle
-        self._request = CaptureRequest(self._router._client._ffi_lib, self._handle.handle)
+        self._request = CaptureRequest(self._router._client._ffi_lib, self._handle.handle, rate)
         self._waiting: deque[bytes] = deque()
         self._in_flight: bytes | None = None
         self.dropped = 0
@@ -189,10 +191,11 @@ class CallerSource:
         return self._source
 
     def capture(self, pcm: bytes) -> None:
-        """Send int16 8 kHz mono samples, a multiple of 10 ms; on the event loop."""
+        """Send int16 mono samples, a multiple of 10 ms; on the event loop."""
+        size = self._piece_bytes
         with self._router._guard:
-            for start in range(0, len(pcm), CAPTURE_SAMPLES * 2):
-                self._waiting.append(pcm[start : start + CAPTURE_SAMPLES * 2])
+            for start in range(0, len(pcm), size):
+                self._waiting.append(pcm[start : start + size])
             while len(self._waiting) > MAX_WAITING:
                 self._waiting.popleft()
                 self.dropped += 1
@@ -224,13 +227,13 @@ class CallerSource:
 
 
 class AudioTap:
-    """One remote audio track, frames of 8 kHz delivered to a callback on the event loop."""
+    """One remote audio track, its frames delivered at `rate` to a callback on the event loop."""
 
-    def __init__(self, track: rtc.Track, on_audio: OnAudio, frame_ms: int = STREAM_FRAME_MS) -> None:
+    def __init__(self, track: rtc.Track, on_audio: OnAudio, rate: int, frame_ms: int = STREAM_FRAME_MS) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_audio = on_audio
         self._router = media_router()
-        self._handle = self._router._open_stream(self, track._ffi_handle.handle, frame_ms)
+        self._handle = self._router._open_stream(self, track._ffi_handle.handle, rate, frame_ms)
         self._closed = False
 
     def _received(self, data: bytes, at: float) -> None:

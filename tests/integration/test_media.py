@@ -10,8 +10,10 @@ from livekit.rtc import _ffi_client
 from livekit.rtc._ffi_client import FfiClient, FfiHandle, FfiQueue
 from numpy.typing import NDArray
 
-from connector.room.media import CAPTURE_SAMPLES, MAX_WAITING, AudioTap, CallerSource, MediaRouter, media_router
+from connector.room.media import MAX_WAITING, AudioTap, CallerSource, MediaRouter, media_router
 from tests.integration.harness import RATE, Stage, strength, tone, until
+
+PIECE = RATE // 100
 
 
 async def test_the_names_of_the_sdk_that_it_relies_on() -> None:
@@ -42,7 +44,7 @@ async def test_what_is_captured_is_heard_and_what_is_tapped_was_said(stage: Stag
     """Our source and our tap, each against the SDK's own other end and against each other."""
     speaker = await stage.guest(room, "speaker", auto_subscribe=False)
     listener = await stage.guest(room, "listener")
-    source = CallerSource()
+    source = CallerSource(RATE)
     track = rtc.LocalAudioTrack.create_audio_track("ours", source.rtc_source)
     await speaker.room.local_participant.publish_track(track)
     remote, *_ = await listener.event("track_subscribed")
@@ -53,7 +55,7 @@ async def test_what_is_captured_is_heard_and_what_is_tapped_was_said(stage: Stag
         tapped.append(pcm)
         times.append(at)
 
-    tap = AudioTap(remote, on_audio)
+    tap = AudioTap(remote, on_audio, RATE)
     said = tone(600, 10).tobytes()
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -89,11 +91,11 @@ def router_state() -> tuple[int, int]:
 
 
 async def test_a_sdk_that_takes_nothing_makes_it_drop_the_oldest() -> None:
-    source = CallerSource()
+    source = CallerSource(RATE)
     router = source._router
     with router._guard:
         source._in_flight = b"never taken"
-    pieces = [bytes([index]) * (CAPTURE_SAMPLES * 2) for index in range(MAX_WAITING + 5)]
+    pieces = [bytes([index]) * (PIECE * 2) for index in range(MAX_WAITING + 5)]
     source.capture(b"".join(pieces))
     assert source.dropped == 5
     assert list(source._waiting) == pieces[5:]
@@ -104,8 +106,8 @@ async def test_handles_come_and_go_with_the_objects_that_hold_them() -> None:
     await until(lambda: router_state() == (0, 0))
     before = len(_ffi_client._live_handles)
     for _ in range(20):
-        source = CallerSource()
-        source.capture(bytes(CAPTURE_SAMPLES * 2 * 4))
+        source = CallerSource(RATE)
+        source.capture(bytes(PIECE * 2 * 4))
         await source.close()
     del source
     await until(lambda: router_state() == (0, 0))

@@ -11,6 +11,7 @@ import structlog
 from connector.call.manager import CallManager
 from connector.call.session import CallSession
 from connector.call.terms import Limits, Parts
+from connector.carriers.base import MediaFormat
 from connector.carriers.events import (
     AudioReceived,
     AudioRejected,
@@ -66,6 +67,7 @@ class FakeCodec:
     """One word a message: `start [call]`, `audio`, `digit 5`, `mark m`, `stop`; `garbage` breaks the protocol."""
 
     provider = Provider.TWILIO
+    format = MediaFormat(Encoding.MULAW, 8000)
 
     def receive(self, text: str) -> Event:
         word, _, rest = text.partition(" ")
@@ -159,10 +161,10 @@ class FakeRoom:
         self.connected = True
         self.attributes |= attributes
 
-    async def publish(self) -> None:
+    async def publish(self, rate: int) -> None:
         await self._faults.step("room.publish")
 
-    def listen(self) -> None:
+    def listen(self, rate: int) -> None:
         self.listening = True
 
     def capture(self, pcm: bytes) -> None:
