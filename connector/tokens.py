@@ -1,4 +1,4 @@
-"""The secret part of a connect_url: a token that names its call, expires, and cannot be forged.
+"""The secret part of a connect_url (a token that names its call, expires, and cannot be forged) and of a webhook URL.
 
 A token is URL-safe base64 without padding, of
 
@@ -14,8 +14,10 @@ That it works only once is not in the token; the store of the calls sees to it.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import math
+import string
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
@@ -23,6 +25,10 @@ from connector.errors import TokenExpired, TokenInvalid
 
 _PURPOSE = b"connector connect_url token v1"
 """Sets the key apart from any other use of the same secret."""
+_KEY_PURPOSE = b"connector webhook key v1"
+_KEY_PREFIX = "whk_"
+_KEY_LENGTH = 32
+_BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _HEAD = struct.Struct(">Bd")
 _VERSION = 1
 _DIGEST_SIZE = 32
@@ -73,6 +79,33 @@ class TokenSigner:
 
     def _digest(self, body: bytes) -> bytes:
         return hmac.digest(self._key, body, "sha256")
+
+
+class WebhookKeys:
+    """The secret in a connector's webhook URL: `whk_` and 32 characters, derived and never stored.
+
+    What is stored is a nonce, from which only who has the API secret gets the key again (so that the URL can be
+    shown), and the key's hash, by which a request's connector is found. A new nonce is a new key.
+    """
+
+    def __init__(self, secret: str) -> None:
+        if not secret:
+            raise ValueError("webhook keys need a secret")
+        self._key = hmac.digest(secret.encode(), _KEY_PURPOSE, "sha256")
+
+    def derive(self, connector_id: str, nonce: str) -> str:
+        """The key of a connector: base62, 190 bits."""
+        digest = hmac.digest(self._key, f"{connector_id}|{nonce}".encode(), "sha256")
+        number, characters = int.from_bytes(digest, "big"), []
+        for _ in range(_KEY_LENGTH):
+            number, index = divmod(number, len(_BASE62))
+            characters.append(_BASE62[index])
+        return _KEY_PREFIX + "".join(characters)
+
+    @staticmethod
+    def hash(key: str) -> str:
+        """SHA-256, hexadecimal. Keys are long and random: nothing slower is needed to keep them from being guessed."""
+        return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _encode(data: bytes) -> str:

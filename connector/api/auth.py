@@ -1,6 +1,10 @@
-"""Who may call the API: LiveKit access tokens with the `roomCreate` grant, as LiveKit's own services ask."""
+"""Who may call the API: LiveKit access tokens with the `roomCreate` grant, as LiveKit's own services ask, and for the
+REST API also the tokens that VideoSDK's SDKs sign: HS256 with the secret, `apikey`, `permissions`."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import jwt
 from google.protobuf.json_format import ParseError
@@ -10,35 +14,96 @@ from livekit.api.access_token import Claims
 from connector.errors import PermissionDenied, Unauthenticated
 
 MAX_TOKEN_LENGTH = 16 * 1024
+LEEWAY = 60.0
+"""Seconds that two clocks may differ; as LiveKit's own check has it."""
+_MODERATOR = "allow_mod"
+_API_ROLE = "crawler"
+"""The role of VideoSDK's server-side tokens; `rtc` is that of a participant, who may not manage anything."""
 
 
 class Authorizer:
     """Checks `Authorization` values against one API key and secret."""
 
     def __init__(self, api_key: str, api_secret: str) -> None:
+        self._api_key = api_key
+        self._api_secret = api_secret
         self._verifier = api.TokenVerifier(api_key, api_secret)
 
     def require_room_create(self, authorization: str | None) -> None:
         """Raises Unauthenticated without a valid token, PermissionDenied without the grant. Never echoes it."""
-        claims = self._claims(authorization)
-        if claims.video is None or claims.video.room_create is not True:
-            raise PermissionDenied("the token lacks the roomCreate grant")
-
-    def _claims(self, authorization: str | None) -> Claims:
         if not authorization:
             raise Unauthenticated("an Authorization header with a Bearer token is required")
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthenticated("the Authorization header must be 'Bearer <token>'")
+        self._require_grant(self._claims(token))
+
+    def require_rest(self, authorization: str | None) -> None:
+        """The same for the REST API: either kind of token, with or without `Bearer `."""
+        scheme, _, token = (authorization or "").strip().partition(" ")
+        token = token.strip() if scheme.lower() == "bearer" else f"{scheme} {token}".strip()
+        if not token:
+            raise Unauthenticated("an Authorization header with a token is required")
+        if "apikey" in _unverified(token):
+            self._require_videosdk(token)
+        else:
+            self._require_grant(self._claims(token))
+
+    def _require_grant(self, claims: Claims) -> None:
+        if claims.video is None or claims.video.room_create is not True:
+            raise PermissionDenied("the token lacks the roomCreate grant")
+
+    def _require_videosdk(self, token: str) -> None:
+        """A token as VideoSDK's `generateToken` makes it. One for a participant is valid, but may not do this."""
+        try:
+            claims = jwt.decode(
+                token,
+                self._api_secret,
+                algorithms=["HS256"],
+                leeway=LEEWAY,
+                options={"verify_aud": False, "require": ["exp"]},
+            )
+        except jwt.MissingRequiredClaimError:
+            raise Unauthenticated("the token never expires: it needs an exp") from None
+        except jwt.PyJWTError as error:
+            raise _unauthenticated(error) from None
+        if claims["apikey"] != self._api_key:
+            raise Unauthenticated("the token was issued for another API key")
+        permissions, roles = claims.get("permissions"), claims.get("roles")
+        if not isinstance(permissions, list) or _MODERATOR not in permissions:
+            raise PermissionDenied(f"the token's permissions lack {_MODERATOR}")
+        if isinstance(roles, list) and roles and _API_ROLE not in roles:
+            raise PermissionDenied(f"the token is for a participant: its roles lack {_API_ROLE}")
+        if not roles and ("participantId" in claims or "roomId" in claims):
+            raise PermissionDenied("the token is for a participant: it names one, or a room")
+
+    def _claims(self, token: str) -> Claims:
         if len(token) > MAX_TOKEN_LENGTH:
             raise Unauthenticated("the token is too long")
         try:
             return self._verifier.verify(token.strip())
-        except jwt.ExpiredSignatureError:
-            raise Unauthenticated("the token has expired") from None
-        except jwt.ImmatureSignatureError:
-            raise Unauthenticated("the token is not valid yet; check both clocks") from None
-        except jwt.InvalidIssuerError:
-            raise Unauthenticated("the token was issued for another API key") from None
-        except (jwt.PyJWTError, ParseError, ValueError, TypeError, AttributeError):
-            raise Unauthenticated("the token does not verify against this connector's API secret") from None
+        except (jwt.PyJWTError, ParseError, ValueError, TypeError, AttributeError) as error:
+            raise _unauthenticated(error) from None
+
+
+def _unverified(token: str) -> Mapping[str, Any]:
+    """The claims as they stand, to tell which kind of token it is; empty when they cannot be read."""
+    if len(token) > MAX_TOKEN_LENGTH:
+        raise Unauthenticated("the token is too long")
+    try:
+        claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return {}
+    return claims
+
+
+def _unauthenticated(error: Exception) -> Unauthenticated:
+    match error:
+        case jwt.ExpiredSignatureError():
+            return Unauthenticated("the token has expired")
+        case jwt.ImmatureSignatureError():
+            return Unauthenticated("the token is not valid yet; check both clocks")
+        case jwt.InvalidIssuerError():
+            return Unauthenticated("the token was issued for another API key")
+        case _:
+            return Unauthenticated("the token does not verify against this connector's API secret")

@@ -1,0 +1,198 @@
+"""Where an incoming call goes: a pure function of the call, its connector and the rules.
+
+The first of these that gives a room decides:
+
+1. the `roomId` in the query of the webhook URL: the room, and nothing else
+2. an inbound rule that has the called number and admits the caller
+3. the connector's default rule, if it is inbound, still exists and admits the caller
+4. the connector's default room
+
+No rule's `allowed_ip_addresses` counts here: the address that a webhook or a stream comes from is the carrier's, the
+caller has none. They are for calls that come over SIP.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from connector.model import (
+    AgentDispatch,
+    CallRequest,
+    ConnectorEntry,
+    Direction,
+    ParticipantSpec,
+    Provider,
+    RoomPrefix,
+    RoomType,
+    RoutingRule,
+    RuleRoom,
+    RuleType,
+)
+
+_DECORATION = re.compile(r"[\s().\-\u2010-\u2015/]+")
+_DIGITS = re.compile(r"[0-9]+")
+_SIP = re.compile(r"sips?:(?P<user>[^@;]+)(?:@.*)?", re.IGNORECASE)
+E164_MIN, E164_MAX = 7, 15
+"""Digits of a number with its country code (ITU-T E.164 has no minimum: the shortest in use have seven)."""
+
+
+def normal_number(number: str) -> str:
+    """One spelling for each number, so that two can be compared.
+
+    `+15551234567` for `+1 (555) 123-4567`, `0015551234567`, `15551234567` (Plivo leaves the plus out) and
+    `sip:+15551234567@host`. What cannot have a country code stays as it is, without decoration: short codes, national
+    numbers with their leading 0, and names such as `anonymous`.
+    """
+    text = number.strip()
+    if match := _SIP.fullmatch(text):
+        text = match["user"]
+    bare = _DECORATION.sub("", text)
+    plus = bare.startswith("+")
+    digits = bare.removeprefix("+")
+    if not _DIGITS.fullmatch(digits):
+        return text.lower()
+    if not plus and digits.startswith("00"):
+        plus, digits = True, digits[2:]
+    could_be_e164 = E164_MIN <= len(digits) <= E164_MAX and not digits.startswith("0")
+    return f"+{digits}" if plus or could_be_e164 else digits
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What a carrier tells of a call that comes in. Numbers in the carrier's own spelling."""
+
+    provider: Provider
+    carrier_call_id: str
+    from_number: str
+    to_number: str
+    room_id: str = ""
+    """From the webhook URL's query; empty when it has none."""
+    from_country: str = ""
+    """ISO 3166-1 alpha-2, where the carrier tells it."""
+
+
+class Refusal(StrEnum):
+    """Why a call has no room; the words that the log has."""
+
+    NO_ROUTE = "no rule has this number, and the connector has neither a default rule nor a default room"
+    NOT_ADMITTED = "the rule's allowed numbers do not include the caller"
+    RULE_GONE = "the connector's default rule does not exist, and it has no default room"
+    RULE_OUTBOUND = "the connector's default rule is for outbound calls, and it has no default room"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a call goes."""
+
+    room: str
+    rule: RoutingRule | None = None
+    pin: str = ""
+    """Digits that the caller has to press first; empty: none."""
+    hide_number: bool = False
+    dtmf: bool = True
+    agents: tuple[AgentDispatch, ...] = ()
+    headers_to_attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_route(
+    arrival: Arrival,
+    connector: ConnectorEntry,
+    by_number: RoutingRule | None,
+    by_default: RoutingRule | None,
+    new_name: Callable[[], str],
+) -> Route | Refusal:
+    """See the module. `by_number` is the inbound rule that has the called number, `by_default` the rule that the
+    connector names, each None where there is none; `new_name` makes a name that no room has."""
+    if arrival.room_id:
+        return Route(arrival.room_id)
+    if by_number is not None and by_number.type is RuleType.INBOUND and admits(by_number, arrival.from_number):
+        return _by_rule(by_number, arrival, new_name)
+    refusal = Refusal.NO_ROUTE if by_number is None else Refusal.NOT_ADMITTED
+    if connector.default_rule_id:
+        if by_default is None:
+            refusal = Refusal.RULE_GONE
+        elif by_default.type is not RuleType.INBOUND:
+            refusal = Refusal.RULE_OUTBOUND
+        elif admits(by_default, arrival.from_number):
+            return _by_rule(by_default, arrival, new_name)
+        else:
+            refusal = Refusal.NOT_ADMITTED
+    if connector.default_room_id:
+        return Route(connector.default_room_id)
+    return refusal
+
+
+def admits(rule: RoutingRule, from_number: str) -> bool:
+    """Whether this caller may use the rule; one without allowed numbers admits everybody."""
+    allowed = {normal_number(number) for number in rule.allowed_numbers}
+    return not allowed or normal_number(from_number) in allowed
+
+
+def claimed_twice(rules: Sequence[RoutingRule], candidate: RoutingRule) -> tuple[str, RoutingRule] | None:
+    """A number of `candidate` that another rule of its type has, and that rule."""
+    wanted = {normal_number(number): number for number in candidate.numbers}
+    for rule in rules:
+        if rule.id == candidate.id or rule.type is not candidate.type:
+            continue
+        for number in rule.numbers:
+            if normal_number(number) in wanted:
+                return wanted[normal_number(number)], rule
+    return None
+
+
+def call_request(
+    arrival: Arrival, route: Route, connector: ConnectorEntry, call_id: str, identity: str, region: str
+) -> CallRequest:
+    """What the call layer is asked for. A hidden number is in none of its names."""
+    caller = normal_number(arrival.from_number)
+    return CallRequest(
+        call_id=call_id,
+        provider=arrival.provider,
+        direction=Direction.INBOUND,
+        room=route.room,
+        participant=ParticipantSpec(identity=identity, name="" if route.hide_number else caller),
+        agents=route.agents,
+        rule_id=route.rule.id if route.rule else "",
+        connector_id=connector.id,
+        region=region,
+        from_number=caller,
+        to_number=normal_number(arrival.to_number),
+        carrier_call_id=arrival.carrier_call_id,
+        hide_number=route.hide_number,
+        dtmf=route.dtmf,
+        headers_to_attributes=dict(route.headers_to_attributes),
+    )
+
+
+def _by_rule(rule: RoutingRule, arrival: Arrival, new_name: Callable[[], str]) -> Route:
+    return Route(
+        room=_room(rule, arrival, new_name),
+        rule=rule,
+        pin=rule.room.pin if rule.room else "",
+        hide_number=rule.hide_phone_number,
+        dtmf=rule.dtmf,
+        agents=(AgentDispatch(agent_name=rule.agent_id, metadata=rule.agent_metadata),) if rule.agent_id else (),
+        headers_to_attributes=rule.headers_to_attributes,
+    )
+
+
+def _room(rule: RoutingRule, arrival: Arrival, new_name: Callable[[], str]) -> str:
+    """A static room's id, or a room of the call's own. A rule that says nothing of a room gives each call its own:
+    strangers must not meet because somebody left a field out."""
+    room = rule.room or RuleRoom(RoomType.DYNAMIC)
+    if room.type is RoomType.STATIC:
+        return room.id
+    prefix = ""
+    match room.prefix:
+        case RoomPrefix.PARTICIPANT_NUMBER if not rule.hide_phone_number:
+            prefix = normal_number(arrival.from_number)
+        case RoomPrefix.SIP_NUMBER:
+            prefix = normal_number(arrival.to_number)
+        case RoomPrefix.RANDOM | RoomPrefix.PARTICIPANT_NUMBER:
+            prefix = new_name()
+        case RoomPrefix.BLANK:
+            pass
+    return f"{prefix}-{new_name()}" if prefix else new_name()

@@ -1,0 +1,41 @@
+"""The secret of a webhook URL: derived, so that the store alone gives none away."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from connector.tokens import WebhookKeys
+
+KEYS = WebhookKeys("secret")
+
+
+def test_a_key_has_the_documented_form() -> None:
+    assert re.fullmatch("whk_[0-9A-Za-z]{32}", KEYS.derive("cn_1", "nonce"))
+
+
+def test_the_same_connector_and_nonce_give_the_same_key_in_every_process() -> None:
+    assert KEYS.derive("cn_1", "nonce") == WebhookKeys("secret").derive("cn_1", "nonce")
+
+
+def test_a_new_nonce_another_connector_or_secret_give_another_key() -> None:
+    others = {
+        KEYS.derive("cn_1", "nonce"),
+        KEYS.derive("cn_1", "nonce2"),
+        KEYS.derive("cn_2", "nonce"),
+        WebhookKeys("other").derive("cn_1", "nonce"),
+    }
+    assert len(others) == 4
+
+
+def test_the_hash_tells_keys_apart_and_does_not_hold_them() -> None:
+    key = KEYS.derive("cn_1", "nonce")
+    assert KEYS.hash(key) == WebhookKeys.hash(key) != KEYS.hash(key + "x")
+    assert key not in KEYS.hash(key)
+    assert re.fullmatch("[0-9a-f]{64}", KEYS.hash("\ud800"))
+
+
+def test_no_secret_no_keys() -> None:
+    with pytest.raises(ValueError, match="secret"):
+        WebhookKeys("")
