@@ -14,7 +14,8 @@ import aiohttp
 from connector.app import open_store
 from connector.config import Settings
 from connector.errors import ConnectorError, Internal
-from connector.room.admin import RoomAdmin, unreachable
+from connector.livekit_errors import unreachable
+from connector.room.admin import RoomAdmin
 
 MAX_CLOCK_DIFFERENCE = 30.0
 """Seconds. Tokens allow for a minute; half of that is a clock worth mending."""

@@ -6,16 +6,16 @@ All LiveKit and HTTP exceptions become ours here, with the cause kept.
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 import aiohttp
 from livekit import api
 
-from connector.errors import ConnectorError, Internal, NotFound, Unavailable
+from connector.errors import NotFound
+from connector.livekit_errors import translated
 from connector.model import AgentDispatch
 
 REQUEST_TIMEOUT = 3.0
@@ -156,52 +156,8 @@ class RoomAdmin:
         except NotFound:
             return
 
-    @asynccontextmanager
-    async def _translated(self) -> AsyncIterator[None]:
-        try:
-            # Not left to the SDK: it asks aiohttp for no timeout at all, whatever its session was given.
-            async with asyncio.timeout(REQUEST_TIMEOUT):
-                yield
-        except api.TwirpError as error:
-            raise _translate(error, self._url) from error
-        except TimeoutError as error:
-            raise Unavailable(f"livekit-server at {self._url} did not answer in {REQUEST_TIMEOUT:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"livekit-server at {self._url} cannot be reached: {unreachable(error)}") from error
-
-
-def unreachable(error: Exception) -> str:
-    """Why an HTTP request got no answer, in an operator's words."""
-    match error:
-        case TimeoutError():
-            return "no answer in time"
-        case aiohttp.ClientConnectorDNSError():
-            return f"the name {error.host} does not resolve"
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
-            return "TLS failed: its certificate is not trusted here, or it speaks no TLS"
-        case aiohttp.ServerDisconnectedError():
-            return "it closed the connection without an answer"
-        case aiohttp.ClientConnectorError() if error.os_error.errno:
-            return os.strerror(error.os_error.errno).lower()
-        case _:
-            return type(error).__name__
-
-
-def _translate(error: api.TwirpError, url: str) -> ConnectorError:
-    if error.status in (401, 403) or error.code in ("unauthenticated", "permission_denied"):
-        return Internal(
-            f"livekit-server at {url} refused the connector's credentials; check LIVEKIT_API_KEY and LIVEKIT_API_SECRET"
-        )
-    if error.code == "unknown" and not error.message:
-        return Unavailable(
-            f"{url} answered HTTP {error.status}, but not as livekit-server does; check LIVEKIT_URL and what is in "
-            "front of it"
-        )
-    if error.code == "not_found" and error.status == 404 and error.message:
-        return NotFound(error.message)
-    if error.status >= 500 or error.code in ("unavailable", "deadline_exceeded"):
-        return Unavailable(f"livekit-server at {url} answered {error.status}: {error.message}")
-    return Internal(f"livekit-server at {url} answered {error.code}: {error.message}")
+    def _translated(self) -> AbstractAsyncContextManager[None]:
+        return translated(self._url, REQUEST_TIMEOUT)
 
 
 def _room_agent(agent: AgentDispatch) -> api.RoomAgentDispatch:

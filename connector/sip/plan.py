@@ -1,0 +1,123 @@
+"""What LiveKit is to hold for a number, as its own messages, and what of it differs. Pure.
+
+Field names and forms are those of https://docs.livekit.io/sip/accepting-calls-twilio-voice/ and of
+livekit_sip.proto; both messages are what `lk sip inbound create` and `lk sip dispatch create` read as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from livekit import api
+
+DEFAULT_PREFIX = "call-"
+DEFAULT_USERNAME = "connector"
+PASSWORD_BYTES = 24
+"""192 bits: nobody guesses it over the network. The text has 32 characters, none of which XML or SIP must escape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an operator asks for. None leaves what LiveKit has, or takes the default where it has nothing."""
+
+    number: str
+    """E.164."""
+    room_prefix: str | None = None
+    agents: tuple[str, ...] | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+def new_password() -> str:
+    return secrets.token_urlsafe(PASSWORD_BYTES)
+
+
+def name_of(number: str) -> str:
+    """Of trunk and rule alike: it shows in LiveKit's lists who made them."""
+    return f"connector {number}"
+
+
+def find_trunk(trunks: Sequence[api.SIPInboundTrunkInfo], number: str) -> api.SIPInboundTrunkInfo | None:
+    """The trunk that takes calls to this number, else the one that has our name for it."""
+    for trunk in trunks:
+        if any(same_number(each, number) for each in trunk.numbers):
+            return trunk
+    return next((trunk for trunk in trunks if trunk.name == name_of(number)), None)
+
+
+def same_number(one: str, other: str) -> bool:
+    """As LiveKit compares a trunk's numbers: formatting and a missing plus make no difference."""
+    return _digits(one) == _digits(other) != ""
+
+
+def _digits(number: str) -> str:
+    return "".join(char for char in number if char.isdigit())
+
+
+def find_rule(rules: Sequence[api.SIPDispatchRuleInfo], number: str, trunk_id: str) -> api.SIPDispatchRuleInfo | None:
+    """Our rule for the number by its name, else an individual rule that serves this trunk and no other."""
+    for rule in rules:
+        if rule.name == name_of(number):
+            return rule
+    return next((rule for rule in rules if _serves_only(rule, trunk_id)), None)
+
+
+def _serves_only(rule: api.SIPDispatchRuleInfo, trunk_id: str) -> bool:
+    """One for certain callers, or behind a PIN, is somebody's special case."""
+    individual = rule.rule.HasField("dispatch_rule_individual") and not rule.rule.dispatch_rule_individual.pin
+    return bool(trunk_id) and list(rule.trunk_ids) == [trunk_id] and individual and not rule.inbound_numbers
+
+
+def trunk_for(wanted: Wanted, existing: api.SIPInboundTrunkInfo | None) -> api.SIPInboundTrunkInfo:
+    """`existing` with what must change changed, or a new one. What nobody asked for stays as it is."""
+    trunk = api.SIPInboundTrunkInfo()
+    if existing is not None:
+        trunk.CopyFrom(existing)
+    trunk.name = trunk.name or name_of(wanted.number)
+    if not any(same_number(each, wanted.number) for each in trunk.numbers):
+        trunk.numbers.append(wanted.number)
+    trunk.auth_username = wanted.username or trunk.auth_username or DEFAULT_USERNAME
+    trunk.auth_password = wanted.password or trunk.auth_password or new_password()
+    return trunk
+
+
+def rule_for(wanted: Wanted, existing: api.SIPDispatchRuleInfo | None, trunk_id: str) -> api.SIPDispatchRuleInfo:
+    """As `trunk_for`. An empty `trunk_id` leaves the trunks out, and the rule then serves every trunk."""
+    rule = api.SIPDispatchRuleInfo()
+    if existing is not None:
+        rule.CopyFrom(existing)
+    rule.name = rule.name or name_of(wanted.number)
+    individual = rule.rule.dispatch_rule_individual
+    if wanted.room_prefix is not None or existing is None:
+        individual.room_prefix = DEFAULT_PREFIX if wanted.room_prefix is None else wanted.room_prefix
+    if trunk_id and trunk_id not in rule.trunk_ids:
+        rule.trunk_ids.append(trunk_id)
+    if wanted.agents is not None and [agent.agent_name for agent in rule.room_config.agents] != list(wanted.agents):
+        del rule.room_config.agents[:]
+        rule.room_config.agents.extend(api.RoomAgentDispatch(agent_name=name) for name in wanted.agents)
+    return rule
+
+
+def changed_fields(old: Message, new: Message) -> list[str]:
+    """Names of the top-level fields in which they differ; what LiveKit keeps by itself is not compared."""
+    ours = [f.name for f in new.DESCRIPTOR.fields if f.name not in ("created_at", "updated_at")]
+    return [name for name in ours if getattr(old, name) != getattr(new, name)]
+
+
+def inbound_trunk_json(trunk: api.SIPInboundTrunkInfo) -> str:
+    """The text of `inbound-trunk.json`."""
+    return _json(api.CreateSIPInboundTrunkRequest(trunk=trunk))
+
+
+def dispatch_rule_json(rule: api.SIPDispatchRuleInfo) -> str:
+    """The text of `dispatch-rule.json`."""
+    return _json(api.CreateSIPDispatchRuleRequest(dispatch_rule=rule))
+
+
+def _json(message: Message) -> str:
+    return json.dumps(json_format.MessageToDict(message, preserving_proto_field_name=True), indent=2)
