@@ -93,7 +93,7 @@ class TwilioConnectUrl:
         facts = dict(form) or dict(request.query)
         call.fetched(_learned(facts, "CallSid"), _learned(facts, "From"), _learned(facts, "To"))
         url = self._service.connect_url(Provider.TWILIO, request.match_info["token"])
-        return web.Response(text=answers.twilio_stream(url, self._greeting), content_type="text/xml")
+        return web.Response(text=answers.stream_answer(Provider.TWILIO, url, self._greeting), content_type="text/xml")
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         self._check_signature("wss" if self._public_origin.startswith("https") else "ws", request, ())
@@ -190,5 +190,5 @@ def _learned(facts: dict[str, str], name: str) -> str:
 def _refusal(error: ConnectorError) -> web.Response:
     """A carrier that asks for XML gets a hang-up, so that the callee is not read an error message."""
     if isinstance(error, ConnectUrlError):
-        return web.Response(status=error.http_status, text=answers.twilio_hangup(), content_type="text/xml")
+        return web.Response(status=error.http_status, text=answers.hang_up(Provider.TWILIO), content_type="text/xml")
     return web.Response(status=error.http_status, text=f"{error.message}\n")

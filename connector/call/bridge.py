@@ -87,14 +87,16 @@ class Bridge:
         self.heard_frames = 0
         self.sent_frames = 0
         self.dropped_frames = 0
-        self.start(TELEPHONE)
+        self.start(TELEPHONE, TELEPHONE)
 
-    def start(self, media: MediaFormat) -> None:
-        """The stream has started and said what its audio is. Before `open`."""
-        self._coding = coding_of(media)
+    def start(self, heard: MediaFormat, said: MediaFormat) -> None:
+        """The stream has started: what its audio is, from the carrier and to it. Before `open`."""
+        coding = coding_of(heard)
+        self._decode = coding.decode
+        self._heard_rate = coding.rate
+        self._piece_bytes = coding.piece_bytes
+        self._coding = coding_of(said)
         self._rate = self._coding.rate
-        self._piece_bytes = self._coding.piece_bytes
-        self._decode = self._coding.decode
         self._mixer = Mixer(self._coding.frame_samples)
 
     def open(self) -> None:
@@ -121,7 +123,7 @@ class Bridge:
         now = self._now()
         pcm = self._decode(audio.payload)
         if audio.timestamp is not None:
-            late = self._transit.lateness(now, audio.timestamp + len(pcm) / self._rate)
+            late = self._transit.lateness(now, audio.timestamp + len(pcm) / self._heard_rate)
             self._lateness.observe(late)
             if late > MAX_LATE:
                 self._drop("from_carrier", "late")
@@ -129,7 +131,7 @@ class Bridge:
         if not self._open:
             self._drop("from_carrier", "not_ready")
             return
-        if len(pcm) > (most := int(MAX_BURST * self._rate)):
+        if len(pcm) > (most := int(MAX_BURST * self._heard_rate)):
             self._drop("from_carrier", "burst")
             pcm = pcm[-most:]
         data = self._rest + pcm.tobytes() if self._rest else pcm.tobytes()
@@ -153,7 +155,7 @@ class Bridge:
         self._mixer.remove(source)
 
     def from_room(self, source: str, pcm: NDArray[np.int16], at: float) -> None:
-        """20 ms of one track, int16 at the stream's rate; `at` is when it left WebRTC, on the clock of `now`."""
+        """20 ms of one track, int16 at the rate of what the carrier is sent; `at`: when it left WebRTC, by our clock."""
         if not self._open:
             return
         now = self._now()

@@ -266,7 +266,7 @@ class CallSession:
             self.end(EndReason.CALL_MISMATCH, "the stream is not of the call that fetched the answer document")
             return
         self._ledger.learn(carrier_call_id=event.call_id)
-        self.bridge.start(self._codec.format)
+        self.bridge.start(self._codec.format, self._codec.reply_format)
         self._answering = self._begin("answer", self._answer(event))
 
     async def _answer(self, event: StreamStarted) -> None:
@@ -288,7 +288,7 @@ class CallSession:
         self._ledger.start()
         self.settled.set()
         self.bridge.open()
-        self._room.listen(self._codec.format.rate)
+        self._room.listen(self._codec.reply_format.rate)
         self._digit_sender = self._begin("digits", self._digits.run())
         limits = self._parts.limits
         self._timers.append(self._loop.call_later(limits.max_duration, self.end, EndReason.MAX_DURATION))

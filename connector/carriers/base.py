@@ -11,7 +11,7 @@ from connector.model import Provider
 
 @dataclass(frozen=True, slots=True)
 class MediaFormat:
-    """What a stream's audio is, in both directions, mono; `rate` in samples a second."""
+    """What audio is made of, mono; `rate` in samples a second."""
 
     encoding: Encoding
     rate: int
@@ -29,10 +29,15 @@ class Codec(Protocol):
 
     @property
     def format(self) -> MediaFormat:
-        """The audio in `AudioReceived` and in `audio`: known once the stream has started, RuntimeError before.
+        """The audio in `AudioReceived`: known once the stream has started, RuntimeError before.
 
-        Samples of L16 are int16 in the machine's own byte order here, whatever the carrier's is on the wire.
+        Samples of L16 are int16, little-endian, here and in `audio`, whatever they are on the wire.
         """
+        ...
+
+    @property
+    def reply_format(self) -> MediaFormat:
+        """The audio that `audio` takes; for most carriers the same as `format`, and known when that is."""
         ...
 
     def receive(self, text: str) -> Event:

@@ -69,6 +69,8 @@ class PlivoCodec:
             raise not_started()
         return self._format
 
+    reply_format = format
+
     def receive(self, text: str) -> Event:
         message, event = message_of(text)
         self._order.require_own(message.get("streamId", self._order.stream_id))

@@ -5,6 +5,9 @@ https://developers.telnyx.com/api-reference/websockets/stream-call-media-over-we
 Telnyx sends `connected`, `start`, then `media`, `dtmf`, `mark` and `error` in any number, and `stop`. We send
 `media`, `mark` and `clear`, none of which names the stream. The order of media frames is not guaranteed; their
 `chunk` tells it. With both tracks streamed, the outbound one is our own audio coming back.
+
+Each direction has a codec of its own. What comes is coded as the call is, and `start` says how; what we send is
+what the answer document asked for (`bidirectionalCodec`), and no message says it again.
 """
 
 from __future__ import annotations
@@ -51,6 +54,8 @@ _FORMATS = {
     ("PCMA", 8000): Encoding.ALAW,
     ("L16", 16000): Encoding.L16,
 }
+PCMU = MediaFormat(Encoding.MULAW, 8000)
+"""What Telnyx takes from us when the answer document does not say."""
 _LONGEST_CONTROL_ID = 128
 _CLEAR = '{"event":"clear"}'
 
@@ -60,7 +65,9 @@ class TelnyxCodec:
 
     provider = Provider.TELNYX
 
-    def __init__(self) -> None:
+    def __init__(self, reply_format: MediaFormat = PCMU) -> None:
+        """`reply_format` is the answer document's `bidirectionalCodec`."""
+        self.reply_format = reply_format
         self._order = StreamOrder()
         self._connected = False
         self._format: MediaFormat | None = None
@@ -107,7 +114,8 @@ class TelnyxCodec:
         } | {f"telnyx.param.{name}": value for name, value in started.parameters.items()}
 
     def audio(self, payload: bytes) -> str:
-        if self.format.encoding is Encoding.L16:
+        self._require_started()
+        if self.reply_format.encoding is Encoding.L16:
             payload = swapped(payload)
         return f'{{"event":"media","media":{{"payload":"{b2a_base64(payload, newline=False).decode("ascii")}"}}}}'
 

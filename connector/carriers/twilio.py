@@ -64,6 +64,8 @@ class TwilioCodec:
             raise not_started()
         return _FORMAT
 
+    reply_format = format
+
     def receive(self, text: str) -> Event:
         message, event = message_of(text)
         self._order.require_own(message.get("streamSid", self._order.stream_id))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.carriers.base import Codec
+from connector.carriers.base import Codec, MediaFormat
 from connector.carriers.events import (
     DTMF_KEYS,
     AudioReceived,
@@ -291,6 +291,15 @@ def event_or_error(codec: Codec, text: str) -> None:
             assert len(event.why) <= 100
         case StreamStopped():
             assert event.call_id == CALL
+
+
+class TestFormat:
+    def test_it_is_known_from_the_start_on(self, dialect: Dialect) -> None:
+        codec = opened(dialect)
+        with pytest.raises(RuntimeError, match="not started"):
+            _ = codec.format
+        codec.receive(dialect.start())
+        assert codec.format == codec.reply_format == MediaFormat(dialect.encoding, dialect.rate)
 
 
 class TestWhatGoesOut:

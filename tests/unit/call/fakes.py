@@ -67,7 +67,7 @@ class FakeCodec:
     """One word a message: `start [call]`, `audio`, `digit 5`, `mark m`, `stop`; `garbage` breaks the protocol."""
 
     provider = Provider.TWILIO
-    format = MediaFormat(Encoding.MULAW, 8000)
+    format = reply_format = MediaFormat(Encoding.MULAW, 8000)
 
     def receive(self, text: str) -> Event:
         word, _, rest = text.partition(" ")

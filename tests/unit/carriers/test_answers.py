@@ -6,49 +6,130 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.carriers.answers import twilio_hangup, twilio_stream
+from connector.carriers.answers import Codecs, ask_pin, dial, hang_up, refusal, stream_answer
+from connector.model import Provider
 
 URL = "wss://calls.example.com/twilio/AQ-_x"
+REF = "wss://calls.example.com/telnyx?ref=AQ-_x&more=1"
+HEAD = "<?xml version='1.0' encoding='utf-8'?>\n"
+ALL = pytest.mark.parametrize("provider", Provider)
+SAYS = {Provider.TWILIO: "Say", Provider.TELNYX: "Say", Provider.PLIVO: "Speak"}
 
 
-def test_the_whole_document() -> None:
-    assert twilio_stream(URL, "This is LiveKit Twilio Connector") == (
-        "<?xml version='1.0' encoding='utf-8'?>\n"
-        "<Response><Say>This is LiveKit Twilio Connector</Say>"
-        '<Connect><Stream url="wss://calls.example.com/twilio/AQ-_x" /></Connect></Response>'
+def tags(document: str) -> list[str]:
+    root = ElementTree.fromstring(document)
+    assert root.tag == "Response"
+    return [child.tag for child in root]
+
+
+class TestStreams:
+    def test_twilios_whole_document(self) -> None:
+        assert stream_answer(Provider.TWILIO, URL, "This is LiveKit Twilio Connector") == HEAD + (
+            "<Response><Say>This is LiveKit Twilio Connector</Say>"
+            '<Connect><Stream url="wss://calls.example.com/twilio/AQ-_x" /></Connect></Response>'
+        )
+
+    def test_telnyxs_whole_document(self) -> None:
+        assert stream_answer(Provider.TELNYX, REF) == HEAD + (
+            '<Response><Start><Stream url="wss://calls.example.com/telnyx?ref=AQ-_x&amp;more=1" track="both_tracks" '
+            'bidirectionalMode="rtp" bidirectionalCodec="PCMU" /></Start><Pause length="86400" /></Response>'
+        )
+
+    def test_plivos_whole_document(self) -> None:
+        answer = stream_answer(Provider.PLIVO, REF, parameters={"tier": "gold", "user-id": "a;b=7"})
+        assert answer == HEAD + (
+            '<Response><Stream bidirectional="true" keepCallAlive="true" contentType="audio/x-mulaw;rate=8000" '
+            'extraHeaders="tier=gold;userid=ab7">wss://calls.example.com/telnyx?ref=AQ-_x&amp;more=1</Stream></Response>'
+        )
+
+    @pytest.mark.parametrize(
+        ("codecs", "wanted"),
+        [
+            (Codecs(telnyx="PCMA"), {"bidirectionalCodec": "PCMA", "codec": "PCMA"}),
+            (
+                Codecs(telnyx="L16"),
+                {"bidirectionalCodec": "L16", "codec": "L16", "bidirectionalSamplingRate": "16000"},
+            ),
+        ],
     )
+    def test_telnyx_is_asked_for_another_codec_both_ways(self, codecs: Codecs, wanted: dict[str, str]) -> None:
+        stream = ElementTree.fromstring(stream_answer(Provider.TELNYX, REF, codecs=codecs))[0][0]
+        assert wanted.items() <= stream.attrib.items()
+
+    @pytest.mark.parametrize("content", ["audio/x-l16;rate=8000", "audio/x-l16;rate=16000"])
+    def test_plivo_is_asked_for_another_content(self, content: str) -> None:
+        stream = ElementTree.fromstring(stream_answer(Provider.PLIVO, REF, codecs=Codecs(plivo=content)))[0]  # type: ignore[arg-type]
+        assert stream.attrib["contentType"] == content
+
+    @pytest.mark.parametrize("provider", [Provider.TWILIO, Provider.TELNYX])
+    def test_parameters_are_children_of_the_stream(self, provider: Provider) -> None:
+        root = ElementTree.fromstring(stream_answer(provider, URL, parameters={"tier": "gold & more"}))
+        (parameter,) = root[0][0]
+        assert (parameter.tag, parameter.attrib) == ("Parameter", {"name": "tier", "value": "gold & more"})
+
+    @ALL
+    @pytest.mark.parametrize("say", ["", " ", "\n\t", "\x00"])
+    def test_nothing_to_say_says_nothing(self, provider: Provider, say: str) -> None:
+        assert SAYS[provider] not in tags(stream_answer(provider, URL, say))
+
+    @ALL
+    @pytest.mark.parametrize(
+        ("say", "spoken"),
+        [
+            ("</Say><Hangup/>", "</Say><Hangup/>"),
+            ("a & b &amp; <c> ]]> \"d\" 'e'", "a & b &amp; <c> ]]> \"d\" 'e'"),
+            ("Grüß Gott, 你好 😀", "Grüß Gott, 你好 😀"),
+            ("  padded  ", "padded"),
+            ("be\x07ll \ud800half \uffffno", "bell half no"),
+        ],
+    )
+    def test_what_is_said_stays_what_it_is(self, provider: Provider, say: str, spoken: str) -> None:
+        root = ElementTree.fromstring(stream_answer(provider, URL, say))
+        assert (root[0].tag, root[0].text) == (SAYS[provider], spoken)
+
+    @given(
+        provider=st.sampled_from(Provider),
+        say=st.text(st.characters(), max_size=60),
+        path=st.text(st.characters(), max_size=60),
+    )
+    def test_no_text_changes_the_document(self, provider: Provider, say: str, path: str) -> None:
+        bare = tags(stream_answer(provider, URL))
+        assert tags(stream_answer(provider, f"wss://host/{path}", say))[-len(bare) :] == bare
 
 
-@pytest.mark.parametrize("say", ["", " ", "\n\t", "\x00"])
-def test_nothing_to_say_says_nothing(say: str) -> None:
-    root = ElementTree.fromstring(twilio_stream(URL, say))
-    assert [child.tag for child in root] == ["Connect"]
+class TestOtherAnswers:
+    @ALL
+    def test_hanging_up(self, provider: Provider) -> None:
+        assert hang_up(provider) == f"{HEAD}<Response><Hangup /></Response>"
 
+    @ALL
+    def test_a_refusal_is_polite(self, provider: Provider) -> None:
+        root = ElementTree.fromstring(refusal(provider, "Sorry & goodbye."))
+        assert [child.tag for child in root] == [SAYS[provider], "Hangup"]
+        assert root[0].text == "Sorry & goodbye."
 
-def test_hanging_up() -> None:
-    root = ElementTree.fromstring(twilio_hangup())
-    assert (root.tag, [child.tag for child in root]) == ("Response", ["Hangup"])
+    @ALL
+    def test_a_pin_is_asked_for_and_sent_to_us(self, provider: Provider) -> None:
+        url = "https://calls.example.com/v2/hooks/x/whk_1?step=pin&try=2"
+        root = ElementTree.fromstring(ask_pin(provider, url, "Please enter the PIN.", 4))
+        gather = root[0]
+        assert gather.tag == ("GetInput" if provider is Provider.PLIVO else "Gather")
+        assert (gather.attrib["action"], gather.attrib["method"]) == (url, "POST")
+        assert (gather.attrib["numDigits"], gather.attrib["finishOnKey"]) == ("4", "#")
+        assert [(child.tag, child.text) for child in gather] == [(SAYS[provider], "Please enter the PIN.")]
 
+    @ALL
+    def test_who_presses_nothing_comes_back_to_us_too(self, provider: Provider) -> None:
+        root = ElementTree.fromstring(ask_pin(provider, "https://x/y", "PIN?", 4))
+        if provider is Provider.TWILIO:
+            assert root[0].attrib["actionOnEmptyResult"] == "true"
+        else:
+            assert (root[1].tag, root[1].text) == ("Redirect", "https://x/y")
 
-@pytest.mark.parametrize(
-    ("say", "spoken"),
-    [
-        ("</Say><Hangup/>", "</Say><Hangup/>"),
-        ("a & b &amp; <c> ]]> \"d\" 'e'", "a & b &amp; <c> ]]> \"d\" 'e'"),
-        ("Grüß Gott, 你好 😀", "Grüß Gott, 你好 😀"),
-        ("  padded  ", "padded"),
-        ("be\x07ll \ud800half \uffffno", "bell half no"),
-    ],
-)
-def test_what_is_said_stays_what_it_is(say: str, spoken: str) -> None:
-    root = ElementTree.fromstring(twilio_stream(URL, say))
-    assert [child.tag for child in root] == ["Say", "Connect"]
-    assert root[0].text == spoken
+    def test_plivo_does_not_log_a_pin(self) -> None:
+        assert ElementTree.fromstring(ask_pin(Provider.PLIVO, "https://x", "PIN?", 4))[0].attrib["log"] == "false"
 
-
-@given(say=st.text(st.characters(), max_size=60), path=st.text(st.characters(), max_size=60))
-def test_no_text_changes_the_document(say: str, path: str) -> None:
-    root = ElementTree.fromstring(twilio_stream(f"wss://host/{path}", say))
-    assert [child.tag for child in root][-1] == "Connect"
-    assert len(root) <= 2
-    assert [(child.tag, set(child.attrib)) for child in root[-1]] == [("Stream", {"url"})]
+    @ALL
+    def test_dialling_another_number(self, provider: Provider) -> None:
+        root = ElementTree.fromstring(dial(provider, "+15551234567"))
+        assert (root[0].tag, root[0][0].tag, root[0][0].text) == ("Dial", "Number", "+15551234567")

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from connector.carriers.facts import MAX_LEARNED, CallFacts, call_facts
+from connector.model import Provider
+
+TWILIO = {
+    "CallSid": "CA1",
+    "AccountSid": "AC1",
+    "From": "+15557654321",
+    "To": "+15551234567",
+    "CallStatus": "in-progress",
+    "FromCountry": "US",
+    "Digits": "4711",
+}
+FACTS = CallFacts("CA1", "AC1", "+15557654321", "+15551234567", "in-progress", "US", "4711")
+
+
+@pytest.mark.parametrize("provider", [Provider.TWILIO, Provider.TELNYX])
+def test_twilio_and_texml_use_the_same_names(provider: Provider) -> None:
+    assert call_facts(provider, TWILIO) == FACTS
+
+
+def test_plivo_has_its_own_and_leaves_the_plus_out() -> None:
+    fields = {"CallUUID": "u1", "From": "15557654321", "To": "15551234567", "CallStatus": "ringing", "Digits": "1"}
+    assert call_facts(Provider.PLIVO, fields) == CallFacts("u1", "", "+15557654321", "+15551234567", "ringing", "", "1")
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("timeout", "no-answer"), ("cancel", "canceled"), ("busy", "busy")])
+def test_plivos_words_for_a_status_become_the_common_ones(theirs: str, ours: str) -> None:
+    assert call_facts(Provider.PLIVO, {"CallStatus": theirs}).status == ours
+
+
+@pytest.mark.parametrize("text", ["anonymous", "", "100", "0123456789", "sip:a@b", "client:jenny", "1234567890123456"])
+def test_what_is_no_number_of_the_world_stays_as_it_is(text: str) -> None:
+    assert call_facts(Provider.PLIVO, {"From": text}).from_number == text
+
+
+@pytest.mark.parametrize("provider", Provider)
+def test_nothing_said_is_nothing_learned(provider: Provider) -> None:
+    assert call_facts(provider, {}) == CallFacts()
+
+
+def test_what_is_far_too_long_is_cut() -> None:
+    assert len(call_facts(Provider.TWILIO, {"CallSid": "x" * 5000}).call_id) == MAX_LEARNED
