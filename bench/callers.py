@@ -11,8 +11,10 @@ from livekit import api, rtc
 from numpy.typing import NDArray
 
 from bench import sound
-from bench.analysis import delays
+from bench.analysis import delays, onset
+from bench.tape import Tape
 from bench.worker import Handler, run_worker
+from connector.audio.g711 import ulaw_decode
 from connector.demo.carrier import CallOptions, Document, OutboundCall, Outcome, TwilioSimulator
 
 PATIENCE = 15.0
@@ -101,20 +103,23 @@ class Callers:
         for index, room in enumerate(rooms):
             await self._dial(room, sound.speech_like(seconds, index))
 
-    async def bursts(self, rooms: list[str], count: int, seed: int) -> list[list[float | None]]:
-        """A call to each room that says `count` bursts; the seconds each took to come back, call by call.
+    async def bursts(self, rooms: list[str], count: int, seed: int) -> list[dict[str, Any]]:
+        """A call to each room that says `count` bursts. Of each call: the seconds each burst took to come back
+        (`delays`), when it was said and its frequency (`said`), and when it was back at the telephone (`back`), before
+        the telephone's own buffer.
 
         Inbound, where the room is joined only when the carrier's audio comes already: a backlog has its chance.
         """
         calls = [await self._dial(room, sound.NOTHING, "inbound") for room in rooms]
         # Only when all stand: a join is work for every process, and is not to be measured here.
         said = [sound.bursts(count, seed * 100 + index) for index in range(len(rooms))]
+        tapes = [_tape(call) for call in calls]
         begins = [call.say(what.pcm) for call, what in zip(calls, said, strict=True)]
         for call in calls:
             await _until_said(call)
         measured = [
-            delays(call.said[begin:], call.heard[begin:], what.begins, sound.LONGEST_DELAY)
-            for call, what, begin in zip(calls, said, begins, strict=True)
+            _trips(call, tape, begin, what.begins)
+            for call, tape, what, begin in zip(calls, tapes, said, begins, strict=True)
         ]
         await self.hang_up()
         return measured
@@ -172,6 +177,34 @@ class Callers:
     def _handler(self, name: str) -> Handler:
         handler: Any = getattr(self, name)
         return handler  # type: ignore[no-any-return]
+
+
+def _tape(call: OutboundCall) -> Tape:
+    """All that comes for the telephone's ear from now on."""
+    ear, tape = call.stream._ear, Tape()
+    assert ear is not None
+    receive = ear.receive
+
+    def noted(now: float, ulaw: bytes) -> None:
+        tape.add(now, ulaw_decode(ulaw))
+        receive(now, ulaw)
+
+    vars(ear)["receive"] = noted
+    return tape
+
+
+def _trips(call: OutboundCall, tape: Tape, begin: int, bursts: list[tuple[int, float]]) -> dict[str, Any]:
+    assert call.stream.started.at is not None
+    said = []
+    for at, frequency in bursts:
+        window = call.said[begin + at : begin + at + round(sound.LONGEST_DELAY * sound.RATE)]
+        first = onset(window, frequency) or 0.0
+        said.append((call.stream.started.at + (begin + at + first) / sound.RATE, frequency))
+    return {
+        "delays": delays(call.said[begin:], call.heard[begin:], bursts, sound.LONGEST_DELAY),
+        "said": said,
+        "back": [tape.when(at, frequency, sound.LONGEST_DELAY) for at, frequency in said],
+    }
 
 
 async def _until_said(call: OutboundCall) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 from livekit import api, rtc
 from numpy.typing import NDArray
 
+from bench.tape import Tape
 from bench.worker import Handler, run_worker
 from connector.room.media import AudioTap, CallerSource, media_router
 
@@ -20,6 +23,7 @@ class Echo:
         self._room.on("track_subscribed", self._on_track)
         self._source = CallerSource(RATE)
         self._taps: list[AudioTap] = []
+        self.tape = Tape()
 
     async def join(self, url: str, token: str) -> None:
         await self._room.connect(url, token)
@@ -33,6 +37,7 @@ class Echo:
             self._taps.append(AudioTap(track, self._say, RATE, frame_ms=10))
 
     def _say(self, pcm: NDArray[np.int16], _: float) -> None:
+        self.tape.add(time.monotonic(), pcm)
         self._source.capture(pcm.tobytes())
 
     async def leave(self) -> None:
@@ -44,20 +49,24 @@ class Echo:
 
 async def start() -> dict[str, Handler]:
     media_router()
-    echoes: list[Echo] = []
+    echoes: dict[str, Echo] = {}
 
     async def join(url: str, key: str, secret: str, rooms: list[str]) -> None:
         for room in rooms:
             echo = Echo()
             token = api.AccessToken(key, secret).with_identity("echo")
             await echo.join(url, token.with_grants(api.VideoGrants(room_join=True, room=room)).to_jwt())
-            echoes.append(echo)
+            echoes[room] = echo
+
+    async def when(room: str, bursts: list[tuple[float, float]], longest: float) -> list[float | None]:
+        """When each burst, (moment it was said, frequency), came to the agent of this room."""
+        return [echoes[room].tape.when(at, frequency, longest) for at, frequency in bursts]
 
     async def leave() -> None:
         while echoes:
-            await echoes.pop().leave()
+            await echoes.popitem()[1].leave()
 
-    return {"join": join, "leave": leave, "close": leave}
+    return {"join": join, "when": when, "leave": leave, "close": leave}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+from bench import sound
 from bench.stage import DEFAULT_QUEUE, OURS, PLAIN, Stage, cpu_cores, rss_megabytes
 from bench.worker import Worker
 
@@ -62,6 +64,12 @@ class RoundTrips:
     first: list[float] = field(default_factory=list)
     last: list[float] = field(default_factory=list)
     lost: int = 0
+    to_agent: list[float] = field(default_factory=list)
+    """From the telephone's mouth to the agent's ear."""
+    to_phone: list[float] = field(default_factory=list)
+    """From the agent's ear back to the telephone."""
+    in_phone: list[float] = field(default_factory=list)
+    """In the telephone's buffer, until it is heard."""
 
     def add(self, call: list[float | None]) -> None:
         heard = [delay for delay in call if delay is not None]
@@ -69,6 +77,16 @@ class RoundTrips:
         self.all += heard
         self.first += heard[:5]
         self.last += heard[-5:]
+
+    def add_legs(
+        self, said: list[tuple[float, float]], heard: list[float | None], back: list[float | None], trips: list[Any]
+    ) -> None:
+        """When each burst of a call was said, was with the agent, was back, and how long all of it took."""
+        for (at, _), there, again, trip in zip(said, heard, back, trips, strict=True):
+            if there is not None and again is not None and trip is not None:
+                self.to_agent.append(there - at)
+                self.to_phone.append(again - there)
+                self.in_phone.append(at + trip - again)
 
 
 async def round_trips(stage: Stage, plan: Plan, say: Say) -> dict[str, dict[int, RoundTrips]]:
@@ -82,8 +100,13 @@ async def round_trips(stage: Stage, plan: Plan, say: Say) -> dict[str, dict[int,
                 for count in of_variant:
                     rooms = await stage.echo_rooms(count)
                     bursts = plan.bursts_one if count == 1 else plan.bursts_many
-                    for call in await stage.callers.ask("bursts", rooms=rooms, count=bursts, seed=turn, patience=60):
-                        of_variant[count].add(call)
+                    calls = await stage.callers.ask("bursts", rooms=rooms, count=bursts, seed=turn, patience=60)
+                    for room, call in zip(rooms, calls, strict=True):
+                        of_variant[count].add(call["delays"])
+                        heard = await stage.echo.ask(
+                            "when", room=room, bursts=call["said"], longest=sound.LONGEST_DELAY
+                        )
+                        of_variant[count].add_legs(call["said"], heard, call["back"], call["delays"])
                     await stage.echo.ask("leave")
     return result
 

@@ -59,7 +59,22 @@ def round_trip_rows(trips: dict[str, dict[int, RoundTrips]]) -> list[Row]:
         for count in (one, many)
     ]
     rows.append(Row("  the plain bridge's", "", _first_last(plain[one])))
+    for count in (one, many):
+        for leg, name in _LEGS.items():
+            rows.append(Row(f"{name}, {_calls(count)}", _leg(ours[count], leg), _leg(queue[count], leg)))
     return [*rows, Row("bursts lost", _lost(ours), _lost(queue))]
+
+
+_LEGS = {
+    "to_agent": "where it goes: phone → agent",
+    "to_phone": "  agent → phone",
+    "in_phone": "  in the phone's buffer",
+}
+
+
+def _leg(trip: RoundTrips, leg: str) -> str:
+    values = getattr(trip, leg)
+    return _ms(median(values)) if values else ""
 
 
 def _against(what: str, ours: float, baseline: float, most: float | None = None) -> Row:
