@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from connector.call.bridge import CATCH_UP_AHEAD, MAX_AHEAD, QUIET, Bridge
+from connector.call.bridge import CATCH_UP_AHEAD, MAX_AHEAD, MAX_STANDING, QUIET, Bridge
 from connector.metrics import Metrics
 from tests.unit.call.fakes import FakeCodec
 
 FRAME = 0.02
-WORD = np.full(160, 4000, np.int16)
-NOISE = np.full(160, QUIET - 1, np.int16)
+WORD = np.random.default_rng(1).choice(np.array([-4000, 4000], np.int16), 160)
+"""Loud, and without a period that could be left out of it."""
+NOISE = np.random.default_rng(2).choice(np.array([1 - QUIET, QUIET - 1], np.int16), 160)
+"""As loud as may be left out."""
 
 
 class Voice:
@@ -37,9 +39,11 @@ class Talk:
         before = self.bridge.sent_frames
         self.bridge.from_room("talker", pcm, self.now)
         sent = self.bridge.sent_frames > before
+        seconds = self.bridge.outbox.seconds
         await self._take()
-        if sent:
-            self._empty_at = max(self._empty_at, self.now) + FRAME
+        if seconds:
+            assert seconds >= FRAME, "no carrier has to take less than 20 ms at once"
+            self._empty_at = max(self._empty_at, self.now) + seconds
         return sent
 
     async def _take(self) -> None:
@@ -97,7 +101,50 @@ async def test_a_delay_is_made_up_for_in_the_gaps_between_words() -> None:
     assert await talk.goes_on(NOISE, 2.0) == 0, "and then no more"
 
 
+def voice(index: int) -> NDArray[np.int16]:
+    time = (np.arange(160) + index * 160) / 8000
+    return np.asarray(np.round(5000 * np.sin(2 * np.pi * 140 * time) + 2000 * np.sin(2 * np.pi * 280 * time)), np.int16)
+
+
+async def test_a_delay_in_speech_without_gaps_is_made_up_for_by_the_voices_periods() -> None:
+    talk = Talk()
+    await talk.bursts()
+    assert talk.waiting > 0.15
+    for index in range(150):
+        await talk.frame(voice(index))
+        talk.now += FRAME
+    assert talk.waiting <= MAX_STANDING + FRAME
+    assert talk.bridge.dropped_frames == 0
+
+
+async def test_the_rest_of_a_shortened_frame_is_not_lost_in_silence() -> None:
+    talk = Talk()
+    await talk.bursts()
+    held = 0
+    for index in range(30):
+        await talk.frame(voice(index))
+        if held := len(talk.bridge._held):
+            break
+        talk.now += FRAME
+    assert 0 < held < 160
+    for _ in range(10):
+        await talk.frame(np.zeros(160, np.int16))
+        talk.now += FRAME
+    assert len(talk.bridge._held) == 0
+    before = talk.bridge.sent_frames
+    await talk.frame(np.zeros(160, np.int16))
+    assert talk.bridge.sent_frames == before
+
+
+async def test_an_even_voice_is_never_shortened() -> None:
+    talk = Talk()
+    for index in range(200):
+        talk.now = index * FRAME + (0.015 if index % 3 == 0 else 0.0)
+        await talk.frame(voice(index))
+        assert not len(talk.bridge._held)
+
+
 async def test_what_is_as_loud_as_a_word_is_never_left_out() -> None:
     talk = Talk()
     await talk.bursts()
-    assert await talk.goes_on(np.full(160, -QUIET, np.int16), 1.0) == 0
+    assert await talk.goes_on(np.random.default_rng(2).choice(np.array([-QUIET, 100], np.int16), 160), 1.0) == 0
