@@ -168,7 +168,7 @@ class Bridge:
         self._mixer.remove(source)
 
     def from_room(self, source: str, pcm: NDArray[np.int16], at: float) -> None:
-        """20 ms of one track, int16 at the rate of what the carrier is sent; `at`: when it left WebRTC, by our clock."""
+        """20 ms of one track, int16 at the rate that the carrier is sent; `at`: when it left WebRTC, by our clock."""
         if not self._open:
             return
         now = self._now()
