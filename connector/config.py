@@ -6,6 +6,7 @@ Every key has one name: `LIVEKIT_URL` in the environment is `livekit_url` in the
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from connector.errors import Internal
 
+_SIP_ENDPOINT = re.compile(
+    r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:;[A-Za-z0-9-]+=[A-Za-z0-9.-]+)*"
+)
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -63,6 +67,11 @@ class Settings(BaseSettings):
     twilio_auth_token: SecretStr = Field(SecretStr(""), validation_alias=_env("TWILIO_AUTH_TOKEN"))
     twilio_api_url: str = Field("https://api.twilio.com", validation_alias=_env("TWILIO_API_URL"))
 
+    sip_endpoint: str = Field("", validation_alias=_env("CONNECTOR_SIP_ENDPOINT"))
+    """The host of LiveKit SIP, as Twilio reaches it: `sip.example.com`, with a port and parameters if need be."""
+    sip_conferences: str = Field("", max_length=256, validation_alias=_env("CONNECTOR_SIP_CONFERENCES"))
+    """Friendly names of the conferences that are bridged by themselves, `support-*`; empty: none."""
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", validation_alias=_env("CONNECTOR_LOG_LEVEL")
     )
@@ -78,6 +87,14 @@ class Settings(BaseSettings):
     @classmethod
     def _twilio_api_url(cls, value: str) -> str:
         return _origin(value, {"http", "https"})
+
+    @field_validator("sip_endpoint")
+    @classmethod
+    def _sip_endpoint(cls, value: str) -> str:
+        endpoint = value.strip().removeprefix("sip:")
+        if endpoint and not _SIP_ENDPOINT.fullmatch(endpoint):
+            raise ValueError("must be the host of your LiveKit SIP, such as sip.example.com or sip.example.com:5060")
+        return endpoint
 
     @field_validator("public_url")
     @classmethod

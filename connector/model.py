@@ -278,6 +278,20 @@ class SigningKey:
 
 
 @dataclass(frozen=True, slots=True)
+class SipNumber:
+    """A number whose calls the carrier dials to LiveKit SIP, and with what it signs in there."""
+
+    id: str
+    """The number, E.164."""
+    trunk_id: str
+    """LiveKit's inbound trunk."""
+    username: str
+    sealed_password: str
+    """Only who has the API secret can open it; see `connector.sip.secrets`."""
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """One event on its way to one endpoint. `body` is sent, and signed, byte for byte at every attempt."""
 

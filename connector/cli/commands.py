@@ -19,6 +19,7 @@ from connector.app import serve
 from connector.cli.calls import call, calls_app
 from connector.cli.common import ConfigFile, api_token, settings_or_exit
 from connector.cli.doctor import Finding, examine
+from connector.cli.sip import sip_app
 from connector.errors import ConnectorError
 from connector.logs import configure_logging
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 
 
 app.add_typer(calls_app, name="calls")
+app.add_typer(sip_app, name="sip")
 app.command("call")(call)
 
 

@@ -10,6 +10,7 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -110,14 +111,15 @@ def changed_fields(old: Message, new: Message) -> list[str]:
 
 
 def inbound_trunk_json(trunk: api.SIPInboundTrunkInfo) -> str:
-    """The text of `inbound-trunk.json`."""
-    return _json(api.CreateSIPInboundTrunkRequest(trunk=trunk))
+    """The text of `inbound-trunk.json`, as LiveKit's page has it: `lk sip inbound create` reads it."""
+    return json.dumps({"trunk": _fields(trunk)}, indent=2)
 
 
 def dispatch_rule_json(rule: api.SIPDispatchRuleInfo) -> str:
-    """The text of `dispatch-rule.json`."""
-    return _json(api.CreateSIPDispatchRuleRequest(dispatch_rule=rule))
+    """The text of `dispatch-rule.json`, as LiveKit's page has it: `lk sip dispatch create` reads it."""
+    # Its inner names are in camel case there and its outer ones are not; protobuf's JSON takes either.
+    return json.dumps({"dispatch_rule": _fields(rule) | {"rule": json_format.MessageToDict(rule.rule)}}, indent=2)
 
 
-def _json(message: Message) -> str:
-    return json.dumps(json_format.MessageToDict(message, preserving_proto_field_name=True), indent=2)
+def _fields(message: Message) -> dict[str, Any]:
+    return dict(json_format.MessageToDict(message, preserving_proto_field_name=True))

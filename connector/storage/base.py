@@ -15,6 +15,7 @@ from connector.model import (
     Delivery,
     RoutingRule,
     SigningKey,
+    SipNumber,
     WaitingCall,
     WebhookEndpoint,
 )
@@ -143,6 +144,8 @@ class Store(Protocol):
     def endpoints(self) -> Collection[WebhookEndpoint]: ...
     @property
     def keys(self) -> Collection[SigningKey]: ...
+    @property
+    def sip_numbers(self) -> Collection[SipNumber]: ...
     @property
     def waiting(self) -> Collection[WaitingCall]:
         """A claim is a `delete` that says True; a fetch that extends the wait is a `replace`."""

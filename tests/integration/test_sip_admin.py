@@ -92,7 +92,7 @@ async def test_the_json_of_a_dry_run_is_found_again(sip: SipAdmin, lkapi: api.Li
     rule_text = plan.dispatch_rule_json(plan.rule_for(wanted, None, ""))
     await lkapi.sip.create_inbound_trunk(json_format.Parse(trunk_text, api.CreateSIPInboundTrunkRequest()))
     await lkapi.sip.create_dispatch_rule(json_format.Parse(rule_text, api.CreateSIPDispatchRuleRequest()))
-    assert json.loads(rule_text)["dispatch_rule"]["rule"] == {"dispatch_rule_individual": {"room_prefix": "call-"}}
+    assert json.loads(rule_text)["dispatch_rule"]["rule"] == {"dispatchRuleIndividual": {"roomPrefix": "call-"}}
     done = await sip.set_up(wanted)
     assert done.changes == ("dispatch rule updated: trunk_ids",)
     assert (len(await all_trunks(lkapi)), len(await all_rules(lkapi))) == (1, 1)

@@ -1,0 +1,205 @@
+"""`connector sip`: LiveKit SIP behind Twilio, set up and looked at; a Twilio conference bridged to it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from connector.app import open_store
+from connector.carriers.twilio_dial import SipDial, check_credential, sip_uri, twilio_dial
+from connector.cli.common import ConfigFile, run_or_exit, settings_or_exit
+from connector.config import Settings
+from connector.sip import plan
+from connector.sip.admin import SetupDone, SipAdmin, SipNumberSetup
+from connector.sip.secrets import SipCredentials, SipSecrets
+
+sip_app = typer.Typer(no_args_is_help=True, help="LiveKit SIP behind Twilio: set up a number, bridge a conference.")
+
+Number = Annotated[str, typer.Option(help="Your Twilio number, E.164 (+15551234567).")]
+E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+
+
+@sip_app.command("setup")
+def setup(
+    number: Number,
+    agent: Annotated[
+        list[str] | None,
+        typer.Option(help='Agent to dispatch; may be repeated. "" for none; left out: as it is in LiveKit.'),
+    ] = None,
+    room_prefix: Annotated[
+        str | None, typer.Option(help=f"Of the room that each caller gets; {plan.DEFAULT_PREFIX} for a new number.")
+    ] = None,
+    username: Annotated[
+        str | None, typer.Option(help=f"With which Twilio signs in; {plan.DEFAULT_USERNAME} for a new number.")
+    ] = None,
+    password: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CONNECTOR_SIP_PASSWORD",
+            help="Left out: the one there is, or for a new number one that nobody guesses.",
+        ),
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="The host of your LiveKit SIP; else CONNECTOR_SIP_ENDPOINT.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Ask LiveKit nothing; print what would be created, for `lk`.")
+    ] = False,
+    config: ConfigFile = None,
+) -> None:
+    """Make LiveKit take the calls of a number, and print what Twilio needs. Twice changes nothing."""
+    settings = settings_or_exit(config, sip_endpoint=endpoint)
+    agents = None if agent is None else tuple(name for name in agent if name)
+    wanted = plan.Wanted(number, room_prefix, agents, username, password)
+    try:
+        _check(wanted, settings)
+        uri = sip_uri(number, settings.sip_endpoint)
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    if dry_run:
+        _print_dry_run(wanted, uri)
+        return
+    done = run_or_exit(lambda: _set_up(settings, wanted))
+    _print_done(done)
+    _print_twilio_side(number, SipDial(uri, done.setup.username, done.setup.password))
+
+
+def _check(wanted: plan.Wanted, settings: Settings) -> None:
+    if not E164.fullmatch(wanted.number):
+        raise ValueError("--number: must be a phone number in E.164 form, such as +15551234567")
+    if not settings.sip_endpoint:
+        raise ValueError(
+            "--endpoint: give the host at which Twilio reaches your LiveKit SIP, or set CONNECTOR_SIP_ENDPOINT"
+        )
+    for name, value in (("username", wanted.username), ("password", wanted.password)):
+        if value is not None:
+            check_credential(f"--{name}", value)
+
+
+async def _set_up(settings: Settings, wanted: plan.Wanted) -> SetupDone:
+    async with _sip_admin(settings) as admin, _secrets(settings) as secrets:
+        done = await admin.set_up(wanted)
+        await secrets.remember(
+            SipCredentials(wanted.number, done.setup.trunk_id, done.setup.username, done.setup.password)
+        )
+        return done
+
+
+def _print_dry_run(wanted: plan.Wanted, uri: str) -> None:
+    trunk = plan.trunk_for(wanted, None)
+    rule = plan.rule_for(wanted, None, "")
+    typer.echo("inbound-trunk.json\n")
+    typer.echo(plan.inbound_trunk_json(trunk))
+    typer.echo("\ndispatch-rule.json\n")
+    typer.echo(plan.dispatch_rule_json(rule))
+    typer.echo(
+        "\nNothing was created. With these two files LiveKit's own CLI does what this command does:\n\n"
+        "  lk sip inbound create inbound-trunk.json\n"
+        "  lk sip dispatch create dispatch-rule.json\n\n"
+        'With several trunks, put the SIPTrunkID that the first prints into the rule, as "trunk_ids": ["ST_..."]:\n'
+        "without it the rule takes the calls of every trunk that has no rule of its own.\n"
+    )
+    _print_twilio_side(wanted.number, SipDial(uri, trunk.auth_username, trunk.auth_password))
+
+
+def _print_done(done: SetupDone) -> None:
+    setup = done.setup
+    for change in done.changes or ("LiveKit has all this already: nothing changed",):
+        typer.echo(change)
+    agents = ", ".join(setup.agents) or "none"
+    typer.echo(f"\n  number         {setup.number}\n  inbound trunk  {setup.trunk_id} ({setup.trunk_name})")
+    typer.echo(f"  dispatch rule  {setup.rule_id}: a room of its own for each caller, {setup.room_prefix}…")
+    typer.echo(f"  agents         {agents}\n")
+
+
+def _print_twilio_side(number: str, dial: SipDial) -> None:
+    typer.echo("TwiML Bin (it holds the password; treat it as one):\n")
+    typer.echo(twilio_dial(dial))
+    typer.echo(
+        "In the Twilio console:\n\n"
+        "  1. TwiML Bins (console.twilio.com/us1/develop/twiml-bins): Create new TwiML Bin; friendly name\n"
+        f"     LiveKit {number}; paste the above; Create.\n"
+        f"  2. Phone Numbers > Manage > Active numbers > {number} > Voice Configuration:\n"
+        '     "A call comes in": TwiML Bin, LiveKit ' + number + "; Save configuration.\n"
+        f"  3. Call {number}.\n\n"
+        "Or let this connector answer Twilio, with rules, signatures and call records: create a connector with\n"
+        '"provider": "twilio" and "mode": "sip", and set the number\'s webhook to the URL that it is given.\n'
+        "docs/sip.md has both ways. SIP REFER (transfer) and outbound calls do not work over this path."
+    )
+
+
+@sip_app.command("list")
+def list_numbers(
+    show_passwords: Annotated[bool, typer.Option("--show-passwords", help="Print the passwords too.")] = False,
+    config: ConfigFile = None,
+) -> None:
+    """List LiveKit's inbound numbers with the rule and the agents that serve them."""
+    settings = settings_or_exit(config)
+    setups = run_or_exit(lambda: _listed(settings))
+    if not setups:
+        typer.echo("LiveKit has no inbound trunk; make one with: connector sip setup", err=True)
+        return
+    columns = ["number", "trunk", "name", "username", "rule", "room", "agents"]
+    table = Table(box=None, pad_edge=False)
+    for column in [*columns, "password"] if show_passwords else columns:
+        table.add_column(column, overflow="fold")
+    for each in setups:
+        room = f"{each.room_prefix}…" if each.rule_id else ""
+        row = [each.number or "any", each.trunk_id, each.trunk_name, each.username, each.rule_id or "none", room]
+        row.append(", ".join(each.agents))
+        table.add_row(*row, *([each.password] if show_passwords else []))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+async def _listed(settings: Settings) -> list[SipNumberSetup]:
+    async with _sip_admin(settings) as admin:
+        return await admin.list_numbers()
+
+
+@sip_app.command("remove")
+def remove(number: Number, config: ConfigFile = None) -> None:
+    """Take a number's trunk and rule out of LiveKit, and its password out of the store."""
+    settings = settings_or_exit(config)
+    changes = run_or_exit(lambda: _removed(settings, number))
+    for change in changes or (f"there is nothing of {number} to remove",):
+        typer.echo(change)
+    if changes:
+        typer.echo("At Twilio, point the number elsewhere and delete its TwiML Bin.")
+
+
+async def _removed(settings: Settings, number: str) -> Sequence[str]:
+    async with _sip_admin(settings) as admin, _secrets(settings) as secrets:
+        changes = list(await admin.remove(number))
+        if await secrets.forget(number):
+            changes.append("its password deleted here")
+        return changes
+
+
+@asynccontextmanager
+async def _sip_admin(settings: Settings) -> AsyncIterator[SipAdmin]:
+    admin = SipAdmin(
+        settings.livekit_http_url, settings.livekit_api_key, settings.livekit_api_secret.get_secret_value()
+    )
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+@asynccontextmanager
+async def _secrets(settings: Settings) -> AsyncIterator[SipSecrets]:
+    store = open_store(settings)
+    await store.open()
+    try:
+        yield SipSecrets(store.sip_numbers, settings.livekit_api_secret.get_secret_value())
+    finally:
+        await store.close()

@@ -1,0 +1,81 @@
+"""With what the carrier signs in at LiveKit SIP, kept sealed: the store alone gives no password away."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cryptography.fernet import Fernet, InvalidToken
+
+from connector.errors import FailedPrecondition, Internal
+from connector.logs import never_log
+from connector.model import SipNumber
+
+_PURPOSE = b"connector sip password v1"
+"""Sets the key apart from any other use of the same secret."""
+
+
+class SipNumbers(Protocol):
+    """See `connector.storage.base.Collection`."""
+
+    async def insert(self, document: SipNumber) -> None: ...
+    async def replace(self, document: SipNumber) -> bool: ...
+    async def delete(self, document_id: str) -> bool: ...
+    async def get(self, document_id: str) -> SipNumber | None: ...
+    async def list(self) -> list[SipNumber]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SipCredentials:
+    """What `<Sip>` needs for calls to one number."""
+
+    number: str
+    trunk_id: str
+    username: str
+    password: str = field(repr=False)
+
+
+class SipSecrets:
+    """The numbers that were set up. Processes with the same API secret read each other's."""
+
+    def __init__(self, numbers: SipNumbers, api_secret: str) -> None:
+        key = hmac.digest(api_secret.encode(), _PURPOSE, "sha256")
+        self._box = Fernet(base64.urlsafe_b64encode(key))
+        self._numbers = numbers
+
+    async def remember(self, credentials: SipCredentials) -> None:
+        sealed = self._box.encrypt(credentials.password.encode()).decode()
+        number = SipNumber(credentials.number, credentials.trunk_id, credentials.username, sealed, time.time())
+        if not await self._numbers.replace(number):
+            await self._numbers.insert(number)
+
+    async def forget(self, number: str) -> bool:
+        return await self._numbers.delete(number)
+
+    async def of(self, number: str) -> SipCredentials:
+        """FailedPrecondition, with the command that mends it, when the number was not set up."""
+        kept = await self._numbers.get(number)
+        if kept is None:
+            raise FailedPrecondition("the number has no SIP credentials here; run: connector sip setup --number …")
+        return self._open(kept)
+
+    async def only(self) -> SipCredentials:
+        """Of the one number that was set up; FailedPrecondition when there is none, or a choice."""
+        kept = await self._numbers.list()
+        if len(kept) != 1:
+            found = "no number is" if not kept else f"{len(kept)} numbers are"
+            raise FailedPrecondition(f"{found} set up with `connector sip setup`: name one with --number")
+        return self._open(kept[0])
+
+    def _open(self, kept: SipNumber) -> SipCredentials:
+        try:
+            password = self._box.decrypt(kept.sealed_password.encode()).decode()
+        except InvalidToken:
+            raise Internal(
+                "a stored SIP password was sealed with another API secret; run `connector sip setup` again"
+            ) from None
+        never_log(password)
+        return SipCredentials(kept.id, kept.trunk_id, kept.username, password)
