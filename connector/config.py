@@ -15,7 +15,13 @@ from urllib.parse import urlsplit
 
 import yaml
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from connector.errors import Internal
 
@@ -46,6 +52,10 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, validation_alias=_env("CONNECTOR_PORT"))
     grpc_port: int = Field(8081, ge=0, le=65535, validation_alias=_env("CONNECTOR_GRPC_PORT"))
     public_url: str = Field("", validation_alias=_env("CONNECTOR_PUBLIC_URL"))
+    regions: dict[str, str] = Field(default_factory=dict, validation_alias=_env("CONNECTOR_REGIONS"))
+    """Name of a region to the public origin that serves it."""
+    countries: dict[str, str] = Field(default_factory=dict, validation_alias=_env("CONNECTOR_COUNTRIES"))
+    """ISO 3166-1 alpha-2 country to the name of its region."""
     store: str = Field("sqlite:///connector.db", validation_alias=_env("CONNECTOR_STORE"))
     instance: str = Field("", validation_alias=_env("CONNECTOR_INSTANCE"))
     """Names this process in call records; two processes that share a store need two names."""
@@ -101,12 +111,32 @@ class Settings(BaseSettings):
     def _public_url(cls, value: str) -> str:
         return _origin(value, {"http", "https"}) if value else value
 
+    @field_validator("regions")
+    @classmethod
+    def _regions(cls, value: dict[str, str]) -> dict[str, str]:
+        return {name: _origin(origin, {"http", "https"}) for name, origin in value.items()}
+
+    @field_validator("countries")
+    @classmethod
+    def _countries(cls, value: dict[str, str]) -> dict[str, str]:
+        wrong = [country for country in value if not (len(country) == 2 and country.isascii() and country.isalpha())]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}: must be ISO 3166-1 alpha-2 codes such as US")
+        return {country.upper(): region for country, region in value.items()}
+
     @field_validator("store")
     @classmethod
     def _store(cls, value: str) -> str:
         if not value.startswith("sqlite:///") or value == "sqlite:///":
             raise ValueError("must look like sqlite:///path")
         return value
+
+    @model_validator(mode="after")
+    def _regions_of_countries(self) -> Settings:
+        unknown = sorted(set(self.countries.values()) - set(self.regions))
+        if unknown:
+            raise ValueError(f"CONNECTOR_COUNTRIES names regions that CONNECTOR_REGIONS has not: {', '.join(unknown)}")
+        return self
 
     @model_validator(mode="after")
     def _credentials(self) -> Settings:
@@ -188,6 +218,9 @@ def load_settings(file: Path | None = None, flags: Mapping[str, Any] | None = No
         return FromFile(**chosen)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
+    except SettingsError as error:
+        names = [name for name in ("regions", "countries") if f'"{name}"' in str(error)]
+        raise ConfigError(f"{' or '.join(map(_alias, names)).upper()}: must be JSON, a map of names") from None
 
 
 class _FileSource(PydanticBaseSettingsSource):

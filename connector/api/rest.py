@@ -1,0 +1,154 @@
+"""The REST API under `/v2`: a table of operations, and the one way each request goes.
+
+Authorised, then read, then checked by its pydantic model, then handled. Whatever is refused is answered in one shape,
+`{"message", "code"}`. The same table makes the OpenAPI document (`connector.api.openapi`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from connector.api.auth import Authorizer
+from connector.api.openapi import document
+from connector.api.refusals import Refusals
+from connector.api.rest_models import Asked
+from connector.errors import ConnectorError, FailedPrecondition, InvalidArgument, Malformed
+
+log = structlog.get_logger()
+
+MAX_BODY = 128 * 1024
+DOCUMENT_PATH = "/v2/openapi.json"
+Handler = Callable[[Asked[Any, Any]], Awaitable[BaseModel]]
+
+
+class Access(Enum):
+    TOKEN = "token"
+    """A token that may create rooms; see `connector.api.auth`."""
+    OPEN = "open"
+    """Anybody: there is nothing secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path. `refusals` are its statuses beside 400, 401 and 403."""
+
+    method: str
+    path: str
+    summary: str
+    handler: Handler
+    answer: type[BaseModel]
+    status: int = 200
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    refusals: tuple[int, ...] = ()
+    access: Access = Access.TOKEN
+    description: str = ""
+
+
+class RestRoutes:
+    """See the module."""
+
+    def __init__(self, operations: Sequence[Operation], authorizer: Authorizer, refusals: Refusals) -> None:
+        self._operations = operations
+        self._authorizer = authorizer
+        self._refusals = refusals
+        self._document = document(operations)
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        paths: dict[str, list[str]] = {}
+        # A fixed path goes before one with a variable in its place.
+        for operation in sorted(self._operations, key=lambda operation: "{" in operation.path):
+            router.add_route(operation.method, operation.path, self._handler(operation))
+            paths.setdefault(operation.path, []).append(operation.method)
+        router.add_route("GET", DOCUMENT_PATH, self._openapi)
+        paths[DOCUMENT_PATH] = ["GET"]
+        for path, methods in paths.items():
+            router.add_route("*", path, self._not_allowed(methods))
+
+    async def _openapi(self, _: web.Request) -> web.Response:
+        return web.json_response(self._document)
+
+    def _handler(self, operation: Operation) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handle(request: web.Request) -> web.Response:
+            try:
+                answer = await self._answer(operation, request)
+            except ConnectorError as error:
+                return self._refused(operation, error)
+            except web.HTTPRequestEntityTooLarge:
+                return self._problem(operation, 413, "too_large", f"the body is larger than {MAX_BODY} bytes")
+            except Exception:
+                log.exception("a REST request broke", method=operation.method, path=operation.path)
+                return self._problem(operation, 500, "internal", "the connector failed; its log says how")
+            return web.Response(
+                text=answer.model_dump_json(by_alias=True), status=operation.status, content_type="application/json"
+            )
+
+        return handle
+
+    async def _answer(self, operation: Operation, request: web.Request) -> BaseModel:
+        if operation.access is Access.TOKEN:
+            self._authorizer.require_rest(request.headers.get("Authorization"))
+        query = _checked(operation.query, dict(request.query)) if operation.query else None
+        body = _checked(operation.body, await _read(request)) if operation.body else None
+        return await operation.handler(Asked(dict(request.match_info), body, query))
+
+    def _refused(self, operation: Operation, error: ConnectorError) -> web.Response:
+        # HTTP's 412 is about the request's own conditions; that the call is in another state is a conflict.
+        status = 409 if isinstance(error, FailedPrecondition) else error.http_status
+        return self._problem(operation, status, error.twirp_code, error.message)
+
+    def _problem(self, operation: Operation, status: int, code: str, message: str) -> web.Response:
+        self._refusals.note(f"{operation.method} {operation.path}", code, message)
+        return problem(status, code, message)
+
+    def _not_allowed(self, methods: Sequence[str]) -> Callable[[web.Request], Awaitable[web.Response]]:
+        allowed = ", ".join(methods)
+
+        async def refuse(request: web.Request) -> web.Response:
+            answer = problem(405, "method_not_allowed", f"this path takes {allowed}, not {request.method}")
+            answer.headers["Allow"] = allowed
+            return answer
+
+        return refuse
+
+
+def problem(status: int, code: str, message: str) -> web.Response:
+    """An error in the API's one shape."""
+    return web.json_response({"message": message, "code": code}, status=status)
+
+
+async def _read(request: web.Request) -> bytes:
+    if (request.content_length or 0) > MAX_BODY:
+        raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY, actual_size=request.content_length or 0)
+    body = await request.read()
+    if len(body) > MAX_BODY:
+        raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY, actual_size=len(body))
+    return body
+
+
+def _checked(model: type[BaseModel], given: bytes | dict[str, str]) -> BaseModel:
+    try:
+        return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(given)
+    except ValidationError as error:
+        raise _explained(error) from None
+
+
+def _explained(error: ValidationError) -> ConnectorError:
+    """The first thing that is wrong, by the name that the client knows; the value is not repeated."""
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if problem["type"] == "json_invalid":
+        return Malformed("the body is not JSON")
+    if not problem["loc"]:
+        return Malformed("the body must be a JSON object")
+    field = ".".join(str(part) for part in problem["loc"])
+    said = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return InvalidArgument(field, "is required")
+    return InvalidArgument(field, said.replace("Input should be", "must be").replace("String should", "must"))

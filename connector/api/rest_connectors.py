@@ -1,0 +1,166 @@
+"""`/v2/connectors`: one webhook URL at one carrier each. Shapes as VideoSDK documents them."""
+
+from __future__ import annotations
+
+import secrets
+import string
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from pydantic import Field
+
+from connector.api.origins import Origins
+from connector.api.rest import Operation
+from connector.api.rest_models import Answer, Asked, Body, Message, Name, Text, iso
+from connector.errors import NotFound
+from connector.model import ConnectorEntry, ConnectorMode, Provider
+from connector.storage.base import Store
+from connector.tokens import WebhookKeys
+
+log = structlog.get_logger()
+
+_ID_CHARACTERS = string.digits + string.ascii_lowercase
+
+
+class NewConnector(Body):
+    provider: Provider = Field(description="The telephony carrier")
+    name: Text | None = Field(None, description="A label")
+    default_room_id: Name | None = Field(None, description="The room of calls that no routing rule matches")
+    default_rule_id: Name | None = Field(None, description="The routing rule of calls whose number no rule has")
+    region: Name | None = Field(
+        None, description="One of the configured regions; without it the caller's country decides"
+    )
+    mode: ConnectorMode | None = Field(
+        None, description="`stream` (the default): audio over a WebSocket; `sip`: the carrier dials LiveKit SIP"
+    )
+
+
+class ConnectorData(Answer):
+    id: str
+    provider: Provider
+    name: str | None
+    webhook_url: str = Field(description="For the carrier's console. It holds a secret: treat it like a password")
+    default_room_id: str | None
+    default_rule_id: str | None
+    region: str | None
+    mode: ConnectorMode
+    created_at: str
+
+
+class ConnectorAnswer(Answer):
+    data: ConnectorData
+
+
+class ConnectorChanged(Answer):
+    message: str
+    data: ConnectorData
+
+
+class ConnectorList(Answer):
+    data: list[ConnectorData]
+
+
+class ConnectorRest:
+    """The operations on connectors."""
+
+    def __init__(self, store: Store, keys: WebhookKeys, origins: Origins) -> None:
+        self._store = store
+        self._keys = keys
+        self._origins = origins
+
+    def operations(self) -> Sequence[Operation]:
+        path, one = "/v2/connectors", "/v2/connectors/{id}"
+        return (
+            Operation("POST", path, "Create a connector", self.create, ConnectorChanged, 201, NewConnector),
+            Operation("GET", path, "List the connectors, newest first", self.list, ConnectorList),
+            Operation("GET", one, "Get a connector", self.get, ConnectorAnswer, refusals=(404,)),
+            Operation(
+                "POST",
+                f"{one}/rotate-key",
+                "Give a connector a new webhook URL",
+                self.rotate_key,
+                ConnectorChanged,
+                refusals=(404,),
+                description="The old URL stops working at once, on every process.",
+            ),
+            Operation("DELETE", one, "Delete a connector", self.delete, Message, refusals=(404,)),
+        )
+
+    async def create(self, asked: Asked[NewConnector, Any]) -> ConnectorChanged:
+        wanted = asked.body
+        entry = self._keyed(
+            ConnectorEntry(
+                id="cn_" + "".join(secrets.choice(_ID_CHARACTERS) for _ in range(16)),
+                provider=wanted.provider,
+                key_hash="",
+                key_nonce="",
+                created_at=time.time(),
+                name=wanted.name,
+                default_room_id=wanted.default_room_id,
+                default_rule_id=wanted.default_rule_id,
+                region=wanted.region,
+                mode=wanted.mode or ConnectorMode.STREAM,
+            )
+        )
+        await self._store.connectors.insert(entry)
+        log.info("connector created", connector=entry.id, provider=entry.provider.value)
+        await self._warn(entry)
+        return ConnectorChanged(message="Connector created successfully", data=self._shown(entry))
+
+    async def _warn(self, entry: ConnectorEntry) -> None:
+        """A rule may be made later, and a region configured: neither keeps the connector from being made."""
+        if entry.default_rule_id and await self._store.rules.get(entry.default_rule_id) is None:
+            log.warning("the connector's default rule does not exist", connector=entry.id, rule=entry.default_rule_id)
+        if entry.region:
+            self._origins.region(entry.region, "")
+
+    async def list(self, _: Asked[Any, Any]) -> ConnectorList:
+        return ConnectorList(data=[self._shown(entry) for entry in await self._store.connectors.list()])
+
+    async def get(self, asked: Asked[Any, Any]) -> ConnectorAnswer:
+        return ConnectorAnswer(data=self._shown(await self._found(asked.path["id"])))
+
+    async def rotate_key(self, asked: Asked[Any, Any]) -> ConnectorChanged:
+        entry = self._keyed(await self._found(asked.path["id"]))
+        if not await self._store.connectors.replace(entry):
+            raise _unknown()
+        log.info("webhook key rotated", connector=entry.id)
+        return ConnectorChanged(message="Webhook key rotated successfully", data=self._shown(entry))
+
+    async def delete(self, asked: Asked[Any, Any]) -> Message:
+        if not await self._store.connectors.delete(asked.path["id"]):
+            raise _unknown()
+        log.info("connector deleted", connector=asked.path["id"])
+        return Message(message="Connector deleted successfully")
+
+    def _keyed(self, entry: ConnectorEntry) -> ConnectorEntry:
+        """The connector with a key that it has never had."""
+        nonce = secrets.token_hex(16)
+        return replace(entry, key_nonce=nonce, key_hash=WebhookKeys.hash(self._keys.derive(entry.id, nonce)))
+
+    async def _found(self, connector_id: str) -> ConnectorEntry:
+        entry = await self._store.connectors.get(connector_id)
+        if entry is None:
+            raise _unknown()
+        return entry
+
+    def _shown(self, entry: ConnectorEntry) -> ConnectorData:
+        key = self._keys.derive(entry.id, entry.key_nonce)
+        return ConnectorData(
+            id=entry.id,
+            provider=entry.provider,
+            name=entry.name,
+            webhook_url=f"{self._origins.default}/v2/hooks/{entry.provider.value}/{key}",
+            default_room_id=entry.default_room_id,
+            default_rule_id=entry.default_rule_id,
+            region=entry.region,
+            mode=entry.mode,
+            created_at=iso(entry.created_at),
+        )
+
+
+def _unknown() -> NotFound:
+    return NotFound("Connector not found")

@@ -1,0 +1,93 @@
+"""What all REST models share: names in camelCase, strict types, times, pages, lists in a query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
+MAX_PER_PAGE = 1000
+DEFAULT_PER_PAGE = 20
+
+Text = Annotated[str, StringConstraints(max_length=256, pattern=NO_CONTROLS)]
+"""A line of text, possibly empty."""
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO_CONTROLS)]
+"""A line of text that says something; also the limits of a room's name at livekit-server."""
+Item = TypeVar("Item")
+
+
+class Body(BaseModel):
+    """The JSON of a request. Fields that are not known are ignored: clients send more than we use."""
+
+    model_config = ConfigDict(alias_generator=to_camel, strict=True, extra="ignore", frozen=True)
+
+
+class Query(BaseModel):
+    """A request's query; everything in it comes as text."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="ignore", frozen=True)
+
+
+class Answer(BaseModel):
+    """The JSON of an answer. What is not known is null, never left out."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+
+class Message(Answer):
+    message: str
+
+
+class Problem(Answer):
+    """Why a request was refused."""
+
+    message: str
+    code: str = Field(description="The kind of error, for programs", examples=["invalid_argument", "not_found"])
+
+
+class PageQuery(Query):
+    page: int = Field(1, ge=1, le=1_000_000, description="The first is 1")
+    per_page: int = Field(DEFAULT_PER_PAGE, ge=1, le=MAX_PER_PAGE)
+
+
+class PageInfo(Answer):
+    current_page: int
+    per_page: int
+    last_page: int
+    total: int
+
+
+def paged(items: Sequence[Item], query: PageQuery) -> tuple[Sequence[Item], PageInfo]:
+    """One page of a list that is there as a whole; empty past its end."""
+    first = (query.page - 1) * query.per_page
+    last_page = max(1, -(-len(items) // query.per_page))
+    info = PageInfo(current_page=query.page, per_page=query.per_page, last_page=last_page, total=len(items))
+    return items[first : first + query.per_page], info
+
+
+def iso(seconds: float) -> str:
+    """Unix seconds as the API writes them: `2026-06-21T14:30:45.123Z`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def listed(text: str | None) -> frozenset[str]:
+    """The members of a comma-separated list."""
+    return frozenset(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+BodyT = TypeVar("BodyT")
+QueryT = TypeVar("QueryT")
+
+
+class Asked(Generic[BodyT, QueryT]):
+    """A request that has been authorised and checked."""
+
+    def __init__(self, path: dict[str, str], body: BodyT, query: QueryT) -> None:
+        self.path = path
+        """The variable parts of the path, by name."""
+        self.body = body
+        self.query = query

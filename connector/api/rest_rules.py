@@ -1,0 +1,331 @@
+"""`/v2/sip/routing-rule`: which calls go where. Shapes as VideoSDK's SDKs send and read them: a rule is bare."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal, TypeVar
+
+import structlog
+from pydantic import Field, StringConstraints
+
+from connector.api.rest import Operation
+from connector.api.rest_models import (
+    Answer,
+    Asked,
+    Body,
+    Message,
+    Name,
+    PageInfo,
+    PageQuery,
+    Text,
+    iso,
+    listed,
+    paged,
+)
+from connector.errors import ConnectorError, InvalidArgument, NotFound
+from connector.model import RoomPrefix, RoomType, RoutingRule, RuleRoom, RuleType
+from connector.routing import claimed_twice, normal_number
+from connector.storage.base import NameTaken, Store
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+MAX_NUMBERS = 1000
+MAX_HEADERS = 64
+Number = Annotated[str, StringConstraints(max_length=40, pattern=r"^\+?([ ().-]*[0-9]){3,15}[ ().-]*$")]
+"""With or without plus, blanks, dots, dashes and brackets; 3 digits are a short code."""
+Pin = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,16}$")]
+Address = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[0-9A-Fa-f:./]+$")]
+Headers = Annotated[dict[Name, Text], Field(max_length=MAX_HEADERS)]
+IncludeHeaders = Literal["ALL", "SIP_X_HEADERS", "NONE"]
+
+
+class NumberClaimed(ConnectorError):
+    """Another rule has one of this one's numbers."""
+
+    twirp_code = "already_exists"
+    grpc_code = "ALREADY_EXISTS"
+    http_status = 409
+
+
+class RoomBody(Body):
+    type: RoomType | None = Field(
+        None, description="`static` (the default with an `id`): one room; `dynamic`: a room for each call"
+    )
+    id: Name | None = Field(None, description="The static room")
+    prefix: RoomPrefix | None = Field(None, description="How a dynamic room's name begins")
+    pin: Pin | None = Field(None, description="Digits that a caller must press before joining; three tries")
+
+
+class _RuleFields(Body):
+    phone_numbers: Annotated[list[Number], Field(max_length=MAX_NUMBERS)] | None = Field(
+        None, description="The called numbers that the rule takes. No two inbound rules may have the same"
+    )
+    room: RoomBody | None = Field(None, description="Where calls go; without it, each to a room of its own")
+    agent_id: Text | None = Field(None, description="The agent to dispatch: LiveKit's agent name")
+    agent_metadata: dict[str, Any] | str | None = Field(None, description="What the agent is told, as JSON")
+    allowed_numbers: Annotated[list[Number], Field(max_length=MAX_NUMBERS)] | None = Field(
+        None, description="The callers that may use the rule; without it, all"
+    )
+    allowed_ip_addresses: Annotated[list[Address], Field(max_length=MAX_NUMBERS)] | None = Field(
+        None, description="For calls over SIP. A call over a stream comes from its carrier's address: no effect there"
+    )
+    hide_phone_number: bool | None = Field(None, description="The caller's number is then to be seen nowhere")
+    dtmf: bool | None = Field(None, description="Whether digits pass; true by default")
+    recording: bool | None = Field(None, description="Kept, without effect: record with LiveKit's egress")
+    noise_cancellation: bool | None = Field(None, description="Kept, without effect: a feature of the agent")
+    tags: Annotated[list[Text], Field(max_length=100)] | None = None
+    headers: Headers | None = Field(None, description="Outbound rules only. Kept, without effect")
+    headers_to_attributes: Headers | None = Field(
+        None, description="Inbound rules only: name of a stream parameter to the name of the attribute that it becomes"
+    )
+    include_headers: IncludeHeaders | None = Field(None, description="Inbound rules only. Kept, without effect")
+    api_key: Text | None = Field(None, description="If it is given, it must be the connector's own")
+
+
+class NewRule(_RuleFields):
+    name: Name
+    type: RuleType = Field(description="Cannot be changed later")
+
+
+class RuleChange(_RuleFields):
+    """What is left out stays; null sets a field back to its default."""
+
+    name: Name | None = None
+
+
+class RoomAnswer(Answer):
+    type: RoomType
+    id: str | None
+    prefix: RoomPrefix | None
+    pin: str | None
+
+
+class RuleAnswer(Answer):
+    id: str
+    name: str
+    type: RuleType
+    numbers: list[str]
+    room: RoomAnswer | None
+    agent_id: str | None
+    agent_metadata: dict[str, Any] | str | None
+    hide_phone_number: bool
+    dtmf: bool
+    recording: bool
+    noise_cancellation: bool
+    allowed_numbers: list[str]
+    allowed_ip_addresses: list[str]
+    tags: list[str]
+    headers: dict[str, str]
+    headers_to_attributes: dict[str, str]
+    include_headers: str | None
+    created_at: str
+    updated_at: str
+
+
+class RuleList(Answer):
+    data: list[RuleAnswer]
+    page_info: PageInfo
+
+
+class RuleQuery(PageQuery):
+    search: Text | None = Field(None, description="Part of a name or number")
+    type: RuleType | None = None
+    rule_ids: Text | None = Field(None, description="Comma-separated")
+    room_type: Annotated[str, StringConstraints(pattern=r"^(static|dynamic)(,(static|dynamic))?$")] | None = Field(
+        None, description="Comma-separated"
+    )
+
+
+class RuleRest:
+    """The operations on routing rules."""
+
+    def __init__(self, store: Store, api_key: str) -> None:
+        self._store = store
+        self._api_key = api_key
+
+    def operations(self) -> Sequence[Operation]:
+        path, one = "/v2/sip/routing-rule", "/v2/sip/routing-rule/{id}"
+        return (
+            Operation("POST", path, "Create a rule", self.create, RuleAnswer, 201, NewRule, refusals=(409,)),
+            Operation("GET", path, "List the rules, newest first", self.list, RuleList, query=RuleQuery),
+            Operation("GET", one, "Get a rule", self.get, RuleAnswer, refusals=(404,)),
+            Operation("PATCH", one, "Change a rule", self.update, RuleAnswer, body=RuleChange, refusals=(404, 409)),
+            Operation("DELETE", one, "Delete a rule", self.delete, Message, refusals=(404,)),
+        )
+
+    async def create(self, asked: Asked[NewRule, Any]) -> RuleAnswer:
+        now = time.time()
+        blank = RoutingRule("rule_" + secrets.token_hex(8), asked.body.name, asked.body.type, now, now)
+        rule = self._merged(blank, asked.body, now)
+        try:
+            await self._store.rules.insert(rule)
+        except NameTaken as error:
+            raise await self._claimed(rule, error) from error
+        log.info("routing rule created", rule=rule.id, type=rule.type.value, numbers=len(rule.numbers))
+        return _shown(rule)
+
+    async def list(self, asked: Asked[Any, RuleQuery]) -> RuleList:
+        rules = [rule for rule in await self._store.rules.list() if _matches(rule, asked.query)]
+        page, info = paged(rules, asked.query)
+        return RuleList(data=[_shown(rule) for rule in page], page_info=info)
+
+    async def get(self, asked: Asked[Any, Any]) -> RuleAnswer:
+        return _shown(await self._found(asked.path["id"]))
+
+    async def update(self, asked: Asked[RuleChange, Any]) -> RuleAnswer:
+        rule = self._merged(await self._found(asked.path["id"]), asked.body, time.time())
+        try:
+            replaced = await self._store.rules.replace(rule)
+        except NameTaken as error:
+            raise await self._claimed(rule, error) from error
+        if not replaced:
+            raise _unknown()
+        log.info("routing rule changed", rule=rule.id)
+        return _shown(rule)
+
+    async def delete(self, asked: Asked[Any, Any]) -> Message:
+        if not await self._store.rules.delete(asked.path["id"]):
+            raise _unknown()
+        log.info("routing rule deleted", rule=asked.path["id"])
+        return Message(message="Routing rule deleted successfully")
+
+    async def _found(self, rule_id: str) -> RoutingRule:
+        rule = await self._store.rules.get(rule_id)
+        if rule is None:
+            raise _unknown()
+        return rule
+
+    async def _claimed(self, rule: RoutingRule, error: NameTaken) -> NumberClaimed:
+        """Which number, and whose it is; the other rule may be gone again when it is looked for."""
+        found = claimed_twice(await self._store.rules.list(), rule)
+        if found is None:
+            return NumberClaimed(f"{error.name.partition(':')[2]} belongs to another {rule.type.value} rule")
+        number, other = found
+        return NumberClaimed(f"{number} belongs to another {rule.type.value} rule already: {other.name} ({other.id})")
+
+    def _merged(self, rule: RoutingRule, change: NewRule | RuleChange, now: float) -> RoutingRule:
+        """The rule with what the request says. Raises InvalidArgument for what does not go together."""
+        self._check(rule.type, change)
+        given = change.model_fields_set
+
+        def taken(field: str, now: T, asked: T | None, default: T) -> T:
+            return now if field not in given else default if asked is None else asked
+
+        return replace(
+            rule,
+            updated_at=now,
+            name=change.name or rule.name,
+            numbers=taken("phone_numbers", rule.numbers, _numbers(change.phone_numbers), ()),
+            room=_room(change.room) if "room" in given else rule.room,
+            agent_id=taken("agent_id", rule.agent_id, change.agent_id, ""),
+            agent_metadata=taken("agent_metadata", rule.agent_metadata, _written(change.agent_metadata), ""),
+            allowed_numbers=taken("allowed_numbers", rule.allowed_numbers, _numbers(change.allowed_numbers), ()),
+            allowed_ip_addresses=taken(
+                "allowed_ip_addresses", rule.allowed_ip_addresses, tuple(change.allowed_ip_addresses or ()), ()
+            ),
+            hide_phone_number=taken("hide_phone_number", rule.hide_phone_number, change.hide_phone_number, False),
+            dtmf=taken("dtmf", rule.dtmf, change.dtmf, True),
+            recording=taken("recording", rule.recording, change.recording, False),
+            noise_cancellation=taken("noise_cancellation", rule.noise_cancellation, change.noise_cancellation, False),
+            tags=taken("tags", rule.tags, tuple(change.tags or ()), ()),
+            headers=taken("headers", rule.headers, change.headers, {}),
+            headers_to_attributes=taken(
+                "headers_to_attributes", rule.headers_to_attributes, change.headers_to_attributes, {}
+            ),
+            include_headers=taken("include_headers", rule.include_headers, change.include_headers, ""),
+        )
+
+    def _check(self, type_: RuleType, change: NewRule | RuleChange) -> None:
+        if change.api_key is not None and change.api_key != self._api_key:
+            raise InvalidArgument("apiKey", "Invalid API Key")
+        if type_ is RuleType.OUTBOUND and change.headers_to_attributes:
+            raise InvalidArgument("headersToAttributes", "is for inbound rules only")
+        if type_ is RuleType.OUTBOUND and change.include_headers:
+            raise InvalidArgument("includeHeaders", "is for inbound rules only")
+        if type_ is RuleType.INBOUND and change.headers:
+            raise InvalidArgument("headers", "is for outbound rules only")
+
+
+def _numbers(given: list[str] | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(normal_number(number) for number in given or ()))
+
+
+def _room(body: RoomBody | None) -> RuleRoom | None:
+    if body is None:
+        return None
+    kind = body.type or (RoomType.STATIC if body.id else RoomType.DYNAMIC)
+    if kind is RoomType.STATIC:
+        if not body.id:
+            raise InvalidArgument("room.id", "is required for a static room")
+        return RuleRoom(kind, id=body.id, pin=body.pin or "")
+    return RuleRoom(kind, prefix=body.prefix or RoomPrefix.RANDOM, pin=body.pin or "")
+
+
+def _written(metadata: dict[str, Any] | str | None) -> str:
+    """As the agent gets it."""
+    if metadata is None or isinstance(metadata, str):
+        return metadata or ""
+    return json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
+
+
+def _read(metadata: str) -> dict[str, Any] | str | None:
+    """As the client gave it: an object where the text is one."""
+    try:
+        value = json.loads(metadata)
+    except ValueError:
+        return metadata or None
+    return value if isinstance(value, dict) else metadata
+
+
+def _matches(rule: RoutingRule, query: RuleQuery) -> bool:
+    wanted = (query.search or "").lower()
+    bare = normal_number(wanted).removeprefix("+") if any(character.isdigit() for character in wanted) else wanted
+    if wanted and wanted not in rule.name.lower() and not any(bare in number for number in rule.numbers):
+        return False
+    if query.type is not None and rule.type is not query.type:
+        return False
+    if query.rule_ids and rule.id not in listed(query.rule_ids):
+        return False
+    room_type = rule.room.type if rule.room else RoomType.DYNAMIC
+    return not query.room_type or room_type.value in listed(query.room_type)
+
+
+def _shown(rule: RoutingRule) -> RuleAnswer:
+    room = rule.room
+    return RuleAnswer(
+        id=rule.id,
+        name=rule.name,
+        type=rule.type,
+        numbers=list(rule.numbers),
+        room=RoomAnswer(
+            type=room.type,
+            id=room.id or None,
+            prefix=room.prefix if room.type is RoomType.DYNAMIC else None,
+            pin=room.pin or None,
+        )
+        if room
+        else None,
+        agent_id=rule.agent_id or None,
+        agent_metadata=_read(rule.agent_metadata),
+        hide_phone_number=rule.hide_phone_number,
+        dtmf=rule.dtmf,
+        recording=rule.recording,
+        noise_cancellation=rule.noise_cancellation,
+        allowed_numbers=list(rule.allowed_numbers),
+        allowed_ip_addresses=list(rule.allowed_ip_addresses),
+        tags=list(rule.tags),
+        headers=rule.headers,
+        headers_to_attributes=rule.headers_to_attributes,
+        include_headers=rule.include_headers or None,
+        created_at=iso(rule.created_at),
+        updated_at=iso(rule.updated_at),
+    )
+
+
+def _unknown() -> NotFound:
+    return NotFound("Routing rule not found")
