@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from connector.carriers.base import Codec
-from connector.model import AgentDispatch, CallRecord, CallRequest, Provider
+from connector.model import AgentDispatch, CallRecord, CallRequest, LifecycleEvent, Provider
 from connector.room.events import RoomListener
 
 
@@ -73,6 +73,21 @@ class CarrierControl(Protocol):
     """A carrier's REST API as far as a live call needs it; see `connector.telephony`."""
 
     async def hang_up(self, carrier_call_id: str) -> None: ...
+
+
+class Lifecycle(Protocol):
+    """Who is told what happens to calls; see `connector.webhooks`."""
+
+    async def happened(self, event: LifecycleEvent, record: CallRecord, details: Mapping[str, str]) -> None:
+        """One event of one call; the events of a call come one after the other, in order.
+
+        `record` is the call as it stood then, its `timelog` ends with the event. `details` by event: `call-hangup`,
+        `call-missed` have `reason` (an `EndReason`); `call-transferred` has `to`; `call-update` has `change`, either
+        `room` with `from_room` and `to_room`, or `attributes` with the names of those that changed under `names`,
+        comma-separated. What it raises is logged; when it takes longer than `connector.call.chronicle.PATIENCE`, it
+        is cancelled. Neither harms the call.
+        """
+        ...
 
 
 RoomFactory = Callable[[CallRequest, RoomListener], Room]

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from connector.call.ports import Admin, CallStore, CarrierControl, CodecFactory, RoomFactory
+from connector.call.ports import Admin, CallStore, CarrierControl, CodecFactory, Lifecycle, RoomFactory
 from connector.errors import ConnectorError
 from connector.metrics import Metrics
-from connector.model import EndReason, Provider
+from connector.model import CallRecord, EndReason, LifecycleEvent, Provider
 from connector.storage.base import StoreError
 
 CLOSE_NORMAL = 1000
@@ -28,6 +28,13 @@ class Limits:
     max_duration: float
 
 
+class NobodyAsked:
+    """A `Lifecycle` where no one is to be told."""
+
+    async def happened(self, event: LifecycleEvent, record: CallRecord, details: Mapping[str, str]) -> None:
+        return
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What every call of a process shares."""
@@ -41,6 +48,7 @@ class Parts:
     owner: str
     control: Mapping[Provider, CarrierControl] = field(default_factory=dict)
     """Carriers whose REST API can be used; empty where no credentials are configured."""
+    lifecycle: Lifecycle = field(default_factory=NobodyAsked)
 
 
 CARRIER_ENDS = {
