@@ -52,9 +52,9 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, validation_alias=_env("CONNECTOR_PORT"))
     grpc_port: int = Field(8081, ge=0, le=65535, validation_alias=_env("CONNECTOR_GRPC_PORT"))
     public_url: str = Field("", validation_alias=_env("CONNECTOR_PUBLIC_URL"))
-    regions: dict[str, str] = Field(default_factory=dict, validation_alias=_env("CONNECTOR_REGIONS"))
+    regions: dict[str, str] = Field({}, validation_alias=_env("CONNECTOR_REGIONS"))
     """Name of a region to the public origin that serves it."""
-    countries: dict[str, str] = Field(default_factory=dict, validation_alias=_env("CONNECTOR_COUNTRIES"))
+    countries: dict[str, str] = Field({}, validation_alias=_env("CONNECTOR_COUNTRIES"))
     """ISO 3166-1 alpha-2 country to the name of its region."""
     store: str = Field("sqlite:///connector.db", validation_alias=_env("CONNECTOR_STORE"))
     instance: str = Field("", validation_alias=_env("CONNECTOR_INSTANCE"))
