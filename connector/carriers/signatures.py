@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import hmac
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from hmac import compare_digest
+from urllib.parse import parse_qsl
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from twilio.request_validator import RequestValidator
+
+TELNYX_TOLERANCE = 300
+"""Seconds that a request's timestamp may differ from our clock, either way."""
 
 _DEFAULT_PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 _URL = re.compile(
@@ -83,3 +91,85 @@ def _candidates(url: str) -> list[str]:
     bare_path = path.removesuffix("/")
     paths = [path, bare_path + "/" if bare_path == path else bare_path]
     return [f"{scheme}://{host}{path}{query}" for host in hosts for path in paths]
+
+
+def telnyx_public_key(text: str) -> Ed25519PublicKey:
+    """The key that Telnyx's portal shows, in base64. ValueError when it is not one."""
+    try:
+        return Ed25519PublicKey.from_public_bytes(b64decode(text, validate=True))
+    except ValueError as error:
+        raise ValueError("not the base64 of a 32 byte Ed25519 key") from error
+
+
+def telnyx_signature_valid(
+    public_key: Ed25519PublicKey, timestamp: str | None, body: bytes, signature: str | None, now: float
+) -> bool:
+    """Whether `signature`, the telnyx-signature-ed25519 header, is Telnyx's for this body at this time.
+
+    `timestamp` is the telnyx-timestamp header, in Unix seconds, and `body` what was posted, byte for byte (empty
+    for a GET); `now` is ours, in Unix seconds. What was recorded can be played back for five minutes at most.
+    https://developers.telnyx.com/docs/messaging/messages/receiving-webhooks#webhook-signing
+    """
+    if not timestamp or len(timestamp) > 20 or not timestamp.isascii() or not timestamp.isdigit():
+        return False
+    if abs(now - int(timestamp)) > TELNYX_TOLERANCE:
+        return False
+    try:
+        public_key.verify(b64decode(signature or "", validate=True), timestamp.encode() + b"|" + body)
+    except (ValueError, InvalidSignature):
+        return False
+    return True
+
+
+def plivo_signature_valid(
+    auth_token: str,
+    method: str,
+    url: str,
+    params: Mapping[str, str] | Sequence[tuple[str, str]],
+    nonce: str | None,
+    signatures: str | None,
+) -> bool:
+    """Whether one of `signatures`, the X-Plivo-Signature-V3 header, was made with `auth_token`.
+
+    `url` is the public one that Plivo was given, with its query; `params` are the fields of the POST form. A
+    WebSocket handshake is a GET. `nonce` is the X-Plivo-Signature-V3-Nonce header. As with Twilio, a default port
+    may be there or not, and so may a slash at the end; and a handshake may be signed as https or as wss.
+
+    The `plivo` package computes the same; it is not used, since it stops at the first URL, compares in a time that
+    tells how much was right, and garbles what is not ASCII in a query.
+    ValueError for an empty `auth_token`. https://www.plivo.com/docs/voice/concepts/signature-validation
+    """
+    if not auth_token:
+        raise ValueError("an empty auth token verifies nothing")
+    given = [each.strip().encode("utf-8", "surrogatepass") for each in (signatures or "").split(",")]
+    form = list(params.items()) if isinstance(params, Mapping) else list(params)
+    valid = False
+    for candidate in _plivo_candidates(url):
+        try:
+            message = f"{_plivo_base(method, candidate, form)}.{nonce or ''}".encode()
+        except UnicodeEncodeError:
+            return False
+        expected = b64encode(hmac.digest(auth_token.encode(), message, "sha256"))
+        for each in given:
+            valid |= compare_digest(expected, each)
+    return valid and bool(nonce)
+
+
+def _plivo_candidates(url: str) -> list[str]:
+    other = {"wss": "https", "ws": "http"}
+    scheme, separator, rest = url.partition("://")
+    urls = [url] + ([f"{other[scheme]}{separator}{rest}"] if scheme in other else [])
+    return [candidate for each in urls for candidate in _candidates(each)]
+
+
+def _plivo_base(method: str, url: str, form: list[tuple[str, str]]) -> str:
+    """What is signed before the nonce: the URL with its query sorted and decoded, then the form, sorted."""
+    address, _, query = url.partition("#")[0].partition("?")
+    sorted_query = "&".join(
+        f"{name}={value}" for name, value in sorted(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))
+    )
+    if method.upper() == "GET" or not form:
+        return f"{address}?{sorted_query}" if sorted_query else address
+    # The question mark is there even when no query is.
+    fields = "".join(f"{name}{value}" for name, value in sorted(form))
+    return f"{address}?{sorted_query}.{fields}" if sorted_query else f"{address}?{fields}"
