@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     sip_conferences: str = Field("", max_length=256, validation_alias=_env("CONNECTOR_SIP_CONFERENCES"))
     """Friendly names of the conferences that are bridged by themselves, `support-*`; empty: none."""
 
+    webhook_allow_private: bool = Field(False, validation_alias=_env("CONNECTOR_WEBHOOK_ALLOW_PRIVATE"))
+    """Whether lifecycle webhooks may go to private, loopback and link-local addresses."""
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", validation_alias=_env("CONNECTOR_LOG_LEVEL")
     )

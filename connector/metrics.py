@@ -56,6 +56,15 @@ class Metrics:
             ["at", "why"],
             registry=registry,
         )
+        self.webhooks = Counter(
+            "connector_webhooks",
+            "Attempts to deliver a webhook, by their result: delivered, failed (another follows), given_up",
+            ["result"],
+            registry=registry,
+        )
+        self.webhooks_pending = Gauge(
+            "connector_webhooks_pending", "Webhooks in the store that wait for their delivery", registry=registry
+        )
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

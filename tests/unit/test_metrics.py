@@ -21,6 +21,8 @@ def test_the_text_parses_and_has_every_family_before_the_first_call() -> None:
         "connector_playback_lag_seconds",
         "connector_dtmf",
         "connector_refused",
+        "connector_webhooks",
+        "connector_webhooks_pending",
     }
 
 

@@ -1,0 +1,96 @@
+"""Which addresses a delivery may connect to.
+
+Anybody with a token can register a URL, and the connector stands inside the operator's network: without this, its
+deliveries would reach what no stranger can.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+from yarl import URL
+
+from connector.errors import InvalidArgument
+
+MAX_URL_LENGTH = 2048
+
+_NOT_PUBLIC = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        # The IETF's own assignments; a cloud keeps its metadata service at 192.0.0.192.
+        "192.0.0.0/24",
+        # The way into 6to4: what answers there is the nearest relay.
+        "192.88.99.0/24",
+        # A public address by its form, the platform's own service inside Azure.
+        "168.63.129.16/32",
+    )
+)
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def is_public(text: str) -> bool:
+    """Whether a literal address (IPv6 with or without a zone) belongs to the public Internet's hosts."""
+    return _is_public(ipaddress.ip_address(text.partition("%")[0]))
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = _ipv4_inside(address)
+        if inner is not None:
+            return _is_public(inner)
+        if address.is_site_local:
+            return False
+    if any(address in network for network in _NOT_PUBLIC if network.version == address.version):
+        return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def _ipv4_inside(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address to which a packet for this IPv6 address really goes, where it carries one."""
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address.sixtofour is not None:
+        return address.sixtofour
+    return ipaddress.IPv4Address(address.packed[-4:]) if address in _NAT64 else None
+
+
+def check_url(text: str) -> str:
+    """The URL of an endpoint, as it was given. InvalidArgument when nothing could ever be delivered there.
+
+    Names are not resolved here: what they resolve to is looked at whenever a delivery connects.
+    """
+    if len(text) > MAX_URL_LENGTH:
+        raise InvalidArgument("url", f"is longer than {MAX_URL_LENGTH} characters")
+    if not text.isprintable() or " " in text:
+        raise InvalidArgument("url", "has characters that a URL cannot have")
+    try:
+        url = URL(text)
+        host, port = url.host, url.port
+    except ValueError:
+        raise InvalidArgument("url", "is not a URL") from None
+    if url.scheme not in ("http", "https") or not host:
+        raise InvalidArgument("url", "must be an absolute http or https URL")
+    if host.replace(".", "").isdecimal() and not _is_address(host):
+        raise InvalidArgument("url", "has an address in a form that is not written any more, such as 127.1")
+    if port == 0:
+        raise InvalidArgument("url", "has no port that can be connected to")
+    if url.user is not None or url.password is not None:
+        raise InvalidArgument("url", "must not hold a user or password: deliveries are signed instead")
+    return text
+
+
+def check_public(text: str) -> None:
+    """InvalidArgument when the host of a checked URL is written as an address that is not public."""
+    host = URL(text).host or ""
+    if not (is_public(host) if _is_address(host) else host.rstrip(".").lower() != "localhost"):
+        raise InvalidArgument("url", "is not on the public Internet; CONNECTOR_WEBHOOK_ALLOW_PRIVATE allows that")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,116 @@
+"""From what happens to a call to deliveries in the store: one for each endpoint that asked for the event."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from connector.errors import ConnectorError
+from connector.model import CallRecord, Delivery, LifecycleEvent
+from connector.webhooks import payload
+from connector.webhooks.ports import Endpoints, Queue
+
+log = structlog.get_logger()
+
+MAX_UNSAVED = 10_000
+"""Events kept in memory while the store fails; past that, the newest are lost and said to be."""
+SAVE_AGAIN = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Happened:
+    id: str
+    event: LifecycleEvent
+    record: CallRecord
+    details: Mapping[str, str]
+    at: float
+
+
+class LifecycleWebhooks:
+    """See `Lifecycle` of `connector.call.ports`. The event is in the store when `happened` returns; while the store
+    fails, it waits in memory instead, and what follows queues behind it: the order of a call's events stands."""
+
+    def __init__(
+        self, endpoints: Endpoints, queue: Queue, wake: Callable[[], None], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._endpoints = endpoints
+        self._queue = queue
+        self._wake = wake
+        self._clock = clock
+        self._unsaved: deque[_Happened] = deque()
+        self._saving: asyncio.Task[None] | None = None
+
+    async def happened(self, event: LifecycleEvent, record: CallRecord, details: Mapping[str, str]) -> None:
+        """Raises nothing: a call does not end for its webhooks."""
+        moment = _Happened(secrets.token_hex(8), event, record, dict(details), _when(event, record) or self._clock())
+        if not self._unsaved:
+            try:
+                await self._save(moment)
+                return
+            except ConnectorError as error:
+                log.error("a webhook could not be saved; trying again", webhook=event.value, error=error.message)
+        if len(self._unsaved) >= MAX_UNSAVED:
+            log.error("a webhook is lost: the store has failed for too long", webhook=event.value, call=record.call_id)
+            return
+        self._unsaved.append(moment)
+        if self._saving is None or self._saving.done():
+            self._saving = asyncio.create_task(self._save_again())
+
+    async def close(self) -> None:
+        """Save what waits, once; say what is lost."""
+        if self._saving is not None:
+            self._saving.cancel()
+            await asyncio.wait([self._saving])
+        try:
+            await self._save_all()
+        except ConnectorError as error:
+            log.error("webhooks are lost: the store fails", webhooks=len(self._unsaved), error=error.message)
+
+    async def _save_again(self) -> None:
+        while self._unsaved:
+            await asyncio.sleep(SAVE_AGAIN)
+            try:
+                await self._save_all()
+            except ConnectorError as error:
+                log.warning("webhooks wait for the store", webhooks=len(self._unsaved), error=error.message)
+
+    async def _save_all(self) -> None:
+        while self._unsaved:
+            await self._save(self._unsaved[0])
+            self._unsaved.popleft()
+
+    async def _save(self, moment: _Happened) -> None:
+        wanting = [endpoint for endpoint in await self._endpoints.list() if moment.event in endpoint.events]
+        if not wanting:
+            return
+        now = self._clock()
+        await self._queue.put([_delivery(endpoint.id, moment, now) for endpoint in wanting])
+        self._wake()
+
+
+def _delivery(endpoint_id: str, moment: _Happened, now: float) -> Delivery:
+    """The same id for the same moment and endpoint: a `put` whose success was not heard of is put once more."""
+    delivery_id = "whd_" + hashlib.sha256(f"{moment.id} {endpoint_id}".encode()).hexdigest()[:24]
+    return Delivery(
+        id=delivery_id,
+        endpoint_id=endpoint_id,
+        call_id=moment.record.call_id,
+        event=moment.event,
+        body=payload.body(delivery_id, moment.event, moment.record, moment.details, moment.at),
+        created_at=now,
+        due_at=now,
+    )
+
+
+def _when(event: LifecycleEvent, record: CallRecord) -> float:
+    """The moment that the call's own log has for its last event; 0.0 when it has none."""
+    if record.timelog and record.timelog[-1][0] == event.value:
+        return record.timelog[-1][1]
+    return 0.0

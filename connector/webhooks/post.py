@@ -1,0 +1,124 @@
+"""One delivery over HTTP: what is sent, what counts as delivered, and what is never connected to."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import aiohttp
+from aiohappyeyeballs import AddrInfoType
+from yarl import URL
+
+from connector import __version__
+from connector.webhooks.addresses import is_public
+
+TIME_OUT = 10.0
+"""Seconds for all of it: name, connection, TLS, request and the answer's head."""
+MAX_ERROR = 200
+
+
+class AddressRefused(OSError):
+    """The host is at an address that is not the public Internet's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`status` 0 when no HTTP answer came; `error` is empty when it was delivered."""
+
+    status: int
+    error: str = ""
+
+    @property
+    def delivered(self) -> bool:
+        return not self.error
+
+
+class Poster:
+    """Sends each delivery over a connection of its own.
+
+    The address is checked where the socket is made, of whatever the name resolved to at that moment, so neither a
+    literal in any spelling nor a name that changes its address in between gets past it.
+    """
+
+    def __init__(self, *, allow_private: bool, time_out: float = TIME_OUT) -> None:
+        self._allow_private = allow_private
+        self._time_out = time_out
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                force_close=True,
+                use_dns_cache=False,
+                socket_factory=None if self._allow_private else _public_socket,
+            ),
+            timeout=aiohttp.ClientTimeout(total=self._time_out),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"livekit-telephony-connector/{__version__}", "Content-Type": "application/json"},
+            auto_decompress=False,
+        )
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
+        """Raises nothing: what went wrong is the outcome. Of the answer only the status is read."""
+        assert self._session is not None, "not open"
+        try:
+            response = await self._session.post(
+                URL(url), data=body, headers=headers, allow_redirects=False, raise_for_status=False
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Outcome(0, self._explain(error))
+        response.close()
+        if 200 <= response.status < 300:
+            return Outcome(response.status)
+        if 300 <= response.status < 400:
+            return Outcome(response.status, f"HTTP {response.status}: redirects are not followed")
+        return Outcome(response.status, f"HTTP {response.status}")
+
+    def _explain(self, error: Exception) -> str:
+        """Without the URL: its query may hold a secret."""
+        match error:
+            case TimeoutError():
+                return f"no answer within {self._time_out:g} s"
+            case aiohttp.InvalidURL():
+                return "the URL cannot be connected to"
+            case aiohttp.ClientConnectorDNSError():
+                return "the host's name does not resolve"
+            case aiohttp.ClientConnectorCertificateError():
+                cause = error.certificate_error
+                detail = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else str(cause)
+                return f"the certificate is not good: {detail}"[:MAX_ERROR]
+            case aiohttp.ClientConnectorSSLError():
+                return "no TLS connection"
+            case aiohttp.ClientConnectorError():
+                return _why_not_connected(error.os_error)
+            case aiohttp.ServerDisconnectedError():
+                return "the server hung up without an answer"
+            case aiohttp.ClientResponseError():
+                return "the answer is not HTTP"
+            case OSError() if error.errno and error.errno > 0:
+                return os.strerror(error.errno).lower()
+            case _:
+                return type(error).__name__
+
+
+def _why_not_connected(error: OSError) -> str:
+    if isinstance(error, AddressRefused):
+        return str(error)
+    return os.strerror(error.errno).lower() if error.errno and error.errno > 0 else "no connection"
+
+
+def _public_socket(info: AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, address = info
+    if not is_public(str(address[0])):
+        # One text for every address, which also keeps what a name resolves to inside out of the delivery log.
+        raise AddressRefused("the host's address is not public; CONNECTOR_WEBHOOK_ALLOW_PRIVATE allows that")
+    return socket.socket(family, kind, protocol)

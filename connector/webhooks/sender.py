@@ -1,0 +1,200 @@
+"""Delivers what waits in the store: in order for each call and endpoint, again and again for a day."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import structlog
+
+from connector.errors import ConnectorError
+from connector.metrics import Metrics
+from connector.model import Attempt, Delivery
+from connector.webhooks.ports import Endpoints, Queue
+from connector.webhooks.post import TIME_OUT, Outcome, Poster
+from connector.webhooks.signing import KeyRing
+
+log = structlog.get_logger()
+
+DELIVERY_ID = "videosdk-delivery-id"
+GIVE_UP_AFTER = 24 * 3600.0
+"""Seconds after which a delivery has its last attempt."""
+FIRST_DELAY = 1.0
+MAX_DELAY = 900.0
+LEASE = 2 * TIME_OUT
+"""Seconds for which a delivery is this process's; a process that dies gives its deliveries back this much later."""
+MAX_AT_ONCE = 128
+MAX_AT_ONCE_EACH = 4
+"""To one endpoint. One that fails gets one at a time until it answers."""
+LOOK_AGAIN = 5.0
+"""Seconds after which the store is asked anyway: another process may have died and left work."""
+STORE_PATIENCE = 2.0
+_SOON = 0.05
+
+
+def delay(attempt: int, chance: float) -> float:
+    """Seconds from attempt number `attempt` (the first is 1) to the next: doubling, with up to half of it off at
+    random (`chance` from 0 to 1), so that what failed together does not come back together."""
+    return float(min(FIRST_DELAY * 2 ** min(attempt - 1, 30), MAX_DELAY)) * (1 - chance / 2)
+
+
+def next_attempt(delivery: Delivery, now: float, chance: float) -> float | None:
+    """When to try again after a failure at `now`; None to give up. The last attempt is when the day is over."""
+    last = delivery.created_at + GIVE_UP_AFTER
+    if now >= last:
+        return None
+    return min(now + delay(delivery.attempts + 1, chance), last)
+
+
+class Sender:
+    """Several processes share a queue: each takes what is due by a lease, so one delivers it. `wake` when something
+    was put; everything else the sender finds by itself."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        endpoints: Endpoints,
+        keys: KeyRing,
+        poster: Poster,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._queue = queue
+        self._endpoints = endpoints
+        self._keys = keys
+        self._poster = poster
+        self._metrics = metrics
+        self._clock = clock
+        self._chance = chance
+        self._woken = asyncio.Event()
+        self._stopping = False
+        self._running: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._in_flight: Counter[str] = Counter()
+        self._failing: set[str] = set()
+
+    async def start(self) -> None:
+        await self._poster.open()
+        self._running = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Take nothing more and finish what is on its way, which a time-out bounds."""
+        self._stopping = True
+        self.wake()
+        if self._running is not None:
+            await asyncio.wait([self._running])
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._poster.close()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            self._woken.clear()
+            try:
+                wait = await self._send_due()
+            except ConnectorError as error:
+                log.warning("webhooks wait for the store", error=error.message)
+                wait = STORE_PATIENCE
+            except Exception:
+                log.exception("webhooks could not be looked for")
+                wait = STORE_PATIENCE
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._woken.wait()
+
+    async def _send_due(self) -> float:
+        """Start what is due; the seconds for which there is nothing to do unless somebody wakes us."""
+        while len(self._tasks) < MAX_AT_ONCE and not self._stopping:
+            now = self._clock()
+            taken = await self._queue.take(now, now + LEASE, 1, self._busy())
+            for delivery in taken:
+                self._launch(delivery)
+            if not taken:
+                due = await self._queue.next_due(self._busy())
+                self._metrics.webhooks_pending.set(await self._queue.pending())
+                return LOOK_AGAIN if due is None else min(max(due - self._clock(), _SOON), LOOK_AGAIN)
+        return LOOK_AGAIN
+
+    def _busy(self) -> list[str]:
+        return [
+            endpoint_id
+            for endpoint_id, count in self._in_flight.items()
+            if count >= (1 if endpoint_id in self._failing else MAX_AT_ONCE_EACH)
+        ]
+
+    def _launch(self, delivery: Delivery) -> None:
+        self._in_flight[delivery.endpoint_id] += 1
+        task = asyncio.create_task(self._deliver(delivery))
+        self._tasks.add(task)
+
+        def done(finished: asyncio.Task[None]) -> None:
+            self._tasks.discard(finished)
+            self._in_flight[delivery.endpoint_id] -= 1
+            if not self._in_flight[delivery.endpoint_id]:
+                del self._in_flight[delivery.endpoint_id]
+            self.wake()
+
+        task.add_done_callback(done)
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        with structlog.contextvars.bound_contextvars(
+            call=delivery.call_id, endpoint=delivery.endpoint_id, delivery=delivery.id, webhook=delivery.event.value
+        ):
+            try:
+                await self._attempt(delivery)
+            except ConnectorError as error:
+                # The lease runs out, and it is tried again: delivered twice at worst.
+                log.warning("a webhook's attempt could not be settled", error=error.message)
+            except Exception:
+                log.exception("a webhook's attempt failed inside")
+
+    async def _attempt(self, delivery: Delivery) -> None:
+        endpoint = await self._endpoints.get(delivery.endpoint_id)
+        if endpoint is None:
+            await self._queue.drop_endpoint(delivery.endpoint_id)
+            log.info("the endpoint is gone, and with it what waited for it")
+            return
+        body = delivery.body.encode()
+        headers = await self._keys.headers(body)
+        at, started = self._clock(), time.monotonic()
+        outcome = await self._poster.post(endpoint.url, body, {**headers, DELIVERY_ID: delivery.id})
+        attempt = Attempt(
+            delivery_id=delivery.id,
+            endpoint_id=delivery.endpoint_id,
+            call_id=delivery.call_id,
+            event=delivery.event,
+            number=delivery.attempts + 1,
+            at=at,
+            seconds=round(time.monotonic() - started, 3),
+            status=outcome.status,
+            error=outcome.error,
+        )
+        retry_at = None if outcome.delivered else next_attempt(delivery, self._clock(), self._chance())
+        await self._queue.settle(attempt, retry_at)
+        self._note(attempt, outcome, retry_at)
+
+    def _note(self, attempt: Attempt, outcome: Outcome, retry_at: float | None) -> None:
+        if outcome.delivered:
+            self._failing.discard(attempt.endpoint_id)
+        else:
+            self._failing.add(attempt.endpoint_id)
+        words = {"attempt": attempt.number, "status": attempt.status or None, "seconds": attempt.seconds}
+        if outcome.delivered:
+            self._metrics.webhooks.labels("delivered").inc()
+            log.info("webhook delivered", **words)
+        elif retry_at is None:
+            self._metrics.webhooks.labels("given_up").inc()
+            log.error("webhook given up after a day", error=outcome.error, **words)
+        else:
+            self._metrics.webhooks.labels("failed").inc()
+            write = log.warning if attempt.number == 1 else log.info
+            again = round(retry_at - self._clock(), 1)
+            write("webhook not delivered", error=outcome.error, again_in=again, **words)

@@ -1,0 +1,148 @@
+"""The RSA keys that sign deliveries: made on first start, kept in the store, changed with an overlap.
+
+A signature is RSASSA-PKCS1-v1_5 with SHA-256 over the raw body, in base64, as VideoSDK's webhooks have it and as
+`webhooks.verify` of npm `@videosdk.live/server-sdk` checks it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import structlog
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from connector.errors import ConnectorError
+from connector.model import SigningKey
+from connector.webhooks.ports import Keys
+
+log = structlog.get_logger()
+
+SIGNATURE = "videosdk-signature"
+RETIRED_SIGNATURE = "videosdk-signature-retired"
+"""The same body signed with the key before, while the overlap lasts."""
+OVERLAP = 7 * 86400.0
+"""Seconds for which a retired key still signs beside the new one."""
+KEY_BITS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A key as consumers see it. Times are Unix seconds; `retired_at` 0.0 is the one in use."""
+
+    id: str
+    pem: str
+    created_at: float
+    retired_at: float
+
+
+class KeyRing:
+    """Every process that shares the store signs with the same key; each asks the store anew, so that a rotation on
+    one holds on all at once."""
+
+    def __init__(self, keys: Keys, clock: Callable[[], float] = time.time) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._loaded: dict[str, rsa.RSAPrivateKey] = {}
+
+    async def open(self) -> None:
+        """Make the first key where there is none. Of several processes that try, one's key is kept."""
+        await self._signing()
+
+    async def headers(self, body: bytes) -> dict[str, str]:
+        """The signature headers of a delivery."""
+        signing = await self._signing()
+        signed = {SIGNATURE: self._sign(signing[0], body)}
+        if len(signing) > 1:
+            signed[RETIRED_SIGNATURE] = self._sign(signing[1], body)
+        return signed
+
+    async def published(self) -> list[PublicKey]:
+        """The keys that sign: the one in use, then the one retired last if the overlap still lasts."""
+        return [
+            PublicKey(key.id, _public_pem(self._load(key)), key.created_at, key.retired_at)
+            for key in await self._signing()
+        ]
+
+    async def rotate(self) -> PublicKey:
+        """Sign with a new key from now on, and with the present one beside it until the overlap is over."""
+        present = (await self._signing())[0]
+        # Made before the other goes, so that there is hardly a moment without one.
+        fresh = await asyncio.to_thread(_new_key, self._clock())
+        await self._keys.replace(replace(present, retired_at=self._clock()))
+        return await self._put_in_use(fresh)
+
+    async def revoke(self) -> PublicKey:
+        """Sign with a new key alone: for a key that others may have."""
+        fresh = await asyncio.to_thread(_new_key, self._clock())
+        for key in await self._keys.list():
+            await self._keys.delete(key.id)
+        return await self._put_in_use(fresh)
+
+    async def forget_retired(self) -> int:
+        """Delete the keys that sign no longer; the number of them."""
+        signing = {key.id for key in await self._signing()}
+        gone = [key for key in await self._keys.list() if key.retired_at and key.id not in signing]
+        return sum([await self._keys.delete(key.id) for key in gone])
+
+    async def _put_in_use(self, fresh: SigningKey) -> PublicKey:
+        signing = await self._signing(fresh)
+        log.info("the key that signs webhooks has changed", key=signing[0].id)
+        return PublicKey(signing[0].id, _public_pem(self._load(signing[0])), signing[0].created_at, 0.0)
+
+    async def _signing(self, fresh: SigningKey | None = None) -> list[SigningKey]:
+        """One or two keys, the one in use first. Where none is in use, `fresh` or a new one is put there."""
+        keys = await self._keys.list()
+        if all(key.retired_at for key in keys):
+            if fresh is None:
+                fresh = await asyncio.to_thread(_new_key, self._clock())
+            try:
+                await self._keys.insert(fresh)
+            except ConnectorError:
+                keys = await self._keys.list()
+                if all(key.retired_at for key in keys):
+                    raise
+                # Another process was first: its key it is.
+            else:
+                keys = [fresh, *keys]
+        in_use = next(key for key in keys if not key.retired_at)
+        retired = max((key for key in keys if key.retired_at), key=lambda key: key.retired_at, default=None)
+        if retired is None or retired.retired_at + OVERLAP <= self._clock():
+            return [in_use]
+        return [in_use, retired]
+
+    def _sign(self, key: SigningKey, body: bytes) -> str:
+        signature = self._load(key).sign(body, padding.PKCS1v15(), hashes.SHA256())
+        return base64.b64encode(signature).decode()
+
+    def _load(self, key: SigningKey) -> rsa.RSAPrivateKey:
+        loaded = self._loaded.get(key.id)
+        if loaded is None:
+            parsed = serialization.load_pem_private_key(key.private_pem.encode(), password=None)
+            assert isinstance(parsed, rsa.RSAPrivateKey)
+            # Those that left the store are not needed again.
+            self._loaded = dict(list(self._loaded.items())[-1:])
+            loaded = self._loaded[key.id] = parsed
+        return loaded
+
+
+def _new_key(now: float) -> SigningKey:
+    """Takes 100 ms and more: not on the event loop."""
+    private = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
+    pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return SigningKey(id="key_" + secrets.token_hex(8), private_pem=pem.decode(), created_at=now)
+
+
+def _public_pem(private: rsa.RSAPrivateKey) -> str:
+    return (
+        private.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+    )

@@ -1,0 +1,184 @@
+"""From an event of a call to what is put into the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from connector.errors import Unavailable
+from connector.model import CallRecord, CallState, Direction, EndReason, LifecycleEvent, Provider
+from connector.webhooks.lifecycle import SAVE_AGAIN, LifecycleWebhooks
+from connector.webhooks.payload import status_of
+from tests.captured_logs import captured_logs, lines_of
+from tests.unit.call.virtual_time import virtual_time
+from tests.unit.webhooks.fakes import FakeEndpoints, FakeQueue, endpoint
+
+RECORD = CallRecord(
+    call_id="call_1",
+    provider=Provider.TELNYX,
+    direction=Direction.INBOUND,
+    room="lobby",
+    identity="sip_+15550001111",
+    state=CallState.ENDED,
+    owner="here",
+    created_at=1_700_000_000.0,
+    carrier_call_id="v3:abc",
+    from_number="+15550001111",
+    to_number="+15550002222",
+    started_at=1_700_000_001.5,
+    ended_at=1_700_000_011.75,
+    end_reason=EndReason.CARRIER_HANGUP,
+    rule_id="rule_1",
+    connector_id="cn_1",
+    region="eu",
+    timelog=(("call-started", 1_700_000_000.25), ("call-hangup", 1_700_000_011.75)),
+)
+
+
+class Stage:
+    def __init__(self, *names: str, events: tuple[LifecycleEvent, ...] = tuple(LifecycleEvent)) -> None:
+        self.endpoints = FakeEndpoints({name: endpoint(name, events) for name in names})
+        self.queue = FakeQueue()
+        self.woken = 0
+        self.webhooks = LifecycleWebhooks(self.endpoints, self.queue, self._wake, lambda: 1_700_000_020.0)
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def bodies(self) -> list[dict[str, object]]:
+        return [json.loads(one.body) for one in self.queue.waiting]
+
+
+async def test_the_body_has_everything_that_is_known() -> None:
+    stage = Stage("a")
+    await stage.webhooks.happened(LifecycleEvent.HANGUP, RECORD, {"why": "test"})
+    (delivery,), (body,) = stage.queue.waiting, stage.bodies()
+    assert body == {
+        "webhookType": "call-hangup",
+        "id": delivery.id,
+        "createdAt": "2023-11-14T22:13:31.750Z",
+        "data": {
+            "callId": "call_1",
+            "type": "inbound",
+            "provider": "telnyx",
+            "connectorId": "cn_1",
+            "ruleId": "rule_1",
+            "roomId": "lobby",
+            "participantId": "sip_+15550001111",
+            "from": "+15550001111",
+            "to": "+15550002222",
+            "status": "ended",
+            "region": "eu",
+            "providerCallId": "v3:abc",
+            "createdAt": "2023-11-14T22:13:20.000Z",
+            "start": "2023-11-14T22:13:21.500Z",
+            "end": "2023-11-14T22:13:31.750Z",
+            "durationSeconds": 10.25,
+            "endReason": "carrier_hangup",
+            "timelog": [
+                {"event": "call-started", "at": "2023-11-14T22:13:20.250Z"},
+                {"event": "call-hangup", "at": "2023-11-14T22:13:31.750Z"},
+            ],
+            "additionalDetails": {"why": "test"},
+        },
+    }
+    assert (delivery.endpoint_id, delivery.call_id, delivery.event) == ("a", "call_1", LifecycleEvent.HANGUP)
+    assert stage.woken == 1
+
+
+async def test_what_is_not_known_is_null() -> None:
+    stage = Stage("a")
+    record = CallRecord("c", Provider.TWILIO, Direction.OUTBOUND, "r", "i", CallState.PENDING, "o", 1.0)
+    await stage.webhooks.happened(LifecycleEvent.STARTED, record, {})
+    data = stage.bodies()[0]["data"]
+    assert isinstance(data, dict)
+    unknown = ("connectorId", "ruleId", "from", "to", "region", "providerCallId", "start", "end", "endReason")
+    assert [data[key] for key in unknown] == [None] * len(unknown)
+    assert stage.bodies()[0]["createdAt"] == "2023-11-14T22:13:40.000Z"
+
+
+async def test_only_endpoints_that_want_the_event_get_it_each_under_its_own_id() -> None:
+    stage = Stage("a", "b", events=(LifecycleEvent.ANSWERED,))
+    await stage.webhooks.happened(LifecycleEvent.STARTED, RECORD, {})
+    assert (stage.queue.waiting, stage.woken) == ([], 0)
+    await stage.webhooks.happened(LifecycleEvent.ANSWERED, RECORD, {})
+    assert [one.endpoint_id for one in stage.queue.waiting] == ["a", "b"]
+    assert len({one.id for one in stage.queue.waiting}) == 2
+
+
+@pytest.mark.parametrize(
+    ("event", "direction", "end_reason", "started_at", "status"),
+    [
+        (LifecycleEvent.STARTED, Direction.INBOUND, None, 0.0, "incoming"),
+        (LifecycleEvent.STARTED, Direction.OUTBOUND, None, 0.0, "initiated"),
+        (LifecycleEvent.RINGING, Direction.OUTBOUND, None, 0.0, "ringing"),
+        (LifecycleEvent.ANSWERED, Direction.INBOUND, None, 1.0, "answered"),
+        (LifecycleEvent.TRANSFERRED, Direction.INBOUND, None, 1.0, "transferred"),
+        (LifecycleEvent.HANGUP, Direction.INBOUND, EndReason.CARRIER_HANGUP, 1.0, "ended"),
+        (LifecycleEvent.HANGUP, Direction.OUTBOUND, EndReason.CARRIER_FAILED, 0.0, "failed"),
+        (LifecycleEvent.MISSED, Direction.INBOUND, EndReason.CONNECT_TIMEOUT, 0.0, "missed"),
+        (LifecycleEvent.MISSED, Direction.OUTBOUND, EndReason.NO_ANSWER, 0.0, "not-answered"),
+        (LifecycleEvent.MISSED, Direction.OUTBOUND, EndReason.BUSY, 0.0, "not-answered"),
+    ],
+)
+def test_the_status_is_one_of_those_that_the_sdk_knows(
+    event: LifecycleEvent, direction: Direction, end_reason: EndReason | None, started_at: float, status: str
+) -> None:
+    record = CallRecord(
+        "c", Provider.TWILIO, direction, "r", "i", CallState.ENDED, "o", 1.0,
+        started_at=started_at, end_reason=end_reason,
+    )  # fmt: skip
+    assert status_of(event, record) == status
+
+
+@virtual_time
+async def test_while_the_store_fails_events_wait_in_order() -> None:
+    stage = Stage("a")
+    stage.queue.broken = True
+    with captured_logs() as log:
+        await stage.webhooks.happened(LifecycleEvent.STARTED, RECORD, {})
+        stage.queue.broken = False
+        # The store is well again, but the one before it is not saved yet.
+        await stage.webhooks.happened(LifecycleEvent.ANSWERED, RECORD, {})
+        assert stage.queue.waiting == []
+        await asyncio.sleep(SAVE_AGAIN + 0.1)
+        await stage.webhooks.happened(LifecycleEvent.HANGUP, RECORD, {})
+    assert [one.event.value for one in stage.queue.waiting] == ["call-started", "call-answered", "call-hangup"]
+    assert "+1555" not in log.getvalue()
+    await stage.webhooks.close()
+
+
+@virtual_time
+async def test_a_put_whose_success_was_not_heard_of_does_not_deliver_twice() -> None:
+    stage = Stage("a")
+    put = stage.queue.put
+
+    async def put_and_lose_the_answer(deliveries: object) -> None:
+        await put(deliveries)  # type: ignore[arg-type]
+        stage.queue.put = put  # type: ignore[method-assign]
+        stage.queue.broken = False
+        raise Unavailable("no answer")
+
+    stage.queue.put = put_and_lose_the_answer  # type: ignore[method-assign]
+    await stage.webhooks.happened(LifecycleEvent.STARTED, RECORD, {})
+    await asyncio.sleep(SAVE_AGAIN + 0.1)
+    assert len(stage.queue.waiting) == 1
+    await stage.webhooks.close()
+
+
+@virtual_time
+async def test_closing_saves_what_waits_or_says_what_is_lost() -> None:
+    stage = Stage("a")
+    stage.endpoints.broken = True
+    with captured_logs() as log:
+        await stage.webhooks.happened(LifecycleEvent.STARTED, RECORD, {})
+        stage.endpoints.broken = False
+        await stage.webhooks.close()
+        assert len(stage.queue.waiting) == 1
+        stage.queue.broken = True
+        await stage.webhooks.happened(LifecycleEvent.HANGUP, RECORD, {})
+        await stage.webhooks.close()
+    (lost,) = [line for line in lines_of(log) if line["event"] == "webhooks are lost: the store fails"]
+    assert lost["webhooks"] == 1
