@@ -50,14 +50,22 @@ class LifecycleWebhooks:
     async def happened(self, event: LifecycleEvent, record: CallRecord, details: Mapping[str, str]) -> None:
         """Raises nothing: a call does not end for its webhooks."""
         moment = _Happened(secrets.token_hex(8), event, record, dict(details), _when(event, record) or self._clock())
-        if not self._unsaved:
-            try:
-                await self._save(moment)
-                return
-            except ConnectorError as error:
-                log.error("a webhook could not be saved; trying again", webhook=event.value, error=error.message)
+        if self._unsaved:
+            self._keep(moment)
+            return
+        try:
+            await self._save(moment)
+        except ConnectorError as error:
+            log.error("a webhook could not be saved; trying again", webhook=event.value, error=error.message)
+            self._keep(moment)
+        except asyncio.CancelledError:
+            # The caller's patience is over. Whether it was saved is not known: the same once more does no harm.
+            self._keep(moment)
+            raise
+
+    def _keep(self, moment: _Happened) -> None:
         if len(self._unsaved) >= MAX_UNSAVED:
-            log.error("a webhook is lost: the store has failed for too long", webhook=event.value, call=record.call_id)
+            log.error("a webhook is lost: the store has failed for too long", webhook=moment.event.value)
             return
         self._unsaved.append(moment)
         if self._saving is None or self._saving.done():

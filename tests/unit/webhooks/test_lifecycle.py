@@ -169,6 +169,26 @@ async def test_a_put_whose_success_was_not_heard_of_does_not_deliver_twice() -> 
 
 
 @virtual_time
+async def test_an_event_for_which_the_call_does_not_wait_any_longer_is_kept() -> None:
+    stage = Stage("a")
+    put, slow = stage.queue.put, asyncio.Event()
+
+    async def put_slowly(deliveries: object) -> None:
+        await slow.wait()
+        await put(deliveries)  # type: ignore[arg-type]
+
+    stage.queue.put = put_slowly  # type: ignore[method-assign]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(2):
+            await stage.webhooks.happened(LifecycleEvent.STARTED, RECORD, {})
+    await stage.webhooks.happened(LifecycleEvent.HANGUP, RECORD, {})
+    slow.set()
+    await asyncio.sleep(SAVE_AGAIN + 0.1)
+    assert [one.event.value for one in stage.queue.waiting] == ["call-started", "call-hangup"]
+    await stage.webhooks.close()
+
+
+@virtual_time
 async def test_closing_saves_what_waits_or_says_what_is_lost() -> None:
     stage = Stage("a")
     stage.endpoints.broken = True
