@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from connector.audio.dtmf import detect
 from connector.demo import script
 from connector.demo.carrier import CarrierError, Moment, PhoneCall
-from connector.demo.carrier.client import place_call
+from connector.demo.carrier.twilio.client import place_call
 from connector.demo.observer import Observer, participant_kinds
 from connector.demo.timeline import Timeline
 from connector.demo.world import World

@@ -10,7 +10,7 @@ from livekit import api
 
 from connector.app import Connector
 from connector.demo.carrier import Fault, TwilioSimulator
-from connector.demo.carrier.signing import signed_headers
+from connector.demo.carrier.twilio.signing import signed_headers
 from connector.demo.ports import PortLease
 from connector.demo.process import ChildProcess
 from tests.conformance.programs import Program, environment

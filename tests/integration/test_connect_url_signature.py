@@ -10,7 +10,7 @@ import pytest
 from yarl import URL
 
 from connector.app import Connector
-from connector.demo.carrier.signing import sign
+from connector.demo.carrier.twilio.signing import sign
 from connector.model import CallState
 from tests.integration.harness import OUTBOUND, TWILIO_TOKEN, Stage, connect_call, only_session, place
 from tests.integration.stranger import FORM, document_url, fetch, socket_status

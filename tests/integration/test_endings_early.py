@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from connector.demo.carrier import Fault
-from connector.demo.carrier.signing import signed_headers
+from connector.demo.carrier.twilio.signing import signed_headers
 from connector.demo.livekit_server import LiveKitServer
 from connector.model import EndReason
 from tests.integration.harness import (

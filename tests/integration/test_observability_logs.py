@@ -12,7 +12,7 @@ import pytest
 from livekit import api
 
 from connector.app import Connector
-from connector.demo.carrier.signing import sign
+from connector.demo.carrier.twilio.signing import sign
 from connector.demo.ports import PortLease
 from tests.captured_logs import captured_logs, lines_of
 from tests.integration.harness import (

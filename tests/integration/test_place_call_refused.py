@@ -14,7 +14,7 @@ from multidict import MultiDict
 
 from connector.app import Connector
 from connector.call import session
-from connector.demo.carrier.signing import signed_headers
+from connector.demo.carrier.twilio.signing import signed_headers
 from connector.model import EndReason
 from connector.telephony import twilio
 from tests.integration.harness import TWILIO_TOKEN, Stage, ended, only_session, until

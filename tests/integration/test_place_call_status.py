@@ -10,7 +10,7 @@ import pytest
 
 from connector.app import Connector
 from connector.demo.carrier import Answer, Callback, Document, Outcome
-from connector.demo.carrier.signing import signed_headers
+from connector.demo.carrier.twilio.signing import signed_headers
 from connector.model import EndReason
 from connector.tokens import TokenSigner
 from tests.integration.harness import TWILIO_TOKEN, Stage, connect_call, ended, only_session, place, until

@@ -1,6 +1,7 @@
 """What the carrier writes into its debugger when the other side does something wrong.
 
-The numbers are Twilio's: https://www.twilio.com/docs/api/errors
+The numbers are Twilio's, https://www.twilio.com/docs/api/errors, also for what the other two carriers say without a
+number; from 100000 on they are Telnyx's, and stand in the error frames of its streams.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ class Fault(IntEnum):
     STREAM_CLOSED = 31921
     """The server broke the WebSocket off, or closed it with a code that means trouble."""
     STREAM_FULL = 31931
-    """More than ten minutes of audio wait to be played."""
+    """More audio waits to be played than the carrier keeps."""
     STREAM_BINARY = 31950
     STREAM_MESSAGE = 31951
     """Text that is not one of the documented messages, to the letter."""
+    MALFORMED_FRAME = 100003
+    INVALID_MEDIA = 100004
+    RATE_LIMIT = 100005
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
-"""A strict Twilio on the loopback: its REST API in front, phones and media streams behind."""
+"""A strict carrier on the loopback: its REST API in front, phones and media streams behind."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -14,56 +14,61 @@ import aiohttp
 from aiohttp import web
 
 from connector.demo.carrier.call import PhoneCall
+from connector.demo.carrier.dialect import Dialect, Office
 from connector.demo.carrier.directions import InboundCall, OutboundCall
-from connector.demo.carrier.rest import RestApi
 from connector.demo.carrier.terms import Callback, CallOptions, Document, Outcome
-from connector.demo.carrier.web import Web
+from connector.demo.carrier.web import Manner, Web
 
 
-class TwilioSimulator:
-    """Use as `async with TwilioSimulator() as twilio`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Where a simulator stands, and how everything around it behaves."""
 
-    `outcome` is what called people do, unless `script` says otherwise for a number. `tls` is used to reach
-    https and wss servers. `receive_buffer` bounds the kernel's receive buffer of each connection to a server,
-    in bytes, so that a peer's writes back up soon after `stop_reading`.
-    """
+    host: str = "127.0.0.1"
+    port: int = 0
+    outcome: Outcome = field(default_factory=Outcome)
+    """What called people do, unless the simulator's `script` says otherwise for a number."""
+    options: CallOptions = field(default_factory=CallOptions)
+    tls: ssl.SSLContext | None = None
+    """To reach https and wss servers."""
+    receive_buffer: int | None = None
+    """Bounds the kernel's receive buffer of each connection to a server, in bytes, so that a peer's writes back up
+    soon after `stop_reading`."""
 
-    def __init__(
-        self,
-        *,
-        account_sid: str = "",
-        auth_token: str = "",
-        host: str = "127.0.0.1",
-        port: int = 0,
-        outcome: Outcome | None = None,
-        options: CallOptions | None = None,
-        tls: ssl.SSLContext | None = None,
-        receive_buffer: int | None = None,
-    ) -> None:
-        self.account_sid = account_sid or "AC" + secrets.token_hex(16)
-        self.auth_token = auth_token or secrets.token_hex(16)
-        self.outcome = outcome or Outcome()
-        self.options = options or CallOptions()
-        self._host = host
-        self._port = port
-        self._tls = tls
-        self._receive_buffer = receive_buffer
+
+class CarrierSimulator:
+    """What the carriers share. Use as `async with TwilioSimulator() as twilio`."""
+
+    def __init__(self, dialect: Dialect, manner: Manner, secret: str, world: World) -> None:
+        """`secret` is what requests are signed with."""
+        self.dialect = dialect
+        self.outcome = world.outcome
+        self.options = world.options
+        self._manner = manner
+        self._secret = secret
+        self._world = world
+        self._port = world.port
         self._outcomes: dict[str, Outcome] = {}
         self._calls: dict[str, PhoneCall] = {}
         self._placed: asyncio.Queue[OutboundCall] = asyncio.Queue()
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._web: Web | None = None
+        self._office: Office | None = None
+
+    def routes(self) -> Sequence[web.RouteDef]:
+        """The REST API."""
+        raise NotImplementedError
 
     async def start(self) -> None:
         connector = aiohttp.TCPConnector(limit=0, socket_factory=self._socket)
         self._session = aiohttp.ClientSession(connector=connector)
-        self._web = Web(self._session, self.auth_token, self._tls)
+        client = Web(self._session, self._manner, self._secret, self._world.tls)
+        self._office = Office(self.dialect, client, self.options, self.outcome_of)
         app = web.Application()
-        app.add_routes(RestApi(self).routes())
+        app.add_routes(self.routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port)
+        site = web.TCPSite(self._runner, self._world.host, self._port)
         await site.start()
         self._port = self._runner.addresses[0][1]
 
@@ -86,24 +91,31 @@ class TwilioSimulator:
 
     @property
     def base_url(self) -> str:
-        """Stands for https://api.twilio.com."""
-        return f"http://{self._host}:{self._port}"
+        """Stands for the origin of the carrier's API."""
+        return f"http://{self._world.host}:{self._port}"
+
+    @property
+    def office(self) -> Office:
+        if self._office is None:
+            raise RuntimeError("the simulator has not been started")
+        return self._office
 
     @property
     def web(self) -> Web:
         """How it reaches the application: signing, routes through a proxy."""
-        if self._web is None:
-            raise RuntimeError("the simulator has not been started")
-        return self._web
+        return self.office.web
 
     @property
     def calls(self) -> Mapping[str, PhoneCall]:
-        """Every call so far, by its sid."""
+        """Every call so far, by its id."""
         return self._calls
 
     def script(self, to: str, outcome: Outcome) -> None:
         """What happens when this number is called."""
         self._outcomes[to] = outcome
+
+    def outcome_of(self, to: str) -> Outcome:
+        return self._outcomes.get(to, self.outcome)
 
     def dial(
         self,
@@ -114,22 +126,23 @@ class TwilioSimulator:
         callback: Callback | None = None,
     ) -> OutboundCall:
         """Place a call, as the REST API does."""
-        outcome = self._outcomes.get(to, self.outcome)
-        call = OutboundCall(
-            self.web, self.account_sid, to, from_, self.options, document, outcome, ring_timeout, callback
-        )
+        call = OutboundCall(self.office, to, from_, document, ring_timeout, callback)
         self._placed.put_nowait(call)
+        self._begin(call)
+        return call
+
+    def call_in(
+        self, webhook_url: str, from_: str = "+15552223333", to: str = "+15550001111", method: str = "POST"
+    ) -> InboundCall:
+        """Somebody calls a number whose voice webhook is `webhook_url`."""
+        call = InboundCall(self.office, to, from_, Document(webhook_url, method))
         self._begin(call)
         return call
 
     def inbound_call(
         self, webhook_url: str, *, to: str = "+15550001111", from_: str = "+15552223333", method: str = "POST"
     ) -> InboundCall:
-        """Somebody calls a number whose voice webhook is `webhook_url`."""
-        webhook = Document(webhook_url, method)
-        call = InboundCall(self.web, self.account_sid, to, from_, self.options, webhook)
-        self._begin(call)
-        return call
+        return self.call_in(webhook_url, from_, to, method)
 
     async def next_call(self, timeout: float = 10.0) -> OutboundCall:  # noqa: ASYNC109 - a test's patience
         """The next call that somebody places (over REST or with `dial`), in order."""
@@ -149,7 +162,7 @@ class TwilioSimulator:
     def _socket(self, address: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
         family, kind, protocol, _, _ = address
         sock = socket.socket(family, kind, protocol)
-        if self._receive_buffer:
+        if self._world.receive_buffer:
             # Before connecting: the window a connection may grow to is settled in its handshake.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._world.receive_buffer)
         return sock

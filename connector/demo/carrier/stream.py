@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle
 
 import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.audio.g711 import ulaw_decode
-from connector.demo.carrier import messages
-from connector.demo.carrier.faults import Fault, Refused
+from connector.demo.carrier.faults import CarrierError, Fault, Refused
 from connector.demo.carrier.moments import Moment
-from connector.demo.carrier.phone import BUFFER_LIMIT, RATE, Ear, Mouth
+from connector.demo.carrier.phone import Ear, Mouth
 from connector.demo.carrier.terms import FRAME_SAMPLES
 from connector.demo.carrier.web import Web
+from connector.demo.carrier.wire import Clear, Digits, FromServer, Mark, Media, Wire
 
-_ALL_SILENCE = b"\xff\x7f"
 _FINE_CODES = frozenset({1000, 1001, 1005})
 
 
@@ -34,9 +31,11 @@ class MediaStream:
     playback of an arriving frame begins: their distance is what the server side takes.
     """
 
-    def __init__(self, web: Web, mouth: Mouth, url: str, account_sid: str, call_sid: str) -> None:
-        self.sid = "MZ" + secrets.token_hex(16)
+    def __init__(self, web: Web, mouth: Mouth, wire: Wire, url: str, errors: list[CarrierError]) -> None:
+        """`errors` gets what the carrier complains about while the stream goes on."""
+        self.sid = wire.stream_id
         self.url = url
+        self.settled = Moment("stream open or refused")
         self.started = Moment("stream started")
         self.first_sound = Moment("first sound heard")
         self.ended = Moment("stream ended")
@@ -46,17 +45,23 @@ class MediaStream:
         self.received_bytes = 0
         self.received_marks = 0
         self.received_clears = 0
+        self.received_digits = ""
         self.frame_samples: Iterable[int] = (FRAME_SAMPLES,)
         """Lengths of the frames to send, over and over; set before the stream starts."""
+        self.disorder: Sequence[int] = (0,)
+        """Where in each group of so many frames a place is taken by which: (1, 0) swaps every two."""
         self._web = web
         self._mouth = mouth
-        self._writer = messages.Writer(account_sid, call_sid, self.sid)
+        self._wire = wire
+        self._errors = errors
         self._said = bytearray()
+        self._echoed = 0
+        self._group: list[str] = []
         self._skip = 0
         self._stalled_until = 0.0
         self._reading = asyncio.Event()
         self._reading.set()
-        self._outbox: asyncio.Queue[Callable[[], str]] = asyncio.Queue()
+        self._outbox: asyncio.Queue[Callable[[], Sequence[str]]] = asyncio.Queue()
         self._mark_timer: asyncio.TimerHandle | None = None
         self._broken_by_us = False
         self._socket: aiohttp.ClientWebSocketResponse | None = None
@@ -65,44 +70,65 @@ class MediaStream:
     # What happened ------------------------------------------------------------------------------------------
 
     @property
+    def rate(self) -> int:
+        """Samples a second of `said`."""
+        return self._wire.speaks.rate
+
+    @property
+    def heard_rate(self) -> int:
+        """Samples a second of `heard`."""
+        return self._wire.plays.rate
+
+    @property
     def said(self) -> NDArray[np.int16]:
-        """What the caller said since the stream began, int16 at 8 kHz."""
-        return ulaw_decode(bytes(self._said))
+        """What the caller said since the stream began, int16."""
+        return self._wire.speaks.decode(bytes(self._said))
 
     @property
     def heard(self) -> NDArray[np.int16]:
-        """What the caller heard since the stream began, int16 at 8 kHz."""
+        """What the caller heard since the stream began, int16."""
         if self._ear is None:
             return np.zeros(0, np.int16)
         if not self.ended.has_come():
             self._ear.advance(time.monotonic())
-        return ulaw_decode(bytes(self._ear.heard))
+        return self._wire.plays.decode(bytes(self._ear.heard))
 
     @property
     def position(self) -> int:
         """Samples said so far: where in `said` the next frame begins."""
-        return len(self._said)
+        return len(self._said) // self._wire.speaks.width
 
     @property
     def buffered(self) -> float:
         """Seconds of audio that wait to be played to the caller."""
-        return self._ear.buffered(time.monotonic()) / RATE if self._ear and not self.ended.has_come() else 0.0
+        if self._ear is None or self.ended.has_come():
+            return 0.0
+        return self._ear.buffered(time.monotonic()) / self.heard_rate
 
     # Its life -----------------------------------------------------------------------------------------------
 
-    async def run(self, parameters: Mapping[str, str]) -> None:
-        """Open, speak and listen until the server closes; cancelled, say `stop` and close.
+    async def run(self) -> None:
+        """Open, speak and listen until the server closes; cancelled, say that it is over and close.
 
         Raise Refused when the handshake fails or the server breaks the protocol.
         """
+        try:
+            await self._run()
+        finally:
+            self.ended.come()
+            self.settled.come()
+
+    async def _run(self) -> None:
         self._socket = ws = await self._web.open_stream(self.url)
         tasks: list[asyncio.Task[None]] = []
         try:
-            await ws.send_str(self._writer.connected())
-            await ws.send_str(self._writer.start(parameters))
+            for text in self._wire.opening():
+                await ws.send_str(text)
             self.started.come()
+            self.settled.come()
             assert self.started.at is not None
-            self._ear = Ear(self.started.at)
+            self._mouth.speak_as(self._wire.speaks)
+            self._ear = Ear(self.started.at, self._wire.plays)
             tasks = [asyncio.create_task(self._speak(self.started.at)), asyncio.create_task(self._write())]
             await self._listen(ws, self._ear)
             self.close_code = ws.close_code
@@ -125,7 +151,8 @@ class MediaStream:
     async def _goodbye(self, ws: aiohttp.ClientWebSocketResponse, tasks: list[asyncio.Task[None]]) -> None:
         await _end(tasks)
         with contextlib.suppress(ConnectionError):
-            await ws.send_str(self._writer.stop())
+            for text in self._wire.closing():
+                await ws.send_str(text)
         await ws.close()
 
     async def _finish(self, ws: aiohttp.ClientWebSocketResponse, tasks: list[asyncio.Task[None]]) -> None:
@@ -136,14 +163,13 @@ class MediaStream:
             self._ear.advance(time.monotonic())
         if not ws.closed:
             await ws.close()
-        self.ended.come()
 
     async def _speak(self, started: float) -> None:
         lengths = cycle(self.frame_samples)
         length = next(lengths)
         with contextlib.suppress(ConnectionError):
             while True:
-                due = max(started + len(self._said) / RATE, self._stalled_until)
+                due = max(started + self.position / self.rate, self._stalled_until)
                 wait = due - time.monotonic()
                 if wait > 0:
                     await asyncio.sleep(wait)
@@ -153,50 +179,85 @@ class MediaStream:
 
     async def _send_frame(self, frame: bytes) -> None:
         assert self._socket is not None
-        milliseconds = len(self._said) * 1000 // RATE
+        milliseconds = self.position * 1000 // self.rate
         self._said += frame
         if self._skip:
             self._skip -= 1
             return
         self.sent_frames += 1
-        await self._socket.send_str(self._writer.media(frame, milliseconds))
+        self._group.append(self._wire.media(frame, milliseconds))
+        if len(self._group) >= len(self.disorder):
+            group, self._group = self._group, []
+            for place in self.disorder:
+                await self._socket.send_str(group[place])
+        if self._wire.echoes:
+            await self._echo()
+
+    async def _echo(self) -> None:
+        """What has been played to the caller since the last time, in frames of 20 ms."""
+        assert self._socket is not None
+        assert self._ear is not None
+        self._ear.advance(time.monotonic())
+        plays = self._wire.plays
+        size = plays.samples(0.02) * plays.width
+        while len(self._ear.heard) - self._echoed >= size:
+            frame = bytes(self._ear.heard[self._echoed : self._echoed + size])
+            milliseconds = self._echoed // plays.width * 1000 // plays.rate
+            self._echoed += size
+            await self._socket.send_str(self._wire.echo(frame, milliseconds))
 
     async def _write(self) -> None:
         """Digits and marks: numbered when they leave, so that numbers and order agree."""
         assert self._socket is not None
         with contextlib.suppress(ConnectionError):
             while True:
-                text = await self._outbox.get()
-                await self._socket.send_str(text())
+                texts = await self._outbox.get()
+                for text in texts():
+                    await self._socket.send_str(text)
 
     async def _listen(self, ws: aiohttp.ClientWebSocketResponse, ear: Ear) -> None:
         while True:
             await self._reading.wait()
             message = await ws.receive()
             if message.type is aiohttp.WSMsgType.TEXT:
-                self._take(ear, messages.read(message.data, self.sid))
+                self._receive(ear, message.data)
             elif message.type is aiohttp.WSMsgType.BINARY:
                 raise Refused(Fault.STREAM_BINARY, "the server sent a binary message")
             else:
                 return
 
-    def _take(self, ear: Ear, message: messages.FromServer) -> None:
+    def _receive(self, ear: Ear, text: str) -> None:
+        try:
+            self._take(ear, self._wire.read(text))
+        except Refused as refused:
+            complaint = self._wire.complaint(refused.error)
+            if complaint is None:
+                raise
+            self._errors.append(refused.error)
+            self._outbox.put_nowait(lambda: (complaint,))
+
+    def _take(self, ear: Ear, message: FromServer) -> None:
         now = time.monotonic()
         match message:
-            case messages.Media(payload):
+            case Media(payload):
                 self.received_frames += 1
                 self.received_bytes += len(payload)
-                if ear.buffered(now) + len(payload) > BUFFER_LIMIT:
-                    raise Refused(Fault.STREAM_FULL, "more than ten minutes of audio wait to be played")
+                waits = ear.buffered(now) + len(payload) // ear.sound.width
+                if waits > self._wire.buffer_seconds * ear.sound.rate:
+                    raise Refused(Fault.STREAM_FULL, f"more than {self._wire.buffer_seconds:g} s of audio wait")
                 ear.receive(now, payload)
-                if not self.first_sound.has_come() and payload.strip(_ALL_SILENCE):
+                if not self.first_sound.has_come() and not ear.sound.is_silent(payload):
                     self.first_sound.come()
-            case messages.Mark(name):
+            case Mark(name):
                 self.received_marks += 1
                 ear.mark(now, name)
-            case messages.Clear():
+            case Clear():
                 self.received_clears += 1
-                ear.clear(now)
+                dropped = ear.clear(now)
+                self._return_marks()
+                self._outbox.put_nowait(lambda: self._wire.cleared(dropped))
+            case Digits(digits):
+                self.received_digits += digits
         self._return_marks()
 
     def _return_marks(self) -> None:
@@ -205,7 +266,7 @@ class MediaStream:
         self._ear.advance(time.monotonic())
         while self._ear.reached:
             name = self._ear.reached.popleft()
-            self._outbox.put_nowait(lambda name=name: self._writer.mark(name))  # type: ignore[misc]
+            self._outbox.put_nowait(lambda name=name: (self._wire.mark(name),))  # type: ignore[misc]
         if self._mark_timer:
             self._mark_timer.cancel()
             self._mark_timer = None
@@ -217,7 +278,7 @@ class MediaStream:
     # What the caller does -----------------------------------------------------------------------------------
 
     def press(self, digit: str) -> None:
-        self._outbox.put_nowait(lambda: self._writer.dtmf(digit))
+        self._outbox.put_nowait(lambda: (self._wire.dtmf(digit),))
 
     # What goes wrong ----------------------------------------------------------------------------------------
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-API_VERSION = "2010-04-01"
 FRAME_SAMPLES = 160
-"""20 ms at 8 kHz: what Twilio sends."""
+"""20 ms at 8 kHz: what all three carriers send."""
 
 
 class CallStatus(StrEnum):
@@ -60,6 +59,8 @@ class Outcome:
     answer: Answer = Answer.ANSWERS
     after: float = 0.05
     """Seconds of ringing before it happens."""
+    talks: float | None = None
+    """Seconds after which somebody to whom a call was passed on hangs up; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +70,6 @@ class CallOptions:
     say_seconds: float = 0.05
     """What one `<Say>` takes: nothing is spoken, the text goes into `spoken`."""
     frame_samples: Sequence[int] = (FRAME_SAMPLES,)
-    """Lengths of the frames a stream sends, over and over."""
+    """Lengths of the frames a stream sends, over and over, as if it had 8,000 samples a second."""
+    gather_seconds: float | None = None
+    """How long to wait for a digit; None: as long as the document says."""

@@ -6,18 +6,17 @@ import asyncio
 import ssl
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 from yarl import URL
 
 from connector.demo.carrier.faults import Fault, Refused
-from connector.demo.carrier.signing import signed_headers
 
-USER_AGENT = "TwilioProxy/1.1"
-STREAM_USER_AGENT = "Twilio.TmeWs/1.0"
 FETCH_TIMEOUT = 15.0
 Form = Sequence[tuple[str, str]]
+_FORM_TYPE = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +25,50 @@ class Page:
     content_type: str
 
 
+class Signer(Protocol):
+    """The headers that prove where a request comes from."""
+
+    def request(self, secret: str, method: str, url: str, form: Form, body: bytes) -> Mapping[str, str]:
+        """`url` has the form in its query when the method is GET, and `form` and `body` are empty then."""
+        ...
+
+    def handshake(self, secret: str, url: str) -> Mapping[str, str]:
+        """Of a WebSocket."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a carrier introduces itself."""
+
+    signer: Signer
+    user_agent: str
+    stream_user_agent: str
+    queries: bool = True
+    """Whether a stream's URL may have a query string."""
+    longest_url: int = 4096
+    """Of a stream."""
+
+
 class Web:
     """`routes` maps a public origin to the one really connected to, as a reverse proxy would: what is signed,
     and the Host header, are the public URL's.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, auth_token: str, tls: ssl.SSLContext | None = None) -> None:
-        self.signing_token: str | None = auth_token
+    def __init__(
+        self, session: aiohttp.ClientSession, manner: Manner, signing_token: str, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.signing_token: str | None = signing_token
         """Set another one to sign wrongly, None to leave the signature out."""
         self.allow_insecure = True
-        """Twilio itself opens `wss` only; `ws` is for a server on the same machine."""
+        """Carriers open `wss` only; `ws` is for a server on the same machine."""
         self.routes: MutableMapping[str, str] = {}
         self._session = session
+        self._manner = manner
         self._tls: ssl.SSLContext | bool = tls or True
 
     async def fetch(self, url: str, method: str, form: Form) -> Page:
-        """Request a document as Twilio does; raise Refused (11200) unless it answers 200 within 15 s."""
+        """Request a document; raise Refused (11200) unless it answers 200 within 15 s."""
         status, page = await self._request(url, method, form)
         if status != 200:
             raise Refused(Fault.HTTP_RETRIEVAL, f"{method} {url}: HTTP {status}")
@@ -61,17 +88,23 @@ class Web:
             raise Refused(Fault.HTTP_RETRIEVAL, f"{method} {url}: {error or type(error).__name__}") from error
 
     async def _send(self, url: str, method: str, form: Form) -> tuple[int, Page]:
+        body = b""
         if method == "GET":
             url = url + ("&" if "?" in url else "?") + urlencode(form)
-            signed, data = signed_headers(self.signing_token, url), None
+            form = ()
         else:
-            signed, data = signed_headers(self.signing_token, url, form), aiohttp.FormData(list(form))
+            body = urlencode(form).encode()
+        signed: Mapping[str, str] = {}
+        if self.signing_token is not None:
+            signed = self._manner.signer.request(self.signing_token, method, url, form, body)
         target, forwarded = self._route(url)
-        headers = {"User-Agent": USER_AGENT, **signed, **forwarded}
+        headers = {"User-Agent": self._manner.user_agent, **signed, **forwarded}
+        if method != "GET":
+            headers["Content-Type"] = _FORM_TYPE
         async with self._session.request(
             method,
             URL(target, encoded=True),
-            data=data,
+            data=body or None,
             headers=headers,
             ssl=self._tls,
             allow_redirects=False,
@@ -79,10 +112,13 @@ class Web:
             return response.status, Page(await response.read(), response.headers.get("Content-Type", ""))
 
     async def open_stream(self, url: str) -> aiohttp.ClientWebSocketResponse:
-        """Open a media socket as Twilio does; raise Refused (31920) when that fails."""
+        """Open a media socket; raise Refused (31920) when that fails."""
         self._check_stream_url(url)
         target, forwarded = self._route(url)
-        headers = {"User-Agent": STREAM_USER_AGENT, **signed_headers(self.signing_token, url), **forwarded}
+        signed: Mapping[str, str] = {}
+        if self.signing_token is not None:
+            signed = self._manner.signer.handshake(self.signing_token, url)
+        headers = {"User-Agent": self._manner.stream_user_agent, **signed, **forwarded}
         try:
             async with asyncio.timeout(FETCH_TIMEOUT):
                 return await self._session.ws_connect(
@@ -102,8 +138,12 @@ class Web:
         schemes = ("wss", "ws") if self.allow_insecure else ("wss",)
         if parts.scheme not in schemes or not parts.hostname:
             raise Refused(Fault.STREAM_HANDSHAKE, f"Stream url {url!r} is not a {' or '.join(schemes)} URL")
-        if "?" in url or parts.fragment:
+        if "?" in url and not self._manner.queries:
             raise Refused(Fault.STREAM_HANDSHAKE, f"Stream url {url!r} has a query string")
+        if parts.fragment:
+            raise Refused(Fault.STREAM_HANDSHAKE, f"Stream url {url!r} has a fragment")
+        if len(url) > self._manner.longest_url:
+            raise Refused(Fault.STREAM_HANDSHAKE, f"the Stream url has more than {self._manner.longest_url} characters")
 
     def _route(self, url: str) -> tuple[str, Mapping[str, str]]:
         parts = urlsplit(url)

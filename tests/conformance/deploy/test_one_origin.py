@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from livekit import api
 
 from connector.demo.carrier import Document, Fault
-from connector.demo.carrier.signing import signed_headers
+from connector.demo.carrier.twilio.signing import signed_headers
 from connector.demo.connector_process import clean_environment
 from connector.demo.echo_agent import EchoAgent
 from connector.model import EndReason

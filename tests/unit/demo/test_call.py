@@ -81,7 +81,7 @@ async def test_hanging_up_interrupts_whatever_runs(carrier: TwilioSimulator, app
         ("<Hangup/>", "text/xml", 500, Fault.HTTP_RETRIEVAL),
         ("<Hangup/>", "text/xml", 302, Fault.HTTP_RETRIEVAL),
         ("<Hangup", "text/xml", 200, Fault.DOCUMENT_PARSE),
-        ("<Dial>+1</Dial>", "text/xml", 200, Fault.SCHEMA),
+        ("<Fax>+1</Fax>", "text/xml", 200, Fault.SCHEMA),
         ("<Hangup/>", "application/json", 200, Fault.CONTENT_TYPE),
     ],
 )

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connector.audio.g711 import ulaw_decode
 from connector.demo.carrier.phone import RATE, SILENCE, Ear, Mouth
+from connector.demo.carrier.sounds import ALAW, LINEAR_8_LITTLE, LINEAR_16_BIG, LINEAR_16_LITTLE, MULAW, Sound
 
 
 def at(sample: int) -> float:
@@ -12,10 +16,43 @@ def at(sample: int) -> float:
 
 def test_the_mouth_says_what_waits_and_then_silence() -> None:
     mouth = Mouth()
-    mouth.say(b"abc")
-    mouth.say(b"de")
+    mouth.say(ulaw_decode(b"abc"))
+    mouth.say(ulaw_decode(b"de"))
     assert [mouth.next(2), mouth.next(2), mouth.next(2)] == [b"ab", b"cd", b"e" + SILENCE]
     assert mouth.waiting == 0
+
+
+@pytest.mark.parametrize("sound", [ALAW, LINEAR_8_LITTLE, LINEAR_16_LITTLE, LINEAR_16_BIG], ids=lambda s: s.name)
+def test_what_waits_is_said_in_the_coding_of_the_stream(sound: Sound) -> None:
+    said = (8000 * np.sin(2 * np.pi * 440 * np.arange(1600) / 8000)).astype(np.int16)
+    mouth = Mouth()
+    mouth.say(said)
+    assert mouth.seconds == 0.2
+    mouth.speak_as(sound)
+    assert (mouth.seconds, mouth.waiting) == (0.2, sound.rate // 5)
+    mouth.say(said)
+    pcm = sound.decode(mouth.next(sound.rate * 2 // 5))
+    for half in np.split(pcm, 2):
+        spectrum = np.abs(np.fft.rfft(half))
+        assert np.argmax(spectrum) * sound.rate / len(half) == 440
+        assert 7500 < np.max(np.abs(half[len(half) // 4 : -len(half) // 4].astype(int))) < 8500
+    assert sound.is_silent(mouth.next(10))
+
+
+@pytest.mark.parametrize("sound", [MULAW, ALAW, LINEAR_16_BIG], ids=lambda s: s.name)
+def test_silence_is_told_from_sound(sound: Sound) -> None:
+    assert sound.is_silent(sound.encode(np.zeros(8, np.int16)))
+    assert not sound.is_silent(sound.encode(np.array([0, 0, 500, 0], np.int16)))
+    assert np.abs(sound.decode(sound.silence * 3)).max() <= 8
+
+
+def test_an_ear_counts_in_samples_of_its_coding() -> None:
+    ear = Ear(1000.0, LINEAR_16_BIG)
+    ear.receive(1000.0, b"ab" * 160)
+    ear.mark(1000.0, "end")
+    assert (ear.buffered(1000.0), ear.next_mark_at()) == (160, 1000.01)
+    ear.advance(1000.02)
+    assert (bytes(ear.heard), list(ear.reached)) == (b"ab" * 160 + b"\0\0" * 160, ["end"])
 
 
 def test_audio_is_heard_from_the_sample_at_which_it_arrives() -> None:
@@ -58,10 +95,10 @@ def test_clear_drops_the_audio_and_returns_the_marks_in_order() -> None:
     ear.mark(at(0), "one")
     ear.receive(at(0), b"b" * 100)
     ear.mark(at(0), "two")
-    ear.clear(at(30))
-    ear.advance(at(60))
-    assert list(ear.reached) == ["one", "two"]
-    assert bytes(ear.heard) == b"a" * 30 + SILENCE * 30
+    assert ear.clear(at(30)) == ["one", "two"]
+    ear.advance(at(120))
+    assert not ear.reached
+    assert bytes(ear.heard) == b"a" * 30 + SILENCE * 90
 
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 300))))

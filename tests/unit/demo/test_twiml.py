@@ -3,8 +3,11 @@ from __future__ import annotations
 import pytest
 
 from connector.demo.carrier.faults import Fault, Refused
-from connector.demo.carrier.twiml import (
+from connector.demo.carrier.twilio.twiml import parse_twiml
+from connector.demo.carrier.verbs import (
     Connect,
+    Dial,
+    Gather,
     Hangup,
     Pause,
     Play,
@@ -12,7 +15,7 @@ from connector.demo.carrier.twiml import (
     Reject,
     Say,
     Stream,
-    parse_twiml,
+    Target,
 )
 
 
@@ -44,6 +47,31 @@ def test_a_stream_with_parameters_and_an_action_is_read() -> None:
     assert verbs == (Connect(Stream("wss://a/b", {"color": "blue", "empty": ""}), "http://a/done", "GET"),)
 
 
+def test_a_question_for_digits_is_read() -> None:
+    verbs = parse('<Gather action="/pin" numDigits="4" finishOnKey="*" timeout="7"><Say>PIN?</Say></Gather><Gather/>')
+    assert verbs == (
+        Gather((Say("PIN?"),), "/pin", "POST", 4, "*", 7, 7),
+        Gather((), "", "POST", None, "#", 5, 5),
+    )
+
+
+def test_whom_to_dial_is_read() -> None:
+    verbs = parse(
+        '<Dial callerId="+1" timeout="9" action="/after"><Number>+15551112222</Number></Dial><Dial>+1555</Dial>'
+        '<Dial><Sip username="u" password="p">sip:a@b</Sip></Dial>'
+    )
+    assert verbs == (
+        Dial((Target("+15551112222"),), "/after", "POST", 9, "+1"),
+        Dial((Target("+1555"),), "", "POST", 30, ""),
+        Dial((Target("sip:a@b", "u", "p"),), "", "POST", 30, ""),
+    )
+
+
+def test_where_a_stream_reports_is_read() -> None:
+    (verb,) = parse('<Connect><Stream url="wss://a" statusCallback="http://b" statusCallbackMethod="GET"/></Connect>')
+    assert verb == Connect(Stream("wss://a", callback="http://b", callback_method="GET"))
+
+
 @pytest.mark.parametrize(
     ("body", "content_type", "code"),
     [
@@ -54,7 +82,19 @@ def test_a_stream_with_parameters_and_an_action_is_read() -> None:
         (b"<response/>", "text/xml", Fault.DOCUMENT_PARSE),
         (b"<Response/>", "application/json", Fault.CONTENT_TYPE),
         (b"<Response/>", "", Fault.CONTENT_TYPE),
-        (b"<Response><Dial>+1555</Dial></Response>", "text/xml", Fault.SCHEMA),
+        (b"<Response><Fax>+1555</Fax></Response>", "text/xml", Fault.SCHEMA),
+        (b"<Response><Pause>1</Pause></Response>", "text/xml", Fault.SCHEMA),
+        (b"<Response><Dial/></Response>", "text/xml", Fault.SCHEMA),
+        (b"<Response><Dial><Number/></Dial></Response>", "text/xml", Fault.SCHEMA),
+        (b"<Response><Dial><User>x</User></Dial></Response>", "text/xml", Fault.SCHEMA),
+        (b"<Response><Dial><Sip>+1555</Sip></Dial></Response>", "text/xml", Fault.SCHEMA),
+        (b"<Response><Dial timeout='1'>+1555</Dial></Response>", "text/xml", Fault.SCHEMA),
+        (b"<Response><Gather input='speech'/></Response>", "text/xml", Fault.SCHEMA),
+        (b"<Response><Gather finishOnKey='A'/></Response>", "text/xml", Fault.SCHEMA),
+        (b"<Response><Gather numDigits='0'/></Response>", "text/xml", Fault.SCHEMA),
+        (b"<Response><Gather timeout='soon'/></Response>", "text/xml", Fault.SCHEMA),
+        (b"<Response><Gather><Hangup/></Gather></Response>", "text/xml", Fault.SCHEMA),
+        (b"<Response><Gather>digits, please</Gather></Response>", "text/xml", Fault.SCHEMA),
         (b"<Response><say>hello</say></Response>", "text/xml", Fault.SCHEMA),
         (b"<Response>hello</Response>", "text/xml", Fault.SCHEMA),
         (b"<Response><Say/></Response>", "text/xml", Fault.SCHEMA),

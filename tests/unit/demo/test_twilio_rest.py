@@ -8,7 +8,7 @@ import pytest
 from twilio.base.exceptions import TwilioRestException
 
 from connector.demo.carrier import Answer, Outcome, TwilioSimulator
-from connector.demo.carrier.client import place_call, twilio_client
+from connector.demo.carrier.twilio.client import place_call, twilio_client
 from tests.unit.demo.application import Application
 
 TO, FROM = "+15550001111", "+15552223333"

@@ -6,8 +6,17 @@ from typing import Any
 
 import pytest
 
-from connector.demo.carrier import messages
 from connector.demo.carrier.faults import Fault, Refused
+from connector.demo.carrier.twilio.messages import TwilioWire
+from connector.demo.carrier.wire import Clear, FromServer, Mark, Media
+
+
+def wire(**parameters: str) -> TwilioWire:
+    return TwilioWire("AC1", "CA1", "MZ1", parameters)
+
+
+def read(message: str) -> FromServer:
+    return wire().read(message)
 
 
 def text(**changes: object) -> str:
@@ -16,9 +25,9 @@ def text(**changes: object) -> str:
 
 
 def test_the_three_documented_messages_are_read() -> None:
-    assert messages.read(text(), "MZ1") == messages.Media(b"\xff\xff")
-    assert messages.read(text(event="mark", media=None, mark={"name": "m"}), "MZ1") == messages.Mark("m")
-    assert messages.read(text(event="clear", media=None), "MZ1") == messages.Clear()
+    assert read(text()) == Media(b"\xff\xff")
+    assert read(text(event="mark", media=None, mark={"name": "m"})) == Mark("m")
+    assert read(text(event="clear", media=None)) == Clear()
 
 
 @pytest.mark.parametrize(
@@ -50,7 +59,7 @@ def test_the_three_documented_messages_are_read() -> None:
 )
 def test_anything_else_is_31951(wrong: str) -> None:
     with pytest.raises(Refused) as refused:
-        messages.read(wrong, "MZ1")
+        read(wrong)
     assert refused.value.error.code is Fault.STREAM_MESSAGE
 
 
@@ -58,7 +67,7 @@ def test_anything_else_is_31951(wrong: str) -> None:
     ("write", "message"),
     [
         (
-            lambda w: w.start({"a": "b"}),
+            lambda w: w.opening()[1],
             {
                 "event": "start",
                 "sequenceNumber": "1",
@@ -96,7 +105,7 @@ def test_anything_else_is_31951(wrong: str) -> None:
             {"event": "mark", "sequenceNumber": "1", "mark": {"name": 'a "name"'}, "streamSid": "MZ1"},
         ),
         (
-            lambda w: w.stop(),
+            lambda w: w.closing()[0],
             {
                 "event": "stop",
                 "sequenceNumber": "1",
@@ -106,14 +115,14 @@ def test_anything_else_is_31951(wrong: str) -> None:
         ),
     ],
 )
-def test_the_carriers_messages_have_twilios_fields(
-    write: Callable[[messages.Writer], str], message: dict[str, Any]
-) -> None:
-    assert json.loads(write(messages.Writer("AC1", "CA1", "MZ1"))) == message
+def test_the_carriers_messages_have_twilios_fields(write: Callable[[TwilioWire], str], message: dict[str, Any]) -> None:
+    assert json.loads(write(wire(a="b"))) == message
 
 
 def test_sequence_numbers_count_all_messages_and_chunks_the_media() -> None:
-    writer = messages.Writer("AC1", "CA1", "MZ1")
-    sent = [json.loads(m) for m in (writer.start({}), writer.media(b"a", 0), writer.mark("m"), writer.media(b"b", 20))]
+    writer = wire()
+    sent = [
+        json.loads(m) for m in (writer.opening()[1], writer.media(b"a", 0), writer.mark("m"), writer.media(b"b", 20))
+    ]
     assert [m["sequenceNumber"] for m in sent] == ["1", "2", "3", "4"]
     assert [m["media"]["chunk"] for m in sent if "media" in m] == ["1", "2"]

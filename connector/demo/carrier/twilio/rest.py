@@ -20,7 +20,8 @@ from multidict import MultiMapping
 
 from connector.demo.carrier.call import PhoneCall
 from connector.demo.carrier.directions import OutboundCall
-from connector.demo.carrier.terms import API_VERSION, Callback, CallStatus, Document
+from connector.demo.carrier.terms import Callback, CallStatus, Document
+from connector.demo.carrier.twilio.dialect import API_VERSION, DIRECTIONS
 
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
 _EVENTS = frozenset({"initiated", "ringing", "answered", "completed"})
@@ -204,7 +205,7 @@ def resource(call: PhoneCall) -> dict[str, object]:
         "from": call.from_,
         "from_formatted": call.from_,
         "status": status.value,
-        "direction": call.direction,
+        "direction": DIRECTIONS[call.direction],
         "api_version": API_VERSION,
         "date_created": created,
         "date_updated": created,

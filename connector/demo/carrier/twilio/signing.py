@@ -1,8 +1,8 @@
-"""Signs as the carrier does: `X-Twilio-Signature`, by the carrier's own package."""
+"""Signs as Twilio does: `X-Twilio-Signature`, by Twilio's own package."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from multidict import MultiDict
 from twilio.request_validator import RequestValidator
@@ -22,3 +22,13 @@ def sign(auth_token: str, url: str, params: Sequence[tuple[str, str]] = ()) -> s
 def signed_headers(auth_token: str | None, url: str, params: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
     """No token, no header: a carrier that does not sign."""
     return {} if auth_token is None else {HEADER: sign(auth_token, url, params)}
+
+
+class TwilioSigner:
+    def request(
+        self, secret: str, method: str, url: str, form: Sequence[tuple[str, str]], body: bytes
+    ) -> Mapping[str, str]:
+        return signed_headers(secret, url, form)
+
+    def handshake(self, secret: str, url: str) -> Mapping[str, str]:
+        return signed_headers(secret, url)

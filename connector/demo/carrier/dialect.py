@@ -1,0 +1,65 @@
+"""What sets one carrier apart from the others, in one object that a call asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from connector.demo.carrier.terms import CallOptions, CallStatus, Outcome
+from connector.demo.carrier.verbs import Stream, Verb
+from connector.demo.carrier.web import Form, Web
+from connector.demo.carrier.wire import Wire
+
+if TYPE_CHECKING:
+    from connector.demo.carrier.call import PhoneCall
+
+
+class Dialect(Protocol):
+    name: str
+    account_id: str
+
+    def call_id(self) -> str:
+        """An id for a new call."""
+        ...
+
+    def form(self, call: PhoneCall) -> Form:
+        """The fields of every request about this call."""
+        ...
+
+    def gathered(self, digits: str) -> Form:
+        """The fields that tell which digits were pressed."""
+        ...
+
+    def dialled(self, leg_id: str, status: CallStatus, seconds: int) -> Form:
+        """The fields that tell what became of the other side's call."""
+        ...
+
+    def streamed(self, stream_id: str) -> Form:
+        """The fields that tell which stream has ended, for a document that goes on elsewhere."""
+        ...
+
+    def stream_notice(self, call: PhoneCall, stream_id: str, event: str) -> Form:
+        """A stream has `started`, `stopped` or had an `error`."""
+        ...
+
+    def notice(self, call: PhoneCall, sequence: int) -> Form:
+        """The call has the status that it has now."""
+        ...
+
+    def parse(self, body: bytes, content_type: str) -> Sequence[Verb]:
+        """Raise Refused for what the carrier does not take."""
+        ...
+
+    def wire(self, call: PhoneCall, stream: Stream) -> Wire: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """The carrier as its calls see it."""
+
+    dialect: Dialect
+    web: Web
+    options: CallOptions
+    outcome_of: Callable[[str], Outcome]
+    """What happens when this number is called."""

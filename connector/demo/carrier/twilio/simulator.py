@@ -1,0 +1,28 @@
+"""A strict Twilio."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from connector.demo.carrier.simulator import CarrierSimulator, World
+from connector.demo.carrier.twilio.dialect import TwilioDialect
+from connector.demo.carrier.twilio.rest import RestApi
+from connector.demo.carrier.twilio.signing import TwilioSigner
+from connector.demo.carrier.web import Manner
+
+
+class TwilioSimulator(CarrierSimulator):
+    """`world` are the fields of a `World`."""
+
+    def __init__(self, *, account_sid: str = "", auth_token: str = "", **world: Any) -> None:
+        self.account_sid = account_sid or "AC" + secrets.token_hex(16)
+        self.auth_token = auth_token or secrets.token_hex(16)
+        manner = Manner(TwilioSigner(), "TwilioProxy/1.1", "Twilio.TmeWs/1.0", queries=False)
+        super().__init__(TwilioDialect(self.account_sid), manner, self.auth_token, World(**world))
+
+    def routes(self) -> Sequence[web.RouteDef]:
+        return RestApi(self).routes()
