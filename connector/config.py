@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
+from base64 import b64decode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,9 +26,7 @@ from pydantic_settings import (
 
 from connector.errors import Internal
 
-_SIP_ENDPOINT = re.compile(
-    r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:;[A-Za-z0-9-]+=[A-Za-z0-9.-]+)*"
-)
+_SIP_ENDPOINT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:;[A-Za-z0-9-]+=[A-Za-z0-9.-]+)*")
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -85,6 +84,10 @@ class Settings(BaseSettings):
     webhook_allow_private: bool = Field(False, validation_alias=_env("CONNECTOR_WEBHOOK_ALLOW_PRIVATE"))
     """Whether lifecycle webhooks may go to private, loopback and link-local addresses."""
 
+    telnyx_public_key: str = Field("", validation_alias=_env("TELNYX_PUBLIC_KEY"))
+    """Base64, as Telnyx's portal shows it: webhooks are signed with its other half."""
+    plivo_auth_token: SecretStr = Field(SecretStr(""), validation_alias=_env("PLIVO_AUTH_TOKEN"))
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", validation_alias=_env("CONNECTOR_LOG_LEVEL")
     )
@@ -113,6 +116,17 @@ class Settings(BaseSettings):
     @classmethod
     def _public_url(cls, value: str) -> str:
         return _origin(value, {"http", "https"}) if value else value
+
+    @field_validator("telnyx_public_key")
+    @classmethod
+    def _telnyx_public_key(cls, value: str) -> str:
+        try:
+            key = b64decode(value, validate=True)
+        except ValueError:
+            key = b""
+        if value and len(key) != 32:
+            raise ValueError("must be the base64 of a 32 byte Ed25519 key, as Telnyx's portal shows it")
+        return value
 
     @field_validator("regions")
     @classmethod
