@@ -20,6 +20,7 @@ from connector.cli.calls import call, calls_app
 from connector.cli.common import ConfigFile, api_token, settings_or_exit
 from connector.cli.doctor import Finding, examine
 from connector.cli.sip import sip_app
+from connector.cli.webhooks import webhooks_app
 from connector.errors import ConnectorError
 from connector.logs import configure_logging
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 
 app.add_typer(calls_app, name="calls")
 app.add_typer(sip_app, name="sip")
+app.add_typer(webhooks_app, name="webhooks")
 app.command("call")(call)
 
 

@@ -1,0 +1,249 @@
+"""`/v2/sip/webhooks`: which servers are told what happens to calls; their delivery log; the key that signs. Shapes as
+VideoSDK's SDKs send and read them: an endpoint is bare."""
+
+from __future__ import annotations
+
+import secrets
+import string
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+import structlog
+from pydantic import Field, StringConstraints
+
+from connector.api.rest import Access, Operation
+from connector.api.rest_models import Answer, Asked, Body, Message, PageInfo, PageQuery, Query, Text, iso, paged
+from connector.errors import NotFound, ResourceExhausted
+from connector.model import Attempt, LifecycleEvent, WebhookEndpoint
+from connector.storage.base import Store
+from connector.webhooks.addresses import MAX_URL_LENGTH, check_public, check_url
+from connector.webhooks.signing import KeyRing, PublicKey
+
+log = structlog.get_logger()
+
+MAX_ENDPOINTS = 100
+"""Each event of each call is written once for each endpoint that wants it."""
+MAX_LOG_LINES = 1000
+_ID_CHARACTERS = string.digits + string.ascii_lowercase
+Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL_LENGTH)]
+Events = Annotated[list[LifecycleEvent], Field(min_length=1, max_length=64)]
+
+
+class NewWebhook(Body):
+    url: Url = Field(description="An absolute http or https URL, without a user or password in it")
+    events: Events = Field(description="What it is told of")
+
+
+class WebhookChange(Body):
+    """What is left out stays."""
+
+    url: Url | None = None
+    events: Events | None = None
+
+
+class WebhookAnswer(Answer):
+    id: str
+    url: str
+    events: list[LifecycleEvent]
+    created_at: str
+    updated_at: str
+
+
+class WebhookList(Answer):
+    data: list[WebhookAnswer]
+    page_info: PageInfo
+
+
+class WebhookQuery(PageQuery):
+    search: Text | None = Field(None, description="Part of a URL")
+
+
+class DeliveryQuery(Query):
+    call_id: Text | None = None
+    limit: int = Field(50, ge=1, le=MAX_LOG_LINES)
+
+
+class DeliveryAnswer(Answer):
+    """One attempt."""
+
+    delivery_id: str = Field(description="The same for every attempt; also in the body and in a header")
+    call_id: str
+    event: LifecycleEvent
+    attempt: int
+    at: str
+    seconds: float
+    status: int | None = Field(description="The HTTP status; null when no answer came")
+    error: str | None = Field(description="Null when it was delivered")
+
+
+class DeliveryList(Answer):
+    data: list[DeliveryAnswer]
+
+
+class KeyAnswer(Answer):
+    id: str
+    public_key: str
+    created_at: str
+    retired_at: str | None
+
+
+class PublicKeyAnswer(Answer):
+    public_key: str = Field(description="PEM of the key whose signature is in `videosdk-signature`")
+    keys: list[KeyAnswer] = Field(description="That key, then the one before it while deliveries carry both")
+
+
+class WebhookRest:
+    """The operations on endpoints."""
+
+    def __init__(self, store: Store, keys: KeyRing, *, allow_private: bool) -> None:
+        self._store = store
+        self._keys = keys
+        self._allow_private = allow_private
+
+    def operations(self) -> Sequence[Operation]:
+        path, one = "/v2/sip/webhooks", "/v2/sip/webhooks/{id}"
+        return (
+            Operation("POST", path, "Register a webhook", self.create, WebhookAnswer, 201, NewWebhook, refusals=(429,)),
+            Operation("GET", path, "List the webhooks, newest first", self.list, WebhookList, query=WebhookQuery),
+            Operation("GET", one, "Get a webhook", self.get, WebhookAnswer, refusals=(404,)),
+            Operation(
+                "PATCH", one, "Change a webhook", self.update, WebhookAnswer, body=WebhookChange, refusals=(404,)
+            ),
+            Operation(
+                "DELETE",
+                one,
+                "Delete a webhook",
+                self.delete,
+                Message,
+                refusals=(404,),
+                description="What waits for it is not delivered any more.",
+            ),
+            Operation(
+                "GET",
+                f"{one}/deliveries",
+                "Attempts to deliver, newest first",
+                self.deliveries,
+                DeliveryList,
+                query=DeliveryQuery,
+                refusals=(404,),
+            ),
+            Operation(
+                "GET",
+                "/v2/public/rsa-public-key",
+                "The key that signs deliveries",
+                self.public_key,
+                PublicKeyAnswer,
+                access=Access.OPEN,
+            ),
+        )
+
+    async def create(self, asked: Asked[NewWebhook, Any]) -> WebhookAnswer:
+        self._check(asked.body.url)
+        if len(await self._store.endpoints.list()) >= MAX_ENDPOINTS:
+            raise ResourceExhausted(f"there are {MAX_ENDPOINTS} webhooks already")
+        now = time.time()
+        endpoint = WebhookEndpoint(
+            id="wh_" + "".join(secrets.choice(_ID_CHARACTERS) for _ in range(16)),
+            url=asked.body.url,
+            events=_once_each(asked.body.events),
+            created_at=now,
+            updated_at=now,
+        )
+        await self._store.endpoints.insert(endpoint)
+        log.info("webhook registered", endpoint=endpoint.id, events=[event.value for event in endpoint.events])
+        return _shown(endpoint)
+
+    async def list(self, asked: Asked[Any, WebhookQuery]) -> WebhookList:
+        wanted = (asked.query.search or "").lower()
+        found = [endpoint for endpoint in await self._store.endpoints.list() if wanted in endpoint.url.lower()]
+        page, info = paged(found, asked.query)
+        return WebhookList(data=[_shown(endpoint) for endpoint in page], page_info=info)
+
+    async def get(self, asked: Asked[Any, Any]) -> WebhookAnswer:
+        return _shown(await self._found(asked.path["id"]))
+
+    async def update(self, asked: Asked[WebhookChange, Any]) -> WebhookAnswer:
+        change = asked.body
+        if change.url is not None:
+            self._check(change.url)
+        endpoint = await self._found(asked.path["id"])
+        endpoint = replace(
+            endpoint,
+            url=change.url or endpoint.url,
+            events=_once_each(change.events) if change.events else endpoint.events,
+            updated_at=time.time(),
+        )
+        if not await self._store.endpoints.replace(endpoint):
+            raise _unknown()
+        log.info("webhook changed", endpoint=endpoint.id, events=[event.value for event in endpoint.events])
+        return _shown(endpoint)
+
+    async def delete(self, asked: Asked[Any, Any]) -> Message:
+        endpoint_id = asked.path["id"]
+        if not await self._store.endpoints.delete(endpoint_id):
+            raise _unknown()
+        dropped = await self._store.deliveries.drop_endpoint(endpoint_id)
+        log.info("webhook deleted", endpoint=endpoint_id, undelivered=dropped)
+        return Message(message="Webhook deleted successfully")
+
+    async def deliveries(self, asked: Asked[Any, DeliveryQuery]) -> DeliveryList:
+        endpoint = await self._found(asked.path["id"])
+        attempts = await self._store.deliveries.attempts(asked.query.limit, endpoint.id, asked.query.call_id or "")
+        return DeliveryList(data=[_line(attempt) for attempt in attempts])
+
+    async def public_key(self, _: Asked[Any, Any]) -> PublicKeyAnswer:
+        keys = await self._keys.published()
+        return PublicKeyAnswer(public_key=keys[0].pem, keys=[_key(key) for key in keys])
+
+    def _check(self, url: str) -> None:
+        check_url(url)
+        if not self._allow_private:
+            check_public(url)
+
+    async def _found(self, endpoint_id: str) -> WebhookEndpoint:
+        endpoint = await self._store.endpoints.get(endpoint_id)
+        if endpoint is None:
+            raise _unknown()
+        return endpoint
+
+
+def _once_each(events: Sequence[LifecycleEvent]) -> tuple[LifecycleEvent, ...]:
+    return tuple(dict.fromkeys(events))
+
+
+def _shown(endpoint: WebhookEndpoint) -> WebhookAnswer:
+    return WebhookAnswer(
+        id=endpoint.id,
+        url=endpoint.url,
+        events=list(endpoint.events),
+        created_at=iso(endpoint.created_at),
+        updated_at=iso(endpoint.updated_at),
+    )
+
+
+def _line(attempt: Attempt) -> DeliveryAnswer:
+    return DeliveryAnswer(
+        delivery_id=attempt.delivery_id,
+        call_id=attempt.call_id,
+        event=attempt.event,
+        attempt=attempt.number,
+        at=iso(attempt.at),
+        seconds=attempt.seconds,
+        status=attempt.status or None,
+        error=attempt.error or None,
+    )
+
+
+def _key(key: PublicKey) -> KeyAnswer:
+    return KeyAnswer(
+        id=key.id,
+        public_key=key.pem,
+        created_at=iso(key.created_at),
+        retired_at=iso(key.retired_at) if key.retired_at else None,
+    )
+
+
+def _unknown() -> NotFound:
+    return NotFound("Webhook not found")
