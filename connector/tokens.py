@@ -23,8 +23,9 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 from connector.errors import TokenExpired, TokenInvalid
 
-_PURPOSE = b"connector connect_url token v1"
-"""Sets the key apart from any other use of the same secret."""
+_PURPOSE = "connector connect_url token v1"
+DIAL_PURPOSE = "connector dial url token v1"
+"""Of an address whose document dials the number that its token names."""
 _KEY_PURPOSE = b"connector webhook key v1"
 _KEY_PREFIX = "whk_"
 _KEY_LENGTH = 32
@@ -39,10 +40,11 @@ _LONGEST_TOKEN = 4 * -(-(_HEAD.size + _LONGEST_CALL_ID + _DIGEST_SIZE) // 3)
 class TokenSigner:
     """Mints and verifies tokens; all processes with the same secret accept each other's."""
 
-    def __init__(self, secret: str) -> None:
+    def __init__(self, secret: str, purpose: str = _PURPOSE) -> None:
+        """`purpose` sets the key apart from any other use of the same secret: tokens of one are foreign to others."""
         if not secret:
             raise ValueError("a token signer needs a secret")
-        self._key = hmac.digest(secret.encode(), _PURPOSE, "sha256")
+        self._key = hmac.digest(secret.encode(), purpose.encode(), "sha256")
 
     def mint(self, call_id: str, expires_at: float) -> str:
         """A token of `[A-Za-z0-9_-]` for a call id of 1 to 128 bytes; `expires_at` is in Unix seconds."""

@@ -14,6 +14,7 @@ from twilio.http.async_http_client import AsyncTwilioHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
 
+from connector.carriers.answers import dial
 from connector.errors import (
     ConnectorError,
     FailedPrecondition,
@@ -23,6 +24,7 @@ from connector.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from connector.model import Provider
 
 API = "https://api.twilio.com"
 PLACE_TIMEOUT = 10.0
@@ -43,6 +45,9 @@ _FIELDS = dict.fromkeys((13223, 13224, 13226, 21201, 21211, 21214, 21215, 21216,
 
 class TwilioCalls:
     """Call resources of one account. `start` before use. Every method raises ConnectorError for what fails."""
+
+    ends_with_stream = True
+    """Nothing follows the stream in the answer document, so the call ends with it."""
 
     def __init__(self, account_sid: str, auth_token: str, api_url: str = API) -> None:
         self._account_sid = account_sid
@@ -90,6 +95,11 @@ class TwilioCalls:
                 await self._calls(call_sid).update_async(status="completed")
         except NotFound:
             return
+
+    async def transfer(self, call_sid: str, to: str) -> None:
+        """Connect the phone with `to`, E.164, in the stream's place."""
+        async with _translated(HANG_UP_TIMEOUT):
+            await self._calls(call_sid).update_async(twiml=dial(Provider.TWILIO, to))
 
 
 class _HttpClient(AsyncTwilioHttpClient):  # type: ignore[misc]

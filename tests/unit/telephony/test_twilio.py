@@ -79,6 +79,20 @@ async def test_hanging_up_completes_the_call(carrier: TwilioApi, calls: TwilioCa
     assert (path, dict(form)) == (f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{SID}.json", {"Status": "completed"})
 
 
+async def test_a_transfer_gives_the_call_another_document(carrier: TwilioApi, calls: TwilioCalls) -> None:
+    await calls.transfer(SID, "+15551234567")
+    ((path, form, _),) = carrier.requests
+    assert path == f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{SID}.json"
+    assert list(form) == ["Twiml"]
+    assert "<Dial><Number>+15551234567</Number></Dial>" in form["Twiml"]
+
+
+async def test_a_transfer_of_what_has_ended_is_an_error(carrier: TwilioApi, calls: TwilioCalls) -> None:
+    carrier.will(error(400, 21220, "Call is not in-progress"))
+    with pytest.raises(NotFound):
+        await calls.transfer(SID, "+15551234567")
+
+
 @pytest.mark.parametrize("answer", [(404, 20404, "not found"), (400, 21220, "Call is not in-progress")], ids=str)
 async def test_hanging_up_what_has_ended_is_no_error(
     carrier: TwilioApi, calls: TwilioCalls, answer: tuple[int, int, str]

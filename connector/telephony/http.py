@@ -1,0 +1,111 @@
+"""Requests to a carrier's REST API: bounded in time, its answers turned into our errors, no secret in any text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from connector.errors import (
+    ConnectorError,
+    FailedPrecondition,
+    Internal,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
+
+TIMEOUT = 5.0
+"""Seconds; a call's end waits for it."""
+_LONGEST_ANSWER = 64 * 1024
+_LONGEST_COMPLAINT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`body` is empty where what came is no JSON object."""
+
+    status: int
+    body: Mapping[str, Any]
+
+
+class CarrierApi:
+    """One carrier's API at one origin. `start` before use, `close` after it."""
+
+    def __init__(self, name: str, api_url: str, authorization: str, check: str, ended: str = "") -> None:
+        """`name` and `check` (which settings to look at) are for people who read an error; `ended` is the carrier's
+        code for a call that is over."""
+        self._name = name
+        self._api_url = api_url.rstrip("/")
+        self._authorization = authorization
+        self._check = check
+        self._ended = ended
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        self._session = aiohttp.ClientSession(
+            headers={"Authorization": self._authorization, "Accept": "application/json"},
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT),
+        )
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def send(self, method: str, path: str, body: Mapping[str, str] | None = None) -> Answer:
+        """A request with a JSON body, if any. Raises ConnectorError for every answer but a 2xx: NotFound for a 404,
+        FailedPrecondition for what the carrier refuses to do with the call as it is."""
+        if self._session is None:
+            raise RuntimeError(f"the client of {self._name}'s API has not been started")
+        try:
+            async with self._session.request(
+                method, self._api_url + path, json=body, allow_redirects=False
+            ) as response:
+                answer = Answer(response.status, _object(await response.content.read(_LONGEST_ANSWER)))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"{self._name}'s API cannot be reached ({type(error).__name__})") from error
+        if not 200 <= answer.status < 300:
+            raise self._refusal(answer)
+        return answer
+
+    def _refusal(self, answer: Answer) -> ConnectorError:
+        text = f"{self._name} answered {answer.status}{_complaint(answer.body)}"
+        if self._ended and _first_error(answer.body).get("code") == self._ended:
+            return NotFound(text)
+        match answer.status:
+            case 401 | 403:
+                return Internal(f"{text}; check {self._check}")
+            case 404:
+                return NotFound(text)
+            case 429:
+                return ResourceExhausted(text)
+            case status if status >= 500:
+                return Unavailable(text)
+            case status if status >= 400:
+                return FailedPrecondition(text)
+        return Unavailable(f"what answered is not {self._name}'s API ({answer.status}); check {self._check}")
+
+
+def _object(raw: bytes) -> Mapping[str, Any]:
+    try:
+        loaded = json.loads(raw)
+    except (ValueError, RecursionError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _first_error(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    errors = body.get("errors")
+    return errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+
+
+def _complaint(body: Mapping[str, Any]) -> str:
+    """What the carrier says is wrong: Telnyx has a list of errors, Plivo one text."""
+    first = _first_error(body)
+    said = [first.get("code"), first.get("title"), first.get("detail")] if first else [body.get("error")]
+    text = " ".join(" ".join(str(each).split()) for each in said if isinstance(each, str | int))
+    return f": {text[:_LONGEST_COMPLAINT]}" if text else ""

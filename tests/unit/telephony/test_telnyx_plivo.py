@@ -1,0 +1,177 @@
+"""Telnyx's and Plivo's REST APIs: what is sent, and what each answer means."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from connector.demo.ports import PortLease
+from connector.errors import ConnectorError, FailedPrecondition, Internal, NotFound, ResourceExhausted, Unavailable
+from connector.telephony import http
+from connector.telephony.plivo import PlivoCalls
+from connector.telephony.telnyx import TelnyxCalls
+from tests.unit.telephony.carrier_api import Api, carrier_api
+
+KEY = "the-secret-of-the-tests"
+CALL = "v3:KBnLO0ZK3DhKM5s7bE9V/x"
+QUOTED = "v3:KBnLO0ZK3DhKM5s7bE9V%2Fx"
+NUMBER = "+15551234567"
+DIAL = (
+    "<?xml version='1.0' encoding='utf-8'?>\n<Response><Dial><Number>+15551234567</Number></Dial><Hangup /></Response>"
+)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    async with carrier_api() as api:
+        yield api
+
+
+@pytest.fixture
+async def telnyx(api: Api) -> AsyncIterator[TelnyxCalls]:
+    calls = TelnyxCalls(KEY, api.url)
+    await calls.start()
+    yield calls
+    await calls.close()
+
+
+@pytest.fixture
+async def plivo(api: Api) -> AsyncIterator[PlivoCalls]:
+    calls = PlivoCalls("MA1", KEY, lambda to: f"https://calls.example.com/plivo/dial/{to.removeprefix('+')}", api.url)
+    await calls.start()
+    yield calls
+    await calls.close()
+
+
+class TestTelnyx:
+    async def test_hanging_up(self, api: Api, telnyx: TelnyxCalls) -> None:
+        await telnyx.hang_up(CALL)
+        (asked,) = api.asked
+        assert (asked.method, asked.path) == ("POST", f"/v2/calls/{QUOTED}/actions/hangup")
+        assert asked.authorization == f"Bearer {KEY}"
+
+    @pytest.mark.parametrize("status", [404, 422])
+    async def test_a_call_that_only_texml_knows_is_hung_up_there(
+        self, api: Api, telnyx: TelnyxCalls, status: int
+    ) -> None:
+        api.answers = [(status, {"errors": [{"code": "10005", "title": "Resource not found"}]}), (200, {})]
+        await telnyx.hang_up(CALL)
+        asked = api.asked[1]
+        assert (asked.method, asked.path, asked.body) == (
+            "POST",
+            f"/v2/texml/calls/{QUOTED}/update",
+            {"Status": "completed"},
+        )
+
+    @pytest.mark.parametrize("answer", [(404, {}), (422, {"errors": [{"code": "90018", "title": "ended"}]})])
+    async def test_hanging_up_what_has_ended_is_no_error(
+        self, api: Api, telnyx: TelnyxCalls, answer: tuple[int, Any]
+    ) -> None:
+        api.answers = [answer]
+        await telnyx.hang_up(CALL)
+
+    async def test_a_transfer_replaces_the_document(self, api: Api, telnyx: TelnyxCalls) -> None:
+        await telnyx.transfer(CALL, NUMBER)
+        (asked,) = api.asked
+        assert (asked.path, asked.body) == (f"/v2/texml/calls/{QUOTED}/update", {"Texml": DIAL})
+
+    async def test_a_call_that_texml_does_not_know_is_transferred_by_call_control(
+        self, api: Api, telnyx: TelnyxCalls
+    ) -> None:
+        api.answers = [(404, {}), (200, {})]
+        await telnyx.transfer(CALL, NUMBER)
+        asked = api.asked[1]
+        assert (asked.path, asked.body) == (f"/v2/calls/{QUOTED}/actions/transfer", {"to": NUMBER})
+
+    async def test_a_call_that_nobody_knows_is_not_transferred(self, api: Api, telnyx: TelnyxCalls) -> None:
+        api.answers = [(404, {})]
+        with pytest.raises(NotFound):
+            await telnyx.transfer(CALL, NUMBER)
+
+
+class TestPlivo:
+    async def test_hanging_up(self, api: Api, plivo: PlivoCalls) -> None:
+        api.answers = [(204, "")]
+        await plivo.hang_up("u/1")
+        (asked,) = api.asked
+        assert (asked.method, asked.path) == ("DELETE", "/v1/Account/MA1/Call/u%2F1/")
+        assert asked.authorization == "Basic " + b64encode(f"MA1:{KEY}".encode()).decode()
+
+    async def test_hanging_up_what_has_ended_is_no_error(self, api: Api, plivo: PlivoCalls) -> None:
+        api.answers = [(404, {"error": "call not found"})]
+        await plivo.hang_up("u1")
+
+    async def test_a_transfer_has_the_phones_leg_fetch_a_document(self, api: Api, plivo: PlivoCalls) -> None:
+        api.answers = [(202, {"message": "call transferred"})]
+        await plivo.transfer("u1", NUMBER)
+        (asked,) = api.asked
+        assert (asked.method, asked.path) == ("POST", "/v1/Account/MA1/Call/u1/")
+        assert asked.body == {
+            "legs": "aleg",
+            "aleg_url": "https://calls.example.com/plivo/dial/15551234567",
+            "aleg_method": "POST",
+        }
+
+
+ANSWERS = [
+    ((400, {"error": "bad legs"}), FailedPrecondition, "Plivo answered 400: bad legs"),
+    ((401, "nope"), Internal, "check PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN"),
+    ((403, {}), Internal, "check PLIVO_AUTH_ID"),
+    ((404, {"error": "no such call"}), NotFound, "no such call"),
+    ((429, {}), ResourceExhausted, "answered 429"),
+    ((500, {"error": ["not", "text"]}), Unavailable, "answered 500"),
+    ((503, "<html>"), Unavailable, "answered 503"),
+    ((302, "elsewhere"), Unavailable, "is not Plivo's API (302)"),
+    ((400, {"errors": [{"code": "1", "title": "Bad", "detail": "x" * 5000}]}), FailedPrecondition, ": 1 Bad xxx"),
+    ((400, {"errors": ["text"]}), FailedPrecondition, "answered 400"),
+    ((400, "[" * 50_000), FailedPrecondition, "answered 400"),
+]
+
+
+@pytest.mark.parametrize(("answer", "meaning", "says"), ANSWERS)
+async def test_each_answer_has_its_meaning(
+    api: Api, plivo: PlivoCalls, answer: tuple[int, Any], meaning: type[ConnectorError], says: str
+) -> None:
+    api.answers = [answer]
+    with pytest.raises(ConnectorError) as caught:
+        await plivo.transfer("u1", NUMBER)
+    assert type(caught.value) is meaning
+    assert says in caught.value.message
+    assert len(caught.value.message) < 500
+    assert KEY not in caught.value.message
+    assert len(api.asked) == 1
+
+
+async def test_nobody_there() -> None:
+    lease = PortLease()
+    calls = TelnyxCalls(KEY, f"http://127.0.0.1:{lease.port}")
+    await calls.start()
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await calls.hang_up(CALL)
+    await calls.close()
+    await calls.close()
+    lease.close()
+
+
+async def test_an_answer_that_never_comes_is_waited_for_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    monkeypatch.setattr(http, "TIMEOUT", 0.1)
+    server = await asyncio.start_server(never, "127.0.0.1", 0)
+    calls = TelnyxCalls(KEY, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    await calls.start()
+    with pytest.raises(Unavailable, match="Timeout"):
+        await asyncio.wait_for(calls.hang_up(CALL), 5)
+    await calls.close()
+    server.close()
+
+
+async def test_it_must_be_started_first() -> None:
+    with pytest.raises(RuntimeError, match="not been started"):
+        await TelnyxCalls(KEY).hang_up(CALL)
