@@ -133,7 +133,7 @@ def configure_logging(level: str = "info", form: str = "auto", stream: TextIO | 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("aiohttp.access", "asyncio", "twirp", "twilio.async_http_client", "aiosqlite"):
+    for noisy in ("aiohttp.access", "asyncio", "twirp", "twilio.async_http_client", "redis"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("aiohttp.server").addFilter(_calm)
     # The SDK reports each step of ICE and signalling; only its warnings help an operator.

@@ -333,6 +333,11 @@ class CallFilter:
     created_before: float | None = None
     after: tuple[float, str] | None = None
     """Creation time and id of the last record of the page before."""
+    direction: Direction | None = None
+    rule_id: str = ""
+    connector_id: str = ""
+    text: str = ""
+    """A part of the call's id, room or numbers; letters of either case."""
 
 
 def new_call_id() -> str:

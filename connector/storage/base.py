@@ -21,6 +21,8 @@ from connector.model import (
 )
 
 EVERY_CALL = CallFilter()
+INTERRUPTED_DETAIL = "the process that held the call stopped"
+"""What a record says beside `EndReason.INTERRUPTED`."""
 
 
 class StoreError(ConnectorError):

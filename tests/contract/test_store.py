@@ -41,6 +41,10 @@ ENDED = replace(
     end_reason=EndReason.CARRIER_HANGUP,
     end_detail="they hung up",
     carrier_status="completed",
+    rule_id="rule_1",
+    connector_id="cn_1",
+    region="eu",
+    timelog=(("call-started", 1000.5), ("call-hangup", 1070.75)),
 )
 
 
@@ -162,6 +166,21 @@ async def test_filters_narrow_the_list(store: Store) -> None:
     assert await ids(store, created_from=1002.0) == ["call_3", "call_2"]
     assert await ids(store, created_before=1002.0) == ["call_1"]
     assert await ids(store, created_from=1002.0, created_before=1003.0, room="support") == ["call_2"]
+
+
+async def test_a_list_can_be_of_one_rule_connector_direction_or_part_of_a_text(store: Store) -> None:
+    await store.save_call(call(1, rule_id="r", from_number="+4930100", room="Süd"))
+    await store.save_call(call(2, connector_id="c", to_number="+4930100", room="100%"))
+    await store.save_call(call(3, direction=Direction.INBOUND, from_number="", to_number="", room="a_b"))
+    assert await ids(store, rule_id="r") == ["call_1"]
+    assert await ids(store, connector_id="c") == ["call_2"]
+    assert await ids(store, direction=Direction.INBOUND) == ["call_3"]
+    assert await ids(store, text="30100") == ["call_2", "call_1"]
+    assert await ids(store, text="CALL_3") == ["call_3"]
+    assert await ids(store, text="SÜD") == ["call_1"]
+    assert await ids(store, text="100%") == ["call_2"]
+    assert await ids(store, text="_b") == ["call_3"]
+    assert await ids(store, text="nobody") == []
 
 
 async def test_orphans_of_an_owner_are_interrupted_and_nobody_elses(store: Store) -> None:

@@ -16,7 +16,6 @@ PURE = ("carriers", "audio", "tokens.py", "routing.py")
 IMPURE_MODULES = frozenset(
     {
         "aiohttp",
-        "aiosqlite",
         "asyncio",
         "concurrent",
         "datetime",
@@ -36,6 +35,7 @@ IMPURE_MODULES = frozenset(
         "shutil",
         "signal",
         "socket",
+        "sqlite3",
         "ssl",
         "structlog",
         "subprocess",

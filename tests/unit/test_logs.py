@@ -169,6 +169,6 @@ def test_lines_below_the_level_are_not_written() -> None:
 
 
 def test_statements_of_the_database_are_not_logged_even_at_debug(out: io.StringIO) -> None:
-    """aiosqlite writes each with its values, and a number without a plus cannot be told from any other."""
-    logging.getLogger("aiosqlite").debug("executing INSERT INTO calls VALUES ('15551234567')")
+    """A statement has its values, and a number without a plus cannot be told from any other."""
+    logging.getLogger("redis.connection").debug("executing HSET connector:call:1 from_number 15551234567")
     assert out.getvalue() == ""

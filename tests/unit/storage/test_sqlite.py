@@ -12,7 +12,8 @@ import pytest
 
 from connector.model import CallRecord, CallState, Direction, Provider
 from connector.storage.base import StoreError
-from connector.storage.sqlite import SCHEMA_VERSION, SqliteStore
+from connector.storage.sqlite import SqliteStore
+from connector.storage.sqlite_schema import SCHEMA_VERSION
 
 RECORD = CallRecord(
     "call_1", Provider.TWILIO, Direction.INBOUND, "room", "caller", CallState.PENDING, "here", created_at=1.0

@@ -1,0 +1,32 @@
+"""Documents as JSON text and back."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from connector.storage.base import StoreError
+
+T = TypeVar("T")
+
+
+class Form(Generic[T]):
+    """The JSON form of one frozen dataclass of `connector.model`."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self._name = kind.__name__
+        self._adapter: TypeAdapter[T] = TypeAdapter(kind)
+
+    def write(self, document: T) -> str:
+        return self._adapter.dump_json(document).decode()
+
+    def read(self, text: str) -> T:
+        """StoreError for one that this connector does not understand. It says which field is wrong and not what
+        stands in it: that may be a number or a key."""
+        try:
+            return self._adapter.validate_json(text)
+        except ValidationError as error:
+            problems = error.errors(include_url=False, include_context=False, include_input=False)
+            where = ", ".join(sorted({".".join(str(part) for part in problem["loc"]) for problem in problems}))
+            raise StoreError(f"a stored {self._name} cannot be read: {where or 'it is no JSON object'}") from None

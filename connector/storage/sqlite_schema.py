@@ -1,0 +1,48 @@
+"""The schema of the SQLite store, as the steps that lead to it. A step that was released is never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+_CALLS = (
+    """CREATE TABLE calls (
+        call_id TEXT PRIMARY KEY, provider TEXT NOT NULL, direction TEXT NOT NULL, room TEXT NOT NULL,
+        identity TEXT NOT NULL, state TEXT NOT NULL, owner TEXT NOT NULL, created_at REAL NOT NULL,
+        carrier_call_id TEXT NOT NULL, from_number TEXT NOT NULL, to_number TEXT NOT NULL,
+        started_at REAL NOT NULL, ended_at REAL NOT NULL, end_reason TEXT, end_detail TEXT NOT NULL,
+        carrier_status TEXT NOT NULL)""",
+    "CREATE INDEX calls_created ON calls (created_at)",
+    "CREATE INDEX calls_open ON calls (owner) WHERE end_reason IS NULL",
+)
+
+_CONNECTORS_AND_WEBHOOKS = (
+    "ALTER TABLE calls ADD COLUMN rule_id TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE calls ADD COLUMN connector_id TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE calls ADD COLUMN region TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE calls ADD COLUMN timelog TEXT NOT NULL DEFAULT '[]'",
+    # Connectors, rules, endpoints, keys, waiting calls: few, read by id or name, and their fields still grow.
+    """CREATE TABLE documents (
+        collection TEXT NOT NULL, id TEXT NOT NULL, created_at REAL NOT NULL, body TEXT NOT NULL,
+        PRIMARY KEY (collection, id)) WITHOUT ROWID""",
+    """CREATE TABLE names (
+        collection TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL,
+        PRIMARY KEY (collection, name)) WITHOUT ROWID""",
+    "CREATE INDEX names_id ON names (collection, id)",
+    # `takeable_at` is NULL for those that wait behind another of their endpoint and call.
+    """CREATE TABLE deliveries (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, endpoint_id TEXT NOT NULL,
+        call_id TEXT NOT NULL, event TEXT NOT NULL, body TEXT NOT NULL, created_at REAL NOT NULL,
+        due_at REAL NOT NULL, attempts INTEGER NOT NULL, takeable_at REAL)""",
+    "CREATE INDEX deliveries_line ON deliveries (endpoint_id, call_id, sequence)",
+    "CREATE INDEX deliveries_takeable ON deliveries (takeable_at, id) WHERE takeable_at IS NOT NULL",
+    """CREATE TABLE attempts (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT, delivery_id TEXT NOT NULL, endpoint_id TEXT NOT NULL,
+        call_id TEXT NOT NULL, event TEXT NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL,
+        seconds REAL NOT NULL, status INTEGER NOT NULL, error TEXT NOT NULL)""",
+    "CREATE INDEX attempts_at ON attempts (at, sequence)",
+    "CREATE INDEX attempts_call ON attempts (call_id, at, sequence)",
+    "CREATE INDEX attempts_endpoint ON attempts (endpoint_id, at, sequence)",
+)
+
+MIGRATIONS: Mapping[int, Sequence[str]] = {1: _CALLS, 2: _CONNECTORS_AND_WEBHOOKS}
+SCHEMA_VERSION = max(MIGRATIONS)
