@@ -6,6 +6,7 @@ from connector.demo.carrier.faults import CarrierError, Fault
 from connector.demo.carrier.moments import Moment
 from connector.demo.carrier.simulator import CarrierSimulator
 from connector.demo.carrier.stream import MediaStream
+from connector.demo.carrier.telnyx.simulator import TelnyxSimulator
 from connector.demo.carrier.terms import Answer, Callback, CallOptions, CallStatus, Document, Outcome
 from connector.demo.carrier.twilio.simulator import TwilioSimulator
 
@@ -24,5 +25,6 @@ __all__ = [
     "OutboundCall",
     "Outcome",
     "PhoneCall",
+    "TelnyxSimulator",
     "TwilioSimulator",
 ]

@@ -48,6 +48,7 @@ def _linear(name: str, rate: int, order: str) -> Sound:
 
 MULAW = Sound("mu-law", 8000, 1, b"\xff", b"\xff\x7f", ulaw_encode, ulaw_decode)
 ALAW = Sound("A-law", 8000, 1, b"\xd5", b"\xd5\x55", alaw_encode, alaw_decode)
+LINEAR_8_BIG = _linear("8 kHz, big-endian", 8000, ">")
 LINEAR_16_BIG = _linear("16 kHz, big-endian", 16000, ">")
 LINEAR_8_LITTLE = _linear("8 kHz, little-endian", 8000, "<")
 LINEAR_16_LITTLE = _linear("16 kHz, little-endian", 16000, "<")

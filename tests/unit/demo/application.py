@@ -13,6 +13,19 @@ from typing import Any, Self
 from aiohttp import WSMsgType, web
 from twilio.request_validator import RequestValidator
 
+Verifier = Callable[[web.Request, str, dict[str, str], bytes], bool]
+"""Whether a request is signed, from it, its public URL, its form and its body."""
+
+
+def signed_by_twilio(auth_token: str) -> Verifier:
+    validator = RequestValidator(auth_token)
+
+    def verify(request: web.Request, url: str, form: dict[str, str], _: bytes) -> bool:
+        signature: str = validator.compute_signature(url, form)
+        return signature == request.headers.get("X-Twilio-Signature")
+
+    return verify
+
 
 @dataclass
 class Hit:
@@ -35,7 +48,8 @@ class Socket:
 
     @property
     def sid(self) -> str:
-        return next(str(m["streamSid"]) for m in self.seen if m["event"] == "start")
+        start = next(m for m in self.seen if m["event"] == "start")
+        return str(start.get("streamSid") or start.get("stream_id") or start["start"]["streamId"])
 
     async def expect(self, event: str) -> dict[str, Any]:
         """The next message of this kind; others are passed over (they stay in `seen`)."""
@@ -44,8 +58,11 @@ class Socket:
                 pass
         return message
 
+    async def write(self, **message: object) -> None:
+        await self.ws.send_str(json.dumps(message))
+
     async def send(self, **message: object) -> None:
-        await self.ws.send_str(json.dumps({"streamSid": self.sid, **message}))
+        await self.write(streamSid=self.sid, **message)
 
     async def media(self, ulaw: bytes) -> None:
         await self.send(event="media", media={"payload": base64.b64encode(ulaw).decode()})
@@ -54,13 +71,13 @@ class Socket:
 class Application:
     """`pages` maps a path to (body, content type, status); `/stream…` is the media socket."""
 
-    def __init__(self, auth_token: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, verifier: Verifier, tls: ssl.SSLContext | None = None) -> None:
         self.pages: dict[str, tuple[str, str, int]] = {}
         self.hits: asyncio.Queue[Hit] = asyncio.Queue()
         self.sockets: asyncio.Queue[Socket] = asyncio.Queue()
         self.refuse_stream = 0
         self._tls = tls
-        self._validator = RequestValidator(auth_token)
+        self._verifier = verifier
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -110,13 +127,14 @@ class Application:
         return socket
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
         form = {k: str(v) for k, v in (await request.post()).items()}
         # As an application computes it: from its own idea of its public URL.
         scheme = request.headers.get("X-Forwarded-Proto", request.scheme)
         if request.path.startswith("/stream"):
             scheme = scheme.replace("http", "ws")
         url = f"{scheme}://{request.host}{request.raw_path}"
-        valid = self._validator.compute_signature(url, form) == request.headers.get("X-Twilio-Signature")
+        valid = self._verifier(request, url, form, body)
         self.hits.put_nowait(Hit(request.method, request.path, form, dict(request.headers), valid))
         if request.path.startswith("/stream"):
             return await self._stream(request)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from connector.demo.carrier import TwilioSimulator
-from tests.unit.demo.application import Application
+from tests.unit.demo.application import Application, signed_by_twilio
 
 
 @pytest.fixture
@@ -16,5 +16,5 @@ async def carrier() -> AsyncIterator[TwilioSimulator]:
 
 @pytest.fixture
 async def application(carrier: TwilioSimulator) -> AsyncIterator[Application]:
-    async with Application(carrier.auth_token) as application:
+    async with Application(signed_by_twilio(carrier.auth_token)) as application:
         yield application

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from connector.demo.carrier import Document, Fault, TwilioSimulator
-from tests.unit.demo.application import Application
+from tests.unit.demo.application import Application, signed_by_twilio
 
 TO, FROM = "+15550001111", "+15552223333"
 
@@ -103,7 +103,7 @@ async def test_a_bad_document_ends_the_call_with_its_error(
 
 
 async def test_a_server_that_is_not_there_is_an_error(carrier: TwilioSimulator) -> None:
-    async with Application(carrier.auth_token) as gone:
+    async with Application(signed_by_twilio(carrier.auth_token)) as gone:
         url = gone.url
     call = carrier.dial(TO, FROM, Document(url + "/voice"))
     await call.ended.wait()

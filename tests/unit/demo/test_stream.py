@@ -13,7 +13,7 @@ import trustme
 
 from connector.audio.g711 import ulaw_decode, ulaw_encode
 from connector.demo.carrier import CallOptions, Document, Fault, OutboundCall, TwilioSimulator
-from tests.unit.demo.application import Application, Socket
+from tests.unit.demo.application import Application, Socket, signed_by_twilio
 
 TO, FROM = "+15550001111", "+15552223333"
 BEEP = (8000 * np.sin(2 * np.pi * 440 * np.arange(800) / 8000)).astype(np.int16)
@@ -283,7 +283,7 @@ async def test_anything_can_be_sent(call: OutboundCall, server: Socket) -> None:
 async def test_a_caller_that_stops_reading_backs_the_servers_socket_up() -> None:
     async with (
         TwilioSimulator(receive_buffer=4096) as carrier,
-        Application(carrier.auth_token) as application,
+        Application(signed_by_twilio(carrier.auth_token)) as application,
     ):
         call = carrier.dial(TO, FROM, Document(application.stream_page()))
         server = await application.socket()
@@ -314,7 +314,7 @@ def authority() -> trustme.CA:
 async def secure_application(authority: trustme.CA) -> AsyncIterator[Application]:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
-    async with Application("token", tls) as application:
+    async with Application(signed_by_twilio("token"), tls) as application:
         yield application
 
 

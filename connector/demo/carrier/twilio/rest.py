@@ -5,40 +5,25 @@ https://www.twilio.com/docs/voice/api/call-resource
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
-import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from email.utils import format_datetime
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from multidict import MultiMapping
 
+from connector.demo.carrier.api import E164, Exchange, basic_credentials, is_web_url, same
 from connector.demo.carrier.call import PhoneCall
-from connector.demo.carrier.directions import OutboundCall
 from connector.demo.carrier.terms import Callback, CallStatus, Document
 from connector.demo.carrier.twilio.dialect import API_VERSION, DIRECTIONS
 
-_E164 = re.compile(r"\+[1-9]\d{6,14}")
 _EVENTS = frozenset({"initiated", "ringing", "answered", "completed"})
 
 
-class Exchange(Protocol):
-    """What the REST API steers."""
-
+class TwilioExchange(Exchange, Protocol):
     account_sid: str
     auth_token: str
-
-    @property
-    def calls(self) -> Mapping[str, PhoneCall]: ...
-
-    def dial(
-        self, to: str, from_: str, document: Document, ring_timeout: float, callback: Callback | None
-    ) -> OutboundCall: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +46,7 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class RestApi:
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: TwilioExchange) -> None:
         self._exchange = exchange
 
     def routes(self) -> list[web.RouteDef]:
@@ -83,16 +68,9 @@ class RestApi:
         return handle
 
     def _authorise(self, request: web.Request) -> None:
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        try:
-            user, _, password = base64.b64decode(given, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
-            user = password = ""
+        user, password = basic_credentials(request)
         exchange = self._exchange
-        right = hmac.compare_digest(user.encode(), exchange.account_sid.encode()) & hmac.compare_digest(
-            password.encode(), exchange.auth_token.encode()
-        )
-        if scheme.lower() != "basic" or not right:
+        if not same(user, exchange.account_sid) & same(password, exchange.auth_token):
             raise _ApiError(401, 20003, "Authenticate")
         if request.match_info["account"] != exchange.account_sid:
             raise _ApiError(404, 20404, f"The requested resource {request.path} was not found")
@@ -102,11 +80,11 @@ class RestApi:
         to, from_ = form.get("To", ""), form.get("From", "")
         if not to:
             raise _ApiError(400, 21201, "No 'To' number is specified")
-        if not _E164.fullmatch(to):
+        if not E164.fullmatch(to):
             raise _ApiError(400, 21211, f"The phone number you are attempting to call, {to}, is not valid.")
         if not from_:
             raise _ApiError(400, 21213, "No 'From' number is specified")
-        if not _E164.fullmatch(from_):
+        if not E164.fullmatch(from_):
             raise _ApiError(400, 21212, f"The source phone number provided, {from_}, is not valid.")
         document = _document(form, "Method")
         if document is None:
@@ -154,8 +132,7 @@ def _texts(form: MultiMapping[str | bytes | bytearray | web.FileField]) -> Multi
 
 def _url(form: MultiMapping[str], name: str) -> str:
     url = form.get(name, "")
-    parts = urlsplit(url)
-    if url and (parts.scheme not in ("http", "https") or not parts.hostname):
+    if url and not is_web_url(url):
         raise _ApiError(400, 21205, f"Url is not a valid URL: {url}")
     return url
 
