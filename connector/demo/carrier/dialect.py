@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from connector.demo.carrier.sip import SipClient
 from connector.demo.carrier.terms import CallOptions, CallStatus, Outcome
 from connector.demo.carrier.verbs import Stream, Verb
 from connector.demo.carrier.web import Form, Web
@@ -33,6 +34,10 @@ class Dialect(Protocol):
 
     def dialled(self, leg_id: str, status: CallStatus, seconds: int) -> Form:
         """The fields that tell what became of the other side's call."""
+        ...
+
+    def leg_notice(self, call: PhoneCall, leg_id: str, address: str, status: CallStatus) -> Form:
+        """The call to whom `call` was connected has this status."""
         ...
 
     def streamed(self, stream_id: str) -> Form:
@@ -63,3 +68,4 @@ class Office:
     options: CallOptions
     outcome_of: Callable[[str], Outcome]
     """What happens when this number is called."""
+    sip: SipClient = field(default_factory=SipClient)

@@ -27,6 +27,9 @@ class Fault(IntEnum):
     STREAM_BINARY = 31950
     STREAM_MESSAGE = 31951
     """Text that is not one of the documented messages, to the letter."""
+    SIP_UNREACHABLE = 32011
+    """A SIP address led nowhere, or its answer was no use."""
+    SIP_ADDRESS = 32110
     MALFORMED_FRAME = 100003
     INVALID_MEDIA = 100004
     RATE_LIMIT = 100005

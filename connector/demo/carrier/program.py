@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from connector.demo.carrier import verbs
 from connector.demo.carrier.faults import Refused
+from connector.demo.carrier.sip.dial import SCHEMES, Dialled, SipDialling
 from connector.demo.carrier.stream import MediaStream
 from connector.demo.carrier.terms import Answer, CallStatus, Document
+from connector.demo.carrier.web import Form
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +41,8 @@ class Program:
         self._office = call.office
         self._beside: list[asyncio.Task[None]] = []
         """Streams that last while the document goes on."""
+        self._hung_up = False
+        """The caller did, or the REST API for them; not the simulator at its own end."""
 
     async def run(self, document: Document) -> None:
         """Follow documents until there is none left."""
@@ -48,6 +52,7 @@ class Program:
             order = asyncio.create_task(self._call.orders.get())
             try:
                 await asyncio.wait({program, order}, return_when=asyncio.FIRST_COMPLETED)
+                self._hung_up = order.done() and isinstance(order.result(), CallStatus)
             finally:
                 program.cancel()
                 order.cancel()
@@ -144,6 +149,8 @@ class Program:
         """All targets ring at once; the first decides."""
         call, target = self._call, dial.targets[0]
         call.dialled.extend(dial.targets)
+        if target.address.startswith(SCHEMES):
+            return await self._dial_sip(dial, target)
         outcome = self._office.outcome_of(target.address)
         answer = outcome.answer if outcome.after <= dial.timeout else Answer.NO_ANSWER
         await asyncio.sleep(min(outcome.after, dial.timeout))
@@ -159,6 +166,28 @@ class Program:
         seconds = math.ceil(time.monotonic() - began) if answer is Answer.ANSWERS else 0
         fields = self._office.dialect.dialled(self._office.dialect.call_id(), _DIALLED[answer], seconds)
         return Document(dial.action, dial.method, extra=tuple(fields))
+
+    async def _dial_sip(self, dial: verbs.Dial, target: verbs.Target) -> Document | None:
+        dialling = SipDialling(self._call, dial, target)
+        try:
+            dialled = await dialling.run()
+        except asyncio.CancelledError:
+            gone = await dialling.give_up()
+            if dial.action and self._hung_up:
+                # The carrier reports what became of the dial, though nobody is left to hear the answer.
+                form = [*self._call.form(), *self._dialled(gone)]
+                try:
+                    await self._office.web.fetch(dial.action, dial.method, form)
+                except Refused as refused:
+                    self._call.errors.append(refused.error)
+            raise
+        return Document(dial.action, dial.method, extra=tuple(self._dialled(dialled))) if dial.action else None
+
+    def _dialled(self, dialled: Dialled) -> Form:
+        return [
+            *self._office.dialect.dialled(dialled.leg_id, dialled.status, dialled.seconds),
+            *dialled.fields,
+        ]
 
     async def _stream(self, wanted: verbs.Stream) -> None:
         call = self._call

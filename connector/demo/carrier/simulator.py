@@ -16,6 +16,7 @@ from aiohttp import web
 from connector.demo.carrier.call import PhoneCall
 from connector.demo.carrier.dialect import Dialect, Office
 from connector.demo.carrier.directions import InboundCall, OutboundCall
+from connector.demo.carrier.sip import SipClient
 from connector.demo.carrier.terms import Callback, CallOptions, Document, Outcome
 from connector.demo.carrier.web import Manner, Web
 
@@ -79,6 +80,8 @@ class CarrierSimulator:
             await self._runner.cleanup()
         if self._session:
             await self._session.close()
+        if self._office:
+            await self._office.sip.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -104,6 +107,11 @@ class CarrierSimulator:
     def web(self) -> Web:
         """How it reaches the application: signing, routes through a proxy."""
         return self.office.web
+
+    @property
+    def sip(self) -> SipClient:
+        """How it calls SIP addresses: where hosts really are, how long it waits."""
+        return self.office.sip
 
     @property
     def calls(self) -> Mapping[str, PhoneCall]:

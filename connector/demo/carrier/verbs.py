@@ -98,6 +98,10 @@ class Target:
     address: str
     username: str = ""
     password: str = field(default="", repr=False)
+    callback: str = ""
+    """Told of the target's own call; empty: nobody is."""
+    callback_events: frozenset[str] = frozenset({"completed"})
+    callback_method: str = "POST"
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ from connector.demo.carrier.verbs import (
 
 _XML_TYPES: Final = frozenset({"text/xml", "application/xml", "text/html"})
 _SIP_SCHEMES: Final = ("sip:", "sips:")
+_LONGEST_ADDRESS: Final = 254
+_PROGRESS: Final = frozenset({"initiated", "ringing", "answered", "completed"})
 
 
 def parse_twiml(body: bytes, content_type: str) -> tuple[Verb, ...]:
@@ -168,7 +170,19 @@ def _target(element: Element) -> Target:
         raise wrong(f"Dial may not hold {element.tag}")
     if not address:
         raise wrong(f"{element.tag} names nobody")
-    return Target(address, element.get("username", ""), element.get("password", ""))
+    if len(address) > _LONGEST_ADDRESS:
+        raise wrong(f"{element.tag} has more than {_LONGEST_ADDRESS} characters")
+    events = frozenset(element.get("statusCallbackEvent", "completed").split())
+    if not events <= _PROGRESS:
+        raise wrong(f"statusCallbackEvent {' '.join(sorted(events - _PROGRESS))!r} does not exist")
+    return Target(
+        address,
+        element.get("username", ""),
+        element.get("password", ""),
+        element.get("statusCallback", ""),
+        events,
+        method_of(element.attrib, "statusCallbackMethod"),
+    )
 
 
 _READERS: Final[Readers] = {
