@@ -19,6 +19,8 @@ from connector.api.grpc import GrpcServer
 from connector.api.methods import methods
 from connector.api.ops import OpsRoutes
 from connector.api.refusals import Refusals
+from connector.api.rest import RestRoutes
+from connector.api.rest_webhooks import WebhookRest
 from connector.api.service import ConnectorService
 from connector.api.twirp import TwirpRoutes
 from connector.call.manager import CallManager
@@ -37,6 +39,7 @@ from connector.storage.base import Store
 from connector.storage.sqlite import SqliteStore
 from connector.telephony.twilio import TwilioCalls
 from connector.tokens import TokenSigner
+from connector.webhooks.service import Webhooks
 
 log = structlog.get_logger()
 
@@ -58,6 +61,7 @@ class Connector:
         self.store: Store = open_store(settings)
         self.admin = RoomAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
         self._twilio = _twilio_calls(settings)
+        self.webhooks = Webhooks(self.store, self.metrics, allow_private=settings.webhook_allow_private)
         self.calls = CallManager(self._parts(), settings.max_calls)
         signer = TokenSigner(secret)
         service = ConnectorService(
@@ -78,6 +82,11 @@ class Connector:
                 settings.public_origin,
                 settings.greeting,
                 auth_token,
+            ),
+            RestRoutes(
+                WebhookRest(self.store, self.webhooks.keys, allow_private=settings.webhook_allow_private).operations(),
+                authorizer,
+                refusals,
             ),
             OpsRoutes(self.calls, self.admin, self.metrics),
         )
@@ -101,6 +110,7 @@ class Connector:
             new_codec=lambda provider: _CODECS[provider](),
             owner=settings.owner,
             control={Provider.TWILIO: self._twilio} if self._twilio else {},
+            lifecycle=self.webhooks.lifecycle,
         )
 
     def _new_room(self, request: CallRequest, listener: RoomListener) -> RoomGateway:
@@ -121,6 +131,8 @@ class Connector:
         async with contextlib.AsyncExitStack() as undo:
             await self.store.open()
             undo.push_async_callback(self.store.close)
+            await self.webhooks.start()
+            undo.push_async_callback(self.webhooks.stop)
             orphans = await self.store.end_orphans(self.settings.owner, time.time())
             if orphans:
                 log.warning("calls of an earlier process of this name were interrupted", calls=orphans)
@@ -166,6 +178,7 @@ class Connector:
         if self._twilio is not None:
             await self._twilio.close()
         await self.admin.close()
+        await self.webhooks.stop()
         await self.store.close()
         log.info("connector stopped")
 
@@ -178,9 +191,11 @@ class Connector:
     async def _forget_old_calls(self) -> None:
         while True:
             try:
-                gone = await self.store.forget_before(time.time() - self.settings.keep_calls_days * 86400)
+                before = time.time() - self.settings.keep_calls_days * 86400
+                gone = await self.store.forget_before(before)
                 if gone:
                     log.info("old call records deleted", calls=gone)
+                await self.webhooks.forget_before(before)
             except ConnectorError as error:
                 log.warning("old call records could not be deleted", error=error.message)
             await asyncio.sleep(FORGET_EVERY)

@@ -33,6 +33,8 @@ MAX_AT_ONCE_EACH = 4
 LOOK_AGAIN = 5.0
 """Seconds after which the store is asked anyway: another process may have died and left work."""
 STORE_PATIENCE = 2.0
+STOP_PATIENCE = 5.0
+"""Seconds that deliveries on their way have when the process stops."""
 _SOON = 0.05
 
 
@@ -83,13 +85,17 @@ class Sender:
         self._running = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Take nothing more and finish what is on its way, which a time-out bounds."""
+        """Take nothing more, and let what is on its way finish; what does not is tried again after its lease."""
         self._stopping = True
         self.wake()
         if self._running is not None:
             await asyncio.wait([self._running])
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            _, late = await asyncio.wait(self._tasks, timeout=STOP_PATIENCE)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
         await self._poster.close()
 
     def wake(self) -> None:

@@ -49,6 +49,7 @@ class KeyRing:
         self._keys = keys
         self._clock = clock
         self._loaded: dict[str, rsa.RSAPrivateKey] = {}
+        self._signed_with = ""
 
     async def open(self) -> None:
         """Make the first key where there is none. Of several processes that try, one's key is kept."""
@@ -57,6 +58,9 @@ class KeyRing:
     async def headers(self, body: bytes) -> dict[str, str]:
         """The signature headers of a delivery."""
         signing = await self._signing()
+        if self._signed_with not in ("", signing[0].id):
+            log.warning("webhooks are signed with another key from now on", key=signing[0].id)
+        self._signed_with = signing[0].id
         signed = {SIGNATURE: self._sign(signing[0], body)}
         if len(signing) > 1:
             signed[RETIRED_SIGNATURE] = self._sign(signing[1], body)
@@ -92,7 +96,6 @@ class KeyRing:
 
     async def _put_in_use(self, fresh: SigningKey) -> PublicKey:
         signing = await self._signing(fresh)
-        log.info("the key that signs webhooks has changed", key=signing[0].id)
         return PublicKey(signing[0].id, _public_pem(self._load(signing[0])), signing[0].created_at, 0.0)
 
     async def _signing(self, fresh: SigningKey | None = None) -> list[SigningKey]:

@@ -121,6 +121,11 @@ class FakeQueue:
         self.waiting = [one for one in self.waiting if one.endpoint_id != endpoint_id]
         return before - len(self.waiting)
 
+    async def forget_before(self, at: float) -> int:
+        before = len(self.log)
+        self.log = [attempt for attempt in self.log if attempt.at >= at]
+        return before - len(self.log)
+
 
 @dataclass(frozen=True)
 class Post:

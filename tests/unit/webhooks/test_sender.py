@@ -213,6 +213,17 @@ async def test_stopping_finishes_what_is_on_its_way_and_starts_nothing() -> None
 
 
 @virtual_time
+async def test_stopping_does_not_wait_for_ever() -> None:
+    async with running("a") as stage:
+        stage.poster.answers["a"] = 10.0
+        await stage.put(delivery("d1", "a"))
+        await asyncio.sleep(1)
+        await stage.sender.stop()
+        assert asyncio.get_running_loop().time() == pytest.approx(1 + sender.STOP_PATIENCE, abs=0.1)
+        assert [one.id for one in stage.queue.waiting] == ["d1"]
+
+
+@virtual_time
 async def test_a_store_that_fails_for_a_while_is_asked_again() -> None:
     async with running("a") as stage:
         stage.queue.broken = True

@@ -1,0 +1,53 @@
+"""All parts of the webhooks of one process, and their order at start and stop."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import structlog
+
+from connector.metrics import Metrics
+from connector.webhooks.lifecycle import LifecycleWebhooks
+from connector.webhooks.ports import Endpoints, Keys, Queue
+from connector.webhooks.post import Poster
+from connector.webhooks.sender import Sender
+from connector.webhooks.signing import KeyRing
+
+log = structlog.get_logger()
+
+
+class WebhookStore(Protocol):
+    @property
+    def endpoints(self) -> Endpoints: ...
+    @property
+    def keys(self) -> Keys: ...
+    @property
+    def deliveries(self) -> Queue: ...
+
+
+class Webhooks:
+    """`start` once the store is open, `stop` when no call is left and before the store closes."""
+
+    def __init__(self, store: WebhookStore, metrics: Metrics, *, allow_private: bool) -> None:
+        self.keys = KeyRing(store.keys)
+        self._queue = store.deliveries
+        self._sender = Sender(
+            store.deliveries, store.endpoints, self.keys, Poster(allow_private=allow_private), metrics
+        )
+        self.lifecycle = LifecycleWebhooks(store.endpoints, store.deliveries, self._sender.wake)
+
+    async def start(self) -> None:
+        await self.keys.open()
+        await self._sender.start()
+
+    async def stop(self) -> None:
+        """What is not delivered yet stays in the store for whoever starts next."""
+        await self.lifecycle.close()
+        await self._sender.stop()
+
+    async def forget_before(self, at: float) -> None:
+        """Delete log lines older than this Unix time, and keys that sign no longer."""
+        lines = await self._queue.forget_before(at)
+        keys = await self.keys.forget_retired()
+        if lines or keys:
+            log.info("old lines of the delivery log deleted", lines=lines, keys=keys)
