@@ -23,6 +23,7 @@ from connector.api.rest import RestRoutes
 from connector.api.rest_webhooks import WebhookRest
 from connector.api.service import ConnectorService
 from connector.api.twirp import TwirpRoutes
+from connector.call.desk import CallDesk
 from connector.call.manager import CallManager
 from connector.call.terms import Limits, Parts
 from connector.carriers.base import Codec
@@ -63,9 +64,10 @@ class Connector:
         self._twilio = _twilio_calls(settings)
         self.webhooks = Webhooks(self.store, self.metrics, allow_private=settings.webhook_allow_private)
         self.calls = CallManager(self._parts(), settings.max_calls)
+        self.desk = CallDesk(self.calls, self.store, self.admin)
         signer = TokenSigner(secret)
         service = ConnectorService(
-            self.calls, self.store, signer, settings.public_origin, settings.connect_timeout, self._twilio
+            self.calls, self.desk, self.store, signer, settings.public_origin, settings.connect_timeout, self._twilio
         )
         table = methods(service)
         authorizer = Authorizer(settings.livekit_api_key, secret)

@@ -66,6 +66,8 @@ class EndReason(StrEnum):
     """Hung up by our side before the callee answered."""
     CARRIER_FAILED = "carrier_failed"
     """The carrier could not place the call: a wrong number, no permission, its own failure."""
+    TRANSFERRED = "transferred"
+    """The carrier was asked to connect the phone with another number, and did."""
     ENDED_BY_API = "ended_by_api"
     INTERNAL_ERROR = "internal_error"
     """A bug of ours; the log has the traceback."""

@@ -15,7 +15,6 @@ from aiohttp import web
 from connector.api.media import MediaSocket, new_websocket
 from connector.api.service import ConnectorService
 from connector.call.manager import CallManager
-from connector.call.session import CallSession
 from connector.call.terms import FINAL_STATUSES
 from connector.carriers import answers
 from connector.carriers.signatures import twilio_signature_valid
@@ -89,19 +88,19 @@ class TwilioConnectUrl:
     async def _answer(self, request: web.Request) -> web.Response:
         form = await _form(request)
         self._check_signature(self._public_origin.split("://", 1)[0], request, form)
-        call = await self._find(request)
+        call_id = await self._verified(request)
         facts = dict(form) or dict(request.query)
-        call.fetched(_learned(facts, "CallSid"), _learned(facts, "From"), _learned(facts, "To"))
+        await self._calls.fetched(call_id, _learned(facts, "CallSid"), _learned(facts, "From"), _learned(facts, "To"))
         url = self._service.connect_url(Provider.TWILIO, request.match_info["token"])
         return web.Response(text=answers.stream_answer(Provider.TWILIO, url, self._greeting), content_type="text/xml")
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         self._check_signature("wss" if self._public_origin.startswith("https") else "ws", request, ())
-        call = await self._find(request)
+        call_id = await self._verified(request)
         websocket = new_websocket()
         if not websocket.can_prepare(request).ok:
             return web.Response(status=400, text="this is not a WebSocket handshake\n")
-        call.claim()
+        call = await self._calls.claim(call_id)
         try:
             await websocket.prepare(request)
         except BaseException as error:
@@ -133,9 +132,9 @@ class TwilioConnectUrl:
         status, number = _learned(facts, "CallStatus"), _learned(facts, "SequenceNumber")
         with bind_call(call_id):
             log.info("carrier status", status=status)
-            call = self._calls.live_call(call_id)
+            count = int(number) if number.isascii() and number.isdigit() else 0
+            call = await self._calls.carrier_said(call_id, status, count)
             if call is not None:
-                call.carrier_said(status, int(number) if number.isascii() and number.isdigit() else 0)
                 if call.state is not CallState.ENDED:
                     return
                 # It is being taken down, and its record may be written already.
@@ -147,14 +146,13 @@ class TwilioConnectUrl:
             if status in FINAL_STATUSES:
                 await self._store.save_call(replace(record, carrier_status=status))
 
-    async def _find(self, request: web.Request) -> CallSession:
-        """The live call of this URL's token. The call's own deadline counts: a fetch may have moved it."""
+    async def _verified(self, request: web.Request) -> str:
+        """The call of this URL's token. The call's own deadline counts: a fetch may have moved it. Which process
+        holds the call does not matter."""
         token = request.match_info["token"]
         call_id, _ = self._signer.peek(token)
-        call = await self._calls.find(call_id)
-        if not call.claimed:
-            self._signer.verify(token, time.time(), extended_until=call.deadline)
-        return call
+        self._signer.verify(token, time.time(), extended_until=(await self._calls.expected(call_id)).deadline)
+        return call_id
 
     def _check_signature(
         self, scheme: str, request: web.Request, form: Sequence[tuple[str, str]], tail: str = ""

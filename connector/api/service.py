@@ -9,10 +9,11 @@ import structlog
 
 from connector.api import requests
 from connector.api.messages import call_filter, call_message, page_token
+from connector.call.desk import CallDesk
 from connector.call.manager import CallManager
 from connector.call.session import CallSession
-from connector.errors import ConnectorError, FailedPrecondition, NotFound
-from connector.model import CallRecord, EndReason, Provider
+from connector.errors import ConnectorError, FailedPrecondition
+from connector.model import EndReason, Provider
 from connector.storage.base import Store
 from connector.tokens import TokenSigner
 from connectorpb.v1 import connector_pb2 as pb
@@ -35,6 +36,7 @@ class ConnectorService:
     def __init__(
         self,
         calls: CallManager,
+        desk: CallDesk,
         store: Store,
         signer: TokenSigner,
         public_origin: str,
@@ -42,6 +44,7 @@ class ConnectorService:
         twilio: CallPlacer | None,
     ) -> None:
         self._calls = calls
+        self._desk = desk
         self._store = store
         self._signer = signer
         self._public_origin = public_origin
@@ -62,7 +65,7 @@ class ConnectorService:
             min(max(self._connect_timeout, requests.MIN_RING), requests.MAX_RING)
         )
         call = await self._calls.create(checked)
-        call.extend_deadline(ring + ANSWER_MARGIN)
+        await call.extend_deadline(ring + ANSWER_MARGIN)
         try:
             await self._dial(self._twilio, call, request, ring)
             if request.wait_until_answered:
@@ -92,34 +95,26 @@ class ConnectorService:
     async def list_calls(self, request: pb.ListCallsRequest) -> pb.ListCallsResponse:
         where, size = call_filter(request)
         records = await self._store.list_calls(size + 1, where)
-        shown = [self._freshest(record) for record in records[:size]]
+        shown = [self._desk.freshest(record) for record in records[:size]]
         return pb.ListCallsResponse(
             calls=[call_message(record) for record in shown],
             next_page_token=page_token(records[size - 1]) if len(records) > size else "",
         )
 
     async def get_call(self, request: pb.GetCallRequest) -> pb.GetCallResponse:
-        return pb.GetCallResponse(call=call_message(await self._record(requests.call_id(request.call_id))))
+        return pb.GetCallResponse(call=call_message(await self._desk.record(requests.call_id(request.call_id))))
 
     async def end_call(self, request: pb.EndCallRequest) -> pb.EndCallResponse:
         """End both legs and wait until everything is free."""
-        call_id = requests.call_id(request.call_id)
-        call = self._calls.live_call(call_id)
-        if call is None:
-            record = await self._record(call_id)
-            _require_ended(record)
-            return pb.EndCallResponse(call=call_message(record))
-        call.end(EndReason.ENDED_BY_API)
-        await call.finished.wait()
-        return pb.EndCallResponse(call=call_message(call.record))
+        return pb.EndCallResponse(call=call_message(await self._desk.end(requests.call_id(request.call_id))))
 
     async def send_dtmf(self, request: pb.SendDtmfRequest) -> pb.SendDtmfResponse:
         digits = requests.dtmf_digits(request.digits)
-        (await self._live(request.call_id)).send_dtmf(digits)
+        (await self._desk.live(requests.call_id(request.call_id))).send_dtmf(digits)
         return pb.SendDtmfResponse()
 
     async def clear_audio(self, request: pb.ClearAudioRequest) -> pb.ClearAudioResponse:
-        (await self._live(request.call_id)).clear_audio()
+        (await self._desk.live(requests.call_id(request.call_id))).clear_audio()
         return pb.ClearAudioResponse()
 
     def connect_url(self, provider: Provider, token: str) -> str:
@@ -129,28 +124,3 @@ class ConnectorService:
 
     def _stream_url(self, call: CallSession) -> str:
         return self.connect_url(call.request.provider, self._signer.mint(call.call_id, call.deadline))
-
-    def _freshest(self, record: CallRecord) -> CallRecord:
-        """What the process knows of a live call may be ahead of what was saved."""
-        call = self._calls.live_call(record.call_id)
-        return call.record if call is not None else record
-
-    async def _record(self, call_id: str) -> CallRecord:
-        record = await self._store.get_call(call_id)
-        if record is None:
-            raise NotFound("no such call")
-        return self._freshest(record)
-
-    async def _live(self, call_id: str) -> CallSession:
-        call = self._calls.live_call(requests.call_id(call_id))
-        if call is None:
-            record = await self._record(call_id)
-            _require_ended(record)
-            raise FailedPrecondition("the call is ended, not active")
-        return call
-
-
-def _require_ended(record: CallRecord) -> None:
-    """For a call that this process does not hold."""
-    if record.end_reason is None:
-        raise FailedPrecondition(f"the call is held by another process, {record.owner}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 import structlog
 
 from connector.audio import dtmf
-from connector.call.ports import Room
 from connector.errors import ConnectorError
 from connector.metrics import Metrics
 
@@ -16,10 +16,14 @@ log = structlog.get_logger()
 MAX_WAITING = 64
 
 
+class DigitSink(Protocol):
+    async def send_dtmf(self, code: int, digit: str) -> None: ...
+
+
 class DigitRelay:
     """Publishes digits in the order in which they were pressed, one after the other."""
 
-    def __init__(self, room: Room, metrics: Metrics) -> None:
+    def __init__(self, room: DigitSink, metrics: Metrics) -> None:
         self._room = room
         self._metrics = metrics
         self._waiting: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)

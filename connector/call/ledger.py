@@ -1,39 +1,60 @@
-"""The record of one call while it lives: what is known of it, its state, and what the room is told of it."""
+"""The record of one call while it lives: what is known of it, its state, and what room and customers are told."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import structlog
 
 from connector.call.bridge import Bridge
+from connector.call.chronicle import Chronicle
+from connector.call.privacy import Privacy
 from connector.call.state import Trigger, next_state
 from connector.call.terms import End, Parts
+from connector.carriers.events import StreamStarted
 from connector.errors import ConnectorError
-from connector.model import CallRecord, CallRequest, CallState
+from connector.model import CallRecord, CallRequest, CallState, Direction, LifecycleEvent
 
 log = structlog.get_logger()
 
+OUR_PREFIXES = ("connector.", "phone.")
 MAX_ATTRIBUTES = 63 * 1024
 """Bytes of keys and values; livekit-server's own limit is 64 KiB, the rest is for `callStatus`."""
 
 
 class Ledger:
-    """The only writer of a call's record."""
+    """The only writer of a call's record, and the one who tells the events in it."""
 
-    def __init__(self, request: CallRequest, parts: Parts) -> None:
-        self._request = request
+    def __init__(self, request: CallRequest, parts: Parts, record: CallRecord | None = None) -> None:
+        """`record`: of a call that another process began."""
+        self.privacy = Privacy(request)
+        self.request = self.privacy.request
         self._parts = parts
-        self.record = CallRecord(
+        self.chronicle = Chronicle(parts.lifecycle)
+        self.told_attributes: dict[str, str] = {}
+        """What the participant was last given by us."""
+        self.inherited = record is not None
+        self.record = replace(record, owner=parts.owner) if record else self._new_record()
+
+    def _new_record(self) -> CallRecord:
+        request = self.request
+        return CallRecord(
             call_id=request.call_id,
             provider=request.provider,
             direction=request.direction,
             room=request.room,
             identity=request.participant.identity,
             state=CallState.PENDING,
-            owner=parts.owner,
+            owner=self._parts.owner,
             created_at=time.time(),
+            carrier_call_id=request.carrier_call_id,
+            from_number=request.from_number,
+            to_number=request.to_number,
+            rule_id=request.rule_id,
+            connector_id=request.connector_id,
+            region=request.region,
         )
 
     def learn(
@@ -41,6 +62,7 @@ class Ledger:
     ) -> None:
         """What the carrier tells; an empty string teaches nothing."""
         old = self.record
+        from_number, to_number = self.privacy.numbers(from_number, to_number)
         self.record = replace(
             old,
             carrier_call_id=carrier_call_id or old.carrier_call_id,
@@ -49,31 +71,87 @@ class Ledger:
             carrier_status=carrier_status or old.carrier_status,
         )
 
+    def tell(self, event: LifecycleEvent, **details: str) -> None:
+        """Note an event and have it told."""
+        self.record = replace(self.record, timelog=(*self.record.timelog, (event.value, time.time())))
+        self.chronicle.tell(event, self.record, details)
+
+    def has_told(self, event: LifecycleEvent) -> bool:
+        return any(name == event for name, _ in self.record.timelog)
+
     def advance(self, trigger: Trigger) -> None:
         """IllegalTransition when the state has no such edge."""
-        self.record = replace(self.record, state=next_state(self._request.direction, self.record.state, trigger))
+        self.record = replace(self.record, state=next_state(self.request.direction, self.record.state, trigger))
+
+    def open(self) -> None:
+        """The call exists: whoever asked for it is told so."""
+        self.tell(LifecycleEvent.STARTED)
+        if self.request.direction is Direction.OUTBOUND:
+            self.advance(Trigger.JOINED_HIDDEN)
+            self.rings()
+
+    def rings(self) -> None:
+        """The phone rings, as far as anybody knows; told once."""
+        if not self.has_told(LifecycleEvent.RINGING):
+            self.tell(LifecycleEvent.RINGING)
 
     def start(self) -> None:
         self.advance(Trigger.STREAM_STARTED)
         self.record = replace(self.record, started_at=time.time())
+        self.tell(LifecycleEvent.ANSWERED)
+
+    def moved(self, room: str) -> None:
+        """The caller is in another room now."""
+        before = self.record.room
+        self.record = replace(self.record, room=room)
+        self.tell(LifecycleEvent.UPDATE, change="room", from_room=before, to_room=room)
+
+    def attributes_changed(self, attributes: Mapping[str, str]) -> None:
+        """The participant's attributes changed in the room; what we set ourselves is no news."""
+        news = [
+            name
+            for name, value in attributes.items()
+            if not name.startswith(OUR_PREFIXES) and self.told_attributes.get(name) != value
+        ]
+        if news and self.record.state is CallState.ACTIVE:
+            self.told_attributes |= {name: attributes[name] for name in news}
+            self.tell(LifecycleEvent.UPDATE, change="attributes", names=",".join(sorted(news)))
 
     def finish(self, end: End) -> None:
+        was_active = self.record.state is CallState.ACTIVE
         self.advance(Trigger.END)
         self.record = replace(self.record, ended_at=time.time(), end_reason=end.reason, end_detail=end.detail)
+        # A call that could not even be opened was refused to its client, and nobody has heard of it.
+        if self.has_told(LifecycleEvent.STARTED):
+            self.tell(LifecycleEvent.HANGUP if was_active else LifecycleEvent.MISSED, reason=end.reason.value)
 
     def attributes(self, status: str) -> dict[str, str]:
         """The request's attributes and ours; see docs/attributes.md."""
         ours = {
-            "connector.callId": self._request.call_id,
-            "connector.provider": self._request.provider.value,
-            "connector.direction": self._request.direction.value,
+            "connector.callId": self.request.call_id,
+            "connector.provider": self.request.provider.value,
+            "connector.direction": self.request.direction.value,
             "connector.callStatus": status,
         }
         if self.record.from_number:
             ours["phone.from"] = self.record.from_number
         if self.record.to_number:
             ours["phone.to"] = self.record.to_number
-        return self._request.participant.attributes | ours
+        self.told_attributes = self.privacy.own(self.request.participant.attributes) | ours
+        return dict(self.told_attributes)
+
+    def attributes_of(self, started: StreamStarted, carriers: Mapping[str, str]) -> dict[str, str]:
+        """All that an active call's participant carries: `carriers` are the codec's, and the request may have asked
+        for stream parameters under names of its own."""
+        kept = self.attributes("active")
+        values = {name.casefold(): value for name, value in started.parameters.items()}
+        named = {
+            attribute: values[parameter.casefold()]
+            for parameter, attribute in self.request.headers_to_attributes.items()
+            if parameter.casefold() in values and not attribute.startswith(OUR_PREFIXES)
+        }
+        self.told_attributes = kept | that_fit(self.privacy.foreign({**carriers, **named}), kept)
+        return dict(self.told_attributes)
 
     async def save(self) -> None:
         """For a moment of a live call: a store that fails must not end it."""
@@ -82,9 +160,13 @@ class Ledger:
         except ConnectorError as error:
             log.warning("the call record could not be saved", error=error.message)
 
+    async def reread(self) -> None:
+        """The call is another process's now: what that has written of it. Raises StoreError."""
+        self.record = await self._parts.store.get_call(self.record.call_id) or self.record
+
     def observe(self, step: str, started: float) -> None:
         """A step of the set-up took from `started`, monotonic, until now."""
-        self._parts.metrics.setup.labels(step, self._request.direction.value).observe(time.monotonic() - started)
+        self._parts.metrics.setup.labels(step, self.request.direction.value).observe(time.monotonic() - started)
 
     def count(self, end: End, bridge: Bridge) -> None:
         """Once, when the record is finished: metrics and the line that sums the call up."""

@@ -1,18 +1,35 @@
-"""All calls of this process: admission, look-up, drain."""
+"""All calls of this process, and the way to those of others: admission, look-up, take-over, drain."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from dataclasses import dataclass
 
 import structlog
 
+from connector.call.ledger import Ledger
 from connector.call.session import CallSession
-from connector.call.terms import Parts
-from connector.errors import ResourceExhausted, TokenExpired, TokenInvalid, Unavailable
-from connector.model import CallRequest, CallState, EndReason
+from connector.call.terms import CARRIER_ENDS, Parts
+from connector.call.wait import with_facts
+from connector.errors import ConnectorError, ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
+from connector.logs import bind_call
+from connector.model import CallRecord, CallRequest, CallState, Direction, EndReason, WaitingCall
 
 log = structlog.get_logger()
+
+ORPHAN_GRACE = 15.0
+"""Seconds past the end of a call's wait in which the process that made it should have ended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A call as whoever answers for its stream may know it, whichever process holds it."""
+
+    request: CallRequest
+    deadline: float
+    """Unix time until which the stream may open."""
 
 
 class CallManager:
@@ -43,16 +60,22 @@ class CallManager:
 
     async def create(self, request: CallRequest) -> CallSession:
         """Admit and open a call. Raises Unavailable, ResourceExhausted or what LiveKit's state demands."""
+        self._admit()
+        started = time.monotonic()
+        call = self._hold(CallSession(request, self._parts, self._finished))
+        await call.open()
+        self._parts.metrics.setup.labels("api", request.direction.value).observe(time.monotonic() - started)
+        return call
+
+    def _admit(self) -> None:
         if self.draining:
             raise Unavailable("the connector is shutting down and takes no new calls")
         if self.full:
             raise ResourceExhausted(f"the connector holds {self._max_calls} calls, its configured maximum")
-        started = time.monotonic()
-        call = CallSession(request, self._parts, self._finished)
-        self._calls[request.call_id] = call
+
+    def _hold(self, call: CallSession) -> CallSession:
+        self._calls[call.call_id] = call
         self._empty.clear()
-        await call.open()
-        self._parts.metrics.setup.labels("api", request.direction.value).observe(time.monotonic() - started)
         return call
 
     def _finished(self, call: CallSession) -> None:
@@ -60,18 +83,110 @@ class CallManager:
         if not self._calls:
             self._empty.set()
 
-    async def find(self, call_id: str) -> CallSession:
-        """The live call of a verified token. TokenExpired when it is over, TokenInvalid when it never was."""
-        call = self._calls.get(call_id)
-        if call is not None:
-            return call
-        if await self._parts.store.get_call(call_id) is not None:
-            raise TokenExpired("the call has ended")
-        raise TokenInvalid("no such call")
-
     def live_call(self, call_id: str) -> CallSession | None:
         """The call if this process holds it."""
         return self._calls.get(call_id)
+
+    # The stream's way to its call, wherever that is held
+
+    async def expected(self, call_id: str) -> Expected:
+        """What the stream is expected for. TokenUsed when another process carries the call, TokenExpired when it is
+        over, TokenInvalid when it never was."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            # Of one that is carried here, `claim` says that it is used; its answer document may be fetched again.
+            return Expected(call.request, math.inf if call.claimed else call.deadline)
+        waiting = await self._waiting(call_id)
+        return Expected(waiting.request, waiting.expires_at)
+
+    async def fetched(self, call_id: str, carrier_call_id: str, from_number: str, to_number: str) -> None:
+        """The carrier fetched the answer document. Raises as `expected` does, and TokenUsed when another carrier
+        call fetched it before."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            await call.fetched(carrier_call_id, from_number, to_number)
+            return
+        waiting = await self._waiting(call_id)
+        known = waiting.carrier_call_id
+        if carrier_call_id and known and carrier_call_id != known:
+            raise TokenUsed("this connect_url belongs to another carrier call")
+        ledger = Ledger(waiting.request, self._parts, _record_of(waiting))
+        grace = self._parts.limits.answer_grace
+        extended = with_facts(waiting, ledger, carrier_call_id, from_number, to_number, grace)
+        if not await self._parts.store.waiting.replace(extended):
+            raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+        log.info("answer document fetched for another process", owner=waiting.owner)
+
+    async def claim(self, call_id: str) -> CallSession:
+        """The call, for the one WebSocket that gets it; before the handshake is answered. Raises as `expected` does.
+
+        A call that another process waits with is taken over: it goes on here.
+        """
+        call = self._calls.get(call_id)
+        if call is not None:
+            await call.claim()
+            return call
+        self._admit()
+        # Not left half done by a client that goes away: the store may have said by then that the call is ours.
+        taking = asyncio.create_task(self._take_over(call_id), name=f"take over {call_id}")
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(_abandon)
+            raise
+
+    async def end_waiting(self, call_id: str, reason: EndReason, detail: str = "") -> CallSession | None:
+        """End a call that waits for its stream on another process; None when none does."""
+        try:
+            call = await self._take_over(call_id)
+        except ConnectorError:
+            return None
+        call.end(reason, detail)
+        return call
+
+    async def carrier_said(self, call_id: str, status: str, number: int) -> CallSession | None:
+        """A carrier's report of a call, see `CallSession.carrier_said`; the call where it is held here."""
+        call = self._calls.get(call_id)
+        if call is None and (reason := CARRIER_ENDS.get(status)) is not None:
+            return await self.end_waiting(call_id, reason, f"the carrier reports {status}")
+        if call is not None:
+            call.carrier_said(status, number)
+        return call
+
+    async def _waiting(self, call_id: str) -> WaitingCall:
+        waiting = await self._parts.store.waiting.get(call_id)
+        record = await self._parts.store.get_call(call_id)
+        if record is not None and record.end_reason is not None:
+            raise TokenExpired("the call has ended")
+        if waiting is not None:
+            return waiting
+        if record is None:
+            raise TokenInvalid("no such call")
+        raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+
+    async def _take_over(self, call_id: str) -> CallSession:
+        waiting = await self._waiting(call_id)
+        record = await self._parts.store.get_call(call_id) or _record_of(waiting)
+        if not await self._parts.store.waiting.delete(call_id):
+            raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+        # No `await` from here to the holding: of this process's sockets only this one was told True.
+        call = self._hold(CallSession(waiting.request, self._parts, self._finished, record))
+        with bind_call(call_id):
+            call.learn(waiting)
+            log.info("call taken over", owner=waiting.owner)
+            # Now, so that a restart of its former owner does not take it for one of those that died with it.
+            await call.save()
+        return call
+
+    async def sweep(self) -> None:
+        """End calls whose wait is long over, and whose owner has not ended them: it has died. Raises StoreError."""
+        for waiting in await self._parts.store.waiting.list():
+            if waiting.expires_at + ORPHAN_GRACE < time.time() and waiting.id not in self._calls:
+                await self.end_waiting(
+                    waiting.id, EndReason.INTERRUPTED, "the process that waited with the call stopped"
+                )
+
+    # The end
 
     async def drain(self, limit: float) -> None:
         """Take no new calls, let live ones finish for `limit` seconds, then end them and wait for that."""
@@ -89,3 +204,28 @@ class CallManager:
         """Ask every live call to end; each frees itself."""
         for call in self.live():
             call.end(EndReason.SHUTDOWN)
+
+
+def _record_of(waiting: WaitingCall) -> CallRecord:
+    """Of a call whose record the store has lost, or that is not wanted."""
+    return CallRecord(
+        call_id=waiting.id,
+        provider=waiting.request.provider,
+        direction=waiting.request.direction,
+        room=waiting.request.room,
+        identity=waiting.request.participant.identity,
+        state=CallState.PENDING if waiting.request.direction is Direction.INBOUND else CallState.RINGING,
+        owner=waiting.owner,
+        created_at=waiting.created_at,
+        carrier_call_id=waiting.carrier_call_id,
+        from_number=waiting.from_number,
+        to_number=waiting.to_number,
+        rule_id=waiting.request.rule_id,
+        connector_id=waiting.request.connector_id,
+        region=waiting.request.region,
+    )
+
+
+def _abandon(taking: asyncio.Task[CallSession]) -> None:
+    if not taking.cancelled() and taking.exception() is None:
+        taking.result().end(EndReason.CARRIER_LOST, "the WebSocket's handshake was given up")

@@ -2,38 +2,32 @@
 
 A call ends once. Whatever notices the end calls `end(reason)`; the first reason stands, and one task, the
 supervisor, takes everything down in a fixed order. Nothing else closes the socket or leaves the room.
+
+The parts: `Wait` (for the stream, and whose the call is), `Stream` (the carrier's messages), `Presence` (the room),
+`Leg` (the phone, by the carrier's REST API), `Ledger` (record and events), `Teardown`. From the WebSocket to the
+room: `Stream.read`, `Bridge.from_carrier`, `Presence.capture`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from connector.audio import dtmf
-from connector.call.bridge import Bridge
 from connector.call.digits import DigitRelay
-from connector.call.ledger import Ledger, that_fit
+from connector.call.ledger import Ledger
+from connector.call.leg import Leg
 from connector.call.ports import CarrierSocket
-from connector.call.state import Trigger
-from connector.call.terms import CARRIER_ENDS, CLOSE_CODES, CLOSE_NORMAL, FINAL_STATUSES, End, Parts, why_not_opened
-from connector.carriers.events import (
-    AudioReceived,
-    AudioRejected,
-    CarrierComplained,
-    DtmfReceived,
-    Event,
-    MarkReached,
-    StreamStarted,
-    StreamStopped,
-)
+from connector.call.presence import Presence
+from connector.call.stream import Stream
+from connector.call.teardown import Teardown, stop_tasks
+from connector.call.terms import CLOSE_CODES, CLOSE_NORMAL, End, Parts, why_not_opened
+from connector.call.wait import Wait
+from connector.carriers.events import StreamStarted
 from connector.errors import (
-    CarrierProtocolError,
     ConnectorError,
     FailedPrecondition,
     ResourceExhausted,
@@ -42,47 +36,55 @@ from connector.errors import (
     Unavailable,
 )
 from connector.logs import bind_call
-from connector.model import CallRecord, CallRequest, CallState, Direction, EndReason
+from connector.model import AgentDispatch, CallRecord, CallRequest, CallState, Direction, EndReason, WaitingCall
 
 log = structlog.get_logger()
 
-STEP_TIMEOUT = 6.0
-"""Seconds that any one step of the teardown may take before the next one starts."""
+OPEN_BUDGET = 4.0
+"""Seconds for all that a call needs before its client is answered, however slow LiveKit is at each step."""
+OPEN_LIMIT = 4.7
+"""Seconds until a client whose call could not be opened is told so; what is still to be freed then is freed later."""
+TRANSFER_GRACE = 15.0
+"""Seconds for a carrier to end the stream of a call that it has transferred."""
 
 
 class CallSession:
     """See the module. `open`, then `claim` and `carry` by the media socket, `end` by anyone."""
 
-    def __init__(self, request: CallRequest, parts: Parts, on_finished: Callable[[CallSession], None]) -> None:
-        self.request = request
+    def __init__(
+        self,
+        request: CallRequest,
+        parts: Parts,
+        on_finished: Callable[[CallSession], None],
+        record: CallRecord | None = None,
+    ) -> None:
+        """`record`: of a call that this process has claimed from another, which made it and waited with it."""
         self._parts = parts
         self._on_finished = on_finished
-        self._room = parts.new_room(request, self)
         self._codec = parts.new_codec(request.provider)
-        self._ledger = Ledger(request, parts)
-        self.bridge = Bridge(self._codec, self._room, parts.metrics, time.monotonic)
+        self._ledger = Ledger(request, parts, record)
+        self.request = self._ledger.request
+        self.presence = Presence(parts, self._ledger, self._codec, self.room_ended)
+        self.bridge = self.presence.bridge
+        self._leg = Leg(parts, self._ledger, self._on_transferred)
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[End] = self._loop.create_future()
         self.finished = asyncio.Event()
         self.settled = asyncio.Event()
         """The phone was answered, or will not be."""
-        self._placed = False
-        self._dialing: asyncio.Task[None] | None = None
-        self._status_number = -1
-        self._claimed = False
-        self._setup: Any = None
-        """What `ensure_room` did; taken back when nobody ever came, so that no agent waits in an empty room."""
         self._socket: CarrierSocket | None = None
-        self._sender: asyncio.Task[None] | None = None
-        self._answering: asyncio.Task[None] | None = None
-        self._digits = DigitRelay(self._room, parts.metrics)
-        self._digit_sender: asyncio.Task[None] | None = None
+        self._digits = DigitRelay(self.presence, parts.metrics)
+        self._stream = Stream(request, parts, self._codec, self.bridge, self._digits, self._on_started, self.end)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._moving: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
-        self._last_message = 0.0
-        self.deadline = self.record.created_at + parts.limits.connect_timeout
-        """Unix time until which the stream may open."""
-        self._connect_timer = self._loop.call_later(parts.limits.connect_timeout, self._on_connect_timeout)
-        self._supervisor: asyncio.Task[None] | None = None
+        if record is None:
+            seconds = parts.limits.connect_timeout
+            self.wait = Wait(self._ledger, parts.store, seconds, self._on_connect_timeout)
+        else:
+            self.wait = Wait.taken(self._ledger, parts.store)
+        self._teardown = Teardown(parts, self._ledger, self.wait, self.presence, self._leg)
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.call_id}")
 
     @property
     def call_id(self) -> str:
@@ -98,29 +100,28 @@ class CallSession:
 
     @property
     def claimed(self) -> bool:
-        return self._claimed
+        return self.wait.claimed
+
+    @property
+    def deadline(self) -> float:
+        """Unix time until which the stream may open."""
+        return self.wait.deadline
 
     # Before the stream
 
     async def open(self) -> None:
-        """Create what the direction asks for. Raises the error that the client shall see; then nothing is left."""
+        """Create what the direction asks for. Raises the error that the client shall see, within OPEN_LIMIT."""
         with bind_call(self.call_id):
-            self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.call_id}")
+            began = self._loop.time()
             try:
-                if self.request.direction is Direction.OUTBOUND:
-                    await self._ensure_room()
-                    started = time.monotonic()
-                    await self._room.join_hidden(self._ledger.attributes("ringing"))
-                    if self._ended.done():
-                        raise Unavailable("the caller was taken out of the room again at once")
-                    self._ledger.observe("join", started)
-                    self._ledger.advance(Trigger.JOINED_HIDDEN)
-                else:
-                    await self._parts.admin.check()
-                await self._parts.store.save_call(self.record)
+                async with asyncio.timeout(OPEN_BUDGET):
+                    await self._open()
+            except TimeoutError as error:
+                late = Unavailable(f"LiveKit and the store took longer than {OPEN_BUDGET:g} s together")
+                await self._give_up(late, began)
+                raise late from error
             except BaseException as error:
-                self.end(*why_not_opened(error))
-                await self.finished.wait()
+                await self._give_up(error, began)
                 raise
             log.info(
                 "call created",
@@ -131,10 +132,22 @@ class CallSession:
                 agents=[agent.agent_name for agent in self.request.agents],
             )
 
-    async def _ensure_room(self) -> None:
-        self._setup = await self._parts.admin.ensure_room(self.request.room, self.request.agents)
+    async def _open(self) -> None:
+        if self.request.direction is Direction.OUTBOUND:
+            await self.presence.wait_hidden(self._ledger.attributes("ringing"))
+            if self._ended.done():
+                raise Unavailable("the caller was taken out of the room again at once")
+        else:
+            await self._parts.admin.check()
+        self._ledger.open()
+        await self._parts.store.save_call(self.record)
+        await self.wait.share()
 
-    def fetched(self, carrier_call_id: str, from_number: str, to_number: str) -> None:
+    async def _give_up(self, error: BaseException, began: float) -> None:
+        self.end(*why_not_opened(error))
+        await asyncio.wait([self._supervisor], timeout=max(0.0, began + OPEN_LIMIT - self._loop.time()))
+
+    async def fetched(self, carrier_call_id: str, from_number: str, to_number: str) -> None:
         """The carrier fetched the answer document: the callee has picked up. Empty strings teach nothing.
 
         Raises TokenUsed when another carrier call fetched it before: one connect_url serves one call.
@@ -143,70 +156,62 @@ class CallSession:
         if carrier_call_id and known and carrier_call_id != known:
             raise TokenUsed("this connect_url belongs to another carrier call")
         self._ledger.learn(carrier_call_id=carrier_call_id, from_number=from_number, to_number=to_number)
-        if not self._claimed and not self._ended.done():
-            self.extend_deadline(self._parts.limits.answer_grace)
         with bind_call(self.call_id):
+            if not self.claimed and not self._ended.done():
+                await self.extend_deadline(self._parts.limits.answer_grace)
             log.info("answer document fetched", **{"from": self.record.from_number, "to": self.record.to_number})
 
     async def dial(self, place: Callable[[], Awaitable[tuple[str, str]]], from_number: str, to_number: str) -> None:
-        """Have the carrier call the phone; `place` returns its id and first status. The call is then ours to hang up.
-
-        That needs the id, so a call that ends before the carrier has answered waits for the answer, whether or not
-        somebody still waits here. Raises what `place` does, and Unavailable when the call has ended.
-        """
-
-        async def dial() -> None:
-            carrier_call_id, status = await place()
-            self._placed = True
-            self._ledger.learn(
-                carrier_call_id=carrier_call_id,
-                from_number=from_number,
-                to_number=to_number,
-                carrier_status="" if self.record.carrier_status else status,
-            )
-
+        """See `Leg.dial`. Raises what `place` does, and Unavailable when the call has ended."""
         if self._ended.done():
             raise Unavailable("the call ended before the phone was called")
-        self._dialing = asyncio.create_task(dial(), name=f"dial {self.call_id}")
-        self._dialing.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.wait([self._dialing])
-        if self._dialing.cancelled():
-            raise Unavailable("the call ended before the carrier answered")
-        self._dialing.result()
-        await self._ledger.save()
+        await self._leg.dial(place, from_number, to_number)
+        if await self.wait.update():
+            await self._ledger.save()
 
-    def extend_deadline(self, seconds: float) -> None:
+    async def extend_deadline(self, seconds: float) -> None:
         """Leave the stream at least this long from now to open."""
-        self.deadline = max(self.deadline, time.time() + seconds)
-        self._connect_timer.cancel()
-        self._connect_timer = self._loop.call_later(self.deadline - time.time(), self._on_connect_timeout)
+        self.wait.extend(seconds)
+        await self.wait.update()
 
     def carrier_said(self, status: str, number: int) -> None:
         """The carrier reports progress, in Twilio's words; reports may come out of order, `number` counts them."""
-        if number < self._status_number:
-            return
-        self._status_number = number
-        self._ledger.learn(carrier_status=status)
+        reason = self._leg.said(status, number)
         if status == "in-progress":
             self.settled.set()
-        reason = CARRIER_ENDS.get(status)
         # A stream tells its own end, and more exactly than the report that follows it.
         if reason is not None and self._socket is None:
             self.end(reason, f"the carrier reports {status}")
 
     def check_claimable(self) -> None:
         """Raise TokenUsed or TokenExpired when `claim` would."""
-        if self._claimed:
+        if self.claimed:
             raise TokenUsed("this connect_url has been used by a WebSocket")
         if self._ended.done():
             raise TokenExpired("the call has ended")
 
-    def claim(self) -> None:
-        """Take the one place for a WebSocket. Synchronous on purpose: between a check and a mark with an
-        `await` between them several sockets get in."""
+    async def claim(self) -> None:
+        """Take the call for one WebSocket: first of this process, then of all. TokenUsed for every other one."""
         self.check_claimable()
-        self._claimed = True
-        self._connect_timer.cancel()
+        self.wait.mark()
+        try:
+            await self.wait.take()
+        except TokenUsed:
+            self.end(EndReason.INTERRUPTED, "another process has claimed the call")
+            raise
+        except BaseException as error:
+            self.end(EndReason.CARRIER_LOST, f"the WebSocket could not be let in: {error!r}")
+            raise
+
+    def learn(self, waiting: WaitingCall) -> None:
+        """What the processes that waited with the call have learnt of it."""
+        self._ledger.learn(
+            carrier_call_id=waiting.carrier_call_id, from_number=waiting.from_number, to_number=waiting.to_number
+        )
+
+    async def save(self) -> None:
+        """Write the record as it is now; a store that fails is logged."""
+        await self._ledger.save()
 
     # The stream
 
@@ -218,68 +223,23 @@ class CallSession:
                 await self.finished.wait()
                 return
             self._socket = socket
-            self._watch_media()
-            self._sender = self._begin("send", self.bridge.outbox.send_to(socket))
+            self._begin("send", self.bridge.outbox.send_to(socket))
             log.info("stream opened")
-            try:
-                async for text in socket.messages():
-                    self._last_message = self._loop.time()
-                    self._receive(self._codec.receive(text))
-                if socket.ended_cleanly:
-                    self.end(EndReason.CARRIER_CLOSED)
-                else:
-                    self.end(EndReason.CARRIER_LOST)
-            except CarrierProtocolError as error:
-                self.end(EndReason.PROTOCOL_ERROR, error.message, error.close_code)
-            except asyncio.CancelledError:
-                self.end(EndReason.CARRIER_LOST, "the connection's handler was cancelled")
-                raise
-            except Exception:
-                log.exception("a message from the carrier could not be handled")
-                self.end(EndReason.INTERNAL_ERROR)
+            await self._stream.read(socket)
             await self.finished.wait()
-
-    def _receive(self, event: Event) -> None:
-        if self._ended.done():  # The supervisor takes everything down: nothing new may begin.
-            return
-        match event:
-            case AudioReceived():
-                self.bridge.from_carrier(event)
-            case MarkReached():
-                self.bridge.mark_reached(event.name)
-            case DtmfReceived():
-                self._digits.put(event.digit)
-            case AudioRejected():
-                self.bridge.rejected(event.why)
-            case StreamStarted():
-                self._on_started(event)
-            case StreamStopped():
-                self.end(EndReason.CARRIER_HANGUP)
-            case CarrierComplained():
-                log.warning("the carrier could not use what it was sent", code=event.code, text=event.text)
-            case _:
-                log.debug("message ignored", why=event.why)
 
     def _on_started(self, event: StreamStarted) -> None:
         known = self.record.carrier_call_id
         if known and event.call_id != known:
             self.end(EndReason.CALL_MISMATCH, "the stream is not of the call that fetched the answer document")
             return
-        self._ledger.learn(carrier_call_id=event.call_id)
-        self.bridge.start(self._codec.format, self._codec.reply_format)
-        self._answering = self._begin("answer", self._answer(event))
+        self._ledger.learn(carrier_call_id=event.call_id, from_number=event.from_number, to_number=event.to_number)
+        self._begin("answer", self._answer(event))
 
     async def _answer(self, event: StreamStarted) -> None:
         started = time.monotonic()
-        attributes = self._ledger.attributes("active")
-        attributes |= that_fit(self._codec.attributes(event), attributes)
         try:
-            if self.request.direction is Direction.OUTBOUND:
-                await self._parts.admin.reveal(self.request.room, self.request.participant.identity, attributes)
-            else:
-                await self._ensure_room()
-                await self._room.join_visible(attributes)
-            await self._room.publish(self._codec.format.rate)
+            await self.presence.appear(self._ledger.attributes_of(event, self._codec.attributes(event)))
         except ConnectorError as error:
             self.end(EndReason.LIVEKIT_UNAVAILABLE, error.message)
             return
@@ -288,37 +248,15 @@ class CallSession:
         self._ledger.start()
         self.settled.set()
         self.bridge.open()
-        self._room.listen(self._codec.reply_format.rate)
-        self._digit_sender = self._begin("digits", self._digits.run())
-        limits = self._parts.limits
-        self._timers.append(self._loop.call_later(limits.max_duration, self.end, EndReason.MAX_DURATION))
+        self.presence.listen()
+        self._begin("digits", self._digits.run())
+        self._in(self._parts.limits.max_duration, EndReason.MAX_DURATION)
         self._ledger.observe("answer", started)
         log.info("call active", milliseconds=round((time.monotonic() - started) * 1000))
         await self._ledger.save()
 
-    # What the room says (connector.room.events.RoomListener)
-
-    def room_source_added(self, source: str) -> None:
-        self.bridge.source_added(source)
-
-    def room_source_removed(self, source: str) -> None:
-        self.bridge.source_removed(source)
-
-    def room_audio(self, source: str, pcm: NDArray[np.int16], at: float) -> None:
-        self.bridge.from_room(source, pcm, at)
-
-    def room_dtmf(self, digit: str) -> None:
-        if len(digit) != 1 or digit not in dtmf.DIGITS:
-            self._parts.metrics.refused.labels("dtmf", "unknown_digit").inc()
-        elif not self.bridge.play_tones(digit):
-            self._parts.metrics.refused.labels("dtmf", "too_many").inc()
-        else:
-            self._parts.metrics.dtmf.labels("to_carrier").inc()
-
-    def room_cleared(self) -> None:
-        self.bridge.clear()
-
     def room_ended(self, reason: EndReason, detail: str) -> None:
+        """The caller's room, or its place there, is gone."""
         self.end(reason, detail)
 
     # What the API asks
@@ -326,6 +264,8 @@ class CallSession:
     def send_dtmf(self, digits: str) -> None:
         """Play digits to the phone. FailedPrecondition unless active, ResourceExhausted when too many wait."""
         self._require_active()
+        if not self.request.dtmf:
+            raise FailedPrecondition("digits are turned off for this call")
         if not self.bridge.play_tones(digits):
             raise ResourceExhausted("too many digits wait to be played")
         self._parts.metrics.dtmf.labels("to_carrier").inc(len(digits))
@@ -334,6 +274,44 @@ class CallSession:
         """Drop what the phone has yet to hear. FailedPrecondition unless active."""
         self._require_active()
         self.bridge.clear()
+
+    async def switch_room(self, room: str, agents: Sequence[AgentDispatch] = ()) -> None:
+        """Move the caller to another room, which gets these agents; the phone call goes on. To the room it is in
+        already: nothing happens. FailedPrecondition, Unavailable …: the caller is where it was."""
+        self._require_active()
+        if self._moving is not None:
+            raise FailedPrecondition("the call is being moved to another room already")
+        if room == self.record.room:
+            return
+        # A task of its own, so that neither a client that goes away nor the end of the call leaves it half done.
+        moving = self._moving = asyncio.create_task(self._move(room, agents), name=f"move {self.call_id}")
+        moving.add_done_callback(self._on_moved)
+        await asyncio.wait([moving])
+        if moving.cancelled():
+            raise FailedPrecondition("the call ended while it was moved")
+        moving.result()
+
+    async def _move(self, room: str, agents: Sequence[AgentDispatch]) -> None:
+        started = time.monotonic()
+        await self.presence.move(room, agents)
+        log.info("call moved", room=room, milliseconds=round((time.monotonic() - started) * 1000))
+        await self._ledger.save()
+
+    def _on_moved(self, task: asyncio.Task[None]) -> None:
+        self._moving = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("the call stays in its room", error=str(error))
+
+    async def transfer(self, to: str) -> None:
+        """Have the carrier connect the phone with `to`, in E.164 form; the call ends here as `transferred`.
+        Raises ConnectorError, then it goes on."""
+        self._require_active()
+        await self._leg.transfer(to)
+
+    def _on_transferred(self) -> None:
+        """The carrier ends the stream by itself, as a rule."""
+        if not self._ended.done():
+            self._in(TRANSFER_GRACE, EndReason.TRANSFERRED)
 
     def _require_active(self) -> None:
         if self.state is not CallState.ACTIVE or self._ended.done():
@@ -352,65 +330,22 @@ class CallSession:
             was_active = self.state is CallState.ACTIVE
             self.bridge.close()
             self.bridge.collect_drops()
-            self._connect_timer.cancel()
+            self._stream.stop()
             for timer in self._timers:
                 timer.cancel()
-            await self._stop_tasks()
-            if self._room.connected:
-                await self._step("attributes", self._room.set_attributes({"connector.callStatus": "hangup"}))
-            await self._hang_up(end, was_active)
-            if self._socket is not None:
-                await self._step("socket", self._socket.close(end.close_code, end.reason.value))
-            await self._step("room", self._room.leave())
-            if self._setup is not None and not was_active:
-                await self._step("undo", self._parts.admin.undo(self._setup))
-            self._ledger.finish(end)
-            await self._step("record", self._parts.store.save_call(self.record))
-            self._ledger.count(end, self.bridge)
+            await stop_tasks((*self._tasks, self._moving))
+            await self._teardown.run(end, self._socket, was_active)
             self.settled.set()
             self.finished.set()
             self._on_finished(self)
 
-    async def _hang_up(self, end: End, was_active: bool) -> None:
-        """End the phone's leg over the carrier's REST API where the end of the stream would not do it.
-
-        That is: when the API asked for the end (the answer document may go on after the stream), and when a
-        call that we placed still rings.
-        """
-        if self._dialing is not None:
-            await asyncio.wait([self._dialing], timeout=STEP_TIMEOUT)
-            self._dialing.cancel()
-        control = self._parts.control.get(self.request.provider)
-        is_over = self.record.carrier_status in FINAL_STATUSES or end.reason is EndReason.CARRIER_HANGUP
-        if control is None or not self.record.carrier_call_id or is_over:
-            return
-        still_rings = self._placed and not was_active
-        if end.reason is EndReason.ENDED_BY_API or still_rings:
-            await self._step("hang up", control.hang_up(self.record.carrier_call_id))
-
-    async def _stop_tasks(self) -> None:
-        tasks = [task for task in (self._sender, self._answering, self._digit_sender) if task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=STEP_TIMEOUT)
-
-    async def _step(self, name: str, work: Awaitable[None]) -> None:
-        """One step of the teardown: bounded, and its failure must not keep the next one from running."""
-        try:
-            await asyncio.wait_for(work, STEP_TIMEOUT)
-        except ConnectorError as error:
-            log.warning("teardown step failed", step=name, error=error.message)
-        except Exception:
-            log.exception("teardown step failed", step=name)
-
     # Small things
 
-    def _begin(self, what: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _begin(self, what: str, work: Coroutine[Any, Any, None]) -> None:
         """A task of this call; a call one of whose tasks breaks is over, not half alive."""
         task = asyncio.create_task(work, name=f"{what} {self.call_id}")
         task.add_done_callback(self._on_task_done)
-        return task
+        self._tasks.append(task)
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -420,16 +355,5 @@ class CallSession:
     def _on_connect_timeout(self) -> None:
         self.end(EndReason.CONNECT_TIMEOUT, "no media WebSocket came in time")
 
-    def _watch_media(self) -> None:
-        """End the call when the socket says nothing for too long. One timer, moved only when it fires."""
-        self._last_message = self._loop.time()
-        limit = self._parts.limits.media_timeout
-
-        def check() -> None:
-            silent = self._loop.time() - self._last_message
-            if silent >= limit:
-                self.end(EndReason.MEDIA_TIMEOUT, f"no message for {limit:g} s")
-            else:
-                self._timers.append(self._loop.call_later(limit - silent, check))
-
-        self._timers[:] = [self._loop.call_later(limit, check)]
+    def _in(self, seconds: float, reason: EndReason) -> None:
+        self._timers.append(self._loop.call_later(seconds, self.end, reason))

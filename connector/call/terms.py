@@ -12,6 +12,8 @@ from connector.metrics import Metrics
 from connector.model import CallRecord, EndReason, LifecycleEvent, Provider
 from connector.storage.base import StoreError
 
+STEP_TIMEOUT = 6.0
+"""Seconds that any one step of the teardown may take before the next one starts."""
 CLOSE_NORMAL = 1000
 CLOSE_POLICY = 1008
 CLOSE_INTERNAL = 1011

@@ -110,6 +110,26 @@ class RoomAdmin:
             )
             setup.dispatches.append(dispatch.id)
 
+    async def keep_room(self, room: str, agents: Sequence[AgentDispatch]) -> RoomSetup:
+        """For a call that another process has prepared: its agents are in the room, or on their way. Only a room that
+        has closed since, and its agents with it, is created with them once more."""
+        setup = RoomSetup(room)
+        lock = self._locks.setdefault(room, asyncio.Lock())
+        async with self._translated(), lock:
+            listed = await self._client.room.list_rooms(api.ListRoomsRequest(names=[room]))
+            if not listed.rooms:
+                await self._dispatch_or_create(setup, agents)
+        return setup
+
+    async def has(self, room: str, identity: str) -> bool:
+        """Whether a participant of this identity is in the room, hidden or not."""
+        try:
+            async with self._translated():
+                await self._client.room.get_participant(api.RoomParticipantIdentity(room=room, identity=identity))
+        except NotFound:
+            return False
+        return True
+
     async def undo(self, setup: RoomSetup) -> None:
         """Take back what `ensure_room` did, as far as LiveKit lets us; raises nothing."""
         async with self._locks.setdefault(setup.room, asyncio.Lock()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -19,4 +20,8 @@ class RoomListener(Protocol):
     def room_audio(self, source: str, pcm: NDArray[np.int16], at: float) -> None: ...
     def room_dtmf(self, digit: str) -> None: ...
     def room_cleared(self) -> None: ...
+    def room_attributes(self, attributes: Mapping[str, str]) -> None:
+        """These of the caller's attributes have changed; all of them as they are now, removed ones are empty."""
+        ...
+
     def room_ended(self, reason: EndReason, detail: str) -> None: ...

@@ -21,7 +21,7 @@ from connector.room.tokens import hidden_grants, join_token, visible_grants
 
 log = structlog.get_logger()
 
-JOIN_TIMEOUT = 4.0
+JOIN_TIMEOUT = 3.5
 LEAVE_TIMEOUT = 5.0
 CLEAR_TOPIC = "connector.clear"
 """Topic of a data message, and name of an RPC method, with which the room drops what the caller has yet to hear."""
@@ -110,6 +110,7 @@ class RoomGateway:
         room.on("track_unsubscribed", self._on_track_unsubscribed)
         room.on("sip_dtmf_received", self._on_dtmf)
         room.on("data_received", self._on_data)
+        room.on("participant_attributes_changed", self._on_attributes)
         room.on("reconnecting", self._on_reconnecting)
         room.on("reconnected", self._on_reconnected)
         room.on("disconnected", self._on_disconnected)
@@ -156,6 +157,11 @@ class RoomGateway:
             await asyncio.wait_for(self._connected().local_participant.set_attributes(dict(attributes)), JOIN_TIMEOUT)
         except (TimeoutError, RuntimeError) as error:
             raise Unavailable(f"attributes could not be set: {error!r}") from error
+
+    @property
+    def attributes(self) -> Mapping[str, str]:
+        """The caller's attributes as the room has them; empty before the join."""
+        return dict(self._room.local_participant.attributes) if self._room is not None else {}
 
     @property
     def connected(self) -> bool:
@@ -231,6 +237,10 @@ class RoomGateway:
         if self._listening:
             self._listener.room_cleared()
         return "ok"
+
+    def _on_attributes(self, changed: dict[str, str], participant: rtc.Participant) -> None:
+        if self._listening and isinstance(participant, rtc.LocalParticipant):
+            self._listener.room_attributes(changed)
 
     def _on_reconnecting(self) -> None:
         if self._left or self._lost_timer is not None:

@@ -31,8 +31,10 @@ from connector.model import (
     CallRequest,
     Direction,
     EndReason,
+    LifecycleEvent,
     ParticipantSpec,
     Provider,
+    WaitingCall,
 )
 from connector.room.events import RoomListener
 
@@ -49,6 +51,11 @@ class Faults:
         self.delays: dict[str, float] = {}
         self.reached = asyncio.Event()
         """Set when a step that hangs has been reached."""
+
+    @property
+    def in_livekit(self) -> list[str]:
+        """The steps that LiveKit sees."""
+        return [step for step in self.steps if step.startswith(("admin.", "room."))]
 
     async def step(self, name: str) -> None:
         self.steps.append(name)
@@ -191,6 +198,9 @@ class FakeAdmin:
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self.undone: list[str] = []
+        self.removed: list[tuple[str, str]] = []
+        self.taken: set[tuple[str, str]] = set()
+        """Rooms and identities of participants that are not ours."""
 
     async def check(self) -> None:
         await self._faults.step("admin.check")
@@ -198,6 +208,18 @@ class FakeAdmin:
     async def ensure_room(self, room: str, agents: Sequence[AgentDispatch]) -> str:
         await self._faults.step("admin.ensure_room")
         return room
+
+    async def keep_room(self, room: str, agents: Sequence[AgentDispatch]) -> str:
+        await self._faults.step("admin.keep_room")
+        return room
+
+    async def has(self, room: str, identity: str) -> bool:
+        await self._faults.step("admin.has")
+        return (room, identity) in self.taken
+
+    async def remove(self, room: str, identity: str) -> None:
+        await self._faults.step("admin.remove")
+        self.removed.append((room, identity))
 
     async def undo(self, setup: str) -> None:
         await self._faults.step("admin.undo")
@@ -207,9 +229,59 @@ class FakeAdmin:
         await self._faults.step("admin.reveal")
 
 
+class FakeWaiting:
+    """`store.waiting`, shared by all the managers of a `World`."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self.entries: dict[str, WaitingCall] = {}
+
+    async def insert(self, document: WaitingCall) -> None:
+        await self._faults.step("waiting.insert")
+        self.entries[document.id] = document
+
+    async def replace(self, document: WaitingCall) -> bool:
+        await self._faults.step("waiting.replace")
+        if document.id not in self.entries:
+            return False
+        self.entries[document.id] = document
+        return True
+
+    async def delete(self, document_id: str) -> bool:
+        await self._faults.step("waiting.delete")
+        return self.entries.pop(document_id, None) is not None
+
+    async def get(self, document_id: str) -> WaitingCall | None:
+        await self._faults.step("waiting.get")
+        return self.entries.get(document_id)
+
+    async def find(self, name: str) -> WaitingCall | None:
+        raise AssertionError("waiting calls have no names")
+
+    async def list(self) -> list[WaitingCall]:
+        return list(self.entries.values())
+
+
+class FakeLifecycle:
+    """Remembers the events, of all calls in the order in which they came."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self.told: list[tuple[LifecycleEvent, CallRecord, dict[str, str]]] = []
+
+    async def happened(self, event: LifecycleEvent, record: CallRecord, details: Mapping[str, str]) -> None:
+        await self._faults.step("lifecycle")
+        self.told.append((event, record, dict(details)))
+
+    @property
+    def events(self) -> list[str]:
+        return [event.value for event, _, _ in self.told]
+
+
 class FakeStore:
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
+        self.waiting = FakeWaiting(faults)
         self.records: dict[str, CallRecord] = {}
         self.saves = 0
 
@@ -223,6 +295,25 @@ class FakeStore:
         return self.records.get(call_id)
 
 
+class FakeControl:
+    """A carrier's REST API."""
+
+    ends_with_stream = True
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self.hung_up: list[str] = []
+        self.transferred: list[tuple[str, str]] = []
+
+    async def hang_up(self, carrier_call_id: str) -> None:
+        await self._faults.step("control.hang_up")
+        self.hung_up.append(carrier_call_id)
+
+    async def transfer(self, carrier_call_id: str, to: str) -> None:
+        await self._faults.step("control.transfer")
+        self.transferred.append((carrier_call_id, to))
+
+
 @dataclass
 class World:
     """One call's surroundings; `call` is not yet open. Make it inside a running loop."""
@@ -232,11 +323,16 @@ class World:
     faults: Faults = field(default_factory=Faults)
     metrics: Metrics = field(default_factory=Metrics)
     max_calls: int = 10
+    owner: str = "test"
+    store: FakeStore = None  # type: ignore[assignment]
+    """Another world's, for two processes that share one."""
+    control: FakeControl | None = None
 
     def __post_init__(self) -> None:
         self.rooms: list[FakeRoom] = []
         self.admin = FakeAdmin(self.faults)
-        self.store = FakeStore(self.faults)
+        self.store = self.store or FakeStore(self.faults)
+        self.lifecycle = FakeLifecycle(self.faults)
         self.socket = FakeSocket(self.faults)
         self.finished: list[CallSession] = []
         self.parts = Parts(
@@ -246,7 +342,9 @@ class World:
             limits=self.limits,
             new_room=self._new_room,
             new_codec=lambda _: FakeCodec(),
-            owner="test",
+            owner=self.owner,
+            lifecycle=self.lifecycle,
+            control={Provider.TWILIO: self.control} if self.control else {},
         )
         self.manager = CallManager(self.parts, self.max_calls)
         self.log = structlog.testing.LogCapture()

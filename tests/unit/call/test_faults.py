@@ -28,7 +28,7 @@ async def whole_call(world: World) -> BaseException | None:
     hung = asyncio.create_task(world.faults.reached.wait())
     await asyncio.wait([opening, hung], return_when=asyncio.FIRST_COMPLETED)
     if opening.done() and opening.exception() is None:
-        call.claim()
+        await call.claim()
         carrying = asyncio.create_task(call.carry(world.socket))
         world.socket.feed("connected", "start", "audio", "digit 1")
         await asyncio.sleep(1)
@@ -108,7 +108,7 @@ async def test_everything_hangs_at_once_and_the_call_still_ends() -> None:
     )
     call = world.session()
     await call.open()
-    call.claim()
+    await call.claim()
     carrying = asyncio.create_task(call.carry(world.socket))
     world.socket.feed("start")
     await asyncio.sleep(1)

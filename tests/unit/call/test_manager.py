@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from connector.errors import ResourceExhausted, TokenExpired, TokenInvalid, Unavailable
+from connector.errors import ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
 from connector.model import CallState, EndReason
 from tests.unit.call.fakes import World
 from tests.unit.call.virtual_time import virtual_time
@@ -38,15 +38,19 @@ async def test_a_call_that_could_not_open_is_not_held() -> None:
 
 
 @virtual_time
-async def test_a_call_is_found_while_it_lives_and_known_to_be_over_afterwards() -> None:
+async def test_a_call_can_be_claimed_while_it_waits_once_and_is_known_to_be_over_afterwards() -> None:
     world = World()
     call = await world.manager.create(world.request())
-    assert await world.manager.find("call_1") is call
+    assert (await world.manager.expected("call_1")).deadline == call.deadline
+    assert await world.manager.claim("call_1") is call
+    with pytest.raises(TokenUsed):
+        await world.manager.claim("call_1")
     await world.manager.drain(0)
-    with pytest.raises(TokenExpired):
-        await world.manager.find("call_1")
+    for refused in (world.manager.expected, world.manager.claim):
+        with pytest.raises(TokenExpired if refused == world.manager.expected else Unavailable):
+            await refused("call_1")
     with pytest.raises(TokenInvalid):
-        await world.manager.find("call_0")
+        await world.manager.expected("call_0")
 
 
 @virtual_time

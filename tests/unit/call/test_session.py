@@ -22,7 +22,7 @@ async def settle() -> None:
 async def start(world: World, call: CallSession, *messages: str) -> asyncio.Task[None]:
     """Open the call and its stream, feed these messages; the task that serves the socket."""
     await call.open()
-    call.claim()
+    await call.claim()
     carrying = asyncio.create_task(call.carry(world.socket))
     world.socket.feed("connected", *messages)
     await settle()
@@ -36,11 +36,11 @@ async def test_an_outbound_call_joins_hidden_is_revealed_published_and_only_then
     await call.open()
     assert call.state is CallState.RINGING
     assert world.room.attributes["connector.callStatus"] == "ringing"
-    call.claim()
+    await call.claim()
     carrying = asyncio.create_task(call.carry(world.socket))
     world.socket.feed("start")
     await settle()
-    assert [step for step in world.faults.steps if not step.startswith("store")] == [
+    assert world.faults.in_livekit == [
         "admin.ensure_room",
         "room.join_hidden",
         "admin.reveal",
@@ -62,11 +62,11 @@ async def test_an_inbound_call_touches_no_room_before_its_stream_starts() -> Non
     await call.open()
     assert call.state is CallState.PENDING
     assert "admin.ensure_room" not in world.faults.steps
-    call.claim()
+    await call.claim()
     carrying = asyncio.create_task(call.carry(world.socket))
     world.socket.feed("start")
     await settle()
-    assert [step for step in world.faults.steps if not step.startswith("store")] == [
+    assert world.faults.in_livekit == [
         "admin.check",
         "admin.ensure_room",
         "room.join_visible",
@@ -136,7 +136,7 @@ async def test_a_call_nobody_answers_times_out_and_takes_its_room_back() -> None
     assert world.admin.undone == ["lobby"]
     world.assert_ended_once(call, EndReason.CONNECT_TIMEOUT)
     with pytest.raises(TokenExpired):
-        call.claim()
+        await call.claim()
 
 
 @virtual_time
@@ -146,8 +146,8 @@ async def test_fetching_the_document_gives_the_stream_time_to_open() -> None:
     await call.open()
     # The deadline is on the wall clock, which virtual time leaves behind: a later one is what can be seen.
     before = call.deadline
-    call.deadline -= LIMITS.connect_timeout
-    call.fetched("CA1", "+15551234567", "")
+    call.wait.deadline -= LIMITS.connect_timeout
+    await call.fetched("CA1", "+15551234567", "")
     assert before - LIMITS.connect_timeout + LIMITS.answer_grace == pytest.approx(call.deadline, abs=1)
     await asyncio.sleep(LIMITS.answer_grace + 1)
     world.assert_ended_once(call, EndReason.CONNECT_TIMEOUT)
@@ -159,7 +159,7 @@ async def test_a_socket_is_served_once_and_silence_on_it_ends_the_call() -> None
     call = world.session()
     carrying = await start(world, call, "start")
     with pytest.raises(TokenUsed):
-        call.claim()
+        await call.claim()
     await asyncio.sleep(LIMITS.media_timeout - 1)
     world.socket.feed("audio")
     await asyncio.sleep(LIMITS.media_timeout - 1)
@@ -174,7 +174,7 @@ async def test_a_socket_that_opens_and_never_starts_is_silence_too() -> None:
     world = World(Direction.INBOUND)
     call = world.session()
     await call.open()
-    call.claim()
+    await call.claim()
     await call.carry(world.socket)
     assert "room.join_visible" not in world.faults.steps
     world.assert_ended_once(call, EndReason.MEDIA_TIMEOUT)
@@ -200,8 +200,8 @@ async def test_the_stream_of_another_call_is_refused() -> None:
     world = World()
     call = world.session()
     await call.open()
-    call.fetched("CA1", "", "")
-    call.claim()
+    await call.fetched("CA1", "", "")
+    await call.claim()
     carrying = asyncio.create_task(call.carry(world.socket))
     world.socket.feed("start CA2")
     await carrying
@@ -215,7 +215,7 @@ async def test_a_socket_that_comes_after_the_end_is_closed_at_once() -> None:
     world = World()
     call = world.session()
     await call.open()
-    call.claim()
+    await call.claim()
     call.end(EndReason.SHUTDOWN)
     await settle()
     await call.carry(world.socket)
@@ -229,7 +229,7 @@ async def test_a_start_that_comes_after_the_end_begins_nothing() -> None:
     world.faults.delays["socket.close"] = 1.0
     call = world.session()
     await call.open()
-    call.claim()
+    await call.claim()
     carrying = asyncio.create_task(call.carry(world.socket))
     await settle()
     call.end(EndReason.SHUTDOWN)

@@ -1,0 +1,105 @@
+"""What can be asked of a call by its id, wherever it is held: for every API alike."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from connector.call.manager import CallManager
+from connector.call.session import CallSession
+from connector.errors import FailedPrecondition, InvalidArgument, NotFound
+from connector.model import AgentDispatch, CallRecord, EndReason
+
+END_PATIENCE = 8.0
+"""Seconds for another process to end a call whose caller was taken out of the room."""
+LOOK_EVERY = 0.1
+E164 = re.compile(r"\+[1-9]\d{1,14}", re.ASCII)
+
+
+class Records(Protocol):
+    async def get_call(self, call_id: str) -> CallRecord | None: ...
+
+
+class Remover(Protocol):
+    async def remove(self, room: str, identity: str) -> None: ...
+
+
+class CallDesk:
+    """Every method raises NotFound for a call that never was."""
+
+    def __init__(self, calls: CallManager, store: Records, admin: Remover) -> None:
+        self._calls = calls
+        self._store = store
+        self._admin = admin
+
+    async def record(self, call_id: str) -> CallRecord:
+        """What is known of a call; of one that this process holds, what has not been saved yet too."""
+        call = self._calls.live_call(call_id)
+        if call is not None:
+            return call.record
+        record = await self._store.get_call(call_id)
+        if record is None:
+            raise NotFound("no such call")
+        return record
+
+    def freshest(self, record: CallRecord) -> CallRecord:
+        """What this process knows of a live call may be ahead of what was saved."""
+        call = self._calls.live_call(record.call_id)
+        return call.record if call is not None else record
+
+    async def live(self, call_id: str) -> CallSession:
+        """The call, held here. FailedPrecondition when it has ended, or says which process holds it."""
+        call = self._calls.live_call(call_id)
+        if call is None:
+            record = await self.record(call_id)
+            if record.end_reason is None:
+                raise FailedPrecondition(f"the call is held by another process, {record.owner}")
+            raise FailedPrecondition("the call is ended, not active")
+        return call
+
+    async def end(self, call_id: str) -> CallRecord:
+        """End both legs and wait until everything is free; one that has ended is no error.
+
+        Of a call that another process holds, the caller is taken out of the room, and that process ends the rest.
+        """
+        call = self._calls.live_call(call_id)
+        if call is not None:
+            call.end(EndReason.ENDED_BY_API)
+        else:
+            call = await self._calls.end_waiting(call_id, EndReason.ENDED_BY_API)
+        if call is not None:
+            await call.finished.wait()
+            return call.record
+        record = await self.record(call_id)
+        if record.end_reason is None:
+            await self._admin.remove(record.room, record.identity)
+            record = await self._ended_elsewhere(record)
+        return record
+
+    async def _ended_elsewhere(self, record: CallRecord) -> CallRecord:
+        try:
+            async with asyncio.timeout(END_PATIENCE):
+                while record.end_reason is None:  # Another process announces nothing.
+                    await asyncio.sleep(LOOK_EVERY)
+                    record = await self.record(record.call_id)
+        except TimeoutError:
+            raise FailedPrecondition(
+                f"the call is held by another process, {record.owner}, which does not end it"
+            ) from None
+        return record
+
+    async def switch_room(self, call_id: str, room: str, agents: Sequence[AgentDispatch] = ()) -> CallRecord:
+        """See `CallSession.switch_room`; the name has been checked."""
+        call = await self.live(call_id)
+        await call.switch_room(room, agents)
+        return call.record
+
+    async def transfer(self, call_id: str, to: str) -> CallRecord:
+        """See `CallSession.transfer`. InvalidArgument when `to` is no number in E.164 form."""
+        if not E164.fullmatch(to):
+            raise InvalidArgument("to", "is not a number in E.164 form such as +15551234567")
+        call = await self.live(call_id)
+        await call.transfer(to)
+        return call.record

@@ -1,0 +1,147 @@
+"""Where the caller is in LiveKit: one room at a time, and the bridge's end there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from connector.call.bridge import Bridge
+from connector.call.ear import OnEnd, RoomEar
+from connector.call.ledger import Ledger
+from connector.call.ports import Room
+from connector.call.terms import Parts
+from connector.carriers.base import Codec
+from connector.errors import FailedPrecondition, Unavailable
+from connector.model import AgentDispatch, Direction
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Place:
+    """One room, and the caller's session in it."""
+
+    name: str
+    room: Room
+    ear: RoomEar
+    setup: Any = None
+    """What `ensure_room` did; taken back when nobody ever came, so that no agent waits in an empty room."""
+
+
+class Presence:
+    """The caller's room, whichever it is at the moment: the bridge's `CallerVoice`, and the way in, over and out."""
+
+    def __init__(self, parts: Parts, ledger: Ledger, codec: Codec, on_end: OnEnd) -> None:
+        self._parts = parts
+        self._ledger = ledger
+        self._codec = codec
+        self._on_end = on_end
+        self.bridge = Bridge(codec, self, parts.metrics, time.monotonic)
+        self._place = self._new_place(ledger.record.room)
+        self._place.ear.open()
+        self._hidden = self._visible = False
+        self._leaving: asyncio.Task[None] | None = None
+
+    def _new_place(self, name: str) -> Place:
+        ear = RoomEar(self.bridge, self._ledger, self._parts.metrics, self._on_end)
+        return Place(name, self._parts.new_room(replace(self._ledger.request, room=name), ear), ear)
+
+    @property
+    def room(self) -> Room:
+        return self._place.room
+
+    # The bridge's and the digits' end
+
+    def capture(self, pcm: bytes) -> None:
+        self._place.room.capture(pcm)
+
+    def take_dropped(self) -> int:
+        return self._place.room.take_dropped()
+
+    async def send_dtmf(self, code: int, digit: str) -> None:
+        await self._place.room.send_dtmf(code, digit)
+
+    # In
+
+    async def wait_hidden(self, attributes: Mapping[str, str]) -> None:
+        """An outbound call's wait: the room with its agents, and the caller in it, unseen."""
+        await self._ensure_room()
+        started = time.monotonic()
+        await self._place.room.join_hidden(attributes)
+        self._hidden = True
+        self._ledger.observe("join", started)
+
+    async def appear(self, attributes: Mapping[str, str]) -> None:
+        """Be seen and heard. The stream has started: its rate is known."""
+        request = self._ledger.request
+        if self._hidden:
+            await self._parts.admin.reveal(self._place.name, request.participant.identity, attributes)
+        else:
+            if request.direction is Direction.OUTBOUND:
+                # Another process let the caller in and sent the agents. Its hidden participant, if it still is there,
+                # gives way to this one, of the same identity.
+                self._place.setup = await self._parts.admin.keep_room(self._place.name, request.agents)
+            else:
+                await self._ensure_room()
+            await self._place.room.join_visible(attributes)
+        self._visible = True
+        await self._place.room.publish(self._codec.format.rate)
+
+    async def _ensure_room(self) -> None:
+        self._place.setup = await self._parts.admin.ensure_room(self._place.name, self._ledger.request.agents)
+
+    def listen(self) -> None:
+        self._place.room.listen(self._codec.reply_format.rate)
+
+    # Over
+
+    async def move(self, name: str, agents: Sequence[AgentDispatch]) -> None:
+        """Into another room; the caller stays in this one until it can be heard in the other. Whatever is raised
+        leaves the caller where it was. FailedPrecondition when the identity is taken there."""
+        identity = self._ledger.request.participant.identity
+        if await self._parts.admin.has(name, identity):
+            raise FailedPrecondition(f"the room has a participant {identity!r} already, the caller's identity")
+        there = self._new_place(name)
+        try:
+            there.setup = await self._parts.admin.ensure_room(name, agents)
+            await there.room.join_visible({**self._ledger.told_attributes, **self._place.room.attributes})
+            await there.room.publish(self._codec.format.rate)
+            if there.ear.ended is not None:
+                raise Unavailable(f"the caller was taken out of the other room at once: {there.ear.ended[0].value}")
+        except BaseException:
+            await there.room.leave()
+            if there.setup is not None:
+                await self._parts.admin.undo(there.setup)
+            raise
+        here, self._place = self._place, there
+        here.ear.close()
+        there.ear.open()
+        there.room.listen(self._codec.reply_format.rate)
+        self._ledger.moved(name)
+        # A task of its own: an end of the call that comes now must find both rooms left.
+        self._leaving = asyncio.create_task(here.room.leave(), name="leave the former room")
+
+    # Out
+
+    async def say_goodbye(self) -> None:
+        """Tell the room, while it can be told."""
+        if self._place.room.connected:
+            await self._place.room.set_attributes({"connector.callStatus": "hangup"})
+
+    async def leave(self) -> None:
+        if self._leaving is not None:
+            await asyncio.wait([self._leaving])
+        await self._place.room.leave()
+        if self._ledger.inherited and not self._visible and self._ledger.request.direction is Direction.OUTBOUND:
+            # The process that waited with the call has let the caller in, and may not live any more.
+            await self._parts.admin.remove(self._place.name, self._ledger.request.participant.identity)
+
+    async def undo(self) -> None:
+        """Take back what was set up for a caller who never came."""
+        if self._place.setup is not None:
+            await self._parts.admin.undo(self._place.setup)

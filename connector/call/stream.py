@@ -1,0 +1,120 @@
+"""The carrier's media stream, from its first message to its last: each event to whom it concerns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from connector.call.bridge import Bridge
+from connector.call.digits import DigitRelay
+from connector.call.ports import CarrierSocket
+from connector.call.terms import Parts
+from connector.carriers.base import Codec
+from connector.carriers.events import (
+    AudioReceived,
+    AudioRejected,
+    CarrierComplained,
+    DtmfReceived,
+    Event,
+    MarkReached,
+    StreamStarted,
+    StreamStopped,
+)
+from connector.errors import CarrierProtocolError
+from connector.model import CallRequest, EndReason
+
+log = structlog.get_logger()
+
+
+class OnEnd(Protocol):
+    def __call__(self, reason: EndReason, detail: str = "", close_code: int | None = None) -> None: ...
+
+
+class Stream:
+    """Reads one media socket. Audio goes straight on to the bridge; whatever ends the stream is told to `end`."""
+
+    def __init__(
+        self,
+        request: CallRequest,
+        parts: Parts,
+        codec: Codec,
+        bridge: Bridge,
+        digits: DigitRelay,
+        on_started: Callable[[StreamStarted], None],
+        end: OnEnd,
+    ) -> None:
+        self._request = request
+        self._metrics = parts.metrics
+        self._limit = parts.limits.media_timeout
+        self._codec = codec
+        self._bridge = bridge
+        self._digits = digits
+        self._on_started = on_started
+        self._end = end
+        self._over = False
+        self._loop = asyncio.get_running_loop()
+        self._last_message = 0.0
+        self._watch: asyncio.TimerHandle | None = None
+
+    def stop(self) -> None:
+        """The call ends: what still comes is not looked at."""
+        self._over = True
+        if self._watch is not None:
+            self._watch.cancel()
+
+    async def read(self, socket: CarrierSocket) -> None:
+        """Until the socket is over; the reason has been told then."""
+        self._last_message = self._loop.time()
+        self._check()
+        try:
+            async for text in socket.messages():
+                self._last_message = self._loop.time()
+                event = self._codec.receive(text)
+                if not self._over:
+                    self._receive(event)
+            self._end(EndReason.CARRIER_CLOSED if socket.ended_cleanly else EndReason.CARRIER_LOST)
+        except CarrierProtocolError as error:
+            self._end(EndReason.PROTOCOL_ERROR, error.message, error.close_code)
+        except asyncio.CancelledError:
+            self._end(EndReason.CARRIER_LOST, "the connection's handler was cancelled")
+            raise
+        except Exception:
+            log.exception("a message from the carrier could not be handled")
+            self._end(EndReason.INTERNAL_ERROR)
+
+    def _receive(self, event: Event) -> None:
+        match event:
+            case AudioReceived():
+                self._bridge.from_carrier(event)
+            case MarkReached():
+                self._bridge.mark_reached(event.name)
+            case DtmfReceived():
+                self._on_digit(event.digit)
+            case AudioRejected():
+                self._bridge.rejected(event.why)
+            case StreamStarted():
+                self._bridge.start(self._codec.format, self._codec.reply_format)
+                self._on_started(event)
+            case StreamStopped():
+                self._end(EndReason.CARRIER_HANGUP)
+            case CarrierComplained():
+                log.warning("the carrier could not use what it was sent", code=event.code, text=event.text)
+            case _:
+                log.debug("message ignored", why=event.why)
+
+    def _on_digit(self, digit: str) -> None:
+        if self._request.dtmf:
+            self._digits.put(digit)
+        else:
+            self._metrics.refused.labels("dtmf", "off").inc()
+
+    def _check(self) -> None:
+        """End the call when the socket says nothing for too long. One timer, moved only when it fires."""
+        silent = self._loop.time() - self._last_message
+        if silent >= self._limit:
+            self._end(EndReason.MEDIA_TIMEOUT, f"no message for {self._limit:g} s")
+        elif not self._over:
+            self._watch = self._loop.call_later(self._limit - silent, self._check)

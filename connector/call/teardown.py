@@ -1,0 +1,85 @@
+"""Taking a call down: every step bounded, none kept from running by the failure of another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+
+import structlog
+
+from connector.call.ledger import Ledger
+from connector.call.leg import Leg
+from connector.call.ports import CarrierSocket
+from connector.call.presence import Presence
+from connector.call.terms import STEP_TIMEOUT, End, Parts
+from connector.call.wait import Wait
+from connector.errors import ConnectorError
+
+log = structlog.get_logger()
+
+
+class Teardown:
+    """What a call held, and how it is freed."""
+
+    def __init__(self, parts: Parts, ledger: Ledger, wait: Wait, presence: Presence, leg: Leg) -> None:
+        self._parts = parts
+        self._ledger = ledger
+        self._wait = wait
+        self._presence = presence
+        self._leg = leg
+
+    async def run(self, end: End, socket: CarrierSocket | None, was_active: bool) -> None:
+        """Free everything, when the call is this process's to end; else leave it to the one that has it."""
+        if await self._is_ours():
+            await self._take_down(await self._leg.verdict(end), socket, was_active)
+        else:
+            await self._step_aside(socket, end)
+
+    async def _is_ours(self) -> bool:
+        try:
+            async with asyncio.timeout(STEP_TIMEOUT):
+                return await self._wait.settle()
+        except (ConnectorError, TimeoutError) as error:
+            log.warning("teardown step failed", step="claim", error=str(error))
+        except Exception:
+            log.exception("teardown step failed", step="claim")
+        return True
+
+    async def _take_down(self, end: End, socket: CarrierSocket | None, was_active: bool) -> None:
+        await _step("attributes", self._presence.say_goodbye())
+        await _step("dialing", self._leg.settle())
+        await _step("hang up", self._leg.hang_up(end, was_active))
+        if socket is not None:
+            await _step("socket", socket.close(end.close_code, end.reason.value))
+        await _step("room", self._presence.leave())
+        if not was_active:
+            await _step("undo", self._presence.undo())
+        self._ledger.finish(end)
+        await _step("record", self._parts.store.save_call(self._ledger.record))
+        self._ledger.count(end, self._presence.bridge)
+        await _step("events", self._ledger.chronicle.told())
+
+    async def _step_aside(self, socket: CarrierSocket | None, end: End) -> None:
+        if socket is not None:
+            await _step("socket", socket.close(end.close_code, end.reason.value))
+        await _step("room", self._presence.leave())
+        await _step("events", self._ledger.chronicle.told())
+        await _step("record", self._ledger.reread())
+        log.info("another process carries the call", owner=self._ledger.record.owner)
+
+
+async def stop_tasks(tasks: Sequence[asyncio.Task[None] | None]) -> None:
+    running = [task for task in tasks if task is not None]
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running, timeout=STEP_TIMEOUT)
+
+
+async def _step(name: str, work: Awaitable[None]) -> None:
+    try:
+        await asyncio.wait_for(work, STEP_TIMEOUT)
+    except ConnectorError as error:
+        log.warning("teardown step failed", step=name, error=error.message)
+    except Exception:
+        log.exception("teardown step failed", step=name)

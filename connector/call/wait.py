@@ -1,0 +1,187 @@
+"""A call's wait for its stream: until when, and whose the call is when the stream comes.
+
+While it waits, a call stands in `store.waiting`, where every process that shares the store can see it. Whoever
+deletes it there has it: the process that made it, for its own socket or for its own end of the call, or another one
+that the stream has reached. So nothing here trusts what this process remembers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from enum import Enum, auto
+
+import structlog
+
+from connector.call.ledger import Ledger
+from connector.call.ports import CallStore
+from connector.errors import ConnectorError, TokenUsed
+from connector.model import WaitingCall
+from connector.storage.base import StoreError
+
+log = structlog.get_logger()
+
+STORE_PATIENCE = 3.0
+"""Seconds for the store's answer to a claim: the carrier waits for its handshake."""
+
+
+class Stage(Enum):
+    ALONE = auto()
+    """Nobody else can know of the call yet."""
+    SHARED = auto()
+    """It is in the store, for whoever the stream reaches."""
+    OURS = auto()
+    """This process has claimed it."""
+    LOST = auto()
+    """Another process has."""
+    OVER = auto()
+    """The call ended while it waited."""
+
+
+class Wait:
+    """The wait of one call; `on_over` is called when it was in vain."""
+
+    def __init__(self, ledger: Ledger, store: CallStore, seconds: float, on_over: Callable[[], None]) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._on_over = on_over
+        self._loop = asyncio.get_running_loop()
+        self.stage = Stage.ALONE
+        self.deadline = ledger.record.created_at + seconds
+        """Unix time until which the stream may open."""
+        self._timer: asyncio.TimerHandle | None = self._loop.call_later(seconds, self._on_timer)
+        self._looking: asyncio.Task[None] | None = None
+
+    @classmethod
+    def taken(cls, ledger: Ledger, store: CallStore) -> Wait:
+        """Of a call that this process has claimed from another."""
+        wait = cls(ledger, store, 0.0, lambda: None)
+        wait.stop()
+        wait.stage = Stage.OURS
+        return wait
+
+    def _entry(self) -> WaitingCall:
+        record = self._ledger.record
+        return WaitingCall(
+            id=record.call_id,
+            request=self._ledger.request,
+            owner=record.owner,
+            created_at=record.created_at,
+            expires_at=self.deadline,
+            carrier_call_id=record.carrier_call_id,
+            from_number=record.from_number,
+            to_number=record.to_number,
+        )
+
+    async def share(self) -> None:
+        """Let every process have the call that its stream reaches. Raises StoreError."""
+        await self._store.waiting.insert(self._entry())
+        if self.stage is Stage.ALONE:
+            self.stage = Stage.SHARED
+
+    async def update(self) -> bool:
+        """Tell the others what has been learnt. False: the call waits no more, its record is not ours to write."""
+        if self.stage is not Stage.SHARED:
+            return self.stage is not Stage.LOST
+        try:
+            return await self._store.waiting.replace(self._entry())
+        except ConnectorError as error:
+            log.warning("other processes could not be told of the call", error=error.message)
+            return True
+
+    def extend(self, seconds: float) -> None:
+        """Leave the stream at least this long from now to open; `update` tells the others."""
+        self.deadline = max(self.deadline, time.time() + seconds)
+        self._rearm(self.deadline - time.time())
+
+    def _rearm(self, seconds: float) -> None:
+        self.stop()
+        self._timer = self._loop.call_later(seconds, self._on_timer)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_timer(self) -> None:
+        self._looking = asyncio.create_task(self._look(), name=f"look for {self._ledger.record.call_id}")
+
+    async def _look(self) -> None:
+        """The time is over as far as this process knows; another may have heard of the call and given it more."""
+        try:
+            async with asyncio.timeout(STORE_PATIENCE):
+                entry = await self._store.waiting.get(self._ledger.record.call_id)
+        except (StoreError, TimeoutError) as error:
+            log.warning("whether the call waits on another process is not known", error=str(error))
+            entry = None
+        if self.stage is Stage.SHARED and entry is not None and entry.expires_at > self.deadline:
+            self._adopt(entry)
+            self._rearm(self.deadline - time.time())
+        elif self.stage in (Stage.ALONE, Stage.SHARED):
+            self._on_over()
+
+    def _adopt(self, entry: WaitingCall) -> None:
+        """What other processes have learnt of the call."""
+        self.deadline = max(self.deadline, entry.expires_at)
+        self._ledger.learn(
+            carrier_call_id=entry.carrier_call_id, from_number=entry.from_number, to_number=entry.to_number
+        )
+
+    @property
+    def claimed(self) -> bool:
+        return self.stage in (Stage.OURS, Stage.LOST)
+
+    def mark(self) -> None:
+        """Take the one place for a WebSocket, of this process. Synchronous on purpose: between a check and a mark
+        with an `await` between them several sockets get in. TokenUsed for all but the first."""
+        if self.claimed:
+            raise TokenUsed("this connect_url has been used by a WebSocket")
+        self.stop()
+        self.stage = Stage.OURS
+
+    async def take(self) -> None:
+        """Take it from all other processes too; after `mark`. TokenUsed when one of them was first."""
+        try:
+            async with asyncio.timeout(STORE_PATIENCE):
+                entry = await self._store.waiting.get(self._ledger.record.call_id)
+                is_ours = await self._store.waiting.delete(self._ledger.record.call_id)
+        except TimeoutError as error:
+            raise StoreError("the store did not answer in time") from error
+        if not is_ours:
+            self.stage = Stage.LOST
+            raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+        if entry is not None:
+            self._adopt(entry)
+
+    async def settle(self) -> bool:
+        """The call ends here: whether that is this process's to say. From now on no other can have the call.
+
+        A store that fails is no reason to leave a call unended; a process that takes it all the same finds its
+        record ended.
+        """
+        self.stop()
+        if self._looking is not None:
+            self._looking.cancel()
+        if self.stage in (Stage.ALONE, Stage.SHARED):
+            # Alone or not: `share` may have been cut off when it was done already.
+            was_shared, self.stage = self.stage is Stage.SHARED, Stage.OVER
+            if not await self._store.waiting.delete(self._ledger.record.call_id) and was_shared:
+                self.stage = Stage.LOST
+        return self.stage is not Stage.LOST
+
+
+def with_facts(
+    entry: WaitingCall, ledger: Ledger, carrier_call_id: str, from_number: str, to_number: str, seconds: float
+) -> WaitingCall:
+    """Another process's entry, with what a fetch of the answer document has taught, and more time."""
+    ledger.learn(carrier_call_id=carrier_call_id, from_number=from_number, to_number=to_number)
+    record = ledger.record
+    return replace(
+        entry,
+        carrier_call_id=record.carrier_call_id,
+        from_number=record.from_number,
+        to_number=record.to_number,
+        expires_at=max(entry.expires_at, time.time() + seconds),
+    )
