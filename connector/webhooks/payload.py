@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import orjson
+from pydantic.alias_generators import to_camel
 
 from connector.model import CallRecord, CallState, Direction, EndReason, LifecycleEvent
 
@@ -44,7 +45,7 @@ def body(
             "participantId": record.identity,
             "from": record.from_number or None,
             "to": record.to_number or None,
-            "status": status_of(event, record),
+            "status": status_of(event, record, details),
             "region": record.region or None,
             "providerCallId": record.carrier_call_id or None,
             "createdAt": iso(record.created_at),
@@ -53,13 +54,13 @@ def body(
             "durationSeconds": _seconds(record),
             "endReason": record.end_reason.value if record.end_reason else None,
             "timelog": [{"event": name, "at": iso(at)} for name, at in record.timelog],
-            "additionalDetails": dict(details),
+            "additionalDetails": {to_camel(name): value for name, value in details.items()},
         },
     }
     return orjson.dumps(document).decode()
 
 
-def status_of(event: LifecycleEvent, record: CallRecord) -> str:
+def status_of(event: LifecycleEvent, record: CallRecord, details: Mapping[str, str]) -> str:
     """One of `SipCallStatus` of npm `@videosdk.live/server-sdk`."""
     match event:
         case LifecycleEvent.STARTED:
@@ -74,6 +75,8 @@ def status_of(event: LifecycleEvent, record: CallRecord) -> str:
             return _missed(record)
         case LifecycleEvent.HANGUP:
             return "ended" if record.started_at else _missed(record)
+        case LifecycleEvent.UPDATE if details.get("change") == "room":
+            return "switch-room-completed"
         case _:
             return _at_present(record)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -53,7 +54,7 @@ class Stage:
 
 async def test_the_body_has_everything_that_is_known() -> None:
     stage = Stage("a")
-    await stage.webhooks.happened(LifecycleEvent.HANGUP, RECORD, {"why": "test"})
+    await stage.webhooks.happened(LifecycleEvent.HANGUP, RECORD, {"why_it": "test"})
     (delivery,), (body,) = stage.queue.waiting, stage.bodies()
     assert body == {
         "webhookType": "call-hangup",
@@ -81,7 +82,7 @@ async def test_the_body_has_everything_that_is_known() -> None:
                 {"event": "call-started", "at": "2023-11-14T22:13:20.250Z"},
                 {"event": "call-hangup", "at": "2023-11-14T22:13:31.750Z"},
             ],
-            "additionalDetails": {"why": "test"},
+            "additionalDetails": {"whyIt": "test"},
         },
     }
     assert (delivery.endpoint_id, delivery.call_id, delivery.event) == ("a", "call_1", LifecycleEvent.HANGUP)
@@ -130,7 +131,19 @@ def test_the_status_is_one_of_those_that_the_sdk_knows(
         "c", Provider.TWILIO, direction, "r", "i", CallState.ENDED, "o", 1.0,
         started_at=started_at, end_reason=end_reason,
     )  # fmt: skip
-    assert status_of(event, record) == status
+    assert status_of(event, record, {}) == status
+
+
+async def test_a_move_to_another_room_says_so() -> None:
+    stage = Stage("a")
+    details = {"change": "room", "from_room": "lobby", "to_room": "office"}
+    await stage.webhooks.happened(LifecycleEvent.UPDATE, replace(RECORD, state=CallState.ACTIVE), details)
+    await stage.webhooks.happened(LifecycleEvent.UPDATE, replace(RECORD, state=CallState.ACTIVE), {"names": "a,b"})
+    (moved, changed) = (body["data"] for body in stage.bodies())
+    assert isinstance(moved, dict)
+    assert isinstance(changed, dict)
+    assert moved["additionalDetails"] == {"change": "room", "fromRoom": "lobby", "toRoom": "office"}
+    assert (moved["status"], changed["status"]) == ("switch-room-completed", "answered")
 
 
 @virtual_time
