@@ -14,19 +14,25 @@ import structlog
 from aiohttp import web
 
 from connector.api.auth import Authorizer
-from connector.api.connect_url import TwilioConnectUrl
+from connector.api.connect_url import ConnectUrl, Words
 from connector.api.grpc import GrpcServer
 from connector.api.methods import methods
 from connector.api.ops import OpsRoutes
+from connector.api.origins import Origins
 from connector.api.refusals import Refusals
 from connector.api.rest import RestRoutes
 from connector.api.rest_webhooks import WebhookRest
 from connector.api.service import ConnectorService
+from connector.api.signed import CarrierSecrets, SignatureCheck
 from connector.api.twirp import TwirpRoutes
 from connector.call.desk import CallDesk
 from connector.call.manager import CallManager
 from connector.call.terms import Limits, Parts
+from connector.carriers.answers import Codecs
 from connector.carriers.base import Codec
+from connector.carriers.plivo import PlivoCodec
+from connector.carriers.signatures import telnyx_public_key
+from connector.carriers.telnyx import TelnyxCodec
 from connector.carriers.twilio import TwilioCodec
 from connector.config import Settings
 from connector.errors import ConnectorError
@@ -38,8 +44,8 @@ from connector.room.events import RoomListener
 from connector.room.gateway import RoomGateway, drain_abandoned
 from connector.storage.base import Store
 from connector.storage.sqlite import SqliteStore
-from connector.telephony.twilio import TwilioCalls
-from connector.tokens import TokenSigner
+from connector.telephony.apis import CarrierApis
+from connector.tokens import DIAL_PURPOSE, TokenSigner
 from connector.webhooks.service import Webhooks
 
 log = structlog.get_logger()
@@ -47,7 +53,6 @@ log = structlog.get_logger()
 FORGET_EVERY = 3600.0
 _KIND_DETAILS = {Provider.TWILIO: ("connector_twilio",)}
 """LiveKit knows a detail for Twilio alone; the other carriers are told apart by an attribute."""
-_CODECS: dict[Provider, type[Codec]] = {Provider.TWILIO: TwilioCodec}
 
 
 class Connector:
@@ -56,18 +61,23 @@ class Connector:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         secret = settings.livekit_api_secret.get_secret_value()
-        auth_token = settings.twilio_auth_token.get_secret_value()
-        never_log(secret, auth_token)
+        never_log(
+            secret,
+            settings.twilio_auth_token.get_secret_value(),
+            settings.telnyx_api_key.get_secret_value(),
+            settings.plivo_auth_token.get_secret_value(),
+        )
         self.metrics = Metrics()
         self.store: Store = open_store(settings)
         self.admin = RoomAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
-        self._twilio = _twilio_calls(settings)
+        self._carriers = CarrierApis(settings)
         self.webhooks = Webhooks(self.store, self.metrics, allow_private=settings.webhook_allow_private)
         self.calls = CallManager(self._parts(), settings.max_calls)
         self.desk = CallDesk(self.calls, self.store, self.admin)
         signer = TokenSigner(secret)
+        origins = Origins(settings.public_origin, settings.regions, settings.countries)
         service = ConnectorService(
-            self.calls, self.desk, self.store, signer, settings.public_origin, settings.connect_timeout, self._twilio
+            self.calls, self.desk, self.store, signer, origins, settings.connect_timeout, self._carriers.twilio
         )
         table = methods(service)
         authorizer = Authorizer(settings.livekit_api_key, secret)
@@ -75,15 +85,15 @@ class Connector:
         self.grpc = GrpcServer(table, authorizer, refusals)
         self._routes = (
             TwirpRoutes(table, authorizer, refusals),
-            TwilioConnectUrl(
+            ConnectUrl(
                 self.calls,
                 self.store,
                 signer,
-                service,
+                TokenSigner(secret, DIAL_PURPOSE),
+                SignatureCheck(origins, _carrier_secrets(settings)),
+                origins,
+                _words(settings),
                 self.metrics,
-                settings.public_origin,
-                settings.greeting,
-                auth_token,
             ),
             RestRoutes(
                 WebhookRest(self.store, self.webhooks.keys, allow_private=settings.webhook_allow_private).operations(),
@@ -109,11 +119,20 @@ class Connector:
                 max_duration=settings.max_duration,
             ),
             new_room=self._new_room,
-            new_codec=lambda provider: _CODECS[provider](),
+            new_codec=self._new_codec,
             owner=settings.owner,
-            control={Provider.TWILIO: self._twilio} if self._twilio else {},
+            control=self._carriers.controls,
             lifecycle=self.webhooks.lifecycle,
         )
+
+    def _new_codec(self, provider: Provider) -> Codec:
+        match provider:
+            case Provider.TWILIO:
+                return TwilioCodec()
+            case Provider.TELNYX:
+                return TelnyxCodec(_codecs(self.settings).telnyx_format)
+            case Provider.PLIVO:
+                return PlivoCodec()
 
     def _new_room(self, request: CallRequest, listener: RoomListener) -> RoomGateway:
         settings = self.settings
@@ -140,9 +159,8 @@ class Connector:
                 log.warning("calls of an earlier process of this name were interrupted", calls=orphans)
             await self.admin.start()
             undo.push_async_callback(self.admin.close)
-            if self._twilio is not None:
-                await self._twilio.start()
-                undo.push_async_callback(self._twilio.close)
+            await self._carriers.start()
+            undo.push_async_callback(self._carriers.close)
             undo.push_async_callback(self._close_doors)
             await self._listen()
             if self.settings.grpc_port:
@@ -177,8 +195,7 @@ class Connector:
             self._forgetting.cancel()
             await asyncio.wait([self._forgetting])
         await self._close_doors()
-        if self._twilio is not None:
-            await self._twilio.close()
+        await self._carriers.close()
         await self.admin.close()
         await self.webhooks.stop()
         await self.store.close()
@@ -203,12 +220,24 @@ class Connector:
             await asyncio.sleep(FORGET_EVERY)
 
 
-def _twilio_calls(settings: Settings) -> TwilioCalls | None:
-    """Twilio's REST API, where both halves of the credential are configured."""
-    token = settings.twilio_auth_token.get_secret_value()
-    if not settings.twilio_account_sid or not token:
-        return None
-    return TwilioCalls(settings.twilio_account_sid, token, settings.twilio_api_url)
+def _carrier_secrets(settings: Settings) -> CarrierSecrets:
+    key = settings.telnyx_public_key
+    return CarrierSecrets(
+        twilio_auth_token=settings.twilio_auth_token.get_secret_value(),
+        telnyx_public_key=telnyx_public_key(key) if key else None,
+        plivo_auth_token=settings.plivo_auth_token.get_secret_value(),
+    )
+
+
+def _codecs(settings: Settings) -> Codecs:
+    return Codecs(telnyx=settings.telnyx_codec, plivo=settings.plivo_codec)
+
+
+def _words(settings: Settings) -> Words:
+    """The default greeting is LiveKit's, and for its Twilio calls; the others get one that somebody has set."""
+    own = settings.greeting if "greeting" in settings.model_fields_set else ""
+    greetings = dict.fromkeys(Provider, own) | {Provider.TWILIO: settings.greeting}
+    return Words(greetings, _codecs(settings))
 
 
 def _cannot_listen(settings: Settings, error: OSError) -> str:

@@ -86,7 +86,17 @@ class Settings(BaseSettings):
 
     telnyx_public_key: str = Field("", validation_alias=_env("TELNYX_PUBLIC_KEY"))
     """Base64, as Telnyx's portal shows it: webhooks are signed with its other half."""
+    telnyx_api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("TELNYX_API_KEY"))
+    telnyx_api_url: str = Field("https://api.telnyx.com", validation_alias=_env("TELNYX_API_URL"))
+    telnyx_codec: Literal["PCMU", "PCMA", "L16"] = Field("PCMU", validation_alias=_env("CONNECTOR_TELNYX_CODEC"))
+    """What Telnyx is asked for, in both directions."""
+    plivo_auth_id: str = Field("", validation_alias=_env("PLIVO_AUTH_ID"))
     plivo_auth_token: SecretStr = Field(SecretStr(""), validation_alias=_env("PLIVO_AUTH_TOKEN"))
+    plivo_api_url: str = Field("https://api.plivo.com", validation_alias=_env("PLIVO_API_URL"))
+    plivo_codec: Literal["audio/x-mulaw;rate=8000", "audio/x-l16;rate=8000", "audio/x-l16;rate=16000"] = Field(
+        "audio/x-mulaw;rate=8000", validation_alias=_env("CONNECTOR_PLIVO_CODEC")
+    )
+    """What Plivo is asked for, in both directions."""
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", validation_alias=_env("CONNECTOR_LOG_LEVEL")
@@ -99,9 +109,9 @@ class Settings(BaseSettings):
     def _livekit_url(cls, value: str) -> str:
         return _origin(value, {"ws", "wss", "http", "https"})
 
-    @field_validator("twilio_api_url")
+    @field_validator("twilio_api_url", "telnyx_api_url", "plivo_api_url")
     @classmethod
-    def _twilio_api_url(cls, value: str) -> str:
+    def _api_url(cls, value: str) -> str:
         return _origin(value, {"http", "https"})
 
     @field_validator("sip_endpoint")

@@ -1,106 +1,128 @@
-"""The connect_url: over http(s) it answers with the carrier's XML, as a WebSocket it carries the call."""
+"""The connect_url: over http(s) it answers with the carrier's XML, as a WebSocket it carries the call.
+
+``/twilio/<token>``, ``/telnyx?ref=<token>`` and ``/plivo?ref=<token>``: Twilio cuts a query off. The token may stand in
+the path for the others too.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from urllib.parse import parse_qsl
+from dataclasses import dataclass, replace
 
 import structlog
 from aiohttp import web
 
+from connector.api.forms import posted
 from connector.api.media import MediaSocket, new_websocket
-from connector.api.service import ConnectorService
+from connector.api.origins import Origins, stream_url
+from connector.api.signed import SignatureCheck
 from connector.call.manager import CallManager
 from connector.call.terms import FINAL_STATUSES
-from connector.carriers import answers
-from connector.carriers.signatures import twilio_signature_valid
-from connector.errors import ConnectorError, ConnectUrlError, Malformed, SignatureInvalid, TokenInvalid
+from connector.carriers.answers import Codecs, dial, hang_up, stream_answer
+from connector.carriers.facts import MAX_LEARNED, call_facts
+from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid
 from connector.logs import bind_call
 from connector.metrics import Metrics
-from connector.model import CallState, EndReason, Provider
+from connector.model import CallRequest, CallState, EndReason, Provider
 from connector.storage.base import Store
 from connector.tokens import TokenSigner
 
 log = structlog.get_logger()
 
-MAX_FORM = 64 * 1024
-MAX_FIELDS = 1000
-MAX_LEARNED = 128
-"""Characters of a CallSid or number that are kept; real ones are far shorter."""
+TAKES_QUERY = (Provider.TELNYX, Provider.PLIVO)
+"""Carriers that leave the query of a stream's URL alone."""
 
 
-class TwilioConnectUrl:
-    """`/twilio/<token>`. `auth_token` empty: signatures are not checked."""
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the answer document holds beside the stream."""
+
+    greetings: Mapping[Provider, str]
+    codecs: Codecs
+
+
+class ConnectUrl:
+    """Every carrier's. `dialling` verifies the tokens of documents that dial a number."""
 
     def __init__(
         self,
         calls: CallManager,
         store: Store,
         signer: TokenSigner,
-        service: ConnectorService,
+        dialling: TokenSigner,
+        signatures: SignatureCheck,
+        origins: Origins,
+        words: Words,
         metrics: Metrics,
-        public_origin: str,
-        greeting: str,
-        auth_token: str,
     ) -> None:
         self._calls = calls
         self._store = store
         self._signer = signer
-        self._service = service
+        self._dialling = dialling
+        self._signatures = signatures
+        self._origins = origins
+        self._words = words
         self._metrics = metrics
-        self._public_origin = public_origin
-        self._greeting = greeting
-        self._auth_token = auth_token
         self._carrying: set[asyncio.Task[None]] = set()
 
     def add_to(self, router: web.UrlDispatcher) -> None:
-        router.add_route("GET", "/twilio/{token}", self.handle)
-        router.add_route("POST", "/twilio/{token}", self.handle)
+        for provider in Provider:
+            paths = [f"/{provider.value}/{{token}}"] + ([f"/{provider.value}"] if provider in TAKES_QUERY else [])
+            for path in paths:
+                for method in ("GET", "POST"):
+                    router.add_route(method, path, self._of(provider, self._handle))
         router.add_route("POST", "/twilio/{token}/status", self.status)
+        for method in ("GET", "POST"):
+            router.add_route(method, "/plivo/{token}/dial", self._of(Provider.PLIVO, self._dial))
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        with self._in_the_log_of_its_call(request):
-            return await self._handle(request)
+    def _of(
+        self, provider: Provider, handle: Callable[[Provider, web.Request], Awaitable[web.StreamResponse]]
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Handle in the log of the token's call; what is refused is told in the carrier's own words."""
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            with self._in_the_log_of_its_call(request):
+                try:
+                    return await handle(provider, request)
+                except ConnectorError as error:
+                    at = "stream" if _wants_socket(request) else "answer"
+                    self._metrics.refused.labels(at, type(error).__name__).inc()
+                    log.warning("connect_url refused", at=at, error=error.message, status=error.http_status)
+                    return _refusal(provider, error)
+
+        return handler
 
     def _in_the_log_of_its_call(self, request: web.Request) -> AbstractContextManager[None]:
         try:
-            call_id, _ = self._signer.peek(request.match_info["token"])
+            call_id, _ = self._signer.peek(_token(request))
         except TokenInvalid:
             return nullcontext()
         return bind_call(call_id)
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        wants_socket = request.headers.get("Upgrade", "").lower() == "websocket"
-        try:
-            if wants_socket:
-                return await self._stream(request)
-            return await self._answer(request)
-        except ConnectorError as error:
-            at = "stream" if wants_socket else "answer"
-            self._metrics.refused.labels(at, type(error).__name__).inc()
-            log.warning("connect_url refused", at=at, error=error.message, status=error.http_status)
-            return _refusal(error)
+    async def _handle(self, provider: Provider, request: web.Request) -> web.StreamResponse:
+        if _wants_socket(request):
+            return await self._stream(provider, request)
+        return await self._answer(provider, request)
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        form = await _form(request)
-        self._check_signature(self._public_origin.split("://", 1)[0], request, form)
-        call_id = await self._verified(request)
-        facts = dict(form) or dict(request.query)
-        await self._calls.fetched(call_id, _learned(facts, "CallSid"), _learned(facts, "From"), _learned(facts, "To"))
-        url = self._service.connect_url(Provider.TWILIO, request.match_info["token"])
-        return web.Response(text=answers.stream_answer(Provider.TWILIO, url, self._greeting), content_type="text/xml")
+    async def _answer(self, provider: Provider, request: web.Request) -> web.Response:
+        form = await posted(request)
+        self._signatures.require(provider, request, form.body, form.fields)
+        wanted = await self._verified(provider, request)
+        facts = call_facts(provider, dict(form.fields) or dict(request.query))
+        await self._calls.fetched(wanted.call_id, facts.call_id, facts.from_number, facts.to_number)
+        url = stream_url(self._origins.pick(wanted.region), provider, _token(request))
+        return _xml(stream_answer(provider, url, self._words.greetings[provider], self._words.codecs))
 
-    async def _stream(self, request: web.Request) -> web.StreamResponse:
-        self._check_signature("wss" if self._public_origin.startswith("https") else "ws", request, ())
-        call_id = await self._verified(request)
+    async def _stream(self, provider: Provider, request: web.Request) -> web.StreamResponse:
+        self._signatures.require_handshake(provider, request)
+        wanted = await self._verified(provider, request)
         websocket = new_websocket()
         if not websocket.can_prepare(request).ok:
             return web.Response(status=400, text="this is not a WebSocket handshake\n")
-        call = await self._calls.claim(call_id)
+        call = await self._calls.claim(wanted.call_id)
         try:
             await websocket.prepare(request)
         except BaseException as error:
@@ -113,23 +135,30 @@ class TwilioConnectUrl:
         await asyncio.shield(carrying)
         return websocket
 
+    async def _dial(self, provider: Provider, request: web.Request) -> web.Response:
+        """The document that a transfer has Plivo fetch: the token is the number to dial."""
+        form = await posted(request)
+        self._signatures.require(provider, request, form.body, form.fields)
+        return _xml(dial(provider, self._dialling.verify(_token(request), time.time())))
+
     async def status(self, request: web.Request) -> web.Response:
         """Twilio's status callback of a call that this connector placed. Signed by Twilio, named by our token."""
         try:
-            if not self._auth_token:
+            if not self._signatures.signs(Provider.TWILIO):
                 raise SignatureInvalid("status callbacks need TWILIO_AUTH_TOKEN")
-            form = await _form(request)
-            self._check_signature(self._public_origin.split("://", 1)[0], request, form, "/status")
-            call_id, _ = self._signer.peek(request.match_info["token"])
-            await self._report(call_id, dict(form))
+            form = await posted(request)
+            self._signatures.require(Provider.TWILIO, request, form.body, form.fields)
+            call_id, _ = self._signer.peek(_token(request))
+            await self._report(call_id, dict(form.fields))
         except ConnectorError as error:
             self._metrics.refused.labels("status", type(error).__name__).inc()
             log.warning("status callback refused", error=error.message, status=error.http_status)
             return web.Response(status=error.http_status, text=f"{error.message}\n")
         return web.Response(status=204)
 
-    async def _report(self, call_id: str, facts: dict[str, str]) -> None:
-        status, number = _learned(facts, "CallStatus"), _learned(facts, "SequenceNumber")
+    async def _report(self, call_id: str, fields: dict[str, str]) -> None:
+        status = call_facts(Provider.TWILIO, fields).status
+        number = fields.get("SequenceNumber", "")[:MAX_LEARNED]
         with bind_call(call_id):
             log.info("carrier status", status=status)
             count = int(number) if number.isascii() and number.isdigit() else 0
@@ -146,47 +175,32 @@ class TwilioConnectUrl:
             if status in FINAL_STATUSES:
                 await self._store.save_call(replace(record, carrier_status=status))
 
-    async def _verified(self, request: web.Request) -> str:
+    async def _verified(self, provider: Provider, request: web.Request) -> CallRequest:
         """The call of this URL's token. The call's own deadline counts: a fetch may have moved it. Which process
         holds the call does not matter."""
-        token = request.match_info["token"]
+        token = _token(request)
         call_id, _ = self._signer.peek(token)
-        self._signer.verify(token, time.time(), extended_until=(await self._calls.expected(call_id)).deadline)
-        return call_id
-
-    def _check_signature(
-        self, scheme: str, request: web.Request, form: Sequence[tuple[str, str]], tail: str = ""
-    ) -> None:
-        if not self._auth_token:
-            return
-        # Never from the request's own host: a proxy changes host, scheme and port (and an attacker may).
-        url = f"{scheme}://{self._public_origin.split('://', 1)[1]}/twilio/{request.match_info['token']}{tail}"
-        if request.rel_url.raw_query_string:
-            url += f"?{request.rel_url.raw_query_string}"
-        signature = request.headers.get("X-Twilio-Signature")
-        if not twilio_signature_valid(self._auth_token, url, form, signature):
-            raise SignatureInvalid("X-Twilio-Signature is missing or does not match")
+        expected = await self._calls.expected(call_id)
+        if expected.request.provider is not provider:
+            raise TokenInvalid("this connect_url is another carrier's")
+        self._signer.verify(token, time.time(), extended_until=expected.deadline)
+        return expected.request
 
 
-async def _form(request: web.Request) -> list[tuple[str, str]]:
-    """The fields of a POST in Twilio's one encoding; a body of another kind has none. Raises Malformed."""
-    if request.method != "POST" or request.content_type != "application/x-www-form-urlencoded":
-        return []
-    if (request.content_length or 0) > MAX_FORM:
-        raise web.HTTPRequestEntityTooLarge(max_size=MAX_FORM, actual_size=request.content_length or 0)
-    body = await request.read()
-    try:
-        return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
-    except ValueError:
-        raise Malformed("the form cannot be read") from None
+def _token(request: web.Request) -> str:
+    return request.match_info.get("token") or request.query.get("ref", "")
 
 
-def _learned(facts: dict[str, str], name: str) -> str:
-    return facts.get(name, "")[:MAX_LEARNED]
+def _wants_socket(request: web.Request) -> bool:
+    return request.headers.get("Upgrade", "").lower() == "websocket"
 
 
-def _refusal(error: ConnectorError) -> web.Response:
+def _xml(document: str) -> web.Response:
+    return web.Response(text=document, content_type="text/xml")
+
+
+def _refusal(provider: Provider, error: ConnectorError) -> web.Response:
     """A carrier that asks for XML gets a hang-up, so that the callee is not read an error message."""
     if isinstance(error, ConnectUrlError):
-        return web.Response(status=error.http_status, text=answers.hang_up(Provider.TWILIO), content_type="text/xml")
+        return web.Response(status=error.http_status, text=hang_up(provider), content_type="text/xml")
     return web.Response(status=error.http_status, text=f"{error.message}\n")

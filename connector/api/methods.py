@@ -35,6 +35,8 @@ def methods(service: ConnectorService) -> list[Method]:
     """`livekit.Connector` is what LiveKit's SDKs know; `connector.v1.Connector` has all that is ours."""
     ours: dict[str, Handler] = {
         "ConnectTwilioCall": service.connect_twilio_call,
+        "ConnectTelnyxCall": service.connect_telnyx_call,
+        "ConnectPlivoCall": service.connect_plivo_call,
         "PlaceTwilioCall": service.place_twilio_call,
         "ListCalls": service.list_calls,
         "GetCall": service.get_call,

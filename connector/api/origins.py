@@ -48,6 +48,8 @@ class Origins:
 
 
 def stream_url(origin: str, provider: Provider, token: str) -> str:
-    """`wss://<origin>/<provider>/<token>`; `ws` where the origin is plain http."""
+    """`wss://<origin>/twilio/<token>`, `wss://<origin>/telnyx?ref=<token>`, and the same for Plivo; `ws` where the
+    origin is plain http. Twilio cuts the query of a stream's URL off; the documents of the others have it there."""
     scheme, rest = origin.split("://", 1)
-    return f"{'wss' if scheme == 'https' else 'ws'}://{rest}/{provider.value}/{token}"
+    ref = f"/{token}" if provider is Provider.TWILIO else f"?ref={token}"
+    return f"{'wss' if scheme == 'https' else 'ws'}://{rest}/{provider.value}{ref}"

@@ -29,6 +29,10 @@ _DIRECTIONS = {
     pb.ConnectTwilioCallRequest.TWILIO_CALL_DIRECTION_INBOUND: Direction.INBOUND,
     pb.ConnectTwilioCallRequest.TWILIO_CALL_DIRECTION_OUTBOUND: Direction.OUTBOUND,
 }
+_CALL_DIRECTIONS = {
+    pb.CALL_DIRECTION_INBOUND: Direction.INBOUND,
+    pb.CALL_DIRECTION_OUTBOUND: Direction.OUTBOUND,
+}
 MAX_DIGITS = 32
 MAX_CALL_ID = 64
 MIN_RING, MAX_RING = 5, 600
@@ -44,6 +48,23 @@ def twilio_call_request(request: pb.ConnectTwilioCallRequest) -> CallRequest:
     return _call_request(Provider.TWILIO, direction, request)
 
 
+def telnyx_call_request(request: pb.ConnectTelnyxCallRequest) -> CallRequest:
+    """Check a ConnectTelnyxCall."""
+    return _call_request(Provider.TELNYX, _direction(request.direction), request)
+
+
+def plivo_call_request(request: pb.ConnectPlivoCallRequest) -> CallRequest:
+    """Check a ConnectPlivoCall."""
+    return _call_request(Provider.PLIVO, _direction(request.direction), request)
+
+
+def _direction(value: pb.CallDirection) -> Direction:
+    direction = _CALL_DIRECTIONS.get(value)
+    if direction is None:
+        raise InvalidArgument("direction", f"{int(value)} does not exist")
+    return direction
+
+
 def placed_call_request(request: pb.PlaceTwilioCallRequest) -> CallRequest:
     """Check a PlaceTwilioCall."""
     for field, number in (("to", request.to), ("from", getattr(request, "from"))):
@@ -55,9 +76,12 @@ def placed_call_request(request: pb.PlaceTwilioCallRequest) -> CallRequest:
     return _call_request(Provider.TWILIO, Direction.OUTBOUND, request)
 
 
-def _call_request(
-    provider: Provider, direction: Direction, request: pb.ConnectTwilioCallRequest | pb.PlaceTwilioCallRequest
-) -> CallRequest:
+_CallRequest = (
+    pb.ConnectTwilioCallRequest | pb.ConnectTelnyxCallRequest | pb.ConnectPlivoCallRequest | pb.PlaceTwilioCallRequest
+)
+
+
+def _call_request(provider: Provider, direction: Direction, request: _CallRequest) -> CallRequest:
     room = _text("room_name", request.room_name, MAX_ROOM_NAME)
     if not room:
         raise InvalidArgument("room_name", "is required")

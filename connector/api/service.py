@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
 from connector.api import requests
 from connector.api.messages import call_filter, call_message, page_token
+from connector.api.origins import Origins, stream_url
 from connector.call.desk import CallDesk
 from connector.call.manager import CallManager
 from connector.call.session import CallSession
 from connector.errors import ConnectorError, FailedPrecondition
-from connector.model import EndReason, Provider
+from connector.model import CallRequest, EndReason
 from connector.storage.base import Store
 from connector.tokens import TokenSigner
 from connectorpb.v1 import connector_pb2 as pb
@@ -39,7 +41,7 @@ class ConnectorService:
         desk: CallDesk,
         store: Store,
         signer: TokenSigner,
-        public_origin: str,
+        origins: Origins,
         connect_timeout: float,
         twilio: CallPlacer | None,
     ) -> None:
@@ -47,20 +49,33 @@ class ConnectorService:
         self._desk = desk
         self._store = store
         self._signer = signer
-        self._public_origin = public_origin
+        self._origins = origins
         self._connect_timeout = connect_timeout
         self._twilio = twilio
 
     async def connect_twilio_call(self, request: pb.ConnectTwilioCallRequest) -> pb.ConnectTwilioCallResponse:
         """Create a call and hand out its connect_url. Raises InvalidArgument before anything is created."""
-        call = await self._calls.create(requests.twilio_call_request(request))
-        return pb.ConnectTwilioCallResponse(connect_url=self._stream_url(call))
+        return pb.ConnectTwilioCallResponse(connect_url=await self._connect(requests.twilio_call_request(request)))
+
+    async def connect_telnyx_call(self, request: pb.ConnectTelnyxCallRequest) -> pb.ConnectTelnyxCallResponse:
+        """The same for Telnyx."""
+        return pb.ConnectTelnyxCallResponse(connect_url=await self._connect(requests.telnyx_call_request(request)))
+
+    async def connect_plivo_call(self, request: pb.ConnectPlivoCallRequest) -> pb.ConnectPlivoCallResponse:
+        """The same for Plivo."""
+        return pb.ConnectPlivoCallResponse(connect_url=await self._connect(requests.plivo_call_request(request)))
+
+    async def _connect(self, request: CallRequest) -> str:
+        return self._stream_url(await self._calls.create(self._in_its_region(request)))
+
+    def _in_its_region(self, request: CallRequest) -> CallRequest:
+        return replace(request, region=self._origins.region(request.region, request.destination_country))
 
     async def place_twilio_call(self, request: pb.PlaceTwilioCallRequest) -> pb.PlaceTwilioCallResponse:
         """Create a call and have Twilio dial it; when Twilio will not, nothing is left of it."""
         if self._twilio is None:
             raise FailedPrecondition("placing calls needs TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN")
-        checked = requests.placed_call_request(request)
+        checked = self._in_its_region(requests.placed_call_request(request))
         ring = request.ring_timeout_seconds or round(
             min(max(self._connect_timeout, requests.MIN_RING), requests.MAX_RING)
         )
@@ -117,10 +132,6 @@ class ConnectorService:
         (await self._desk.live(requests.call_id(request.call_id))).clear_audio()
         return pb.ClearAudioResponse()
 
-    def connect_url(self, provider: Provider, token: str) -> str:
-        """`wss://<public>/<provider>/<token>`; `ws` where the public URL is plain http."""
-        scheme, rest = self._public_origin.split("://", 1)
-        return f"{'wss' if scheme == 'https' else 'ws'}://{rest}/{provider.value}/{token}"
-
     def _stream_url(self, call: CallSession) -> str:
-        return self.connect_url(call.request.provider, self._signer.mint(call.call_id, call.deadline))
+        token = self._signer.mint(call.call_id, call.deadline)
+        return stream_url(self._origins.pick(call.request.region), call.request.provider, token)

@@ -48,13 +48,13 @@ class SignatureCheck:
     def require(self, provider: Provider, request: web.Request, body: bytes = b"", form: Form = ()) -> None:
         """A request over http(s), with its body and the form in it. SignatureInvalid unless the carrier signed it."""
         if self.signs(provider) and not self._valid(provider, request, self._origins.every, body, form):
-            raise SignatureInvalid(f"{_HEADERS[provider]} is missing or does not match")
+            raise SignatureInvalid(_MISSING[provider])
 
     def require_handshake(self, provider: Provider, request: web.Request) -> None:
         """The same for a WebSocket's handshake. Telnyx is not known to sign one: there the token alone counts."""
         origins = [f"ws{origin.removeprefix('http')}" for origin in self._origins.every]
         if provider is not Provider.TELNYX and self.signs(provider) and not self._valid(provider, request, origins):
-            raise SignatureInvalid(f"{_HEADERS[provider]} is missing or does not match")
+            raise SignatureInvalid(_MISSING[provider])
 
     def _valid(
         self, provider: Provider, request: web.Request, origins: Sequence[str], body: bytes = b"", form: Form = ()
@@ -72,6 +72,7 @@ class SignatureCheck:
             case Provider.PLIVO:
                 nonce = headers.get("X-Plivo-Signature-V3-Nonce")
                 token, method = secrets.plivo_auth_token, request.method
+                signature = f"{signature or ''},{headers.get(_OF_MAIN_ACCOUNT, '')}"
                 return any(plivo_signature_valid(token, method, url, form, nonce, signature) for url in urls)
 
 
@@ -79,4 +80,11 @@ _HEADERS = {
     Provider.TWILIO: "X-Twilio-Signature",
     Provider.TELNYX: "telnyx-signature-ed25519",
     Provider.PLIVO: "X-Plivo-Signature-V3",
+}
+_OF_MAIN_ACCOUNT = "X-Plivo-Signature-Ma-V3"
+"""Plivo signs a subaccount's requests with the token of either account, each in a header of its own."""
+_MISSING = {
+    Provider.TWILIO: "X-Twilio-Signature is missing or does not match",
+    Provider.TELNYX: "telnyx-signature-ed25519 is missing, does not match, or is older than five minutes",
+    Provider.PLIVO: "X-Plivo-Signature-V3 is missing or does not match",
 }

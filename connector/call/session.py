@@ -230,10 +230,12 @@ class CallSession:
 
     def _on_started(self, event: StreamStarted) -> None:
         known = self.record.carrier_call_id
-        if known and event.call_id != known:
+        if known and not event.may_be_of(known):
             self.end(EndReason.CALL_MISMATCH, "the stream is not of the call that fetched the answer document")
             return
-        self._ledger.learn(carrier_call_id=event.call_id, from_number=event.from_number, to_number=event.to_number)
+        self._ledger.learn(
+            carrier_call_id=known or event.call_id, from_number=event.from_number, to_number=event.to_number
+        )
         self._begin("answer", self._answer(event))
 
     async def _answer(self, event: StreamStarted) -> None:

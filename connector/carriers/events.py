@@ -43,6 +43,12 @@ class StreamStarted:
     from_number: str = ""
     to_number: str = ""
     """Where the carrier tells them in the stream (Telnyx)."""
+    has_own_ids: bool = False
+    """Whether `call_id` need not be the id that the carrier's HTTP requests give the same call (Telnyx)."""
+
+    def may_be_of(self, call_id: str) -> bool:
+        """Whether this can be the stream of the call with this id in the carrier's HTTP requests."""
+        return self.has_own_ids or self.call_id == call_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,7 @@ class TelnyxCodec:
             MappingProxyType(parameters),
             short_text(start.get("from")),
             short_text(start.get("to")),
+            has_own_ids=True,
         )
 
     def _media(self, message: Json) -> Event:

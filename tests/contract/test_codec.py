@@ -22,6 +22,7 @@ from connector.carriers.events import (
     StreamStopped,
 )
 from connector.errors import CarrierProtocolError
+from connector.model import Provider
 from tests.contract.dialects import ACCOUNT, CALL, DIALECTS, STREAM, Dialect, Sent
 
 dialects = pytest.mark.parametrize("make", DIALECTS, ids=lambda make: make.provider.value)
@@ -74,7 +75,15 @@ class TestWhatComesIn:
             )
         ]
         expected: list[Event] = [
-            StreamStarted(CALL, STREAM, ACCOUNT, dialect.encoding, dialect.rate, {"agent": "büro", "empty": ""}),
+            StreamStarted(
+                CALL,
+                STREAM,
+                ACCOUNT,
+                dialect.encoding,
+                dialect.rate,
+                {"agent": "büro", "empty": ""},
+                has_own_ids=dialect.provider is Provider.TELNYX,
+            ),
             AudioReceived(b"\xff\x00\x7f", 0.0, dialect.sequence_at(0)),
             AudioReceived(b"\x01" * 160, 1.02, dialect.sequence_at(1020)),
             DtmfReceived("#"),

@@ -255,7 +255,8 @@ def renumber_direction(file: descriptor_pb2.FileDescriptorProto) -> None:
 
 
 def add_restart_policy(file: descriptor_pb2.FileDescriptorProto) -> None:
-    file.enum_type[0].value.add(name="JRP_ALWAYS", number=2)
+    (policy,) = (enum for enum in file.enum_type if enum.name == "JobRestartPolicy")
+    policy.value.add(name="JRP_ALWAYS", number=2)
 
 
 def leave_out_of_dispatch(file: descriptor_pb2.FileDescriptorProto) -> None:

@@ -10,10 +10,17 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class CallDirection(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CALL_DIRECTION_INBOUND: _ClassVar[CallDirection]
+    CALL_DIRECTION_OUTBOUND: _ClassVar[CallDirection]
+
 class JobRestartPolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     JRP_ON_FAILURE: _ClassVar[JobRestartPolicy]
     JRP_NEVER: _ClassVar[JobRestartPolicy]
+CALL_DIRECTION_INBOUND: CallDirection
+CALL_DIRECTION_OUTBOUND: CallDirection
 JRP_ON_FAILURE: JobRestartPolicy
 JRP_NEVER: JobRestartPolicy
 
@@ -51,6 +58,72 @@ class ConnectTwilioCallRequest(_message.Message):
     def __init__(self, twilio_call_direction: _Optional[_Union[ConnectTwilioCallRequest.TwilioCallDirection, str]] = ..., room_name: _Optional[str] = ..., agents: _Optional[_Iterable[_Union[RoomAgentDispatch, _Mapping]]] = ..., participant_identity: _Optional[str] = ..., participant_name: _Optional[str] = ..., participant_metadata: _Optional[str] = ..., participant_attributes: _Optional[_Mapping[str, str]] = ..., destination_country: _Optional[str] = ...) -> None: ...
 
 class ConnectTwilioCallResponse(_message.Message):
+    __slots__ = ("connect_url",)
+    CONNECT_URL_FIELD_NUMBER: _ClassVar[int]
+    connect_url: str
+    def __init__(self, connect_url: _Optional[str] = ...) -> None: ...
+
+class ConnectTelnyxCallRequest(_message.Message):
+    __slots__ = ("direction", "room_name", "agents", "participant_identity", "participant_name", "participant_metadata", "participant_attributes", "destination_country")
+    class ParticipantAttributesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    ROOM_NAME_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANT_IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANT_NAME_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANT_METADATA_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANT_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_COUNTRY_FIELD_NUMBER: _ClassVar[int]
+    direction: CallDirection
+    room_name: str
+    agents: _containers.RepeatedCompositeFieldContainer[RoomAgentDispatch]
+    participant_identity: str
+    participant_name: str
+    participant_metadata: str
+    participant_attributes: _containers.ScalarMap[str, str]
+    destination_country: str
+    def __init__(self, direction: _Optional[_Union[CallDirection, str]] = ..., room_name: _Optional[str] = ..., agents: _Optional[_Iterable[_Union[RoomAgentDispatch, _Mapping]]] = ..., participant_identity: _Optional[str] = ..., participant_name: _Optional[str] = ..., participant_metadata: _Optional[str] = ..., participant_attributes: _Optional[_Mapping[str, str]] = ..., destination_country: _Optional[str] = ...) -> None: ...
+
+class ConnectTelnyxCallResponse(_message.Message):
+    __slots__ = ("connect_url",)
+    CONNECT_URL_FIELD_NUMBER: _ClassVar[int]
+    connect_url: str
+    def __init__(self, connect_url: _Optional[str] = ...) -> None: ...
+
+class ConnectPlivoCallRequest(_message.Message):
+    __slots__ = ("direction", "room_name", "agents", "participant_identity", "participant_name", "participant_metadata", "participant_attributes", "destination_country")
+    class ParticipantAttributesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    ROOM_NAME_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANT_IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANT_NAME_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANT_METADATA_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANT_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_COUNTRY_FIELD_NUMBER: _ClassVar[int]
+    direction: CallDirection
+    room_name: str
+    agents: _containers.RepeatedCompositeFieldContainer[RoomAgentDispatch]
+    participant_identity: str
+    participant_name: str
+    participant_metadata: str
+    participant_attributes: _containers.ScalarMap[str, str]
+    destination_country: str
+    def __init__(self, direction: _Optional[_Union[CallDirection, str]] = ..., room_name: _Optional[str] = ..., agents: _Optional[_Iterable[_Union[RoomAgentDispatch, _Mapping]]] = ..., participant_identity: _Optional[str] = ..., participant_name: _Optional[str] = ..., participant_metadata: _Optional[str] = ..., participant_attributes: _Optional[_Mapping[str, str]] = ..., destination_country: _Optional[str] = ...) -> None: ...
+
+class ConnectPlivoCallResponse(_message.Message):
     __slots__ = ("connect_url",)
     CONNECT_URL_FIELD_NUMBER: _ClassVar[int]
     connect_url: str

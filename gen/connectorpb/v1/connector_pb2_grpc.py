@@ -43,6 +43,16 @@ class ConnectorStub:
                 request_serializer=connectorpb_dot_v1_dot_connector__pb2.ConnectTwilioCallRequest.SerializeToString,
                 response_deserializer=connectorpb_dot_v1_dot_connector__pb2.ConnectTwilioCallResponse.FromString,
                 _registered_method=True)
+        self.ConnectTelnyxCall = channel.unary_unary(
+                '/connector.v1.Connector/ConnectTelnyxCall',
+                request_serializer=connectorpb_dot_v1_dot_connector__pb2.ConnectTelnyxCallRequest.SerializeToString,
+                response_deserializer=connectorpb_dot_v1_dot_connector__pb2.ConnectTelnyxCallResponse.FromString,
+                _registered_method=True)
+        self.ConnectPlivoCall = channel.unary_unary(
+                '/connector.v1.Connector/ConnectPlivoCall',
+                request_serializer=connectorpb_dot_v1_dot_connector__pb2.ConnectPlivoCallRequest.SerializeToString,
+                response_deserializer=connectorpb_dot_v1_dot_connector__pb2.ConnectPlivoCallResponse.FromString,
+                _registered_method=True)
         self.PlaceTwilioCall = channel.unary_unary(
                 '/connector.v1.Connector/PlaceTwilioCall',
                 request_serializer=connectorpb_dot_v1_dot_connector__pb2.PlaceTwilioCallRequest.SerializeToString,
@@ -88,6 +98,23 @@ class ConnectorServicer:
         Outbound: the room and the agents are there, and a hidden participant waits in the room, when this returns.
         The application then places the call; when the callee answers, the participant becomes visible.
         Inbound: nothing joins before the stream starts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConnectTelnyxCall(self, request, context):
+        """The same for a call at Telnyx: the address is for TeXML's <Stream>, and answers over https with the TeXML that does
+        so. That TeXML asks for the codec that CONNECTOR_TELNYX_CODEC names; TeXML of your own must name the same one as
+        its bidirectionalCodec.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConnectPlivoCall(self, request, context):
+        """The same for a call at Plivo: the address is the text of a <Stream bidirectional="true" keepCallAlive="true">, and
+        answers over https with the XML that does so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,6 +171,16 @@ def add_ConnectorServicer_to_server(servicer, server):
                     servicer.ConnectTwilioCall,
                     request_deserializer=connectorpb_dot_v1_dot_connector__pb2.ConnectTwilioCallRequest.FromString,
                     response_serializer=connectorpb_dot_v1_dot_connector__pb2.ConnectTwilioCallResponse.SerializeToString,
+            ),
+            'ConnectTelnyxCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConnectTelnyxCall,
+                    request_deserializer=connectorpb_dot_v1_dot_connector__pb2.ConnectTelnyxCallRequest.FromString,
+                    response_serializer=connectorpb_dot_v1_dot_connector__pb2.ConnectTelnyxCallResponse.SerializeToString,
+            ),
+            'ConnectPlivoCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConnectPlivoCall,
+                    request_deserializer=connectorpb_dot_v1_dot_connector__pb2.ConnectPlivoCallRequest.FromString,
+                    response_serializer=connectorpb_dot_v1_dot_connector__pb2.ConnectPlivoCallResponse.SerializeToString,
             ),
             'PlaceTwilioCall': grpc.unary_unary_rpc_method_handler(
                     servicer.PlaceTwilioCall,
@@ -207,6 +244,60 @@ class Connector:
             '/connector.v1.Connector/ConnectTwilioCall',
             connectorpb_dot_v1_dot_connector__pb2.ConnectTwilioCallRequest.SerializeToString,
             connectorpb_dot_v1_dot_connector__pb2.ConnectTwilioCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConnectTelnyxCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connector.v1.Connector/ConnectTelnyxCall',
+            connectorpb_dot_v1_dot_connector__pb2.ConnectTelnyxCallRequest.SerializeToString,
+            connectorpb_dot_v1_dot_connector__pb2.ConnectTelnyxCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConnectPlivoCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connector.v1.Connector/ConnectPlivoCall',
+            connectorpb_dot_v1_dot_connector__pb2.ConnectPlivoCallRequest.SerializeToString,
+            connectorpb_dot_v1_dot_connector__pb2.ConnectPlivoCallResponse.FromString,
             options,
             channel_credentials,
             insecure,

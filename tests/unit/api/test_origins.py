@@ -49,7 +49,7 @@ def test_every_origin_once() -> None:
 
 
 def test_the_stream_s_url() -> None:
-    assert stream_url(IN, Provider.PLIVO, "t") == "wss://in.example.com:8443/plivo/t"
+    assert stream_url(IN, Provider.PLIVO, "t") == "wss://in.example.com:8443/plivo?ref=t"
     assert stream_url("http://127.0.0.1:1", Provider.TWILIO, "t") == "ws://127.0.0.1:1/twilio/t"
 
 

@@ -1,0 +1,34 @@
+"""The form that a carrier posts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from connector.errors import Malformed
+
+MAX_FORM = 64 * 1024
+MAX_FIELDS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A request's body as it came, and the fields in it; both empty for a GET or a body of another kind."""
+
+    body: bytes = b""
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+async def posted(request: web.Request) -> Posted:
+    """Read the form in the one encoding that carriers use. Raises Malformed, or what aiohttp does for a large one."""
+    if request.method != "POST" or request.content_type != "application/x-www-form-urlencoded":
+        return Posted()
+    if (request.content_length or 0) > MAX_FORM:
+        raise web.HTTPRequestEntityTooLarge(max_size=MAX_FORM, actual_size=request.content_length or 0)
+    body = await request.read()
+    try:
+        return Posted(body, tuple(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)))
+    except ValueError:
+        raise Malformed("the form cannot be read") from None

@@ -1,0 +1,48 @@
+"""The carriers' REST APIs for which credentials are configured."""
+
+from __future__ import annotations
+
+import time
+
+from connector.config import Settings
+from connector.model import Provider
+from connector.telephony.plivo import PlivoCalls
+from connector.telephony.telnyx import TelnyxCalls
+from connector.telephony.twilio import TwilioCalls
+from connector.tokens import DIAL_PURPOSE, TokenSigner
+
+DIAL_URL_LIFE = 120.0
+"""Seconds that a carrier may take to fetch the document that a transfer names."""
+
+
+class CarrierApis:
+    """`start` before use."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.twilio: TwilioCalls | None = None
+        self.controls: dict[Provider, TwilioCalls | TelnyxCalls | PlivoCalls] = {}
+        """By carrier; those without credentials are missing."""
+        twilio_token = settings.twilio_auth_token.get_secret_value()
+        if settings.twilio_account_sid and twilio_token:
+            self.twilio = TwilioCalls(settings.twilio_account_sid, twilio_token, settings.twilio_api_url)
+            self.controls[Provider.TWILIO] = self.twilio
+        telnyx_key = settings.telnyx_api_key.get_secret_value()
+        if telnyx_key:
+            self.controls[Provider.TELNYX] = TelnyxCalls(telnyx_key, settings.telnyx_api_url)
+        plivo_token = settings.plivo_auth_token.get_secret_value()
+        if settings.plivo_auth_id and plivo_token:
+            dialling = TokenSigner(settings.livekit_api_secret.get_secret_value(), DIAL_PURPOSE)
+            self.controls[Provider.PLIVO] = PlivoCalls(
+                settings.plivo_auth_id,
+                plivo_token,
+                lambda to: f"{settings.public_origin}/plivo/{dialling.mint(to, time.time() + DIAL_URL_LIFE)}/dial",
+                settings.plivo_api_url,
+            )
+
+    async def start(self) -> None:
+        for control in self.controls.values():
+            await control.start()
+
+    async def close(self) -> None:
+        for control in self.controls.values():
+            await control.close()
