@@ -27,6 +27,7 @@ from connector.api.signed import CarrierSecrets, SignatureCheck
 from connector.api.twirp import TwirpRoutes
 from connector.call.desk import CallDesk
 from connector.call.manager import CallManager
+from connector.call.orphans import end_orphans
 from connector.call.terms import Limits, Parts
 from connector.carriers.answers import Codecs
 from connector.carriers.base import Codec
@@ -154,7 +155,7 @@ class Connector:
             undo.push_async_callback(self.store.close)
             await self.webhooks.start()
             undo.push_async_callback(self.webhooks.stop)
-            orphans = await self.store.end_orphans(self.settings.owner, time.time())
+            orphans = await end_orphans(self.store, self.webhooks.lifecycle, self.settings.owner, time.time())
             if orphans:
                 log.warning("calls of an earlier process of this name were interrupted", calls=orphans)
             await self.admin.start()
