@@ -8,7 +8,6 @@ import gc
 import os
 import signal
 import time
-from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -44,7 +43,7 @@ from connector.room.admin import RoomAdmin
 from connector.room.events import RoomListener
 from connector.room.gateway import RoomGateway, drain_abandoned
 from connector.storage.base import Store
-from connector.storage.sqlite import SqliteStore
+from connector.storage.stores import store_at
 from connector.telephony.apis import CarrierApis
 from connector.tokens import DIAL_PURPOSE, TokenSigner
 from connector.webhooks.service import Webhooks
@@ -249,7 +248,7 @@ def _cannot_listen(settings: Settings, error: OSError) -> str:
 
 def open_store(settings: Settings) -> Store:
     """The store that `CONNECTOR_STORE` names, not yet opened."""
-    return SqliteStore(Path(settings.store.removeprefix("sqlite:///")))
+    return store_at(settings.store)
 
 
 async def serve(settings: Settings) -> None:

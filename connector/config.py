@@ -55,7 +55,8 @@ class Settings(BaseSettings):
     """Name of a region to the public origin that serves it."""
     countries: dict[str, str] = Field({}, validation_alias=_env("CONNECTOR_COUNTRIES"))
     """ISO 3166-1 alpha-2 country to the name of its region."""
-    store: str = Field("sqlite:///connector.db", validation_alias=_env("CONNECTOR_STORE"))
+    store: str = Field("sqlite:///connector.db", validation_alias=_env("CONNECTOR_STORE"), repr=False)
+    """May hold a password: `store_name` is the one to show."""
     instance: str = Field("", validation_alias=_env("CONNECTOR_INSTANCE"))
     """Names this process in call records; two processes that share a store need two names."""
 
@@ -154,8 +155,10 @@ class Settings(BaseSettings):
     @field_validator("store")
     @classmethod
     def _store(cls, value: str) -> str:
+        if value.startswith(("redis://", "rediss://")):
+            return _redis_url(value)
         if not value.startswith("sqlite:///") or value == "sqlite:///":
-            raise ValueError("must look like sqlite:///path")
+            raise ValueError("must look like sqlite:///path or redis://:password@host:6379/0")
         return value
 
     @model_validator(mode="after")
@@ -196,6 +199,12 @@ class Settings(BaseSettings):
         return self.public_url or f"http://{_bracketed(self.host)}:{self.port}"
 
     @property
+    def store_name(self) -> str:
+        """The store without its user and password."""
+        head, _, place = self.store.rpartition("@")
+        return f"{self.store.partition('://')[0]}://{place}" if head and self.store.startswith("redis") else self.store
+
+    @property
     def livekit_http_url(self) -> str:
         """LiveKit's API origin: `ws` becomes `http`, `wss` `https`."""
         return "http" + self.livekit_url[2:] if self.livekit_url.startswith("ws") else self.livekit_url
@@ -218,6 +227,21 @@ def _origin(value: str, schemes: set[str]) -> str:
         raise ValueError("must be an origin: no user, query or fragment")
     parts.port  # noqa: B018 - reading it checks it
     return value.rstrip("/")
+
+
+def _redis_url(value: str) -> str:
+    """Checked, and unchanged. No message says what stands there: a password cut in the wrong place would be in it."""
+    parts = urlsplit(value)
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if not parts.hostname or port == 0 or parts.query or parts.fragment or not re.fullmatch(r"(/\d*)?", parts.path):
+        raise ValueError(
+            "must look like redis://user:password@host:6379/0, user, password, port and database as needed "
+            "(rediss:// for TLS); in a password write / ? # @ : % as %2F %3F %23 %40 %3A %25"
+        )
+    return value
 
 
 def _bracketed(host: str) -> str:

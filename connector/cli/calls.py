@@ -67,7 +67,7 @@ def list_calls(
             typer.echo(json.dumps(row))
         return
     if not rows:
-        typer.echo(f"no calls in {settings.store}", err=True)
+        typer.echo(f"no calls in {settings.store_name}", err=True)
         return
     table = Table(box=None, pad_edge=False)
     for column in COLUMNS:

@@ -162,9 +162,15 @@ async def _store(settings: Settings) -> list[Finding]:
     try:
         await store.open()
     except ConnectorError as error:
-        return [Finding("problem", "store", error.message, "check the path and its permissions in CONNECTOR_STORE")]
+        return [Finding("problem", "store", error.message, _mend_store(settings))]
     await store.close()
-    return [Finding("ok", "store", settings.store)]
+    return [Finding("ok", "store", settings.store_name)]
+
+
+def _mend_store(settings: Settings) -> str:
+    if settings.store.startswith("sqlite"):
+        return "check the path and its permissions in CONNECTOR_STORE"
+    return "start Redis, or check host, port, user and password in CONNECTOR_STORE"
 
 
 async def _signatures(settings: Settings) -> list[Finding]:

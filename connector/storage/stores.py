@@ -1,0 +1,17 @@
+"""From the address in the configuration to the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from connector.storage.base import Store
+from connector.storage.redis import RedisStore
+from connector.storage.sqlite import SqliteStore
+
+
+def store_at(url: str) -> Store:
+    """The store at `sqlite:///path` or `redis[s]://[[user]:password@]host[:port][/db]`, not yet opened. The URL was
+    checked with the rest of the settings."""
+    if url.startswith("sqlite:///"):
+        return SqliteStore(Path(url.removeprefix("sqlite:///")))
+    return RedisStore(url)
