@@ -4,6 +4,7 @@ from connector.demo.carrier.call import PhoneCall
 from connector.demo.carrier.directions import InboundCall, OutboundCall
 from connector.demo.carrier.faults import CarrierError, Fault
 from connector.demo.carrier.moments import Moment
+from connector.demo.carrier.plivo.simulator import PlivoSimulator
 from connector.demo.carrier.simulator import CarrierSimulator
 from connector.demo.carrier.stream import MediaStream
 from connector.demo.carrier.telnyx.simulator import TelnyxSimulator
@@ -25,6 +26,7 @@ __all__ = [
     "OutboundCall",
     "Outcome",
     "PhoneCall",
+    "PlivoSimulator",
     "TelnyxSimulator",
     "TwilioSimulator",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from connector.demo.carrier.sounds import MULAW, Sound
 
@@ -40,6 +41,15 @@ class Redirect:
     method: str
 
 
+class Takes(Enum):
+    """What the server may send to be played."""
+
+    SAMPLES = "samples"
+    FILES = "files"
+    """Whole encoded ones."""
+    NOTHING = "nothing"
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """A media stream, as the document wants it."""
@@ -50,8 +60,7 @@ class Stream:
     plays: Sound = MULAW
     echoes: bool = False
     """The audio played to the caller is wanted as a second track."""
-    plays_files: bool = False
-    """The server's audio is to be whole encoded files, not samples."""
+    takes: Takes = Takes.SAMPLES
     callback: str = ""
     """Told when the stream starts and stops; empty: nobody is."""
     callback_method: str = "POST"

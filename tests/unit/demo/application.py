@@ -138,8 +138,8 @@ class Application:
         self.hits.put_nowait(Hit(request.method, request.path, form, dict(request.headers), valid))
         if request.path.startswith("/stream"):
             return await self._stream(request)
-        body, content_type, status = self.pages.get(request.path, ("nothing here", "text/plain", 404))
-        return web.Response(text=body, content_type=content_type, status=status)
+        page, content_type, status = self.pages.get(request.path, ("nothing here", "text/plain", 404))
+        return web.Response(text=page, content_type=content_type, status=status)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         if self.refuse_stream:

@@ -10,7 +10,7 @@ import pytest
 from connector.demo.carrier.faults import CarrierError, Fault, Refused
 from connector.demo.carrier.sounds import ALAW, LINEAR_16_BIG, MULAW
 from connector.demo.carrier.telnyx.messages import Ids, TelnyxWire
-from connector.demo.carrier.verbs import Stream
+from connector.demo.carrier.verbs import Stream, Takes
 from connector.demo.carrier.wire import Clear, Mark, Media
 
 IDS = Ids("S1", "U1", "v3:C1", "SS1", "+1555", "+1666")
@@ -69,8 +69,8 @@ def test_what_is_no_documented_message_is_100003(text: str) -> None:
         (PLAIN, b"\xfe" * (8000 * 30 + 1)),
         (replace(PLAIN, plays=LINEAR_16_BIG), bytes(638)),
         (replace(PLAIN, plays=LINEAR_16_BIG), bytes(641)),
-        (replace(PLAIN, plays_files=True), b"\xfe" * 160),
-        (replace(PLAIN, plays_files=True), b"\xff" * 160),
+        (replace(PLAIN, takes=Takes.FILES), b"\xfe" * 160),
+        (replace(PLAIN, takes=Takes.FILES), b"\xff" * 160),
     ],
     ids=["less than 20 ms", "more than 30 s", "less than 20 ms of L16", "half a sample", "no MP3", "silence as MP3"],
 )
@@ -95,7 +95,7 @@ def test_20_ms_to_30_s_are_played(stream: Stream, size: int) -> None:
 
 def test_files_are_taken_once_a_second_and_else_are_100005() -> None:
     now = [10.0]
-    files = wire(replace(PLAIN, plays_files=True), now)
+    files = wire(replace(PLAIN, takes=Takes.FILES), now)
     assert files.read(media(MP3)) == Media(b"")
     now[0] = 10.9
     assert refused(files, media(MP3)) is Fault.RATE_LIMIT

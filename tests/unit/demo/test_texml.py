@@ -17,6 +17,7 @@ from connector.demo.carrier.verbs import (
     Say,
     Start,
     Stream,
+    Takes,
     Target,
     Verb,
 )
@@ -59,8 +60,8 @@ def test_each_direction_has_a_coding_of_its_own(attributes: str, speaks: object,
 
 
 def test_without_a_mode_files_are_expected() -> None:
-    assert stream("").plays_files
-    assert not stream('bidirectionalMode="rtp"').plays_files
+    assert stream("").takes is Takes.FILES
+    assert stream('bidirectionalMode="rtp"').takes is Takes.SAMPLES
 
 
 def test_a_stream_without_both_tracks_echoes_nothing() -> None:

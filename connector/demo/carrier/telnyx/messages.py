@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from connector.demo.carrier.faults import CarrierError, Fault, Refused
 from connector.demo.carrier.sounds import ALAW, LINEAR_8_BIG, LINEAR_16_BIG, MULAW, Sound
-from connector.demo.carrier.verbs import Stream
+from connector.demo.carrier.verbs import Stream, Takes
 from connector.demo.carrier.wire import Clear, FromServer, Letter, Mark, Media, base64_bytes
 
 ENCODINGS: Mapping[Sound, str] = {MULAW: "PCMU", ALAW: "PCMA", LINEAR_8_BIG: "L16", LINEAR_16_BIG: "L16"}
@@ -48,7 +48,7 @@ class TelnyxWire:
         self.speaks, self.plays, self.echoes = stream.speaks, stream.plays, stream.echoes
         self._ids = ids
         self._parameters = stream.parameters
-        self._plays_files = stream.plays_files
+        self._takes = stream.takes
         self._clock = clock
         self._sequence = 0
         self._chunks = {"inbound": 0, "outbound": 0}
@@ -121,7 +121,7 @@ class TelnyxWire:
         raise _malformed(f"unknown event {letter.event!r}")
 
     def _audio(self, payload: bytes) -> FromServer:
-        if self._plays_files:
+        if self._takes is Takes.FILES:
             return self._file(payload)
         samples, rest = divmod(len(payload), self.plays.width)
         seconds = samples / self.plays.rate

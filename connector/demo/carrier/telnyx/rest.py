@@ -60,6 +60,7 @@ class RestApi:
             web.post(calls, self._checked(self._create)),
             web.get(calls + "/{call}", self._checked(self._show)),
             web.post(calls + "/{call}", self._checked(self._update)),
+            web.post("/v2/texml/calls/{call}/update", self._checked(self._update)),
             web.post(actions + "/hangup", self._checked(self._hang_up)),
             web.post(actions + "/transfer", self._checked(self._transfer)),
         ]

@@ -37,6 +37,7 @@ from connector.demo.carrier.verbs import (
     Say,
     Start,
     Stream,
+    Takes,
     Target,
     Verb,
 )
@@ -123,7 +124,7 @@ def _stream(element: Element) -> Stream:
         speaks,
         _sound(one_of(given, "bidirectionalCodec", _CODECS), rate),
         echoes=track == "both_tracks",
-        plays_files=one_of(given, "bidirectionalMode", ("mp3", "rtp")) == "mp3",
+        takes=Takes.FILES if one_of(given, "bidirectionalMode", ("mp3", "rtp")) == "mp3" else Takes.SAMPLES,
         callback=given.get("statusCallback", ""),
         callback_method=method_of(given, "statusCallbackMethod"),
     )

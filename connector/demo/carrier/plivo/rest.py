@@ -1,0 +1,149 @@
+"""Plivo's REST API, as much of it as places and steers calls.
+
+https://www.plivo.com/docs/voice/api/call
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import web
+
+from connector.demo.carrier.api import E164, Exchange, basic_credentials, fields_of, is_web_url, same
+from connector.demo.carrier.call import PhoneCall
+from connector.demo.carrier.plivo.dialect import bare, status_of
+from connector.demo.carrier.terms import Callback, CallStatus, Document
+
+_KNOWN = frozenset(
+    {"from", "to", "answer_url", "answer_method", "hangup_url", "hangup_method", "ring_timeout", "time_limit"}
+)
+"""Of more that Plivo has: what is simulated. Others are refused when they are given a value."""
+
+
+class PlivoExchange(Exchange, Protocol):
+    auth_id: str
+    auth_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class _ApiError(Exception):
+    status: int
+    message: str
+
+    def response(self) -> web.Response:
+        return web.json_response(_answer(error=self.message), status=self.status)
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class RestApi:
+    def __init__(self, exchange: PlivoExchange) -> None:
+        self._exchange = exchange
+
+    def routes(self) -> list[web.RouteDef]:
+        calls = "/v1/Account/{account}/Call/"
+        return [
+            web.post(calls, self._checked(self._create)),
+            web.get(calls + "{call}/", self._checked(self._show)),
+            web.post(calls + "{call}/", self._checked(self._transfer)),
+            web.delete(calls + "{call}/", self._checked(self._hang_up)),
+        ]
+
+    def _checked(self, handler: Handler) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                self._authorise(request)
+                return await handler(request)
+            except _ApiError as error:
+                return error.response()
+            except ValueError as error:
+                return _ApiError(400, str(error)).response()
+
+        return handle
+
+    def _authorise(self, request: web.Request) -> None:
+        user, password = basic_credentials(request)
+        if not same(user, self._exchange.auth_id) & same(password, self._exchange.auth_token):
+            raise _ApiError(401, "authentication failed")
+        if request.match_info["account"] != self._exchange.auth_id:
+            raise _ApiError(404, "not found")
+
+    async def _create(self, request: web.Request) -> web.Response:
+        fields = await fields_of(request)
+        unknown = sorted(fields.keys() - _KNOWN)
+        if unknown:
+            raise _ApiError(400, f"not simulated: {', '.join(unknown)}")
+        numbers = ["+" + bare(fields.get(name, "")) for name in ("to", "from")]
+        if not all(E164.fullmatch(number) for number in numbers):
+            raise _ApiError(400, "from and to must be numbers in E.164 format")
+        document = Document(_url(fields, "answer_url"), _method(fields, "answer_method"))
+        timeout = fields.get("ring_timeout", "120")
+        if not timeout.isdecimal():
+            raise _ApiError(400, "ring_timeout must be a number of seconds")
+        callback = None
+        if fields.get("hangup_url"):
+            callback = Callback(_url(fields, "hangup_url"), _method(fields, "hangup_method"))
+        call = self._exchange.dial(numbers[0], numbers[1], document, float(timeout), callback)
+        return web.json_response(_answer(message="call fired", request_uuid=call.sid), status=201)
+
+    async def _show(self, request: web.Request) -> web.Response:
+        call = self._exchange.calls.get(request.match_info["call"])
+        if call is None:
+            raise _ApiError(404, "not found")
+        return web.json_response(_answer(**resource(call)))
+
+    async def _transfer(self, request: web.Request) -> web.Response:
+        call = self._live_call(request)
+        fields = await fields_of(request)
+        if fields.get("legs", "aleg") != "aleg":
+            raise _ApiError(400, "only the A leg is simulated")
+        document = Document(_url(fields, "aleg_url"), _method(fields, "aleg_method"))
+        if not call.answered.has_come():
+            raise _ApiError(400, "the call has not been answered")
+        call.order(document)
+        return web.json_response(_answer(message="transfer initiated", call_uuids=[call.sid]), status=202)
+
+    async def _hang_up(self, request: web.Request) -> web.Response:
+        call = self._live_call(request)
+        call.order(CallStatus.COMPLETED if call.answered.has_come() else CallStatus.CANCELED)
+        return web.Response(status=204)
+
+    def _live_call(self, request: web.Request) -> PhoneCall:
+        call = self._exchange.calls.get(request.match_info["call"])
+        if call is None or call.is_over:
+            raise _ApiError(404, "not found")
+        return call
+
+
+def _answer(**fields: object) -> dict[str, object]:
+    return {"api_id": str(uuid.uuid4()), **fields}
+
+
+def _url(fields: Mapping[str, str], name: str) -> str:
+    url = fields.get(name, "")
+    if not is_web_url(url):
+        raise _ApiError(400, f"{name} parameter is not a valid url")
+    return url
+
+
+def _method(fields: Mapping[str, str], name: str) -> str:
+    method = fields.get(name, "POST").upper()
+    if method not in ("GET", "POST"):
+        raise _ApiError(400, f"{name} must be GET or POST")
+    return method
+
+
+def resource(call: PhoneCall) -> dict[str, object]:
+    """A call as the API shows it."""
+    return {
+        "call_uuid": call.sid,
+        "call_direction": call.direction,
+        "from_number": bare(call.from_),
+        "to_number": bare(call.to),
+        "call_state": status_of(call),
+        "call_duration": call.duration,
+    }
