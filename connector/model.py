@@ -150,6 +150,17 @@ class CallRecord:
     """What happened when: (lifecycle event, Unix time), in order."""
 
 
+@dataclass(frozen=True, slots=True)
+class CarrierCall:
+    """The names by which a carrier's APIs know one phone call."""
+
+    id: str
+    """`CallRecord.carrier_call_id`: that of the carrier's HTTP requests, where one has told it."""
+    account_id: str = ""
+    stream_call_id: str = ""
+    """That of its media stream; these two are empty before the stream."""
+
+
 class LifecycleEvent(StrEnum):
     """What a customer's server can be told of a call; the names are those of VideoSDK's webhooks."""
 

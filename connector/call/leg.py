@@ -11,13 +11,16 @@ import structlog
 from connector.call.ledger import Ledger
 from connector.call.ports import CarrierControl
 from connector.call.terms import CARRIER_ENDS, FINAL_STATUSES, STEP_TIMEOUT, End, Parts
+from connector.carriers.events import StreamStarted
 from connector.errors import FailedPrecondition, Unavailable
-from connector.model import EndReason, LifecycleEvent
+from connector.model import CarrierCall, EndReason, LifecycleEvent
 
 log = structlog.get_logger()
 
 _STREAM_ENDS = frozenset({EndReason.CARRIER_HANGUP, EndReason.CARRIER_CLOSED, EndReason.CARRIER_LOST})
 """How a stream ends when the carrier takes the call away from it."""
+_WITHOUT_STREAM = frozenset({EndReason.CONNECT_TIMEOUT, EndReason.SHUTDOWN})
+"""Ends of a wait for a stream after which a carrier that holds the phone without one would do so for ever."""
 _IN_PLACE = frozenset({EndReason.CARRIER_HANGUP, EndReason.TRANSFERRED})
 """Ends after which there is nothing of ours to hang up: the phone has, or talks to somebody else."""
 
@@ -33,6 +36,15 @@ class Leg:
         self._dialing: asyncio.Task[None] | None = None
         self._transferring: asyncio.Task[None] | None = None
         self._status_number = -1
+        self._stream: StreamStarted | None = None
+
+    def streams(self, started: StreamStarted) -> None:
+        """The carrier streams the call, and has told its own names for it."""
+        self._stream = started
+
+    def _call(self) -> CarrierCall:
+        call_id, stream = self._ledger.record.carrier_call_id, self._stream
+        return CarrierCall(call_id, stream.account_id, stream.call_id) if stream else CarrierCall(call_id)
 
     async def dial(self, place: Callable[[], Awaitable[tuple[str, str]]], from_number: str, to_number: str) -> None:
         """Have the carrier call the phone; `place` returns its id and first status. The call is then ours to hang up.
@@ -77,15 +89,15 @@ class Leg:
             raise FailedPrecondition("transferring a call needs the credentials of the carrier's REST API")
         if self._transferring is not None:
             raise FailedPrecondition("the call is being transferred already")
-        carrier_call_id = self._ledger.record.carrier_call_id
+        call = self._call()
 
         async def transfer() -> None:
-            await control.transfer(carrier_call_id, to)
+            await control.transfer(call, to)
             self._ledger.tell(LifecycleEvent.TRANSFERRED, to=to)
             log.info("call transferred", to=to)
             self._on_transferred()
 
-        transferring = self._transferring = asyncio.create_task(transfer(), name=f"transfer {carrier_call_id}")
+        transferring = self._transferring = asyncio.create_task(transfer(), name=f"transfer {call.id}")
         transferring.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.wait([transferring])
         if transferring.cancelled():
@@ -116,13 +128,14 @@ class Leg:
     async def hang_up(self, end: End, was_active: bool) -> None:
         """End the phone's leg over the carrier's REST API where the end of the stream would not do it.
 
-        That is: always, at a carrier that keeps a call whose stream is closed; else when the API asked for the end
-        (the answer document may go on after the stream), and when a call that we placed still rings.
+        That is: always, at a carrier that keeps a call whose stream is closed, or never comes; else when the API asked
+        for the end (the answer document may go on after the stream), and when a call that we placed still rings.
         """
         record = self._ledger.record
         is_over = record.carrier_status in FINAL_STATUSES or end.reason in _IN_PLACE
         if self._control is None or not record.carrier_call_id or is_over:
             return
         still_rings = self._placed and not was_active
-        if end.reason is EndReason.ENDED_BY_API or still_rings or (was_active and not self._control.ends_with_stream):
-            await self._control.hang_up(record.carrier_call_id)
+        is_held = not self._control.ends_with_stream and (self._stream is not None or end.reason in _WITHOUT_STREAM)
+        if end.reason is EndReason.ENDED_BY_API or still_rings or is_held:
+            await self._control.hang_up(self._call())

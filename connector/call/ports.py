@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from connector.carriers.base import Codec
-from connector.model import AgentDispatch, CallRecord, CallRequest, LifecycleEvent, Provider, WaitingCall
+from connector.model import AgentDispatch, CallRecord, CallRequest, CarrierCall, LifecycleEvent, Provider, WaitingCall
 from connector.room.events import RoomListener
 from connector.storage.base import Collection
 
@@ -88,11 +88,11 @@ class CarrierControl(Protocol):
         """Whether the phone is hung up when we close the media stream."""
         ...
 
-    async def hang_up(self, carrier_call_id: str) -> None:
+    async def hang_up(self, call: CarrierCall) -> None:
         """End the call, in whatever state it is; one that has ended is no error."""
         ...
 
-    async def transfer(self, carrier_call_id: str, to: str) -> None:
+    async def transfer(self, call: CarrierCall, to: str) -> None:
         """Connect the phone with a number in E.164 form in the stream's place. Raises ConnectorError, then the
         stream goes on."""
         ...

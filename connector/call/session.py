@@ -236,6 +236,7 @@ class CallSession:
         self._ledger.learn(
             carrier_call_id=known or event.call_id, from_number=event.from_number, to_number=event.to_number
         )
+        self._leg.streams(event)
         self._begin("answer", self._answer(event))
 
     async def _answer(self, event: StreamStarted) -> None:

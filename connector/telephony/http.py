@@ -59,11 +59,18 @@ class CarrierApi:
     async def send(self, method: str, path: str, body: Mapping[str, str] | None = None) -> Answer:
         """A request with a JSON body, if any. Raises ConnectorError for every answer but a 2xx: NotFound for a 404,
         FailedPrecondition for what the carrier refuses to do with the call as it is."""
+        return await self._send(method, path, None if body is None else aiohttp.JsonPayload(body))
+
+    async def send_form(self, path: str, fields: Mapping[str, str]) -> Answer:
+        """The same, a POST with a form."""
+        return await self._send("POST", path, aiohttp.FormData(fields))
+
+    async def _send(self, method: str, path: str, body: aiohttp.JsonPayload | aiohttp.FormData | None) -> Answer:
         if self._session is None:
             raise RuntimeError(f"the client of {self._name}'s API has not been started")
         try:
             async with self._session.request(
-                method, self._api_url + path, json=body, allow_redirects=False
+                method, self._api_url + path, data=body, allow_redirects=False
             ) as response:
                 answer = Answer(response.status, _object(await response.content.read(_LONGEST_ANSWER)))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

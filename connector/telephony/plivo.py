@@ -12,6 +12,7 @@ from urllib.parse import quote
 import aiohttp
 
 from connector.errors import NotFound
+from connector.model import CarrierCall
 from connector.telephony.http import CarrierApi
 
 API = "https://api.plivo.com"
@@ -31,17 +32,17 @@ class PlivoCalls:
         self._api = CarrierApi("Plivo", api_url, authorization, "PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN")
         self.start, self.close = self._api.start, self._api.close
 
-    async def hang_up(self, carrier_call_id: str) -> None:
+    async def hang_up(self, call: CarrierCall) -> None:
         """End a call in whatever state it is; one that has ended is no error."""
         try:
-            await self._api.send("DELETE", self._call(carrier_call_id))
+            await self._api.send("DELETE", self._path_of(call))
         except NotFound:
             return
 
-    async def transfer(self, carrier_call_id: str, to: str) -> None:
+    async def transfer(self, call: CarrierCall, to: str) -> None:
         """Connect the phone with `to`, E.164, in the stream's place."""
         order = {"legs": "aleg", "aleg_url": self._dial_url(to), "aleg_method": "POST"}
-        await self._api.send("POST", self._call(carrier_call_id), order)
+        await self._api.send("POST", self._path_of(call), order)
 
-    def _call(self, call_uuid: str) -> str:
-        return f"{self._path}/{quote(call_uuid, safe='')}/"
+    def _path_of(self, call: CarrierCall) -> str:
+        return f"{self._path}/{quote(call.id, safe='')}/"

@@ -1,21 +1,22 @@
 """Telnyx's REST API.
 
-A call has two names: the CallSid of TeXML's webhooks, and the call_control_id of its media stream. In all of
-Telnyx's examples they are one and the same; where they are not, we may know only one of them. Call Control takes
-the one, TeXML the other, so what the first does not know is asked of the second.
+A call has two names: the CallSid of TeXML's webhooks and the call_control_id of its media stream. In Telnyx's own
+examples they are one and the same, but nothing promises that, and we may know only one of them. TeXML's endpoints take
+the one, and want the account's id, which a stream tells; Call Control's take the other. So what the one has not heard
+of is asked of the other.
 
-https://developers.telnyx.com/api-reference/call-commands/hangup-call,
-https://developers.telnyx.com/api-reference/texml-rest-commands/deprecated-update-call (the way that needs no account
-id, which a stream does not tell)
+https://developers.telnyx.com/api-reference/texml-rest-commands/update-call,
+https://developers.telnyx.com/api-reference/call-commands/hangup-call
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from connector.carriers.answers import dial
 from connector.errors import FailedPrecondition, NotFound
-from connector.model import Provider
+from connector.model import CarrierCall, Provider
 from connector.telephony.http import CarrierApi
 
 API = "https://api.telnyx.com"
@@ -33,22 +34,32 @@ class TelnyxCalls:
         self._api = CarrierApi("Telnyx", api_url, f"Bearer {api_key}", "TELNYX_API_KEY", _HAS_ENDED)
         self.start, self.close = self._api.start, self._api.close
 
-    async def hang_up(self, carrier_call_id: str) -> None:
+    async def hang_up(self, call: CarrierCall) -> None:
         """End a call in whatever state it is; one that has ended is no error."""
         try:
-            await self._api.send("POST", f"/v2/calls/{quote(carrier_call_id, safe='')}/actions/hangup", {})
+            await self._act(call, "hangup", {})
         except (NotFound, FailedPrecondition):
             try:
-                await self._update(carrier_call_id, {"Status": "completed"})
+                await self._update(call, {"Status": "completed"})
             except NotFound:
                 return
 
-    async def transfer(self, carrier_call_id: str, to: str) -> None:
+    async def transfer(self, call: CarrierCall, to: str) -> None:
         """Connect the phone with `to`, E.164, in the stream's place."""
         try:
-            await self._update(carrier_call_id, {"Texml": dial(Provider.TELNYX, to)})
+            await self._update(call, {"Texml": dial(Provider.TELNYX, to)})
         except NotFound:
-            await self._api.send("POST", f"/v2/calls/{quote(carrier_call_id, safe='')}/actions/transfer", {"to": to})
+            await self._act(call, "transfer", {"to": to})
 
-    async def _update(self, call_sid: str, changes: dict[str, str]) -> None:
-        await self._api.send("POST", f"/v2/texml/calls/{quote(call_sid, safe='')}/update", changes)
+    async def _act(self, call: CarrierCall, action: str, body: Mapping[str, str]) -> None:
+        """Call Control's way."""
+        name = quote(call.stream_call_id or call.id, safe="")
+        await self._api.send("POST", f"/v2/calls/{name}/actions/{action}", body)
+
+    async def _update(self, call: CarrierCall, changes: Mapping[str, str]) -> None:
+        """TeXML's way; the address without the account is deprecated, but all there is before a stream."""
+        name, account = quote(call.id, safe=""), quote(call.account_id, safe="")
+        if account:
+            await self._api.send_form(f"/v2/texml/Accounts/{account}/Calls/{name}", changes)
+        else:
+            await self._api.send("POST", f"/v2/texml/calls/{name}/update", changes)

@@ -24,7 +24,7 @@ from connector.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from connector.model import Provider
+from connector.model import CarrierCall, Provider
 
 API = "https://api.twilio.com"
 PLACE_TIMEOUT = 10.0
@@ -88,18 +88,18 @@ class TwilioCalls:
                 raise ValueError("a call without a sid")
             return str(call.sid), str(call.status or "")
 
-    async def hang_up(self, call_sid: str) -> None:
+    async def hang_up(self, call: CarrierCall) -> None:
         """End a call in whatever state it is; one that has ended is no error."""
         try:
             async with _translated(HANG_UP_TIMEOUT):
-                await self._calls(call_sid).update_async(status="completed")
+                await self._calls(call.id).update_async(status="completed")
         except NotFound:
             return
 
-    async def transfer(self, call_sid: str, to: str) -> None:
+    async def transfer(self, call: CarrierCall, to: str) -> None:
         """Connect the phone with `to`, E.164, in the stream's place."""
         async with _translated(HANG_UP_TIMEOUT):
-            await self._calls(call_sid).update_async(twiml=dial(Provider.TWILIO, to))
+            await self._calls(call.id).update_async(twiml=dial(Provider.TWILIO, to))
 
 
 class _HttpClient(AsyncTwilioHttpClient):  # type: ignore[misc]

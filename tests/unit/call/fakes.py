@@ -29,6 +29,7 @@ from connector.model import (
     AgentDispatch,
     CallRecord,
     CallRequest,
+    CarrierCall,
     Direction,
     EndReason,
     LifecycleEvent,
@@ -305,13 +306,13 @@ class FakeControl:
         self.hung_up: list[str] = []
         self.transferred: list[tuple[str, str]] = []
 
-    async def hang_up(self, carrier_call_id: str) -> None:
+    async def hang_up(self, call: CarrierCall) -> None:
         await self._faults.step("control.hang_up")
-        self.hung_up.append(carrier_call_id)
+        self.hung_up.append(call.id)
 
-    async def transfer(self, carrier_call_id: str, to: str) -> None:
+    async def transfer(self, call: CarrierCall, to: str) -> None:
         await self._faults.step("control.transfer")
-        self.transferred.append((carrier_call_id, to))
+        self.transferred.append((call.id, to))
 
 
 @dataclass

@@ -27,7 +27,11 @@ class Api:
     answers: list[tuple[int, Any]] = field(default_factory=lambda: [(200, {})])
 
     async def handle(self, request: web.Request) -> web.Response:
-        body = await request.json() if request.can_read_body else None
+        body: Any = None
+        if request.content_type == "application/x-www-form-urlencoded":
+            body = dict(await request.post())
+        elif request.can_read_body:
+            body = await request.json()
         self.asked.append(Asked(request.method, request.raw_path, body, request.headers["Authorization"]))
         status, document = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(document, str):

@@ -11,13 +11,15 @@ import pytest
 
 from connector.demo.ports import PortLease
 from connector.errors import ConnectorError, FailedPrecondition, Internal, NotFound, ResourceExhausted, Unavailable
+from connector.model import CarrierCall
 from connector.telephony import http
 from connector.telephony.plivo import PlivoCalls
 from connector.telephony.telnyx import TelnyxCalls
 from tests.unit.telephony.carrier_api import Api, carrier_api
 
 KEY = "the-secret-of-the-tests"
-CALL = "v3:KBnLO0ZK3DhKM5s7bE9V/x"
+CALL = CarrierCall("v3:KBnLO0ZK3DhKM5s7bE9V/x")
+STREAMED = CarrierCall("v3:sid", "the-account", "v3:control")
 QUOTED = "v3:KBnLO0ZK3DhKM5s7bE9V%2Fx"
 NUMBER = "+15551234567"
 DIAL = (
@@ -67,6 +69,18 @@ class TestTelnyx:
             {"Status": "completed"},
         )
 
+    async def test_each_way_takes_the_name_that_it_knows(self, api: Api, telnyx: TelnyxCalls) -> None:
+        api.answers = [(404, {}), (200, {})]
+        await telnyx.hang_up(STREAMED)
+        api.answers = [(404, {}), (200, {})]
+        await telnyx.transfer(STREAMED, NUMBER)
+        assert [(asked.path, asked.body) for asked in api.asked] == [
+            ("/v2/calls/v3:control/actions/hangup", {}),
+            ("/v2/texml/Accounts/the-account/Calls/v3:sid", {"Status": "completed"}),
+            ("/v2/texml/Accounts/the-account/Calls/v3:sid", {"Texml": DIAL}),
+            ("/v2/calls/v3:control/actions/transfer", {"to": NUMBER}),
+        ]
+
     @pytest.mark.parametrize("answer", [(404, {}), (422, {"errors": [{"code": "90018", "title": "ended"}]})])
     async def test_hanging_up_what_has_ended_is_no_error(
         self, api: Api, telnyx: TelnyxCalls, answer: tuple[int, Any]
@@ -96,18 +110,18 @@ class TestTelnyx:
 class TestPlivo:
     async def test_hanging_up(self, api: Api, plivo: PlivoCalls) -> None:
         api.answers = [(204, "")]
-        await plivo.hang_up("u/1")
+        await plivo.hang_up(CarrierCall("u/1"))
         (asked,) = api.asked
         assert (asked.method, asked.path) == ("DELETE", "/v1/Account/MA1/Call/u%2F1/")
         assert asked.authorization == "Basic " + b64encode(f"MA1:{KEY}".encode()).decode()
 
     async def test_hanging_up_what_has_ended_is_no_error(self, api: Api, plivo: PlivoCalls) -> None:
         api.answers = [(404, {"error": "call not found"})]
-        await plivo.hang_up("u1")
+        await plivo.hang_up(CarrierCall("u1"))
 
     async def test_a_transfer_has_the_phones_leg_fetch_a_document(self, api: Api, plivo: PlivoCalls) -> None:
         api.answers = [(202, {"message": "call transferred"})]
-        await plivo.transfer("u1", NUMBER)
+        await plivo.transfer(CarrierCall("u1"), NUMBER)
         (asked,) = api.asked
         assert (asked.method, asked.path) == ("POST", "/v1/Account/MA1/Call/u1/")
         assert asked.body == {
@@ -138,7 +152,7 @@ async def test_each_answer_has_its_meaning(
 ) -> None:
     api.answers = [answer]
     with pytest.raises(ConnectorError) as caught:
-        await plivo.transfer("u1", NUMBER)
+        await plivo.transfer(CarrierCall("u1"), NUMBER)
     assert type(caught.value) is meaning
     assert says in caught.value.message
     assert len(caught.value.message) < 500

@@ -20,6 +20,7 @@ from connector.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from connector.model import CarrierCall
 from connector.telephony import twilio
 from connector.telephony.twilio import TwilioCalls
 from tests.integration.twilio_api import ACCOUNT, SID, TwilioApi, error, twilio_api
@@ -74,13 +75,13 @@ async def test_placing_a_call_sends_what_twilio_wants(carrier: TwilioApi, calls:
 
 
 async def test_hanging_up_completes_the_call(carrier: TwilioApi, calls: TwilioCalls) -> None:
-    await calls.hang_up(SID)
+    await calls.hang_up(CarrierCall(SID))
     ((path, form, _),) = carrier.requests
     assert (path, dict(form)) == (f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{SID}.json", {"Status": "completed"})
 
 
 async def test_a_transfer_gives_the_call_another_document(carrier: TwilioApi, calls: TwilioCalls) -> None:
-    await calls.transfer(SID, "+15551234567")
+    await calls.transfer(CarrierCall(SID), "+15551234567")
     ((path, form, _),) = carrier.requests
     assert path == f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{SID}.json"
     assert list(form) == ["Twiml"]
@@ -90,7 +91,7 @@ async def test_a_transfer_gives_the_call_another_document(carrier: TwilioApi, ca
 async def test_a_transfer_of_what_has_ended_is_an_error(carrier: TwilioApi, calls: TwilioCalls) -> None:
     carrier.will(error(400, 21220, "Call is not in-progress"))
     with pytest.raises(NotFound):
-        await calls.transfer(SID, "+15551234567")
+        await calls.transfer(CarrierCall(SID), "+15551234567")
 
 
 @pytest.mark.parametrize("answer", [(404, 20404, "not found"), (400, 21220, "Call is not in-progress")], ids=str)
@@ -98,7 +99,7 @@ async def test_hanging_up_what_has_ended_is_no_error(
     carrier: TwilioApi, calls: TwilioCalls, answer: tuple[int, int, str]
 ) -> None:
     carrier.will(error(*answer))
-    await calls.hang_up(SID)
+    await calls.hang_up(CarrierCall(SID))
     assert carrier.hung_up.is_set()
 
 
@@ -147,7 +148,7 @@ async def test_each_answer_has_its_meaning(
 async def test_a_hang_up_that_fails_says_so(carrier: TwilioApi, calls: TwilioCalls) -> None:
     carrier.will(error(500, 20500, "Internal"))
     with pytest.raises(Unavailable):
-        await calls.hang_up(SID)
+        await calls.hang_up(CarrierCall(SID))
 
 
 async def test_nobody_there() -> None:
@@ -164,7 +165,7 @@ async def test_an_answer_that_never_comes_is_waited_for_so_long(
     monkeypatch.setattr(twilio, "PLACE_TIMEOUT", 0.1)
     monkeypatch.setattr(twilio, "HANG_UP_TIMEOUT", 0.1)
     carrier.answer = carrier.hang_up_answer = carrier.hang
-    for work in (place(calls), calls.hang_up(SID)):
+    for work in (place(calls), calls.hang_up(CarrierCall(SID))):
         with pytest.raises(Unavailable, match="TimeoutError"):
             await asyncio.wait_for(work, 5)
 
@@ -191,7 +192,7 @@ async def test_an_edge_and_region_hold_for_twilios_own_address(monkeypatch: pyte
     monkeypatch.setattr("twilio.http.async_http_client.AsyncTwilioHttpClient.request", request)
     async for calls in started(twilio.API):
         with pytest.raises(Unavailable):
-            await calls.hang_up(SID)
+            await calls.hang_up(CarrierCall(SID))
     assert asked == [f"https://api.sydney.au1.twilio.com/2010-04-01/Accounts/{ACCOUNT}/Calls/{SID}.json"]
 
 
