@@ -51,6 +51,7 @@ from connector.webhooks.service import Webhooks
 log = structlog.get_logger()
 
 FORGET_EVERY = 3600.0
+SWEEP_EVERY = 10.0
 _KIND_DETAILS = {Provider.TWILIO: ("connector_twilio",)}
 """LiveKit knows a detail for Twilio alone; the other carriers are told apart by an attribute."""
 
@@ -72,7 +73,8 @@ class Connector:
         self.admin = RoomAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
         self._carriers = CarrierApis(settings)
         self.webhooks = Webhooks(self.store, self.metrics, allow_private=settings.webhook_allow_private)
-        self.calls = CallManager(self._parts(), settings.max_calls)
+        self._call_parts = self._parts()
+        self.calls = CallManager(self._call_parts, settings.max_calls)
         self.desk = CallDesk(self.calls, self.store, self.admin)
         signer = TokenSigner(secret)
         origins = Origins(settings.public_origin, settings.regions, settings.countries)
@@ -103,7 +105,7 @@ class Connector:
             OpsRoutes(self.calls, self.admin, self.metrics),
         )
         self._runner: web.AppRunner | None = None
-        self._forgetting: asyncio.Task[None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
         self.port = settings.port
 
     def _parts(self) -> Parts:
@@ -154,7 +156,7 @@ class Connector:
             undo.push_async_callback(self.store.close)
             await self.webhooks.start()
             undo.push_async_callback(self.webhooks.stop)
-            orphans = await end_orphans(self.store, self.webhooks.lifecycle, self.settings.owner, time.time())
+            orphans = await end_orphans(self._call_parts)
             if orphans:
                 log.warning("calls of an earlier process of this name were interrupted", calls=orphans)
             await self.admin.start()
@@ -166,7 +168,7 @@ class Connector:
             if self.settings.grpc_port:
                 await self.grpc.start(self.settings.host, self.settings.grpc_port)
             undo.pop_all()
-        self._forgetting = asyncio.create_task(self._forget_old_calls())
+        self._chores = [asyncio.create_task(self._forget_old_calls()), asyncio.create_task(self._sweep())]
         log.info("connector ready", host=self.settings.host, port=self.port, public_url=self.settings.public_origin)
 
     async def _listen(self) -> None:
@@ -191,9 +193,10 @@ class Connector:
         await self.grpc.not_serving()
         await self.calls.drain(drain)
         await drain_abandoned()
-        if self._forgetting is not None:
-            self._forgetting.cancel()
-            await asyncio.wait([self._forgetting])
+        for chore in self._chores:
+            chore.cancel()
+        if self._chores:
+            await asyncio.wait(self._chores)
         await self._close_doors()
         await self._carriers.close()
         await self.admin.close()
@@ -218,6 +221,14 @@ class Connector:
             except ConnectorError as error:
                 log.warning("old call records could not be deleted", error=error.message)
             await asyncio.sleep(FORGET_EVERY)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY)
+            try:
+                await self.calls.sweep()
+            except ConnectorError as error:
+                log.warning("calls that wait in vain could not be looked for", error=error.message)
 
 
 def _carrier_secrets(settings: Settings) -> CarrierSecrets:

@@ -43,6 +43,8 @@ def methods(service: ConnectorService) -> list[Method]:
         "EndCall": service.end_call,
         "SendDtmf": service.send_dtmf,
         "ClearAudio": service.clear_audio,
+        "SwitchRoom": service.switch_room,
+        "TransferCall": service.transfer_call,
     }
     table = [_ours(OUR_SERVICE, name, handler) for name, handler in ours.items()]
     table.append(_ours(LIVEKIT_SERVICE, "ConnectTwilioCall", service.connect_twilio_call))

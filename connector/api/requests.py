@@ -82,9 +82,7 @@ _CallRequest = (
 
 
 def _call_request(provider: Provider, direction: Direction, request: _CallRequest) -> CallRequest:
-    room = _text("room_name", request.room_name, MAX_ROOM_NAME)
-    if not room:
-        raise InvalidArgument("room_name", "is required")
+    room = room_name(request.room_name)
     identity = _text("participant_identity", request.participant_identity, MAX_IDENTITY)
     name = _text("participant_name", request.participant_name, MAX_NAME)
     if len(request.participant_metadata.encode()) > MAX_METADATA:
@@ -103,9 +101,17 @@ def _call_request(provider: Provider, direction: Direction, request: _CallReques
             metadata=request.participant_metadata,
             attributes=_attributes(dict(request.participant_attributes)),
         ),
-        agents=_agents(list(request.agents)),
+        agents=agents(list(request.agents)),
         destination_country=country,
     )
+
+
+def room_name(value: str) -> str:
+    """Present, and of a length that LiveKit takes."""
+    room = _text("room_name", value, MAX_ROOM_NAME)
+    if not room:
+        raise InvalidArgument("room_name", "is required")
+    return room
 
 
 def dtmf_digits(digits: str) -> str:
@@ -145,10 +151,11 @@ def _attributes(attributes: dict[str, str]) -> dict[str, str]:
     return attributes
 
 
-def _agents(agents: list[pb.RoomAgentDispatch]) -> tuple[AgentDispatch, ...]:
-    if len(agents) > MAX_AGENTS:
+def agents(wanted: list[pb.RoomAgentDispatch]) -> tuple[AgentDispatch, ...]:
+    """Agents to dispatch, at most MAX_AGENTS."""
+    if len(wanted) > MAX_AGENTS:
         raise InvalidArgument("agents", f"are more than {MAX_AGENTS}")
-    for agent in agents:
+    for agent in wanted:
         if agent.restart_policy not in pb.JobRestartPolicy.values():
             raise InvalidArgument("agents", f"restart_policy {int(agent.restart_policy)} does not exist")
         if len(agent.metadata.encode()) > MAX_METADATA:
@@ -161,5 +168,5 @@ def _agents(agents: list[pb.RoomAgentDispatch]) -> tuple[AgentDispatch, ...]:
             deployment=agent.deployment,
             attributes=dict(agent.attributes),
         )
-        for agent in agents
+        for agent in wanted
     )

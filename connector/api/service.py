@@ -132,6 +132,17 @@ class ConnectorService:
         (await self._desk.live(requests.call_id(request.call_id))).clear_audio()
         return pb.ClearAudioResponse()
 
+    async def switch_room(self, request: pb.SwitchRoomRequest) -> pb.SwitchRoomResponse:
+        """Move the caller to another room; the answer comes when it is there."""
+        call_id, room = requests.call_id(request.call_id), requests.room_name(request.room_name)
+        record = await self._desk.switch_room(call_id, room, requests.agents(list(request.agents)))
+        return pb.SwitchRoomResponse(call=call_message(record))
+
+    async def transfer_call(self, request: pb.TransferCallRequest) -> pb.TransferCallResponse:
+        """Redirect the call at the carrier; the answer comes when the carrier has agreed."""
+        record = await self._desk.transfer(requests.call_id(request.call_id), request.to)
+        return pb.TransferCallResponse(call=call_message(record))
+
     def _stream_url(self, call: CallSession) -> str:
         token = self._signer.mint(call.call_id, call.deadline)
         return stream_url(self._origins.pick(call.request.region), call.request.provider, token)

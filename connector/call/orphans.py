@@ -1,35 +1,57 @@
-"""Calls whose process died: ended in the store by its successor, and told of like any other end."""
+"""Calls whose process died: ended by its successor, of the same name, and told of like any other end."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
-from connector.call.ports import Lifecycle
-from connector.model import CallFilter, CallRecord, CallState, LifecycleEvent
-from connector.storage.base import Store
+import structlog
 
-MOST = 10_000
-"""Calls of one state that are looked at; one process holds far fewer."""
+from connector.call.chronicle import Chronicle
+from connector.call.terms import Parts
+from connector.logs import bind_call
+from connector.model import CallFilter, CallRecord, CallState, EndReason, LifecycleEvent
+from connector.storage.base import INTERRUPTED_DETAIL
+
+log = structlog.get_logger()
+
+MOST = 1000
+"""Open calls of one state that are looked at; a process holds far fewer."""
 
 
-async def end_orphans(store: Store, lifecycle: Lifecycle, owner: str, now: float) -> int:
-    """End what `owner` left open when it died; the number of them. Raises StoreError."""
-    left: list[CallRecord] = []
+async def end_orphans(parts: Parts) -> int:
+    """At the start, before any call: mark them as interrupted, and tell so; how many. Raises StoreError.
+
+    A call that still waits for its stream is none of them: whichever process the stream reaches has it, and when its
+    time is over, `CallManager.sweep` ends it.
+    """
+    waiting = {call.id for call in await parts.store.waiting.list()}
+    chronicle = Chronicle(parts.lifecycle)
+    ended = 0
     for state in (CallState.PENDING, CallState.RINGING, CallState.ACTIVE):
-        found = await store.list_calls(MOST, CallFilter(state=state))
-        left += [record for record in found if record.owner == owner]
-    orphans = await store.end_orphans(owner, now)
-    for record in left:
-        ended = await store.get_call(record.call_id)
-        # A call of which nobody was told has nobody who waits for its end.
-        if ended is not None and ended.end_reason is not None and ended.timelog:
-            await _tell(store, lifecycle, ended)
-    return orphans
+        for record in await parts.store.list_calls(MOST, CallFilter(state=state)):
+            if record.owner == parts.owner and record.call_id not in waiting:
+                with bind_call(record.call_id):
+                    await _end(parts, chronicle, record)
+                ended += 1
+    await chronicle.told()
+    return ended
 
 
-async def _tell(store: Store, lifecycle: Lifecycle, record: CallRecord) -> None:
-    assert record.end_reason is not None
-    event = LifecycleEvent.HANGUP if record.started_at else LifecycleEvent.MISSED
-    told = replace(record, timelog=(*record.timelog, (event.value, record.ended_at)))
-    await store.save_call(told)
-    await lifecycle.happened(event, told, {"reason": record.end_reason.value})
+async def _end(parts: Parts, chronicle: Chronicle, record: CallRecord) -> None:
+    now = time.time()
+    event = LifecycleEvent.HANGUP if record.state is CallState.ACTIVE else LifecycleEvent.MISSED
+    ended = replace(
+        record,
+        state=CallState.ENDED,
+        ended_at=now,
+        end_reason=EndReason.INTERRUPTED,
+        end_detail=INTERRUPTED_DETAIL,
+        timelog=(*record.timelog, (event.value, now)),
+    )
+    if not record.timelog:
+        # It was being opened, and nobody has been told of it.
+        await parts.store.save_call(replace(ended, timelog=()))
+        return
+    await parts.store.save_call(ended)
+    chronicle.tell(event, ended, {"reason": EndReason.INTERRUPTED.value})

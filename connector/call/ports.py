@@ -6,7 +6,16 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from connector.carriers.base import Codec
-from connector.model import AgentDispatch, CallRecord, CallRequest, CarrierCall, LifecycleEvent, Provider, WaitingCall
+from connector.model import (
+    AgentDispatch,
+    CallFilter,
+    CallRecord,
+    CallRequest,
+    CarrierCall,
+    LifecycleEvent,
+    Provider,
+    WaitingCall,
+)
 from connector.room.events import RoomListener
 from connector.storage.base import Collection
 
@@ -76,6 +85,7 @@ class CallStore(Protocol):
 
     async def save_call(self, record: CallRecord) -> None: ...
     async def get_call(self, call_id: str) -> CallRecord | None: ...
+    async def list_calls(self, limit: int = ..., where: CallFilter = ...) -> list[CallRecord]: ...
     @property
     def waiting(self) -> Collection[WaitingCall]: ...
 

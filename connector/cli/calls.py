@@ -139,6 +139,36 @@ def clear(call_id: CallId, config: ConfigFile = None, url: Service = "") -> None
     typer.echo(f"{call_id}: cleared")
 
 
+@calls_app.command("switch")
+def switch(
+    call_id: CallId,
+    room: Annotated[str, typer.Argument(help="The room to move to.")],
+    agent: Annotated[list[str] | None, typer.Option(help="Agent to dispatch there; may be repeated.")] = None,
+    config: ConfigFile = None,
+    url: Service = "",
+) -> None:
+    """Move the phone to another room; the phone call goes on."""
+    settings = settings_or_exit(config)
+    agents = [pb.RoomAgentDispatch(agent_name=name) for name in agent or ()]
+    request = pb.SwitchRoomRequest(call_id=call_id, room_name=room, agents=agents)
+    answer = run_or_exit(lambda: call_service(settings, url, "SwitchRoom", request, pb.SwitchRoomResponse))
+    typer.echo(f"{call_id} is in {answer.call.room_name}")
+
+
+@calls_app.command("transfer")
+def transfer(
+    call_id: CallId,
+    to: Annotated[str, typer.Argument(help="The number to connect the phone with, E.164.")],
+    config: ConfigFile = None,
+    url: Service = "",
+) -> None:
+    """Have the carrier connect the phone with a number."""
+    settings = settings_or_exit(config)
+    request = pb.TransferCallRequest(call_id=call_id, to=to)
+    run_or_exit(lambda: call_service(settings, url, "TransferCall", request, pb.TransferCallResponse))
+    typer.echo(f"{call_id} is connected with {mask_phone(to)}")
+
+
 def call(
     to: Annotated[str, typer.Option(help="The number to call, E.164.")],
     from_: Annotated[str, typer.Option("--from", help="Your Twilio number, E.164.")],

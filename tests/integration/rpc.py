@@ -69,6 +69,15 @@ class Rpc:
     async def clear(self, call_id: str) -> None:
         await self._call("ClearAudio", pb.ClearAudioRequest(call_id=call_id), pb.ClearAudioResponse)
 
+    async def switch(self, call_id: str, room: str, *agents: str) -> pb.Call:
+        wanted = [pb.RoomAgentDispatch(agent_name=name) for name in agents]
+        request = pb.SwitchRoomRequest(call_id=call_id, room_name=room, agents=wanted)
+        return (await self._call("SwitchRoom", request, pb.SwitchRoomResponse)).call
+
+    async def transfer(self, call_id: str, to: str) -> pb.Call:
+        request = pb.TransferCallRequest(call_id=call_id, to=to)
+        return (await self._call("TransferCall", request, pb.TransferCallResponse)).call
+
 
 def _twirp(stage: Stage, connector: Connector, session: aiohttp.ClientSession, in_json: bool) -> Send:
     async def send(name: str, request: Message, response: type[Message]) -> Message:

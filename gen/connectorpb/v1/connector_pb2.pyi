@@ -322,3 +322,33 @@ class ClearAudioRequest(_message.Message):
 class ClearAudioResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class SwitchRoomRequest(_message.Message):
+    __slots__ = ("call_id", "room_name", "agents")
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    ROOM_NAME_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    call_id: str
+    room_name: str
+    agents: _containers.RepeatedCompositeFieldContainer[RoomAgentDispatch]
+    def __init__(self, call_id: _Optional[str] = ..., room_name: _Optional[str] = ..., agents: _Optional[_Iterable[_Union[RoomAgentDispatch, _Mapping]]] = ...) -> None: ...
+
+class SwitchRoomResponse(_message.Message):
+    __slots__ = ("call",)
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    call: Call
+    def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ...) -> None: ...
+
+class TransferCallRequest(_message.Message):
+    __slots__ = ("call_id", "to")
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    call_id: str
+    to: str
+    def __init__(self, call_id: _Optional[str] = ..., to: _Optional[str] = ...) -> None: ...
+
+class TransferCallResponse(_message.Message):
+    __slots__ = ("call",)
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    call: Call
+    def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ...) -> None: ...

@@ -83,6 +83,16 @@ class ConnectorStub:
                 request_serializer=connectorpb_dot_v1_dot_connector__pb2.ClearAudioRequest.SerializeToString,
                 response_deserializer=connectorpb_dot_v1_dot_connector__pb2.ClearAudioResponse.FromString,
                 _registered_method=True)
+        self.SwitchRoom = channel.unary_unary(
+                '/connector.v1.Connector/SwitchRoom',
+                request_serializer=connectorpb_dot_v1_dot_connector__pb2.SwitchRoomRequest.SerializeToString,
+                response_deserializer=connectorpb_dot_v1_dot_connector__pb2.SwitchRoomResponse.FromString,
+                _registered_method=True)
+        self.TransferCall = channel.unary_unary(
+                '/connector.v1.Connector/TransferCall',
+                request_serializer=connectorpb_dot_v1_dot_connector__pb2.TransferCallRequest.SerializeToString,
+                response_deserializer=connectorpb_dot_v1_dot_connector__pb2.TransferCallResponse.FromString,
+                _registered_method=True)
 
 
 class ConnectorServicer:
@@ -164,6 +174,22 @@ class ConnectorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SwitchRoom(self, request, context):
+        """Move the phone's participant to another room; the phone call goes on. The call must be active. When it cannot be
+        moved, it stays where it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferCall(self, request, context):
+        """Have the carrier connect the phone with a number; the participant leaves. The call must be active, and the
+        credentials of the carrier's REST API configured.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConnectorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -211,6 +237,16 @@ def add_ConnectorServicer_to_server(servicer, server):
                     servicer.ClearAudio,
                     request_deserializer=connectorpb_dot_v1_dot_connector__pb2.ClearAudioRequest.FromString,
                     response_serializer=connectorpb_dot_v1_dot_connector__pb2.ClearAudioResponse.SerializeToString,
+            ),
+            'SwitchRoom': grpc.unary_unary_rpc_method_handler(
+                    servicer.SwitchRoom,
+                    request_deserializer=connectorpb_dot_v1_dot_connector__pb2.SwitchRoomRequest.FromString,
+                    response_serializer=connectorpb_dot_v1_dot_connector__pb2.SwitchRoomResponse.SerializeToString,
+            ),
+            'TransferCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferCall,
+                    request_deserializer=connectorpb_dot_v1_dot_connector__pb2.TransferCallRequest.FromString,
+                    response_serializer=connectorpb_dot_v1_dot_connector__pb2.TransferCallResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -460,6 +496,60 @@ class Connector:
             '/connector.v1.Connector/ClearAudio',
             connectorpb_dot_v1_dot_connector__pb2.ClearAudioRequest.SerializeToString,
             connectorpb_dot_v1_dot_connector__pb2.ClearAudioResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SwitchRoom(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connector.v1.Connector/SwitchRoom',
+            connectorpb_dot_v1_dot_connector__pb2.SwitchRoomRequest.SerializeToString,
+            connectorpb_dot_v1_dot_connector__pb2.SwitchRoomResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connector.v1.Connector/TransferCall',
+            connectorpb_dot_v1_dot_connector__pb2.TransferCallRequest.SerializeToString,
+            connectorpb_dot_v1_dot_connector__pb2.TransferCallResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,6 +27,7 @@ from connector.errors import CarrierProtocolError
 from connector.metrics import Metrics
 from connector.model import (
     AgentDispatch,
+    CallFilter,
     CallRecord,
     CallRequest,
     CarrierCall,
@@ -38,6 +39,7 @@ from connector.model import (
     WaitingCall,
 )
 from connector.room.events import RoomListener
+from connector.storage.base import EVERY_CALL
 
 CARRIER_CALL = "CA1"
 LIMITS = Limits(connect_timeout=90, answer_grace=30, media_timeout=30, max_duration=3600)
@@ -294,6 +296,10 @@ class FakeStore:
 
     async def get_call(self, call_id: str) -> CallRecord | None:
         return self.records.get(call_id)
+
+    async def list_calls(self, limit: int = 50, where: CallFilter = EVERY_CALL) -> list[CallRecord]:
+        """By state alone."""
+        return [record for record in self.records.values() if where.state in (None, record.state)][:limit]
 
 
 class FakeControl:
