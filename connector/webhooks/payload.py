@@ -53,7 +53,8 @@ def body(
             "end": iso(record.ended_at),
             "durationSeconds": _seconds(record),
             "endReason": record.end_reason.value if record.end_reason else None,
-            "timelog": [{"event": name, "at": iso(at)} for name, at in record.timelog],
+            # Without updates, of which a long call may have thousands: each body would hold all before it.
+            "timelog": [{"event": name, "at": iso(at)} for name, at in record.timelog if name != LifecycleEvent.UPDATE],
             "additionalDetails": {to_camel(name): value for name, value in details.items()},
         },
     }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from cryptography.exceptions import InvalidSignature
 from typer.testing import CliRunner
 
 from connector.app import Connector
@@ -19,9 +22,10 @@ from connector.demo.connector_process import clean_environment
 from connector.model import CallRecord, CallState, Delivery, Direction, LifecycleEvent, Provider, WebhookEndpoint
 from connector.webhooks.sender import GIVE_UP_AFTER
 from tests.integration.harness import Stage
-from tests.integration.webhooks import EVERY_EVENT, Receiver, Rest
+from tests.integration.webhooks import EVERY_EVENT, Received, Receiver, Rest
 
 WEBHOOKS = "/v2/sip/webhooks"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "webhooks.md"
 REFUSED = "the host's address is not public; CONNECTOR_WEBHOOK_ALLOW_PRIVATE allows that"
 
 
@@ -346,3 +350,24 @@ async def test_the_command_line_lists_rotates_and_revokes(rest: Rest, connector:
     received = (await receiver.count(3))[2]
     received.verify(only)
     assert "videosdk-signature-retired" not in received.headers
+
+
+async def test_the_python_of_the_documentation_verifies(rest: Rest, connector: Connector, receiver: Receiver) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    deliveries = names["Deliveries"](connector.settings.public_origin)
+
+    async def verified(received: Received, raw: bytes) -> Any:
+        return await asyncio.to_thread(deliveries.verified, raw, received.headers)
+
+    await rest.register(receiver.url)
+    await happened(connector, LifecycleEvent.STARTED)
+    (first,) = await receiver.count(1)
+    assert (await verified(first, first.raw))["webhookType"] == "call-started"
+    with pytest.raises(InvalidSignature):
+        await verified(first, first.raw + b" ")
+    await connector.webhooks.keys.rotate()
+    await happened(connector, LifecycleEvent.HANGUP)
+    second = (await receiver.count(2))[1]
+    assert (await verified(second, second.raw))["webhookType"] == "call-hangup"

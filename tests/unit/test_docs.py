@@ -19,7 +19,7 @@ from connector.model import EndReason
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 EXAMPLE = ROOT / "connector.example.yaml"
-ANNOUNCED = {DOCS / name for name in ("api.md", "deploy.md", "endings.md", "performance.md", "webhooks.md")}
+ANNOUNCED = {DOCS / name for name in ("api.md", "deploy.md", "endings.md", "performance.md")}
 """Linked already and still being written; a page that is there needs no place in this list."""
 
 _LINK = re.compile(r"(?<!!)\[[^]]*\]\(([^)\s]+)\)")

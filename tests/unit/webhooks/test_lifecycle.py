@@ -34,7 +34,11 @@ RECORD = CallRecord(
     rule_id="rule_1",
     connector_id="cn_1",
     region="eu",
-    timelog=(("call-started", 1_700_000_000.25), ("call-hangup", 1_700_000_011.75)),
+    timelog=(
+        ("call-started", 1_700_000_000.25),
+        ("call-update", 1_700_000_005.0),
+        ("call-hangup", 1_700_000_011.75),
+    ),
 )
 
 

@@ -1,0 +1,52 @@
+"""docs/webhooks.md says what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from connector.model import LifecycleEvent
+from connector.webhooks import post, sender, signing
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs" / "webhooks.md").read_text()
+
+
+def test_every_event_is_documented() -> None:
+    rows = re.findall(r"^\| `(call-[a-z]+)` \|", PAGE, re.MULTILINE)
+    assert rows == [
+        LifecycleEvent.STARTED,
+        LifecycleEvent.RINGING,
+        LifecycleEvent.ANSWERED,
+        LifecycleEvent.UPDATE,
+        LifecycleEvent.TRANSFERRED,
+        LifecycleEvent.HANGUP,
+        LifecycleEvent.MISSED,
+    ]
+    assert set(rows) == set(LifecycleEvent)
+
+
+def test_what_the_troubleshooting_table_quotes_is_in_the_code() -> None:
+    source = "\n".join(path.read_text() for path in (ROOT / "connector").rglob("*.py"))
+    table = PAGE[PAGE.index("## Troubleshooting") :]
+    quoted = re.findall(r"^\| [^|]+\| `([^`]+)`", table, re.MULTILINE)
+    assert len(quoted) > 8
+    for text in quoted:
+        assert text in source, text
+
+
+def test_the_numbers_are_those_of_the_code() -> None:
+    assert post.TIME_OUT == 10
+    assert "within 10 seconds" in PAGE
+    assert sender.GIVE_UP_AFTER == 24 * 3600
+    assert "for 24 hours" in PAGE
+    assert sender.MAX_DELAY == 15 * 60
+    assert "up to 15 minutes apart" in PAGE
+    assert (sender.MAX_AT_ONCE_EACH, sender.MAX_AT_ONCE) == (4, 128)
+    assert "at most 4 requests at once, one while it fails; 128 go out in all" in PAGE
+    assert sender.LEASE == 20
+    assert "for 20 seconds at a time" in PAGE
+    assert signing.OVERLAP == 7 * 86400
+    assert "For seven days" in PAGE
+    assert signing.KEY_BITS == 2048
+    assert "2048-bit" in PAGE
