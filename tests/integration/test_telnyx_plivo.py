@@ -1,0 +1,191 @@
+"""Calls at Telnyx and Plivo, from Connect…Call to the hang-up over their REST APIs, in every format they stream."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from livekit import rtc
+from numpy.typing import NDArray
+
+from connector.app import Connector
+from connector.demo.carrier import CallStatus, Document
+from connector.demo.carrier.plivo.simulator import PlivoSimulator
+from connector.demo.carrier.simulator import CarrierSimulator
+from connector.demo.carrier.telnyx.simulator import TelnyxSimulator
+from connector.model import EndReason, Provider
+from tests.integration.harness import Guest, Stage, ended, only_session, strength, tone, until
+from tests.integration.wire import Wire, wire_to
+
+CALLEE, OURS, THIRD = "+15551234567", "+15557654321", "+15550009999"
+
+
+@dataclass
+class Line:
+    stage: Stage
+    carrier: CarrierSimulator
+    connector: Connector
+    wire: Wire
+    guest: Guest
+    room: str
+    provider: Provider
+
+    async def connect(self, direction: str = "CALL_DIRECTION_OUTBOUND") -> str:
+        name = self.provider.value.capitalize()
+        reply = await self.wire.send_json(
+            {"direction": direction, "room_name": self.room, "participant_identity": "caller"},
+            f"/twirp/connector.v1.Connector/Connect{name}Call",
+        )
+        assert reply.status == 200, reply.body
+        return str(reply.document["connect_url"])
+
+    async def call(self) -> Any:
+        """A call that is answered, and talks."""
+        call = self.carrier.dial(CALLEE, OURS, Document((await self.connect()).replace("ws", "http", 1)))
+        await self.guest.event("track_subscribed")
+        await until(lambda: bool(call.streams) and only_session(self.connector).state.value == "active")
+        return call
+
+    async def end(self) -> None:
+        (call,) = self.connector.calls.live()
+        reply = await self.wire.send_json({"call_id": call.call_id}, "/twirp/connector.v1.Connector/EndCall")
+        assert reply.document["call"]["state"] == "STATE_ENDED"
+
+
+async def line_at(stage: Stage, room: str, provider: Provider, **settings: Any) -> Line:
+    """A connector with every credential of a carrier at hand, and somebody in the room."""
+    carrier: CarrierSimulator
+    if provider is Provider.TELNYX:
+        carrier = await stage._stack.enter_async_context(TelnyxSimulator())
+        settings |= {
+            "telnyx_public_key": carrier.public_key,
+            "telnyx_api_key": carrier.api_key,
+            "telnyx_api_url": carrier.base_url,
+        }
+    else:
+        carrier = await stage._stack.enter_async_context(PlivoSimulator())
+        settings |= {
+            "plivo_auth_id": carrier.auth_id,
+            "plivo_auth_token": carrier.auth_token,
+            "plivo_api_url": carrier.base_url,
+        }
+    connector = await stage.connector(**settings)
+    guest = await stage.guest(room)
+    await guest.publish()
+    return Line(stage, carrier, connector, await wire_to(stage, connector), guest, room, provider)
+
+
+BOTH = pytest.mark.parametrize("provider", [Provider.TELNYX, Provider.PLIVO])
+
+
+def at(rate: int, frequency: float, pcm: NDArray[np.int16]) -> float:
+    """The strength of a frequency in sound of this rate (`strength` takes it for 8 kHz)."""
+    return strength(pcm, frequency * 8000 / rate)
+
+
+@pytest.mark.parametrize(
+    ("provider", "settings", "rate"),
+    [
+        (Provider.TELNYX, {}, 8000),
+        (Provider.TELNYX, {"telnyx_codec": "PCMA"}, 8000),
+        (Provider.TELNYX, {"telnyx_codec": "L16"}, 16000),
+        (Provider.PLIVO, {}, 8000),
+        (Provider.PLIVO, {"plivo_codec": "audio/x-l16;rate=8000"}, 8000),
+        (Provider.PLIVO, {"plivo_codec": "audio/x-l16;rate=16000"}, 16000),
+    ],
+)
+async def test_both_talk_in_every_format(
+    stage: Stage, room: str, provider: Provider, settings: dict[str, Any], rate: int
+) -> None:
+    line = await line_at(stage, room, provider, **settings)
+    call = await line.call()
+    call.say(tone(600, 8.0))
+    await line.guest.until(lambda: strength(line.guest.sound_of("caller")[-4000:], 600) > 4000)
+    line.guest.start_saying(tone(900, 8.0))
+    await until(lambda: at(rate, 900, call.heard[-rate // 4 :]) > 4000)
+    assert call.errors == []
+    await line.end()
+    await asyncio.wait_for(call.ended.wait(), 5)
+
+
+@BOTH
+async def test_the_caller_is_a_connector_of_its_carrier_and_keys_pass(
+    stage: Stage, room: str, provider: Provider
+) -> None:
+    line = await line_at(stage, room, provider)
+    call = await line.call()
+    caller = (await stage.participants(room))["caller"]
+    assert (caller.kind, list(caller.kind_details)) == (7, [])
+    assert caller.attributes["connector.provider"] == provider.value
+    assert (caller.attributes["phone.from"], caller.attributes["phone.to"]) == (OURS, CALLEE)
+    assert [name for name in caller.attributes if name.startswith(f"{provider.value}.")]
+    await call.press("5")
+    (dtmf,) = await line.guest.event("sip_dtmf_received")
+    assert isinstance(dtmf, rtc.SipDTMF)
+    assert dtmf.digit == "5"
+    await call.hangup()
+    record = await ended(line.connector)
+    assert record.end_reason in (EndReason.CARRIER_HANGUP, EndReason.CARRIER_CLOSED)
+    assert (record.carrier_call_id, record.from_number, record.to_number) == (call.sid, OURS, CALLEE)
+    assert call.errors == []
+
+
+@BOTH
+async def test_a_phone_whose_room_is_gone_is_hung_up(stage: Stage, room: str, provider: Provider) -> None:
+    line = await line_at(stage, room, provider)
+    call = await line.call()
+    await line.guest.leave()
+    only_session(line.connector).end(EndReason.ROOM_DELETED)
+    record = await ended(line.connector)
+    assert record.end_reason is EndReason.ROOM_DELETED
+    await asyncio.wait_for(call.ended.wait(), 5)
+    assert call.status is CallStatus.COMPLETED
+
+
+@BOTH
+async def test_a_phone_is_transferred(stage: Stage, room: str, provider: Provider) -> None:
+    line = await line_at(stage, room, provider)
+    call = await line.call()
+    await line.connector.desk.transfer(only_session(line.connector).call_id, THIRD)
+    await asyncio.wait_for(call.transferred.wait(), 5)
+    assert [str(target.address) for target in call.dialled] == [THIRD]
+    record = await ended(line.connector, patience=20)
+    assert record.end_reason is EndReason.TRANSFERRED
+    assert not call.ended.has_come()
+    assert call.errors == []
+
+
+@BOTH
+async def test_a_document_without_a_signature_is_refused(stage: Stage, room: str, provider: Provider) -> None:
+    line = await line_at(stage, room, provider)
+    url = (await line.connect()).replace("ws", "http", 1)
+    session = await stage.http()
+    for method in ("GET", "POST"):
+        async with session.request(method, url, data={"From": OURS} if method == "POST" else None) as response:
+            assert (response.status, "<Hangup" in await response.text()) == (403, True)
+
+
+@BOTH
+async def test_a_connect_url_is_of_one_carrier_alone(stage: Stage, room: str, provider: Provider) -> None:
+    connector = await stage.connector(twilio_auth_token="")
+    line = Line(stage, None, connector, await wire_to(stage, connector), None, room, provider)  # type: ignore[arg-type]
+    url = (await line.connect("CALL_DIRECTION_INBOUND")).replace("ws", "http", 1)
+    token = url.partition("?ref=")[2]
+    session = await stage.http()
+    others = [other for other in Provider if other is not provider]
+    for path, status in [(provider.value, 200)] + [(other.value, 404) for other in others]:
+        async with session.get(f"{connector.settings.public_origin}/{path}/{token}") as response:
+            assert response.status == status, path
+
+
+@BOTH
+async def test_the_direction_is_checked(stage: Stage, room: str, provider: Provider) -> None:
+    wire = await wire_to(stage)
+    reply = await wire.send_json(
+        {"direction": 7, "room_name": room}, f"/twirp/connector.v1.Connector/Connect{provider.value.capitalize()}Call"
+    )
+    assert (reply.status, reply.field) == (400, "direction")
+    await wire.assert_nothing_created(room)
