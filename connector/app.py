@@ -15,11 +15,15 @@ from aiohttp import web
 from connector.api.auth import Authorizer
 from connector.api.connect_url import ConnectUrl, Words
 from connector.api.grpc import GrpcServer
+from connector.api.hooks import HookRoutes
 from connector.api.methods import methods
 from connector.api.ops import OpsRoutes
 from connector.api.origins import Origins
 from connector.api.refusals import Refusals
-from connector.api.rest import RestRoutes
+from connector.api.rest import Operation, RestRoutes
+from connector.api.rest_calls import CallRest
+from connector.api.rest_connectors import ConnectorRest
+from connector.api.rest_rules import RuleRest
 from connector.api.rest_webhooks import WebhookRest
 from connector.api.service import ConnectorService
 from connector.api.signed import CarrierSecrets, SignatureCheck
@@ -45,7 +49,7 @@ from connector.room.gateway import RoomGateway, drain_abandoned
 from connector.storage.base import Store
 from connector.storage.stores import store_at
 from connector.telephony.apis import CarrierApis
-from connector.tokens import DIAL_PURPOSE, TokenSigner
+from connector.tokens import DIAL_PURPOSE, TokenSigner, WebhookKeys
 from connector.webhooks.service import Webhooks
 
 log = structlog.get_logger()
@@ -77,7 +81,9 @@ class Connector:
         self.calls = CallManager(self._call_parts, settings.max_calls)
         self.desk = CallDesk(self.calls, self.store, self.admin)
         signer = TokenSigner(secret)
+        self._webhook_keys = WebhookKeys(secret)
         origins = Origins(settings.public_origin, settings.regions, settings.countries)
+        signatures = SignatureCheck(origins, _carrier_secrets(settings))
         service = ConnectorService(
             self.calls, self.desk, self.store, signer, origins, settings.connect_timeout, self._carriers.twilio
         )
@@ -92,21 +98,37 @@ class Connector:
                 self.store,
                 signer,
                 TokenSigner(secret, DIAL_PURPOSE),
-                SignatureCheck(origins, _carrier_secrets(settings)),
+                signatures,
                 origins,
                 _words(settings),
                 self.metrics,
             ),
-            RestRoutes(
-                WebhookRest(self.store, self.webhooks.keys, allow_private=settings.webhook_allow_private).operations(),
-                authorizer,
-                refusals,
+            HookRoutes(
+                self.calls,
+                self.store,
+                self._webhook_keys,
+                signer,
+                origins,
+                signatures,
+                self.metrics,
+                _codecs(settings),
             ),
+            RestRoutes(self._rest_operations(origins), authorizer, refusals),
             OpsRoutes(self.calls, self.admin, self.metrics),
         )
         self._runner: web.AppRunner | None = None
         self._chores: list[asyncio.Task[None]] = []
         self.port = settings.port
+
+    def _rest_operations(self, origins: Origins) -> list[Operation]:
+        settings = self.settings
+        endpoints = WebhookRest(self.store, self.webhooks.keys, allow_private=settings.webhook_allow_private)
+        return [
+            *ConnectorRest(self.store, self._webhook_keys, origins).operations(),
+            *RuleRest(self.store, settings.livekit_api_key).operations(),
+            *CallRest(self.desk, self.store).operations(),
+            *endpoints.operations(),
+        ]
 
     def _parts(self) -> Parts:
         settings = self.settings

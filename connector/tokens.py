@@ -104,6 +104,12 @@ class WebhookKeys:
             characters.append(_BASE62[index])
         return _KEY_PREFIX + "".join(characters)
 
+    def call_id(self, connector_id: str, carrier_call_id: str) -> str:
+        """The id of the call that a carrier announces to a connector: the same however often it does, on every
+        process, and nobody else can guess it."""
+        name = f"call|{connector_id}|{carrier_call_id}".encode("utf-8", "surrogatepass")
+        return "call_" + hmac.digest(self._key, name, "sha256").hex()[:24]
+
     @staticmethod
     def hash(key: str) -> str:
         """SHA-256, hexadecimal. Keys are long and random: nothing slower is needed to keep them from being guessed."""

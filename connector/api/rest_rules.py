@@ -26,7 +26,7 @@ from connector.api.rest_models import (
     listed,
     paged,
 )
-from connector.errors import ConnectorError, InvalidArgument, NotFound
+from connector.errors import InvalidArgument, NotFound
 from connector.model import RoomPrefix, RoomType, RoutingRule, RuleRoom, RuleType
 from connector.routing import claimed_twice, normal_number
 from connector.storage.base import NameTaken, Store
@@ -44,12 +44,12 @@ Headers = Annotated[dict[Name, Text], Field(max_length=MAX_HEADERS)]
 IncludeHeaders = Literal["ALL", "SIP_X_HEADERS", "NONE"]
 
 
-class NumberClaimed(ConnectorError):
-    """Another rule has one of this one's numbers."""
+class NumberClaimed(NameTaken):
+    """Another rule has one of this one's numbers; said in words that a person can use."""
 
-    twirp_code = "already_exists"
-    grpc_code = "ALREADY_EXISTS"
-    http_status = 409
+    def __init__(self, number: str, text: str) -> None:
+        super().__init__(number)
+        self.message = text
 
 
 class RoomBody(Body):
@@ -204,9 +204,11 @@ class RuleRest:
         """Which number, and whose it is; the other rule may be gone again when it is looked for."""
         found = claimed_twice(await self._store.rules.list(), rule)
         if found is None:
-            return NumberClaimed(f"{error.name.partition(':')[2]} belongs to another {rule.type.value} rule")
+            number = error.name.partition(":")[2]
+            return NumberClaimed(number, f"{number} belongs to another {rule.type.value} rule")
         number, other = found
-        return NumberClaimed(f"{number} belongs to another {rule.type.value} rule already: {other.name} ({other.id})")
+        text = f"{number} belongs to another {rule.type.value} rule already: {other.name} ({other.id})"
+        return NumberClaimed(number, text)
 
     def _merged(self, rule: RoutingRule, change: NewRule | RuleChange, now: float) -> RoutingRule:
         """The rule with what the request says. Raises InvalidArgument for what does not go together."""

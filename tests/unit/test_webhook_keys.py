@@ -36,6 +36,14 @@ def test_the_hash_tells_keys_apart_and_does_not_hold_them() -> None:
     assert re.fullmatch("[0-9a-f]{64}", KEYS.hash("\ud800"))
 
 
+def test_a_carrier_s_call_has_one_id_at_one_connector() -> None:
+    call_id = KEYS.call_id("cn_1", "CA1")
+    assert re.fullmatch("call_[0-9a-f]{24}", call_id)
+    assert call_id == WebhookKeys("secret").call_id("cn_1", "CA1")
+    others = {KEYS.call_id("cn_2", "CA1"), KEYS.call_id("cn_1", "CA2"), WebhookKeys("other").call_id("cn_1", "CA1")}
+    assert len(others | {call_id}) == 4
+
+
 def test_no_secret_no_keys() -> None:
     with pytest.raises(ValueError, match="secret"):
         WebhookKeys("")

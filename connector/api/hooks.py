@@ -1,0 +1,293 @@
+"""`POST /v2/hooks/{provider}/{key}`: a carrier announces a call, and is told in its own XML what to do with it.
+
+The key finds the connector, the carrier's signature is checked, the call is routed (`connector.routing`), a PIN is
+asked for where the rule has one, and the answer is a stream whose URL works once. A call that is refused hears a
+sentence; the log has the reason. Carriers repeat a webhook that was not answered: one carrier call is one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlencode
+
+import structlog
+from aiohttp import web
+
+from connector.api.forms import posted
+from connector.api.origins import Origins, stream_url
+from connector.api.pins import TRIES, PinTries, right
+from connector.api.signed import SignatureCheck
+from connector.call.manager import Expected
+from connector.call.terms import FINAL_STATUSES
+from connector.carriers import answers
+from connector.carriers.answers import Codecs
+from connector.carriers.facts import CallFacts, call_facts
+from connector.errors import (
+    ConnectorError,
+    ConnectUrlError,
+    InvalidArgument,
+    Malformed,
+    NotFound,
+    TokenInvalid,
+    TokenUsed,
+    Unavailable,
+)
+from connector.logs import bind_call
+from connector.metrics import Metrics
+from connector.model import CallRequest, ConnectorEntry, ConnectorMode, RoutingRule, RuleType
+from connector.routing import Arrival, Refusal, Route, call_request, find_route, normal_number
+from connector.storage.base import NameTaken, Store, StoreError
+from connector.tokens import TokenSigner, WebhookKeys
+
+log = structlog.get_logger()
+
+MAX_ROOM = 256
+SORRY = "We are sorry, this call cannot be connected. Goodbye."
+BUSY = "We are sorry, all lines are busy. Please try again later. Goodbye."
+ASK_PIN = "Please enter your PIN, followed by the pound key."
+WRONG_PIN = "That PIN is not correct. Please try again."
+NO_MORE_TRIES = "That PIN is not correct. Goodbye."
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_PIN_ARGUMENT = "pin_attempt"
+
+
+class SipAnswers(Protocol):
+    """For connectors in mode `sip`: the carrier is told to dial LiveKit SIP."""
+
+    async def dial(self, connector: ConnectorEntry, arrival: Arrival, route: Route) -> str:
+        """The carrier's XML. Raises ConnectorError when the number is not set up."""
+        ...
+
+
+class AdmittedCall(Protocol):
+    """See `connector.call.session.CallSession`."""
+
+    @property
+    def deadline(self) -> float: ...
+
+
+class IncomingCalls(Protocol):
+    """See `connector.call.manager.CallManager`."""
+
+    async def create(self, request: CallRequest) -> AdmittedCall: ...
+    async def expected(self, call_id: str) -> Expected: ...
+    async def carrier_said(self, call_id: str, status: str, number: int) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """One webhook, checked."""
+
+    connector: ConnectorEntry
+    call: CallFacts
+    arrival: Arrival
+    call_id: str
+    """Ours."""
+    pin_token: str
+    url: str
+    """Path and query as they came, without what we added."""
+
+
+class HookRoutes:
+    """See the module."""
+
+    def __init__(
+        self,
+        calls: IncomingCalls,
+        store: Store,
+        keys: WebhookKeys,
+        signer: TokenSigner,
+        origins: Origins,
+        signatures: SignatureCheck,
+        metrics: Metrics,
+        codecs: Codecs,
+        sip: SipAnswers | None = None,
+    ) -> None:
+        self._calls = calls
+        self._store = store
+        self._keys = keys
+        self._signer = signer
+        self._pins = PinTries(signer)
+        self._origins = origins
+        self._signatures = signatures
+        self._metrics = metrics
+        self._codecs = codecs
+        self._sip = sip
+        self._arriving: dict[str, asyncio.Task[str]] = {}
+        """Calls that are being made, by our id: a second webhook waits for what the first one gets."""
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        router.add_route("POST", "/v2/hooks/{provider}/{key}", self.handle)
+        router.add_route("*", "/v2/hooks/{provider}/{key}", self._not_allowed)
+
+    async def _not_allowed(self, _: web.Request) -> web.Response:
+        # What the documents' troubleshooting tables name first: the method in the console is not POST.
+        log.warning("carrier webhook refused", error="the method is not POST; change it in the carrier's console")
+        text = "this URL takes POST: set the webhook's method to HTTP POST in the carrier's console\n"
+        return web.Response(status=405, text=text, headers={"Allow": "POST"})
+
+    async def handle(self, request: web.Request) -> web.Response:
+        try:
+            announced = await self._announced(request)
+            with bind_call(announced.call_id, connector=announced.connector.id):
+                text = await self._answer(announced)
+        except ConnectorError as error:
+            self._metrics.refused.labels("hook", type(error).__name__).inc()
+            log.warning("carrier webhook refused", error=error.message, status=error.http_status)
+            return web.Response(status=error.http_status, text=f"{error.message}\n")
+        return web.Response(text=text, content_type="text/xml")
+
+    async def _announced(self, request: web.Request) -> Announced:
+        """Who announces which call. Raises NotFound, SignatureInvalid, Malformed, InvalidArgument or StoreError."""
+        connector = await self._store.connectors.find(f"key:{WebhookKeys.hash(request.match_info['key'])}")
+        if connector is None or connector.provider.value != request.match_info["provider"]:
+            raise NotFound("no connector has this webhook URL; copy it again from the connector")
+        form = await posted(request)
+        self._signatures.require(connector.provider, request, form.body, form.fields)
+        call = call_facts(connector.provider, dict(form.fields))
+        if not call.call_id:
+            raise Malformed("the form does not name a call")
+        room_id = request.query.get("roomId", "")
+        if len(room_id) > MAX_ROOM or _CONTROL.search(room_id):
+            raise InvalidArgument("roomId", f"must be at most {MAX_ROOM} characters, no control characters")
+        own = f"?{urlencode({'roomId': room_id})}" if room_id else ""
+        return Announced(
+            connector=connector,
+            call=call,
+            arrival=Arrival(
+                connector.provider, call.call_id, call.from_number, call.to_number, room_id, call.from_country
+            ),
+            call_id=self._keys.call_id(connector.id, call.call_id),
+            pin_token=request.query.get(_PIN_ARGUMENT, ""),
+            url=request.rel_url.raw_path + own,
+        )
+
+    async def _answer(self, announced: Announced) -> str:
+        """The XML for this call."""
+        if announced.call.status in FINAL_STATUSES:
+            # Plivo tells of a call's end at the answer URL, and others do where one URL is entered for both.
+            await self._calls.carrier_said(announced.call_id, announced.call.status, 0)
+            log.info("carrier webhook tells of the call's end", status=announced.call.status)
+            return answers.hang_up(announced.arrival.provider)
+        arriving = self._arriving.get(announced.call_id)
+        if arriving is None:
+            # A task, so that a carrier that gives up and asks again finds the call that it asked for first.
+            arriving = asyncio.create_task(self._arrive(announced), name=f"arrive {announced.call_id}")
+            self._arriving[announced.call_id] = arriving
+            arriving.add_done_callback(lambda task: self._arrived(announced.call_id, task))
+        return await asyncio.shield(arriving)
+
+    def _arrived(self, call_id: str, task: asyncio.Task[str]) -> None:
+        del self._arriving[call_id]
+        if not task.cancelled():
+            task.exception()  # Whoever still waits is told.
+
+    async def _arrive(self, announced: Announced) -> str:
+        try:
+            waiting = await self._stream_of_waiting(announced)
+        except ConnectUrlError as error:
+            log.warning("incoming call announced again", reason=error.message)
+            return answers.refusal(announced.arrival.provider, SORRY)
+        if waiting:
+            return waiting
+        route, by_number = await self._route(announced)
+        if isinstance(route, Refusal):
+            return self._refuse(announced, route.name.lower(), route.value, by_number)
+        if route.pin:
+            question = self._ask(announced, route)
+            if question:
+                return question
+        if announced.connector.mode is ConnectorMode.SIP:
+            return await self._dial(announced, route)
+        return await self._create(announced, route)
+
+    async def _stream_of_waiting(self, announced: Announced) -> str:
+        """The answer that this carrier call got already, while its stream has not come; empty for a new call.
+        ConnectUrlError when its stream has come, or it is over."""
+        try:
+            deadline = (await self._calls.expected(announced.call_id)).deadline
+        except TokenInvalid:
+            return ""
+        if math.isinf(deadline):
+            raise TokenUsed("its stream is open")
+        log.info("carrier webhook repeated: the same answer")
+        return self._stream(announced, deadline)
+
+    async def _route(self, announced: Announced) -> tuple[Route | Refusal, RoutingRule | None]:
+        connector, arrival = announced.connector, announced.arrival
+        called = f"{RuleType.INBOUND.value}:{normal_number(arrival.to_number)}"
+        by_number = await self._store.rules.find(called)
+        by_default = await self._store.rules.get(connector.default_rule_id) if connector.default_rule_id else None
+        return find_route(arrival, connector, by_number, by_default, _new_name), by_number or by_default
+
+    def _refuse(self, announced: Announced, why: str, reason: str, rule: RoutingRule | None, say: str = SORRY) -> str:
+        """A sentence for the caller; the reason for the operator."""
+        arrival = announced.arrival
+        hidden = rule is not None and rule.hide_phone_number
+        self._metrics.refused.labels("hook", why).inc()
+        log.warning(
+            "incoming call refused",
+            reason=reason,
+            to=normal_number(arrival.to_number),
+            rule=rule.id if rule else None,
+            **({} if hidden else {"from": normal_number(arrival.from_number)}),
+        )
+        return answers.refusal(arrival.provider, say)
+
+    def _ask(self, announced: Announced, route: Route) -> str:
+        """The question for the PIN, or the refusal after the third wrong one; empty when the PIN is right."""
+        now, prompt, wrong = time.time(), ASK_PIN, 0
+        if announced.pin_token:
+            wrong = self._pins.tried(announced.pin_token, announced.call_id, now)
+            if right(route.pin, announced.call.digits):
+                return ""
+            wrong, prompt = wrong + 1, WRONG_PIN
+        if wrong >= TRIES:
+            return self._refuse(announced, "wrong_pin", f"{TRIES} wrong PINs", route.rule, NO_MORE_TRIES)
+        log.info("PIN asked for", wrong=wrong)
+        more = urlencode({_PIN_ARGUMENT: self._pins.mint(announced.call_id, wrong, now)})
+        url = f"{self._origin(announced)}{announced.url}{'&' if '?' in announced.url else '?'}{more}"
+        return answers.ask_pin(announced.arrival.provider, url, prompt, len(route.pin))
+
+    async def _dial(self, announced: Announced, route: Route) -> str:
+        try:
+            if self._sip is None:
+                raise Unavailable("the connector is in mode sip, and no SIP endpoint is configured")
+            return await self._sip.dial(announced.connector, announced.arrival, route)
+        except ConnectorError as error:
+            return self._refuse(announced, type(error).__name__, error.message, route.rule)
+
+    async def _create(self, announced: Announced, route: Route) -> str:
+        identity = f"{announced.arrival.provider.value}_{announced.call_id[-12:]}"
+        region = self._origins.region(announced.connector.region or "", announced.arrival.from_country)
+        request = call_request(announced.arrival, route, announced.connector, announced.call_id, identity, region)
+        try:
+            call = await self._calls.create(request)
+        except NameTaken:
+            # The same webhook, at another process, was a moment quicker.
+            return await self._stream_of_waiting(announced)
+        except StoreError:
+            raise
+        except ConnectorError as error:
+            return self._refuse(announced, type(error).__name__, error.message, route.rule, BUSY)
+        return self._stream(announced, call.deadline)
+
+    def _stream(self, announced: Announced, deadline: float) -> str:
+        provider = announced.arrival.provider
+        url = stream_url(self._origin(announced), provider, self._signer.mint(announced.call_id, deadline))
+        return answers.stream_answer(provider, url, codecs=self._codecs)
+
+    def _origin(self, announced: Announced) -> str:
+        return self._origins.pick(announced.connector.region or "", announced.arrival.from_country)
+
+
+def _new_name() -> str:
+    """A room's name as VideoSDK's are, longer: four letters, thrice."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    return "-".join("".join(secrets.choice(letters) for _ in range(4)) for _ in range(4))

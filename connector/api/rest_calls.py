@@ -1,0 +1,261 @@
+"""`/v2/sip/call`: calls of any carrier, in the words of VideoSDK's SDKs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from pydantic import Field
+
+from connector.api.rest import Operation
+from connector.api.rest_models import Answer, Asked, Body, Name, PageInfo, PageQuery, Text, iso, paged
+from connector.call.desk import E164
+from connector.errors import InvalidArgument
+from connector.model import CallFilter, CallRecord, CallState, Direction, EndReason, LifecycleEvent, Provider
+from connector.routing import normal_number
+from connector.storage.base import Store
+
+MAX_SCANNED = 20_000
+"""Call records that one list looks through; a narrower time helps where there are more."""
+_CHUNK = 1000
+_NEVER_ANSWERED = {
+    EndReason.NO_ANSWER: "not-answered",
+    EndReason.CONNECT_TIMEOUT: "not-answered",
+    EndReason.BUSY: "rejected",
+    EndReason.CANCELED: "abandoned",
+    EndReason.ENDED_BY_API: "abandoned",
+}
+_EVENT_STATUS = {
+    LifecycleEvent.RINGING: "ringing",
+    LifecycleEvent.ANSWERED: "answered",
+    LifecycleEvent.HANGUP: "ended",
+    LifecycleEvent.MISSED: "missed",
+    LifecycleEvent.TRANSFERRED: "transferred",
+}
+
+
+class CallId(Body):
+    call_id: Name
+
+
+class Transfer(Body):
+    call_id: Name
+    transfer_to: Name = Field(description="The number that the phone is connected with instead")
+
+
+class SwitchRoom(Body):
+    call_id: Name
+    room_id: Name
+    participant_id: Text | None = Field(None, description="Kept out: the caller keeps its identity")
+
+
+class Moment(Answer):
+    status: str
+    timestamp: str
+
+
+class CallData(Answer):
+    id: str
+    call_id: str = Field(description="The same as `id`")
+    type: Direction
+    provider: Provider
+    rule_id: str | None
+    connector_id: str | None
+    room_id: str
+    participant_id: str
+    to: str
+    from_: str = Field(serialization_alias="from")
+    status: str = Field(examples=["incoming", "initiated", "ringing", "answered", "ended", "missed", "failed"])
+    region: str | None
+    start: str
+    end: str | None
+    end_reason: EndReason | None
+    timelog: list[Moment]
+
+
+class CallAnswer(Answer):
+    data: CallData
+
+
+class CallChanged(Answer):
+    message: str
+    data: CallData
+
+
+class CallList(Answer):
+    data: list[CallData]
+    page_info: PageInfo
+
+
+class CallQuery(PageQuery):
+    id: Text | None = None
+    room_id: Text | None = None
+    rule_id: Text | None = None
+    connector_id: Text | None = None
+    type: Direction | None = None
+    search: Text | None = Field(None, description="Part of a number or of a room's name")
+    start_date: int | None = Field(None, ge=0, le=253402300799000, description="Unix time in milliseconds, at or after")
+    end_date: int | None = Field(None, ge=0, le=253402300799000, description="Unix time in milliseconds, before")
+
+
+class Desk(Protocol):
+    """See `connector.call.desk.CallDesk`."""
+
+    async def record(self, call_id: str) -> CallRecord: ...
+    def freshest(self, record: CallRecord) -> CallRecord: ...
+    async def end(self, call_id: str) -> CallRecord: ...
+    async def transfer(self, call_id: str, to: str) -> CallRecord: ...
+    async def switch_room(self, call_id: str, room: str) -> CallRecord: ...
+
+
+class CallRest:
+    """The operations on calls."""
+
+    def __init__(self, desk: Desk, store: Store) -> None:
+        self._desk = desk
+        self._store = store
+
+    def operations(self) -> Sequence[Operation]:
+        path, one = "/v2/sip/call", "/v2/sip/call/{id}"
+        held = (404, 409)
+        return (
+            Operation(
+                "GET",
+                path,
+                "List calls, newest first",
+                self.find,
+                CallList,
+                query=CallQuery,
+                description=f"Looks through the newest {MAX_SCANNED} calls of the time asked for.",
+            ),
+            Operation("GET", one, "Get a call", self.get, CallAnswer, refusals=(404,)),
+            Operation("POST", f"{path}/end", "Hang up a call", self.end, CallChanged, body=CallId, refusals=held),
+            Operation(
+                "POST",
+                f"{path}/transfer",
+                "Have the carrier connect the phone with another number",
+                self.transfer,
+                CallChanged,
+                body=Transfer,
+                refusals=(*held, 501),
+                description="The call leaves its room. Needs the carrier's REST credential in the configuration.",
+            ),
+            Operation(
+                "POST",
+                f"{path}/switch-room",
+                "Move a call to another room without hanging up",
+                self.switch_room,
+                CallChanged,
+                body=SwitchRoom,
+                refusals=held,
+            ),
+        )
+
+    async def find(self, asked: Asked[Any, CallQuery]) -> CallList:
+        records = [record for record in await self._scanned(asked.query) if _matches(record, asked.query)]
+        page, info = paged(records, asked.query)
+        return CallList(data=[shown(record) for record in page], page_info=info)
+
+    async def _scanned(self, query: CallQuery) -> list[CallRecord]:
+        """Newest first; as fresh as this process knows them."""
+        found: list[CallRecord] = []
+        after: tuple[float, str] | None = None
+        while len(found) < MAX_SCANNED:
+            where = CallFilter(
+                room=query.room_id or "",
+                created_from=(query.start_date or 0) / 1000,
+                created_before=query.end_date / 1000 if query.end_date is not None else None,
+                after=after,
+            )
+            chunk = await self._store.list_calls(_CHUNK, where)
+            found += [self._desk.freshest(record) for record in chunk]
+            if len(chunk) < _CHUNK:
+                break
+            after = (chunk[-1].created_at, chunk[-1].call_id)
+        return found
+
+    async def get(self, asked: Asked[Any, Any]) -> CallAnswer:
+        return CallAnswer(data=shown(await self._desk.record(asked.path["id"])))
+
+    async def end(self, asked: Asked[CallId, Any]) -> CallChanged:
+        record = await self._desk.end(asked.body.call_id)
+        return CallChanged(message="Call ended successfully", data=shown(record))
+
+    async def transfer(self, asked: Asked[Transfer, Any]) -> CallChanged:
+        number = normal_number(asked.body.transfer_to)
+        if not E164.fullmatch(number):
+            raise InvalidArgument("transferTo", "is not a number in E.164 form such as +15551234567")
+        record = await self._desk.transfer(asked.body.call_id, number)
+        return CallChanged(message="Call transferred successfully", data=shown(record))
+
+    async def switch_room(self, asked: Asked[SwitchRoom, Any]) -> CallChanged:
+        record = await self._desk.switch_room(asked.body.call_id, asked.body.room_id)
+        return CallChanged(message="Room switched successfully", data=shown(record))
+
+
+def shown(record: CallRecord) -> CallData:
+    """A call as the API shows it. Numbers that are hidden are not in the record."""
+    return CallData(
+        id=record.call_id,
+        call_id=record.call_id,
+        type=record.direction,
+        provider=record.provider,
+        rule_id=record.rule_id or None,
+        connector_id=record.connector_id or None,
+        room_id=record.room,
+        participant_id=record.identity,
+        to=record.to_number,
+        from_=record.from_number,
+        status=status(record),
+        region=record.region or None,
+        start=iso(record.created_at),
+        end=iso(record.ended_at) if record.ended_at else None,
+        end_reason=record.end_reason,
+        timelog=[Moment(status=_moment(record, event), timestamp=iso(at)) for event, at in record.timelog],
+    )
+
+
+def status(record: CallRecord) -> str:
+    """One of VideoSDK's words for the state of a call."""
+    match record.state:
+        case CallState.PENDING:
+            return _first(record)
+        case CallState.RINGING:
+            return "ringing"
+        case CallState.ACTIVE:
+            return "answered"
+        case CallState.ENDED:
+            return _last(record)
+
+
+def _first(record: CallRecord) -> str:
+    return "incoming" if record.direction is Direction.INBOUND else "initiated"
+
+
+def _last(record: CallRecord) -> str:
+    if any(event == LifecycleEvent.TRANSFERRED.value for event, _ in record.timelog):
+        return "transferred"
+    if record.started_at:
+        return "ended"
+    if record.direction is Direction.INBOUND:
+        return "missed"
+    return _NEVER_ANSWERED.get(record.end_reason or EndReason.INTERNAL_ERROR, "failed")
+
+
+def _moment(record: CallRecord, event: str) -> str:
+    if event == LifecycleEvent.STARTED.value:
+        return _first(record)
+    return _EVENT_STATUS.get(LifecycleEvent(event), event) if event in set(LifecycleEvent) else event
+
+
+def _matches(record: CallRecord, query: CallQuery) -> bool:
+    if query.id and record.call_id != query.id:
+        return False
+    if query.rule_id and record.rule_id != query.rule_id:
+        return False
+    if query.connector_id and record.connector_id != query.connector_id:
+        return False
+    if query.type is not None and record.direction is not query.type:
+        return False
+    wanted = (query.search or "").lower()
+    return not wanted or any(wanted in text.lower() for text in (record.room, record.to_number, record.from_number))

@@ -1,0 +1,107 @@
+"""The REST API on a socket, over a store in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, cast
+
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from livekit import api
+
+from connector.api.auth import Authorizer
+from connector.api.openapi import document
+from connector.api.origins import Origins
+from connector.api.refusals import Refusals
+from connector.api.rest import Operation, RestRoutes
+from connector.api.rest_calls import CallRest
+from connector.api.rest_connectors import ConnectorRest
+from connector.api.rest_rules import RuleRest
+from connector.errors import ConnectorError, NotFound
+from connector.metrics import Metrics
+from connector.model import CallRecord, CallState
+from connector.storage.base import Store
+from connector.tokens import WebhookKeys
+from tests.memory_store import MemoryStore
+
+KEY, SECRET = "APIkey", "a-secret-of-at-least-thirty-two-bytes"
+PUBLIC = "https://calls.example.com"
+TOKEN = api.AccessToken(KEY, SECRET).with_grants(api.VideoGrants(room_create=True)).to_jwt()
+
+
+class Desk:
+    """Holds no call: what the store has is all there is."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.asked: list[tuple[str, ...]] = []
+        self.error: ConnectorError | None = None
+        self._store = store
+
+    async def record(self, call_id: str) -> CallRecord:
+        record = await self._store.get_call(call_id)
+        if record is None:
+            raise NotFound("no such call")
+        return record
+
+    def freshest(self, record: CallRecord) -> CallRecord:
+        return record
+
+    async def _do(self, call_id: str, *asked: str, **changes: Any) -> CallRecord:
+        record = await self.record(call_id)
+        if self.error is not None:
+            raise self.error
+        self.asked.append(asked)
+        return replace(record, **changes)
+
+    async def end(self, call_id: str) -> CallRecord:
+        return await self._do(call_id, "end", state=CallState.ENDED)
+
+    async def transfer(self, call_id: str, to: str) -> CallRecord:
+        return await self._do(call_id, "transfer", to)
+
+    async def switch_room(self, call_id: str, room: str) -> CallRecord:
+        return await self._do(call_id, "switch", room, room=room)
+
+
+def operations(store: MemoryStore, desk: Desk) -> list[Operation]:
+    kept = cast(Store, store)
+    return [
+        *ConnectorRest(kept, WebhookKeys(SECRET), Origins(PUBLIC, {}, {})).operations(),
+        *RuleRest(kept, KEY).operations(),
+        *CallRest(desk, kept).operations(),
+    ]
+
+
+class Rest:
+    """A client with a token. Each call answers (status, JSON)."""
+
+    def __init__(self, client: TestClient[web.Request, web.Application], store: MemoryStore, desk: Desk) -> None:
+        self.client = client
+        self.store = store
+        self.desk = desk
+        self.document = document(operations(store, desk))
+
+    async def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
+        options.setdefault("headers", {"Authorization": TOKEN})
+        if body is not None:
+            options["json"] = body
+        async with self.client.request(method, path, **options) as response:
+            assert response.content_type == "application/json", await response.text()
+            return response.status, await response.json()
+
+    async def ok(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
+        status, answer = await self(method, path, body, **options)
+        assert status in (200, 201), answer
+        return answer
+
+
+@asynccontextmanager
+async def rest_api() -> AsyncIterator[Rest]:
+    store = MemoryStore()
+    desk = Desk(store)
+    application = web.Application(client_max_size=256 * 1024)
+    RestRoutes(operations(store, desk), Authorizer(KEY, SECRET), Refusals(Metrics())).add_to(application.router)
+    async with TestClient(TestServer(application)) as client:
+        yield Rest(client, store, desk)

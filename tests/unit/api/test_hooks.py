@@ -1,0 +1,490 @@
+"""A carrier's webhook, without a carrier, a room or a real store: who is let in, what is answered, what is logged."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, cast
+from xml.etree import ElementTree
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from structlog.testing import capture_logs
+from twilio.request_validator import RequestValidator
+
+from connector.api import hooks
+from connector.api.hooks import HookRoutes
+from connector.api.origins import Origins
+from connector.api.signed import CarrierSecrets, SignatureCheck
+from connector.call.manager import Expected
+from connector.carriers.answers import Codecs
+from connector.errors import ConnectorError, ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
+from connector.metrics import Metrics
+from connector.model import (
+    CallRequest,
+    ConnectorEntry,
+    ConnectorMode,
+    Provider,
+    RoomPrefix,
+    RoomType,
+    RoutingRule,
+    RuleRoom,
+    RuleType,
+)
+from connector.storage.base import NameTaken, Store, StoreError
+from connector.tokens import TokenSigner, WebhookKeys
+from tests.memory_store import MemoryStore
+
+PUBLIC, US = "https://calls.example.com", "https://us.example.com"
+SIGNER, KEYS = TokenSigner("secret"), WebhookKeys("secret")
+CALLER, CALLED = "+15552223333", "+15550001111"
+NOT_CONFIGURED = CarrierSecrets()
+FORM = {"CallSid": "CA1", "From": CALLER, "To": CALLED, "FromCountry": "US", "Direction": "inbound"}
+RULE = RoutingRule(
+    "rule_1", "Support", RuleType.INBOUND, 1.0, 1.0, numbers=(CALLED,), room=RuleRoom(RoomType.STATIC, "support")
+)
+
+
+class Admitted:
+    def __init__(self) -> None:
+        self.deadline = time.time() + 90
+
+
+class Calls:
+    """What the webhook needs of the call layer, as it behaves."""
+
+    def __init__(self) -> None:
+        self.requests: list[CallRequest] = []
+        self.said: list[tuple[str, str]] = []
+        self.error: ConnectorError | None = None
+        self.waiting: dict[str, float | ConnectorError] = {}
+        self.gate: asyncio.Event | None = None
+        self.reached: asyncio.Queue[str] = asyncio.Queue()
+
+    async def create(self, request: CallRequest) -> Admitted:
+        self.requests.append(request)
+        self.reached.put_nowait(request.carrier_call_id)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        call = Admitted()
+        self.waiting[request.call_id] = call.deadline
+        return call
+
+    async def expected(self, call_id: str) -> Expected:
+        found = self.waiting.get(call_id, TokenInvalid("no such call"))
+        if isinstance(found, ConnectorError):
+            raise found
+        return Expected(cast(CallRequest, None), found)
+
+    async def carrier_said(self, call_id: str, status: str, number: int) -> None:
+        self.said.append((call_id, status))
+
+
+class Hooks:
+    def __init__(self, client: TestClient[web.Request, web.Application], store: MemoryStore, calls: Calls) -> None:
+        self.client = client
+        self.store = store
+        self.calls = calls
+        self.path = ""
+        self.entry: ConnectorEntry
+
+    def connector(self, provider: Provider = Provider.TWILIO, **fields: Any) -> ConnectorEntry:
+        """One more; its webhook is where `post` goes from now on."""
+        number = len(self.store.connectors.documents)
+        key = KEYS.derive(f"cn_{number}", "nonce")
+        entry = ConnectorEntry(f"cn_{number}", provider, WebhookKeys.hash(key), "nonce", 1.0, **fields)
+        self.store.connectors.documents[entry.id] = entry
+        self.path = f"/v2/hooks/{provider.value}/{key}"
+        self.entry = entry
+        return entry
+
+    def rule(self, **changes: Any) -> RoutingRule:
+        rule = replace(RULE, **changes)
+        self.store.rules.documents[rule.id] = rule
+        return rule
+
+    async def post(self, form: Any = FORM, query: str = "", path: str = "", **options: Any) -> tuple[int, str]:
+        async with self.client.post((path or self.path) + query, data=form, **options) as response:
+            return response.status, await response.text()
+
+    async def xml(self, form: Any = FORM, query: str = "") -> ElementTree.Element:
+        status, text = await self.post(form, query)
+        assert status == 200, text
+        return ElementTree.fromstring(text)
+
+
+@asynccontextmanager
+async def hooks_on(secrets: CarrierSecrets = NOT_CONFIGURED, **options: Any) -> AsyncIterator[Hooks]:
+    store, calls = MemoryStore(), Calls()
+    origins = Origins(PUBLIC, {"us002": US}, {"US": "us002"})
+    routes = HookRoutes(
+        calls,
+        cast(Store, store),
+        KEYS,
+        SIGNER,
+        origins,
+        SignatureCheck(origins, secrets),
+        Metrics(),
+        Codecs(),
+        **options,
+    )
+    application = web.Application()
+    routes.add_to(application.router)
+    async with TestClient(TestServer(application)) as client:
+        yield Hooks(client, store, calls)
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Hooks]:
+    async with hooks_on() as stage:
+        yield stage
+
+
+def stream_token(answer: ElementTree.Element) -> str:
+    stream = answer.find("Connect/Stream")
+    assert stream is not None, ElementTree.tostring(answer)
+    return stream.attrib["url"].rsplit("/", 1)[1]
+
+
+def spoken(answer: ElementTree.Element) -> str:
+    assert [child.tag for child in answer] == ["Say", "Hangup"]
+    return answer[0].text or ""
+
+
+async def test_the_answer_streams_a_call_that_waits(stage: Hooks) -> None:
+    stage.connector(default_room_id="lobby")
+    answer = await stage.xml()
+    (request,) = stage.calls.requests
+    assert SIGNER.verify(stream_token(answer), time.time()) == request.call_id
+    assert (request.room, request.connector_id, request.from_number) == ("lobby", stage.entry.id, CALLER)
+    assert (request.carrier_call_id, request.to_number, request.rule_id) == ("CA1", CALLED, "")
+
+
+@pytest.mark.parametrize(
+    ("provider", "form", "place"),
+    [
+        (Provider.TELNYX, FORM, "Start/Stream"),
+        (Provider.PLIVO, {"CallUUID": "CA1", "From": CALLER[1:], "To": CALLED[1:]}, "Stream"),
+    ],
+)
+async def test_each_carrier_in_its_own_words(stage: Hooks, provider: Provider, form: Any, place: str) -> None:
+    stage.connector(provider, default_room_id="lobby")
+    stream = (await stage.xml(form)).find(place)
+    assert stream is not None
+    url = stream.attrib.get("url") or stream.text or ""
+    (request,) = stage.calls.requests
+    origin, _, token = url.partition(f"/{provider.value}?ref=")
+    assert origin == ("wss://us.example.com" if provider is Provider.TELNYX else "wss://calls.example.com")
+    assert SIGNER.verify(token, time.time()) == request.call_id
+    assert (request.provider, request.from_number, request.to_number) == (provider, CALLER, CALLED)
+
+
+async def test_routes_in_order(stage: Hooks) -> None:
+    stage.rule(id="rule_2", numbers=(), room=RuleRoom(RoomType.STATIC, "by-default"))
+    stage.connector(default_rule_id="rule_2", default_room_id="lobby")
+    await stage.xml(FORM | {"CallSid": "CA1"})
+    stage.rule()
+    await stage.xml(FORM | {"CallSid": "CA2"})
+    await stage.xml(FORM | {"CallSid": "CA3"}, "?roomId=here%20it%20is")
+    stage.store.rules.documents.clear()
+    await stage.xml(FORM | {"CallSid": "CA4"})
+    rooms = [(request.room, request.rule_id) for request in stage.calls.requests]
+    assert rooms == [("by-default", "rule_2"), ("support", "rule_1"), ("here it is", ""), ("lobby", "")]
+
+
+@pytest.mark.parametrize("path", ["/v2/hooks/twilio/whk_unknown", "/v2/hooks/telnyx/{key}", "/v2/hooks/other/{key}"])
+async def test_an_unknown_url_404(stage: Hooks, path: str) -> None:
+    stage.connector(default_room_id="lobby")
+    key = stage.path.rsplit("/", 1)[1]
+    status, text = await stage.post(path=path.format(key=key))
+    assert status == 404
+    assert key not in text
+    assert not stage.calls.requests
+
+
+async def test_a_deleted_connector_s_url_is_unknown_at_once(stage: Hooks) -> None:
+    stage.connector(default_room_id="lobby")
+    stage.store.connectors.documents.clear()
+    assert (await stage.post())[0] == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "HEAD", "DELETE"])
+async def test_another_method_405(stage: Hooks, method: str) -> None:
+    stage.connector(default_room_id="lobby")
+    async with stage.client.request(method, stage.path) as response:
+        assert (response.status, response.headers["Allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize(
+    ("form", "query"),
+    [
+        ({}, ""),
+        ({"CallSid": ""}, ""),
+        (b"CallSid=CA1&To=" + CALLED.encode(), ""),
+        ({f"f{number}": "x" for number in range(1500)}, ""),
+        (FORM, "?roomId=" + "x" * 257),
+        (FORM, "?roomId=a%00b"),
+    ],
+)
+async def test_what_cannot_be_understood_400(stage: Hooks, form: Any, query: str) -> None:
+    stage.connector(default_room_id="lobby")
+    assert (await stage.post(form, query))[0] == 400
+    assert not stage.calls.requests
+
+
+async def test_a_form_that_is_too_large_413(stage: Hooks) -> None:
+    stage.connector(default_room_id="lobby")
+    assert (await stage.post(FORM | {"Long": "x" * 70_000}))[0] == 413
+
+
+async def test_a_call_without_a_room_hears_a_sentence_and_the_log_has_the_reason(stage: Hooks) -> None:
+    stage.connector()
+    with capture_logs() as lines:
+        assert spoken(await stage.xml()) == hooks.SORRY
+    (line,) = [line for line in lines if line["event"] == "incoming call refused"]
+    assert line["reason"].startswith("no rule has this number")
+    assert (line["from"], line["to"]) == (CALLER, CALLED)
+    assert not stage.calls.requests
+
+
+@pytest.mark.parametrize("error", [ResourceExhausted("the connector holds 1 calls"), Unavailable("draining")])
+async def test_a_full_or_draining_connector_refuses_politely(stage: Hooks, error: ConnectorError) -> None:
+    stage.connector(default_room_id="lobby")
+    stage.calls.error = error
+    with capture_logs() as lines:
+        assert spoken(await stage.xml()) == hooks.BUSY
+    assert [line["reason"] for line in lines if line["event"] == "incoming call refused"] == [error.message]
+
+
+async def test_a_store_that_fails_lets_the_carrier_use_its_fallback(
+    stage: Hooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.connector(default_room_id="lobby")
+    stage.calls.error = StoreError("the store is away")
+    assert (await stage.post())[0] == 503
+
+    async def fail(_: str) -> None:
+        raise StoreError("the store is away")
+
+    monkeypatch.setattr(stage.store.connectors, "find", fail)
+    assert (await stage.post())[0] == 503
+
+
+async def test_the_same_call_announced_twice_is_one_call(stage: Hooks) -> None:
+    stage.connector(default_room_id="lobby")
+    first, second = await stage.xml(), await stage.xml()
+    assert stream_token(first) == stream_token(second)
+    assert len(stage.calls.requests) == 1
+
+
+async def test_even_while_the_first_is_being_made(stage: Hooks) -> None:
+    stage.connector(default_room_id="lobby")
+    stage.calls.gate = asyncio.Event()
+    first = asyncio.create_task(stage.xml())
+    assert await stage.calls.reached.get() == "CA1"
+    second = asyncio.create_task(stage.xml())
+    other = asyncio.create_task(stage.xml(FORM | {"CallSid": "CA2"}))
+    assert await stage.calls.reached.get() == "CA2"
+    stage.calls.gate.set()
+    tokens = [stream_token(answer) for answer in await asyncio.gather(first, second, other)]
+    assert tokens[0] == tokens[1] != tokens[2]
+    assert len(stage.calls.requests) == 2
+
+
+async def test_or_made_by_another_process_a_moment_before(stage: Hooks) -> None:
+    stage.connector(default_room_id="lobby")
+    call_id = KEYS.call_id(stage.entry.id, "CA1")
+    deadline = time.time() + 60
+
+    class Race(NameTaken):
+        def __init__(self) -> None:
+            super().__init__(call_id)
+            stage.calls.waiting[call_id] = deadline
+
+    async def create(request: CallRequest) -> Admitted:
+        raise Race
+
+    stage.calls.create = create  # type: ignore[method-assign]
+    assert SIGNER.peek(stream_token(await stage.xml())) == (call_id, deadline)
+
+
+@pytest.mark.parametrize("error", [TokenUsed("used by a WebSocket"), TokenExpired("the call has ended"), math.inf])
+async def test_a_call_that_had_its_stream_gets_no_second_one(stage: Hooks, error: ConnectorError | float) -> None:
+    stage.connector(default_room_id="lobby")
+    stage.calls.waiting[KEYS.call_id(stage.entry.id, "CA1")] = error
+    with capture_logs() as lines:
+        assert spoken(await stage.xml()) == hooks.SORRY
+    # Whether its number is hidden is not looked up again.
+    assert CALLER.removeprefix("+") not in repr(lines)
+    assert not stage.calls.requests
+
+
+async def test_the_same_carrier_call_at_two_connectors_is_two_calls(stage: Hooks) -> None:
+    for _ in range(2):
+        stage.connector(default_room_id="lobby")
+        await stage.xml()
+    assert len({request.call_id for request in stage.calls.requests}) == 2
+
+
+@pytest.mark.parametrize(
+    ("provider", "form", "status"),
+    [
+        (Provider.PLIVO, {"CallUUID": "CA1", "Event": "Hangup", "CallStatus": "completed"}, "completed"),
+        (Provider.PLIVO, {"CallUUID": "CA1", "Event": "Hangup", "CallStatus": "cancel"}, "canceled"),
+        (Provider.PLIVO, {"CallUUID": "CA1", "Event": "Hangup", "CallStatus": "timeout"}, "no-answer"),
+        (Provider.TWILIO, {"CallSid": "CA1", "CallStatus": "completed"}, "completed"),
+    ],
+)
+async def test_the_news_of_a_call_s_end_makes_none(stage: Hooks, provider: Provider, form: Any, status: str) -> None:
+    stage.connector(provider, default_room_id="lobby")
+    assert [child.tag for child in await stage.xml(form)] == ["Hangup"]
+    assert stage.calls.said == [(KEYS.call_id(stage.entry.id, "CA1"), status)]
+    assert not stage.calls.requests
+
+
+# The PIN
+
+WITH_PIN = RuleRoom(RoomType.STATIC, "support", pin="4711")
+
+
+async def asked(stage: Hooks, form: Any, query: str) -> tuple[str, str]:
+    """Prompt and query of the next question."""
+    answer = await stage.xml(form, query)
+    gather = answer.find("Gather")
+    assert gather is not None, ElementTree.tostring(answer)
+    assert gather.attrib["numDigits"] == "4"
+    origin, _, rest = gather.attrib["action"].partition(stage.path)
+    assert origin == US  # FromCountry is US.
+    return gather[0].text or "", rest
+
+
+async def test_the_right_pin_lets_the_caller_in(stage: Hooks) -> None:
+    stage.connector()
+    stage.rule(room=WITH_PIN)
+    prompt, query = await asked(stage, FORM, "")
+    assert prompt == hooks.ASK_PIN
+    assert not stage.calls.requests
+    first = await stage.xml(FORM | {"Digits": "4711"}, query)
+    again = await stage.xml(FORM | {"Digits": "4711"}, query)
+    assert stream_token(first) == stream_token(again)
+    assert [request.room for request in stage.calls.requests] == ["support"]
+
+
+async def test_three_wrong_pins_and_out(stage: Hooks) -> None:
+    stage.connector(default_room_id="lobby")
+    stage.rule(room=WITH_PIN)
+    _, query = await asked(stage, FORM, "")
+    for digits in ("1111", ""):
+        prompt, query = await asked(stage, FORM | {"Digits": digits}, query)
+        assert prompt == hooks.WRONG_PIN
+    with capture_logs() as lines:
+        assert spoken(await stage.xml(FORM | {"Digits": "47111"}, query)) == hooks.NO_MORE_TRIES
+    assert any(line.get("reason") == "3 wrong PINs" for line in lines)
+    assert not stage.calls.requests
+
+
+async def test_the_third_try_may_be_right(stage: Hooks) -> None:
+    stage.connector()
+    stage.rule(room=WITH_PIN)
+    _, query = await asked(stage, FORM, "")
+    for _ in range(2):
+        _, query = await asked(stage, FORM | {"Digits": "1"}, query)
+    stream_token(await stage.xml(FORM | {"Digits": "4711"}, query))
+
+
+async def test_a_wrong_pin_that_the_carrier_sends_twice_counts_once(stage: Hooks) -> None:
+    stage.connector()
+    stage.rule(room=WITH_PIN)
+    _, first = await asked(stage, FORM, "")
+    for _ in range(5):
+        prompt, query = await asked(stage, FORM | {"Digits": "1"}, first)
+        assert prompt == hooks.WRONG_PIN
+    await asked(stage, FORM | {"Digits": "1"}, query)
+    assert spoken(await stage.xml(FORM | {"Digits": "1"}, (await asked(stage, FORM | {"Digits": "1"}, query))[1]))
+
+
+async def test_a_pin_without_a_question_of_ours_opens_nothing(stage: Hooks) -> None:
+    stage.connector()
+    stage.rule(room=WITH_PIN)
+    await asked(stage, FORM | {"Digits": "4711"}, "")
+    _, other = await asked(stage, FORM | {"CallSid": "CA2"}, "")
+    for query in ("?pin_attempt=forged", f"?pin_attempt={SIGNER.mint('call_1', time.time() + 60)}", other):
+        assert (await stage.post(FORM | {"Digits": "4711"}, query))[0] == 404
+    assert not stage.calls.requests
+
+
+async def test_the_url_s_room_needs_no_pin(stage: Hooks) -> None:
+    stage.connector()
+    stage.rule(room=WITH_PIN)
+    stream_token(await stage.xml(FORM, "?roomId=here"))
+
+
+# Hidden numbers, regions, signatures, SIP
+
+
+@pytest.mark.parametrize("prefix", list(RoomPrefix))
+async def test_a_hidden_number_is_in_no_name_and_no_log(stage: Hooks, prefix: RoomPrefix) -> None:
+    room = RuleRoom(RoomType.DYNAMIC, prefix=prefix, pin="4711")
+    stage.connector()
+    stage.rule(room=room, hide_phone_number=True)
+    with capture_logs() as lines:
+        _, query = await asked(stage, FORM, "")
+        await stage.xml(FORM | {"Digits": "4711"}, query)
+        stage.rule(room=room, hide_phone_number=True, allowed_numbers=("+15559998888",))
+        spoken(await stage.xml(FORM | {"CallSid": "CA2"}))
+    (request,) = stage.calls.requests
+    assert request.hide_number
+    digits = CALLER.removeprefix("+")
+    assert digits not in f"{request.room} {request.participant} {request.call_id}"
+    assert digits not in repr(lines)
+
+
+@pytest.mark.parametrize(
+    ("region", "country", "origin"),
+    [("us002", "", US), ("us002", "DE", US), (None, "US", US), (None, "", PUBLIC), ("mars", "US", PUBLIC)],
+)
+async def test_the_region_chooses_the_origin(stage: Hooks, region: str | None, country: str, origin: str) -> None:
+    stage.connector(default_room_id="lobby", region=region)
+    stream = (await stage.xml(FORM | {"FromCountry": country})).find("Connect/Stream")
+    assert stream is not None
+    assert stream.attrib["url"].startswith(f"{origin.replace('https', 'wss')}/twilio/")
+    assert stage.calls.requests[0].region == ("us002" if origin == US else "")
+
+
+@pytest.mark.parametrize("origin", [PUBLIC, US])
+async def test_a_signature_may_be_for_any_of_our_origins(origin: str) -> None:
+    async with hooks_on(CarrierSecrets(twilio_auth_token="token")) as stage:
+        stage.connector(default_room_id="lobby")
+        signed = RequestValidator("token").compute_signature(f"{origin}{stage.path}?roomId=a%20b", FORM)
+        status, _ = await stage.post(FORM, "?roomId=a%20b", headers={"X-Twilio-Signature": signed})
+        assert status == 200
+
+
+@pytest.mark.parametrize("provider", list(Provider))
+@pytest.mark.parametrize("headers", [{}, {"X-Twilio-Signature": "x", "X-Plivo-Signature-V3": "x"}])
+async def test_what_the_carrier_did_not_sign_403(provider: Provider, headers: dict[str, str]) -> None:
+    secrets = CarrierSecrets("token", Ed25519PrivateKey.generate().public_key(), "token")
+    async with hooks_on(secrets) as stage:
+        stage.connector(provider, default_room_id="lobby")
+        assert (await stage.post(FORM | {"CallUUID": "CA1"}, headers=headers))[0] == 403
+        assert not stage.calls.requests
+
+
+async def test_a_sip_connector_dials(stage: Hooks) -> None:
+    class Sip:
+        async def dial(self, connector: Any, arrival: Any, route: Any) -> str:
+            return f"<Response><Dial>{route.room}</Dial></Response>"
+
+    async with hooks_on(sip=Sip()) as other:
+        other.connector(default_room_id="lobby", mode=ConnectorMode.SIP)
+        assert (await other.xml())[0].text == "lobby"
+    stage.connector(default_room_id="lobby", mode=ConnectorMode.SIP)
+    assert spoken(await stage.xml()) == hooks.SORRY

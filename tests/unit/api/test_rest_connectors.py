@@ -1,0 +1,79 @@
+"""/v2/connectors as documented: the very fields, ids, messages and statuses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+
+from connector.tokens import WebhookKeys
+from tests.unit.api.rest_stage import PUBLIC, Rest, rest_api
+
+
+@pytest.fixture
+async def rest() -> AsyncIterator[Rest]:
+    async with rest_api() as rest:
+        yield rest
+
+
+async def test_create_as_in_the_document(rest: Rest) -> None:
+    body = {
+        "provider": "twilio",
+        "name": "Main Twilio Connector",
+        "defaultRoomId": "abcd-efgh-ijkl",
+        "defaultRuleId": "rule_xyz789",
+        "region": "us002",
+    }
+    status, answer = await rest("POST", "/v2/connectors", body)
+    assert (status, answer["message"]) == (201, "Connector created successfully")
+    data = answer["data"]
+    assert body == {name: data[name] for name in body}
+    assert re.fullmatch("cn_[0-9a-z]{16}", data["id"])
+    assert re.fullmatch(f"{PUBLIC}/v2/hooks/twilio/whk_[0-9A-Za-z]{{32}}", data["webhookUrl"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", data["createdAt"])
+    assert await rest.ok("GET", f"/v2/connectors/{data['id']}") == {"data": data}
+
+
+@pytest.mark.parametrize("provider", ["twilio", "telnyx", "plivo"])
+async def test_the_provider_is_all_it_takes(rest: Rest, provider: str) -> None:
+    data = (await rest.ok("POST", "/v2/connectors", {"provider": provider}))["data"]
+    nothing = {name: data[name] for name in ("name", "defaultRoomId", "defaultRuleId", "region")}
+    assert nothing == dict.fromkeys(nothing)
+    assert f"/v2/hooks/{provider}/whk_" in data["webhookUrl"]
+
+
+async def test_the_list_has_the_newest_first(rest: Rest) -> None:
+    made = [(await rest.ok("POST", "/v2/connectors", {"provider": "plivo", "name": n}))["data"] for n in "abc"]
+    assert await rest.ok("GET", "/v2/connectors") == {"data": made[::-1]}
+
+
+async def test_a_rotated_key_is_a_new_url_and_the_old_one_is_known_no_more(rest: Rest) -> None:
+    made = (await rest.ok("POST", "/v2/connectors", {"provider": "twilio"}))["data"]
+    rotated = await rest.ok("POST", f"/v2/connectors/{made['id']}/rotate-key")
+    assert rotated["message"] == "Webhook key rotated successfully"
+    assert rotated["data"]["webhookUrl"] != made["webhookUrl"]
+    assert {**rotated["data"], "webhookUrl": ""} == {**made, "webhookUrl": ""}
+    for url, found in ((made["webhookUrl"], False), (rotated["data"]["webhookUrl"], True)):
+        key = url.rsplit("/", 1)[1]
+        assert (await rest.store.connectors.find(f"key:{WebhookKeys.hash(key)}") is not None) is found
+
+
+async def test_the_store_holds_no_key(rest: Rest) -> None:
+    made = (await rest.ok("POST", "/v2/connectors", {"provider": "twilio"}))["data"]
+    key = made["webhookUrl"].rsplit("/", 1)[1]
+    (kept,) = rest.store.connectors.documents.values()
+    assert key not in repr(kept)
+    assert key.removeprefix("whk_") not in repr(kept)
+
+
+async def test_delete(rest: Rest) -> None:
+    made = (await rest.ok("POST", "/v2/connectors", {"provider": "twilio"}))["data"]
+    assert await rest.ok("DELETE", f"/v2/connectors/{made['id']}") == {"message": "Connector deleted successfully"}
+    assert await rest.ok("GET", "/v2/connectors") == {"data": []}
+
+
+@pytest.mark.parametrize(("method", "tail"), [("GET", ""), ("DELETE", ""), ("POST", "/rotate-key")])
+async def test_an_unknown_connector_404(rest: Rest, method: str, tail: str) -> None:
+    status, answer = await rest(method, f"/v2/connectors/cn_none{tail}")
+    assert (status, answer) == (404, {"message": "Connector not found", "code": "not_found"})

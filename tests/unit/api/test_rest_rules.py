@@ -1,0 +1,185 @@
+"""/v2/sip/routing-rule: what VideoSDK's SDK sends, and reads back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.unit.api.rest_stage import KEY, Rest, rest_api
+
+PATH = "/v2/sip/routing-rule"
+
+
+@pytest.fixture
+async def rest() -> AsyncIterator[Rest]:
+    async with rest_api() as rest:
+        yield rest
+
+
+async def made(rest: Rest, **fields: Any) -> Any:
+    return await rest.ok("POST", PATH, {"name": "Rule", "type": "inbound"} | fields)
+
+
+async def test_a_rule_comes_back_bare_and_whole(rest: Rest) -> None:
+    body = {
+        "name": "Support",
+        "type": "inbound",
+        "phoneNumbers": ["+1 (555) 000-1111", "15550002222", "+15550001111"],
+        "room": {"type": "dynamic", "prefix": "participantNumber", "pin": "1234"},
+        "agentId": "bot",
+        "agentMetadata": {"team": "support", "depth": {"a": [1, "ü"]}},
+        "allowedNumbers": ["+44 20 7946 0000"],
+        "allowedIpAddresses": ["192.0.2.0/24", "2001:db8::1"],
+        "hidePhoneNumber": True,
+        "dtmf": False,
+        "recording": True,
+        "noiseCancellation": True,
+        "tags": ["a"],
+        "headersToAttributes": {"X-Account": "crm.account"},
+        "includeHeaders": "SIP_X_HEADERS",
+        "apiKey": KEY,
+    }
+    rule = await made(rest, **body)
+    assert re.fullmatch("rule_[0-9a-f]{16}", rule["id"])
+    assert rule["numbers"] == ["+15550001111", "+15550002222"]
+    assert rule["room"] == {"type": "dynamic", "id": None, "prefix": "participantNumber", "pin": "1234"}
+    assert rule["allowedNumbers"] == ["+442079460000"]
+    same = set(body) - {"phoneNumbers", "room", "allowedNumbers", "apiKey"}
+    assert {name: rule[name] for name in same} == {name: body[name] for name in same}
+    assert rule["createdAt"] == rule["updatedAt"]
+    assert await rest.ok("GET", f"{PATH}/{rule['id']}") == rule
+
+
+async def test_a_name_and_a_type_are_all_it_takes(rest: Rest) -> None:
+    rule = await made(rest)
+    assert (rule["numbers"], rule["room"], rule["dtmf"], rule["hidePhoneNumber"]) == ([], None, True, False)
+
+
+@pytest.mark.parametrize(
+    ("room", "shown"),
+    [
+        ({"type": "static", "id": "support"}, {"type": "static", "id": "support", "prefix": None, "pin": None}),
+        ({"id": "support"}, {"type": "static", "id": "support", "prefix": None, "pin": None}),
+        ({"type": "dynamic"}, {"type": "dynamic", "id": None, "prefix": "random", "pin": None}),
+        ({"type": "dynamic", "prefix": "blank"}, {"type": "dynamic", "id": None, "prefix": "blank", "pin": None}),
+        ({}, {"type": "dynamic", "id": None, "prefix": "random", "pin": None}),
+    ],
+)
+async def test_rooms(rest: Rest, room: Any, shown: Any) -> None:
+    assert (await made(rest, room=room))["room"] == shown
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": None}, "name: must be a valid string"),
+        ({"name": ""}, "name: must have at least 1 character"),
+        ({"type": "both"}, "type: must be 'inbound' or 'outbound'"),
+        ({"phoneNumbers": "+15550001111"}, "phoneNumbers: must be a valid"),
+        ({"phoneNumbers": ["hello"]}, "phoneNumbers.0: must match pattern"),
+        ({"phoneNumbers": ["+1234567890123456"]}, "phoneNumbers.0: must match pattern"),
+        ({"room": {"type": "static"}}, "room.id: is required for a static room"),
+        ({"room": {"type": "dynamic", "prefix": "mine"}}, "room.prefix: must be 'blank'"),
+        ({"room": {"pin": "12a"}}, "room.pin: must match pattern"),
+        ({"dtmf": "yes"}, "dtmf: must be a valid boolean"),
+        ({"headers": {"X": "y"}}, "headers: is for outbound rules only"),
+        ({"type": "outbound", "headersToAttributes": {"X": "y"}}, "headersToAttributes: is for inbound rules only"),
+        ({"type": "outbound", "includeHeaders": "ALL"}, "includeHeaders: is for inbound rules only"),
+        ({"includeHeaders": "SOME"}, "includeHeaders: must be 'ALL'"),
+        ({"apiKey": "another"}, "apiKey: Invalid API Key"),
+    ],
+)
+async def test_what_a_rule_cannot_be(rest: Rest, fields: dict[str, Any], message: str) -> None:
+    status, answer = await rest("POST", PATH, {"name": "Rule", "type": "inbound"} | fields)
+    assert status == 400
+    assert answer["message"].startswith(message)
+
+
+async def test_two_rules_cannot_have_one_number(rest: Rest) -> None:
+    first = await made(rest, name="First", phoneNumbers=["+15550001111"])
+    status, answer = await rest(
+        "POST", PATH, {"name": "Second", "type": "inbound", "phoneNumbers": ["+15550009999", "1 555 000 1111"]}
+    )
+    assert (status, answer["code"]) == (409, "already_exists")
+    assert answer["message"] == f"+15550001111 belongs to another inbound rule already: First ({first['id']})"
+    second = await made(rest, phoneNumbers=["+15550009999"])
+    status, _ = await rest("PATCH", f"{PATH}/{second['id']}", {"phoneNumbers": ["+15550001111"]})
+    assert status == 409
+    assert await rest.ok("GET", f"{PATH}/{second['id']}") == second
+    await made(rest, type="outbound", phoneNumbers=["+15550001111"])
+
+
+async def test_a_number_is_free_again_when_its_rule_gave_it_up(rest: Rest) -> None:
+    first = await made(rest, phoneNumbers=["+15550001111"])
+    await rest.ok("PATCH", f"{PATH}/{first['id']}", {"phoneNumbers": []})
+    second = await made(rest, phoneNumbers=["+15550001111"])
+    await rest.ok("DELETE", f"{PATH}/{second['id']}")
+    await made(rest, phoneNumbers=["+15550001111"])
+
+
+async def test_a_change_leaves_the_rest_as_it_was(rest: Rest) -> None:
+    rule = await made(rest, phoneNumbers=["+15550001111"], agentId="bot", dtmf=False, room={"id": "a", "pin": "12"})
+    changed = await rest.ok("PATCH", f"{PATH}/{rule['id']}", {"name": "New", "agentMetadata": "text"})
+    assert changed == rule | {"name": "New", "agentMetadata": "text", "updatedAt": changed["updatedAt"]}
+    assert changed["updatedAt"] >= rule["updatedAt"]
+
+
+async def test_null_sets_a_field_back(rest: Rest) -> None:
+    rule = await made(rest, phoneNumbers=["+15550001111"], agentId="bot", dtmf=False, room={"id": "a"}, tags=["t"])
+    nothing = dict.fromkeys(("phoneNumbers", "agentId", "dtmf", "room", "tags"))
+    changed = await rest.ok("PATCH", f"{PATH}/{rule['id']}", nothing)
+    assert (changed["numbers"], changed["agentId"], changed["dtmf"], changed["room"]) == ([], None, True, None)
+    assert (changed["tags"], changed["name"]) == ([], "Rule")
+
+
+async def test_the_type_stays(rest: Rest) -> None:
+    rule = await made(rest)
+    assert (await rest.ok("PATCH", f"{PATH}/{rule['id']}", {"type": "outbound"}))["type"] == "inbound"
+
+
+async def test_pages(rest: Rest) -> None:
+    names = [(await made(rest, name=f"rule {number}"))["name"] for number in range(5)][::-1]
+    page = await rest.ok("GET", f"{PATH}?page=2&perPage=2")
+    assert [rule["name"] for rule in page["data"]] == names[2:4]
+    assert page["pageInfo"] == {"currentPage": 2, "perPage": 2, "lastPage": 3, "total": 5}
+    empty = await rest.ok("GET", f"{PATH}?page=9&perPage=2")
+    assert (empty["data"], empty["pageInfo"]["total"]) == ([], 5)
+    assert (await rest.ok("GET", PATH))["pageInfo"] == {"currentPage": 1, "perPage": 20, "lastPage": 1, "total": 5}
+
+
+@pytest.mark.parametrize("query", ["page=0", "page=x", "perPage=0", "perPage=1001", "type=both", "roomType=large"])
+async def test_a_query_that_cannot_be(rest: Rest, query: str) -> None:
+    status, answer = await rest("GET", f"{PATH}?{query}")
+    assert status == 400
+    assert answer["message"].startswith(query.split("=")[0])
+
+
+async def test_filters(rest: Rest) -> None:
+    a = (await made(rest, name="Support", phoneNumbers=["+15550001111"], room={"id": "r"}))["id"]
+    b = (await made(rest, name="Sales", phoneNumbers=["+15550002222"], room={"type": "dynamic"}))["id"]
+    c = (await made(rest, name="Out", type="outbound"))["id"]
+    for query, expected in (
+        ("search=sup", {a}),
+        ("search=%2B1555000", {a, b}),
+        ("search=555%20000%202222", {b}),
+        ("search=nothing", set()),
+        ("type=inbound", {a, b}),
+        ("type=outbound", {c}),
+        (f"ruleIds={a},{c}", {a, c}),
+        ("ruleIds=rule_none", set()),
+        ("roomType=static", {a}),
+        ("roomType=static,dynamic", {a, b, c}),
+        ("roomType=dynamic&type=inbound", {b}),
+        ("search=", {a, b, c}),
+    ):
+        found = await rest.ok("GET", f"{PATH}?{query}")
+        assert {rule["id"] for rule in found["data"]} == expected, query
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+async def test_an_unknown_rule_404(rest: Rest, method: str) -> None:
+    status, answer = await rest(method, f"{PATH}/rule_none", {} if method == "PATCH" else None)
+    assert (status, answer["message"]) == (404, "Routing rule not found")
