@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from connector.storage.base import StoreError
 
@@ -19,7 +20,11 @@ class Form(Generic[T]):
         self._adapter: TypeAdapter[T] = TypeAdapter(kind)
 
     def write(self, document: T) -> str:
-        return self._adapter.dump_json(document).decode()
+        """StoreError for text that no encoding has (half of a surrogate pair)."""
+        try:
+            return self._adapter.dump_json(document).decode()
+        except PydanticSerializationError as error:
+            raise StoreError(f"this {self._name} cannot be stored: its text cannot be encoded") from error
 
     def read(self, text: str) -> T:
         """StoreError for one that this connector does not understand. It says which field is wrong and not what

@@ -1,0 +1,96 @@
+"""One of the processes that race for a store: `python -m tests.contract.racer ADDRESS RACE COUNT NUMBER`.
+
+It says `ready`, waits for a line, opens the store, races, and prints what it won as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from connector.model import CallRecord, CallState, ConnectorEntry, Direction, EndReason, Provider
+from connector.storage.base import NameTaken, Store
+from connector.storage.stores import store_at
+
+TASKS = 8
+"""At once in each process: tasks of one process race as well."""
+LIVE = CallRecord("call", Provider.TWILIO, Direction.INBOUND, "room", "caller", CallState.ACTIVE, "here", 1000.0)
+
+
+async def claim(store: Store, _: int, item: int) -> bool:
+    return await store.waiting.delete(f"call_{item}")
+
+
+async def name(store: Store, number: int, item: int) -> bool:
+    entry = ConnectorEntry(f"cn_{item}_{number}", Provider.TWILIO, f"hash-{item}", "nonce", 1.0)
+    try:
+        await store.connectors.insert(entry)
+    except NameTaken:
+        return False
+    return True
+
+
+async def rotate(store: Store, number: int, item: int) -> bool:
+    """Everybody wants to give another document of their own the same name."""
+    entry = ConnectorEntry(f"cn_{item}_{number}", Provider.TWILIO, f"own-{item}-{number}", "nonce", 1.0)
+    await store.connectors.insert(entry)
+    try:
+        return await store.connectors.replace(replace(entry, key_hash=f"hash-{item}"))
+    except NameTaken:
+        return False
+
+
+async def end(store: Store, number: int, item: int) -> bool:
+    """The first process ends each call, the others still save it as live: it must have ended after that."""
+    record = replace(LIVE, call_id=f"call_{item}")
+    if number == 0:
+        record = replace(record, state=CallState.ENDED, end_reason=EndReason.CARRIER_HANGUP)
+    await store.save_call(record)
+    return number == 0
+
+
+RACES: dict[str, Callable[[Store, int, int], Awaitable[bool]]] = {
+    "claim": claim,
+    "name": name,
+    "rotate": rotate,
+    "end": end,
+}
+
+
+async def race(store: Store, kind: str, count: int, number: int) -> list[int]:
+    items = random.sample(range(count), count)
+    won: list[int] = []
+
+    async def run() -> None:
+        while items:
+            item = items.pop()
+            if await RACES[kind](store, number, item):
+                won.append(item)
+
+    await asyncio.gather(*(run() for _ in range(TASKS)))
+    return won
+
+
+async def lease(store: Store, count: int) -> list[int]:
+    """Take until nothing is left. Nothing is settled, so each can be had once."""
+    won: list[int] = []
+    while some := await store.deliveries.take(100.0, 1e9, 1 + count // 50):
+        won += [int(one.id.removeprefix("d")) for one in some]
+    return won
+
+
+async def main(address: str, kind: str, count: int, number: int) -> None:
+    store = store_at(address)
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    await store.open()
+    won = await lease(store, count) if kind == "lease" else await race(store, kind, count, number)
+    await store.close()
+    print(json.dumps(won), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
