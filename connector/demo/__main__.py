@@ -10,9 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from connector.demo.providers import ACCOUNTS
 from connector.demo.run import Options, run
-
-PROVIDERS = ("twilio",)
 
 
 def main() -> None:
@@ -20,13 +19,13 @@ def main() -> None:
         prog="python -m connector.demo",
         description="A simulated phone call talks with a real agent in a real LiveKit room.",
     )
-    parser.add_argument("--provider", choices=PROVIDERS, default="twilio", help="the carrier to simulate")
+    parser.add_argument("--provider", choices=tuple(ACCOUNTS), default="twilio", help="the carrier to simulate")
     parser.add_argument("--keep", action="store_true", help="leave everything running afterwards")
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="where recordings go")
     options = parser.parse_args()
     # The SDK warns of handles it drops twice when a room is left; nobody can do anything about it.
     logging.getLogger("livekit").setLevel(logging.CRITICAL)
-    sys.exit(asyncio.run(run(Options(options.out, options.keep), Console())))
+    sys.exit(asyncio.run(run(Options(options.out, options.keep, options.provider), Console())))
 
 
 if __name__ == "__main__":

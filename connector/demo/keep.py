@@ -16,25 +16,24 @@ _TALKS_FOR = 12.0
 
 
 def instructions(world: World) -> str:
-    livekit, carrier = world.livekit, world.carrier
+    livekit, account = world.livekit, world.account
     exports = "\n".join(f"export {name}={value}" for name, value in livekit.environment.items())
     python = shlex.quote(sys.executable)
-    calls = f"{carrier.base_url}/2010-04-01/Accounts/{carrier.account_sid}/Calls.json"
+    path, body = account.request("my-room", world.agent.name)
     return f"""\
 1. In another terminal, the private LiveKit server:
 {exports}
 
-2. Create a call; any LiveKit SDK does it when its URL is {world.connector.url}:
+2. Create a call; {account.way.format(url=world.connector.url)}:
 TOKEN=$({python} -m connector token)
-CONNECT_URL=$(curl -s {world.connector.url}/twirp/livekit.Connector/ConnectTwilioCall \\
+CONNECT_URL=$(curl -s {world.connector.url}{path} \\
   -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" \\
-  -d '{{"twilioCallDirection": "TWILIO_CALL_DIRECTION_OUTBOUND", "roomName": "my-room",
-       "agents": [{{"agentName": "{world.agent.name}"}}]}}' \\
+  -d '{body}' \\
   | sed -n 's|.*"ws\\(s*:[^"]*\\)".*|http\\1|p')
 
-3. Have the simulated Twilio dial it; the same URL serves TwiML over http and the media over ws:
-curl -s -u {carrier.account_sid}:{carrier.auth_token} {calls} \\
-  -d To=%2B15550001111 -d From=%2B15550002222 --data-urlencode "Url=$CONNECT_URL"
+3. Have the simulated {world.carrier.dialect.name} dial it; the same URL serves its document over http and the media
+over ws:
+curl -s {account.order("+15550001111", "+15550002222", "$CONNECT_URL")}
 
 Somebody picks up, says a sentence and hangs up after {_TALKS_FOR:.0f} s. Ctrl-C ends it all."""
 

@@ -16,6 +16,7 @@ from connector.demo.keep import keep_running
 from connector.demo.livekit_server import ServerMissing
 from connector.demo.picture import Delay, Span, draw_call
 from connector.demo.process import ProcessFailed
+from connector.demo.providers import ACCOUNTS
 from connector.demo.scene import RATE, Recording, Scene
 from connector.demo.sound import write_wav
 from connector.demo.timeline import Timeline
@@ -27,6 +28,7 @@ from connector.demo.world import World, whole_world
 class Options:
     out: Path
     keep: bool = False
+    provider: str = "twilio"
 
 
 async def run(options: Options, console: Console) -> int:
@@ -55,10 +57,12 @@ async def _until_signal(work: Awaitable[int]) -> int:
 
 
 async def _run(options: Options, console: Console) -> int:
-    console.print("starting livekit-server, the connector, an agent and a simulated Twilio ...")
+    account = ACCOUNTS[options.provider]()
+    name = account.carrier.dialect.name
+    console.print(f"starting livekit-server, the connector, an agent and a simulated {name} ...")
     # Both voices are made before the clock runs: speech takes a tenth of a second each.
     await asyncio.to_thread(lambda: (script.greeting(), script.sentence()))
-    async with whole_world() as world:
+    async with whole_world(account) as world:
         recording = await _play(world, console)
         status = 1
         if recording:
@@ -80,7 +84,9 @@ async def _play(world: World, console: Console) -> Recording | None:
         console.print(f"[red]the call failed:[/] {error or type(error).__name__}", highlight=False)
         for call in world.carrier.calls.values():
             for fault in call.errors:
-                console.print(f"Twilio's error {int(fault.code)}: {fault.message}", highlight=False)
+                console.print(
+                    f"{world.carrier.dialect.name}'s error {int(fault.code)}: {fault.message}", highlight=False
+                )
         return None
 
 
@@ -95,7 +101,7 @@ def _write(out: Path, recording: Recording, verdict: Verdict) -> None:
         recording.said,
         recording.heard,
         RATE,
-        title="A simulated phone call, through LiveKit, to an agent that says everything back",
+        title=f"A simulated {recording.carrier} call, through LiveKit, to an agent that says everything back",
         delay=Delay(said_at, said_at + verdict.echo.delay_seconds, lasts),
         heard_spans=[greeting],
     )

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from livekit import api
-from livekit.protocol.agent_dispatch import RoomAgentDispatch
 from numpy.typing import NDArray
 
 from connector.audio.dtmf import detect
 from connector.demo import script
 from connector.demo.carrier import CarrierError, Moment, PhoneCall
-from connector.demo.carrier.twilio.client import place_call
 from connector.demo.observer import Observer, participant_kinds
+from connector.demo.providers import Wanted
 from connector.demo.timeline import Timeline
 from connector.demo.world import World
 
@@ -35,6 +34,8 @@ _AFTERWARDS = 0.7
 class Recording:
     """What the call left behind. Sound is int16 at 8 kHz; `said` and `heard` begin at the same moment."""
 
+    carrier: str
+    """Its name."""
     said: NDArray[np.int16]
     heard: NDArray[np.int16]
     sentence_at: int
@@ -68,9 +69,9 @@ class Scene:
             digit = await self._press(call, observer)
             tone = await self._ask_for_tone(call, observer)
             await self._hang_up(call, observer)
-        stream = call.stream
-        errors = (tuple(call.errors), call.status.value)
-        return Recording(stream.said, stream.heard, sentence_at, hidden, kind, digit, tone, *errors)
+        name, stream = self._world.carrier.dialect.name, call.stream
+        faults = (tuple(call.errors), call.status.value)
+        return Recording(name, stream.said, stream.heard, sentence_at, hidden, kind, digit, tone, *faults)
 
     @asynccontextmanager
     async def _cleanup(self) -> AsyncIterator[AsyncExitStack]:
@@ -85,19 +86,14 @@ class Scene:
     async def _create(self) -> str:
         self._timeline.begin()
         asked = time.monotonic()
-        answer = await self._world.connector_api.connector.connect_twilio_call(
-            api.ConnectTwilioCallRequest(
-                twilio_call_direction=api.ConnectTwilioCallRequest.TWILIO_CALL_DIRECTION_OUTBOUND,
-                room_name=ROOM,
-                participant_identity=CALLER,
-                participant_name="A simulated caller",
-                destination_country="US",
-                agents=[RoomAgentDispatch(agent_name=self._world.agent.name)],
-            )
-        )
+        world = self._world
+        token = api.AccessToken(world.livekit.api_key, world.livekit.api_secret)
+        jwt = token.with_grants(api.VideoGrants(room_create=True)).to_jwt()
+        wanted = Wanted(ROOM, CALLER, "A simulated caller", world.agent.name)
+        connect_url = await world.account.connect(world.connector_api, world.connector.url, jwt, wanted)
         took = (time.monotonic() - asked) * 1000
-        self._timeline.show("app", f"created: ConnectTwilioCall gave a connect_url after {took:.0f} ms")
-        return str(answer.connect_url)
+        self._timeline.show("app", f"created: {world.account.method} gave a connect_url after {took:.0f} ms")
+        return connect_url
 
     async def _observe(self, stack: AsyncExitStack) -> Observer:
         livekit = self._world.livekit
@@ -112,10 +108,9 @@ class Scene:
         carrier = self._world.carrier
         # The same URL serves the carrier's fetch over http and its media over ws.
         url = "http" + connect_url.removeprefix("ws")
-        sid, token = carrier.account_sid, carrier.auth_token
-        await place_call(carrier.base_url, sid, token, to=TO, from_=FROM, url=url)
+        await self._world.account.place(TO, FROM, url)
         call = await carrier.next_call()
-        self._timeline.show("app", f"placed the call: Twilio dials {TO}", call.created_at)
+        self._timeline.show("app", f"placed the call: {carrier.dialect.name} dials {TO}", call.created_at)
         self._watch(call.ringing, "phone", "rings")
         self._watch(call.answered, "phone", "answered")
         self._watch(call.stream_started, "phone", "its media stream is open")

@@ -77,7 +77,7 @@ def judge(recording: Recording) -> Verdict:
             recording.tone_on_phone or "nothing",
         ),
         Check(
-            "Twilio had nothing to complain about",
+            f"{recording.carrier} had nothing to complain about",
             recording.status == "completed" and not recording.errors,
             f"{recording.status}, {wrong}",
         ),

@@ -24,7 +24,7 @@ def recording() -> Recording:
     heard[800 : 800 + len(greeting)] = greeting
     back = SAID_AT + round(0.13 * RATE)
     heard[back : back + len(sentence)] = sentence // 2
-    return Recording(said, heard, SAID_AT, True, "CONNECTOR", "1", "5", (), "completed")
+    return Recording("Twilio", said, heard, SAID_AT, True, "CONNECTOR", "1", "5", (), "completed")
 
 
 def failed(call: Recording) -> list[str]:

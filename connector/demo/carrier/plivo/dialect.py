@@ -60,6 +60,16 @@ class PlivoDialect:
     def dialled(self, leg_id: str, status: CallStatus, seconds: int) -> Form:
         return [("DialStatus", status.value), ("DialBLegUUID", leg_id), ("DialBLegDuration", str(seconds))]
 
+    def leg_notice(self, call: PhoneCall, leg_id: str, address: str, status: CallStatus) -> Form:
+        return [
+            ("CallUUID", call.sid),
+            ("DialALegUUID", call.sid),
+            ("DialBLegUUID", leg_id),
+            ("DialBLegFrom", bare(call.from_)),
+            ("DialBLegTo", bare(address)),
+            ("DialBLegStatus", status.value),
+        ]
+
     def streamed(self, stream_id: str) -> Form:
         return [("StreamID", stream_id)]
 

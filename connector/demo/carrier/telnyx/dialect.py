@@ -55,6 +55,18 @@ class TelnyxDialect:
     def dialled(self, leg_id: str, status: CallStatus, seconds: int) -> Form:
         return [("DialCallStatus", status.value), ("DialCallSid", leg_id), ("DialCallDuration", str(seconds))]
 
+    def leg_notice(self, call: PhoneCall, leg_id: str, address: str, status: CallStatus) -> Form:
+        return [
+            ("AccountSid", self.account_id),
+            ("CallSid", leg_id),
+            ("ParentCallSid", call.sid),
+            ("From", call.from_),
+            ("To", address),
+            ("CallStatus", status.value),
+            ("CallbackSource", "call-progress-events"),
+            ("Timestamp", datetime.now(UTC).isoformat()),
+        ]
+
     def streamed(self, stream_id: str) -> Form:
         return [("StreamSid", stream_id)]
 
