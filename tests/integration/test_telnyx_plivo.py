@@ -59,18 +59,18 @@ async def line_at(stage: Stage, room: str, provider: Provider, **settings: Any) 
     """A connector with every credential of a carrier at hand, and somebody in the room."""
     carrier: CarrierSimulator
     if provider is Provider.TELNYX:
-        carrier = await stage._stack.enter_async_context(TelnyxSimulator())
+        carrier = telnyx = await stage._stack.enter_async_context(TelnyxSimulator())
         settings |= {
-            "telnyx_public_key": carrier.public_key,
-            "telnyx_api_key": carrier.api_key,
-            "telnyx_api_url": carrier.base_url,
+            "telnyx_public_key": telnyx.public_key,
+            "telnyx_api_key": telnyx.api_key,
+            "telnyx_api_url": telnyx.base_url,
         }
     else:
-        carrier = await stage._stack.enter_async_context(PlivoSimulator())
+        carrier = plivo = await stage._stack.enter_async_context(PlivoSimulator())
         settings |= {
-            "plivo_auth_id": carrier.auth_id,
-            "plivo_auth_token": carrier.auth_token,
-            "plivo_api_url": carrier.base_url,
+            "plivo_auth_id": plivo.auth_id,
+            "plivo_auth_token": plivo.auth_token,
+            "plivo_api_url": plivo.base_url,
         }
     connector = await stage.connector(**settings)
     guest = await stage.guest(room)

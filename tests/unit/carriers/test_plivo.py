@@ -1,0 +1,99 @@
+"""What only Plivo does: three formats, little-endian samples, headers as one text, numbers as numbers."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from typing import Any
+
+import pytest
+
+from connector.carriers.base import MediaFormat
+from connector.carriers.events import AudioReceived, AudioRejected, Encoding, StreamStarted
+from connector.carriers.plivo import PlivoCodec
+from connector.errors import CarrierProtocolError
+
+STREAM = "87654321-4321-4321-4321-cba987654321"
+
+
+def start(encoding: Any = "audio/x-mulaw", rate: Any = 8000, **changes: Any) -> str:
+    body = {
+        "callId": "12345678-1234-1234-1234-123456789abc",
+        "streamId": STREAM,
+        "accountId": "MAXXXXXXXXXXXXXXXXXX",
+        "tracks": ["inbound"],
+        "mediaFormat": {"encoding": encoding, "sampleRate": rate},
+    }
+    return json.dumps({"event": "start", "sequenceNumber": 1, "start": body} | changes)
+
+
+def media(payload: bytes) -> str:
+    body = {"track": "inbound", "timestamp": "1705312200000", "chunk": 41, "payload": b64encode(payload).decode()}
+    return json.dumps({"event": "media", "sequenceNumber": 42, "streamId": STREAM, "media": body})
+
+
+FORMATS = [
+    ("audio/x-mulaw", 8000, MediaFormat(Encoding.MULAW, 8000)),
+    ("audio/x-l16", 8000, MediaFormat(Encoding.L16, 8000)),
+    ("audio/x-l16", "16000", MediaFormat(Encoding.L16, 16000)),
+]
+
+
+@pytest.mark.parametrize(("encoding", "rate", "media_format"), FORMATS)
+def test_its_formats_both_ways(encoding: str, rate: Any, media_format: MediaFormat) -> None:
+    codec = PlivoCodec()
+    codec.receive(start(encoding, rate))
+    assert codec.format == codec.reply_format == media_format
+    event = codec.receive(media(b"\x01\x02"))
+    assert isinstance(event, AudioReceived)
+    assert event.payload == b"\x01\x02"
+    sent = json.loads(codec.audio(b"\x01\x02"))
+    assert (sent["media"]["contentType"], sent["media"]["sampleRate"]) == (encoding, int(rate))
+    assert b64decode(sent["media"]["payload"]) == b"\x01\x02"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "rate"), [("audio/x-mulaw", 16000), ("audio/x-l16", 24000), ("audio/x-alaw", 8000), (None, 8000)]
+)
+def test_other_formats_are_refused(encoding: Any, rate: Any) -> None:
+    with pytest.raises(CarrierProtocolError) as caught:
+        PlivoCodec().receive(start(encoding, rate))
+    assert caught.value.close_code == 1008
+
+
+def test_half_a_linear_sample_is_rejected() -> None:
+    codec = PlivoCodec()
+    codec.receive(start("audio/x-l16", 16000))
+    assert codec.receive(media(b"\x01")) == AudioRejected("odd_length")
+
+
+@pytest.mark.parametrize(
+    ("headers", "parameters"),
+    [
+        ("userId=12345;sessionId=abc-xyz", {"userId": "12345", "sessionId": "abc-xyz"}),
+        ("{a=1, b=2}", {"a": "1", "b": "2"}),
+        ("a=1,b=2", {"a": "1", "b": "2"}),
+        ("a=1=2", {"a": "1=2"}),
+        ("", {}),
+        ("nonsense", {}),
+        (None, {}),
+        ({"a": "1"}, {"a": "1"}),
+    ],
+)
+def test_headers_come_back_in_one_text(headers: Any, parameters: dict[str, str]) -> None:
+    event = PlivoCodec().receive(start(extra_headers=headers))
+    assert isinstance(event, StreamStarted)
+    assert event.parameters == parameters
+
+
+@pytest.mark.parametrize("headers", [7, ["a=1"], "x" * 5000])
+def test_headers_of_an_impossible_shape_are_refused(headers: Any) -> None:
+    with pytest.raises(CarrierProtocolError):
+        PlivoCodec().receive(start(extra_headers=headers))
+
+
+def test_a_streams_id_is_that_of_the_http_requests() -> None:
+    event = PlivoCodec().receive(start())
+    assert isinstance(event, StreamStarted)
+    assert event.may_be_of("12345678-1234-1234-1234-123456789abc")
+    assert not event.may_be_of("another")
