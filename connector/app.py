@@ -13,6 +13,8 @@ import structlog
 from aiohttp import web
 
 from connector.api.auth import Authorizer
+from connector.api.conference_callback import ConferenceCallback
+from connector.api.conferences import ConferenceBridge, ConferenceRpc
 from connector.api.connect_url import ConnectUrl, Words
 from connector.api.grpc import GrpcServer
 from connector.api.hooks import HookRoutes
@@ -46,9 +48,12 @@ from connector.model import CallRequest, Provider
 from connector.room.admin import RoomAdmin
 from connector.room.events import RoomListener
 from connector.room.gateway import RoomGateway, drain_abandoned
+from connector.sip.secrets import SipSecrets
 from connector.storage.base import Store
 from connector.storage.stores import store_at
 from connector.telephony.apis import CarrierApis
+from connector.telephony.conferences import TwilioConferences
+from connector.telephony.twilio import TwilioCalls
 from connector.tokens import DIAL_PURPOSE, TokenSigner, WebhookKeys
 from connector.webhooks.service import Webhooks
 
@@ -87,7 +92,8 @@ class Connector:
         service = ConnectorService(
             self.calls, self.desk, self.store, signer, origins, settings.connect_timeout, self._carriers.twilio
         )
-        table = methods(service)
+        conferences = conference_bridge(settings, self.store, self._carriers.twilio)
+        table = methods(service, ConferenceRpc(conferences))
         authorizer = Authorizer(settings.livekit_api_key, secret)
         refusals = Refusals(self.metrics)
         self.grpc = GrpcServer(table, authorizer, refusals)
@@ -114,6 +120,7 @@ class Connector:
                 _codecs(settings),
             ),
             RestRoutes(self._rest_operations(origins), authorizer, refusals),
+            ConferenceCallback(conferences, signatures, refusals, settings.sip_conferences),
             OpsRoutes(self.calls, self.admin, self.metrics),
         )
         self._runner: web.AppRunner | None = None
@@ -251,6 +258,15 @@ class Connector:
                 await self.calls.sweep()
             except ConnectorError as error:
                 log.warning("calls that wait in vain could not be looked for", error=error.message)
+
+
+def conference_bridge(settings: Settings, store: Store, twilio: TwilioCalls | None) -> ConferenceBridge:
+    """Bridges conferences with the numbers that this store knows."""
+    return ConferenceBridge(
+        TwilioConferences(twilio) if twilio else None,
+        SipSecrets(store.sip_numbers, settings.livekit_api_secret.get_secret_value()),
+        settings.sip_endpoint,
+    )
 
 
 def _carrier_secrets(settings: Settings) -> CarrierSecrets:

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from livekit.protocol import connector as livekit_connector
 from livekit.protocol import connector_whatsapp
 
+from connector.api.conferences import ConferenceRpc
 from connector.api.service import ConnectorService
 from connector.errors import Unimplemented
 from connectorpb.v1 import connector_pb2 as pb
@@ -31,7 +32,7 @@ class Method:
     response: type[Message]
 
 
-def methods(service: ConnectorService) -> list[Method]:
+def methods(service: ConnectorService, conferences: ConferenceRpc) -> list[Method]:
     """`livekit.Connector` is what LiveKit's SDKs know; `connector.v1.Connector` has all that is ours."""
     ours: dict[str, Handler] = {
         "ConnectTwilioCall": service.connect_twilio_call,
@@ -45,6 +46,8 @@ def methods(service: ConnectorService) -> list[Method]:
         "ClearAudio": service.clear_audio,
         "SwitchRoom": service.switch_room,
         "TransferCall": service.transfer_call,
+        "BridgeTwilioConference": conferences.bridge,
+        "UnbridgeTwilioConference": conferences.unbridge,
     }
     table = [_ours(OUR_SERVICE, name, handler) for name, handler in ours.items()]
     table.append(_ours(LIVEKIT_SERVICE, "ConnectTwilioCall", service.connect_twilio_call))

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from connector.app import open_store
+from connector.api.conferences import ConferenceBridge
+from connector.app import conference_bridge, open_store
 from connector.carriers.twilio_dial import SipDial, check_credential, sip_uri, twilio_dial
 from connector.cli.common import ConfigFile, run_or_exit, settings_or_exit
 from connector.config import Settings
 from connector.sip import plan
 from connector.sip.admin import SetupDone, SipAdmin, SipNumberSetup
 from connector.sip.secrets import SipCredentials, SipSecrets
+from connector.telephony.apis import CarrierApis
 
 sip_app = typer.Typer(no_args_is_help=True, help="LiveKit SIP behind Twilio: set up a number, bridge a conference.")
 
 Number = Annotated[str, typer.Option(help="Your Twilio number, E.164 (+15551234567).")]
+T = TypeVar("T")
 E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 
 
@@ -155,7 +159,7 @@ def list_numbers(
         room = f"{each.room_prefix}…" if each.rule_id else ""
         row = [each.number or "any", each.trunk_id, each.trunk_name, each.username, each.rule_id or "none", room]
         row.append(", ".join(each.agents))
-        table.add_row(*row, *([each.password] if show_passwords else []))
+        table.add_row(*map(escape, [*row, each.password] if show_passwords else row))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
@@ -181,6 +185,40 @@ async def _removed(settings: Settings, number: str) -> Sequence[str]:
         if await secrets.forget(number):
             changes.append("its password deleted here")
         return changes
+
+
+@sip_app.command("bridge-conference")
+def bridge_conference(
+    conference: Annotated[str, typer.Argument(metavar="CONFERENCE_SID", help="CF…, from Twilio's callbacks or log.")],
+    from_: Annotated[
+        str, typer.Option("--from", help="What LiveKit sees as the caller; the number itself when left out.")
+    ] = "",
+    number: Annotated[str, typer.Option(help="A number that was set up; the only one when left out.")] = "",
+    remove: Annotated[bool, typer.Option("--remove", help="Take LiveKit out again.")] = False,
+    config: ConfigFile = None,
+) -> None:
+    """Add LiveKit to a running Twilio conference, or take it out. The service need not run."""
+    settings = settings_or_exit(config)
+    if remove:
+        removed = run_or_exit(lambda: _with_bridge(settings, lambda bridge: bridge.unbridge(conference)))
+        typer.echo(f"{conference}: LiveKit {'is out' if removed else 'was not in it'}")
+        return
+    bridged = run_or_exit(lambda: _with_bridge(settings, lambda bridge: bridge.bridge(conference, from_, number)))
+    typer.echo(f"{conference}: LiveKit {'is called in' if bridged.added else 'is in it already'} ({bridged.call_sid})")
+
+
+async def _with_bridge(settings: Settings, work: Callable[[ConferenceBridge], Awaitable[T]]) -> T:
+    twilio = CarrierApis(settings).twilio
+    store = open_store(settings)
+    await store.open()
+    try:
+        if twilio is not None:
+            await twilio.start()
+        return await work(conference_bridge(settings, store, twilio))
+    finally:
+        if twilio is not None:
+            await twilio.close()
+        await store.close()
 
 
 @asynccontextmanager

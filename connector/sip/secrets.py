@@ -47,6 +47,9 @@ class SipSecrets:
         self._numbers = numbers
 
     async def remember(self, credentials: SipCredentials) -> None:
+        kept = await self._numbers.get(credentials.number)
+        if kept is not None and self._same(kept, credentials):
+            return
         sealed = self._box.encrypt(credentials.password.encode()).decode()
         number = SipNumber(credentials.number, credentials.trunk_id, credentials.username, sealed, time.time())
         if not await self._numbers.replace(number):
@@ -69,6 +72,12 @@ class SipSecrets:
             found = "no number is" if not kept else f"{len(kept)} numbers are"
             raise FailedPrecondition(f"{found} set up with `connector sip setup`: name one with --number")
         return self._open(kept[0])
+
+    def _same(self, kept: SipNumber, credentials: SipCredentials) -> bool:
+        try:
+            return self._open(kept) == credentials
+        except Internal:
+            return False
 
     def _open(self, kept: SipNumber) -> SipCredentials:
         try:

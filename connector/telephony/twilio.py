@@ -66,14 +66,18 @@ class TwilioCalls:
             self._http = self._client = None
 
     @property
-    def _calls(self) -> Any:
+    def client(self) -> Any:
         if self._client is None:
             raise RuntimeError("TwilioCalls.start() has not run")
-        return self._client.calls
+        return self._client
+
+    @property
+    def _calls(self) -> Any:
+        return self.client.calls
 
     async def place(self, to: str, from_: str, url: str, status_url: str, ring_timeout: int) -> tuple[str, str]:
         """Have Twilio call `to`; it fetches TwiML at `url` on the answer. The CallSid and Twilio's first status."""
-        async with _translated(PLACE_TIMEOUT):
+        async with translated(PLACE_TIMEOUT):
             call = await self._calls.create_async(
                 to=to,
                 from_=from_,
@@ -91,14 +95,14 @@ class TwilioCalls:
     async def hang_up(self, call: CarrierCall) -> None:
         """End a call in whatever state it is; one that has ended is no error."""
         try:
-            async with _translated(HANG_UP_TIMEOUT):
+            async with translated(HANG_UP_TIMEOUT):
                 await self._calls(call.id).update_async(status="completed")
         except NotFound:
             return
 
     async def transfer(self, call: CarrierCall, to: str) -> None:
         """Connect the phone with `to`, E.164, in the stream's place."""
-        async with _translated(HANG_UP_TIMEOUT):
+        async with translated(HANG_UP_TIMEOUT):
             await self._calls(call.id).update_async(twiml=dial(Provider.TWILIO, to))
 
 
@@ -136,7 +140,7 @@ def _each(value: Any) -> list[str]:
 
 
 @asynccontextmanager
-async def _translated(seconds: float) -> AsyncIterator[None]:
+async def translated(seconds: float) -> AsyncIterator[None]:
     """Bound the time, which the package does not, and turn its errors into ours."""
     try:
         async with asyncio.timeout(seconds):

@@ -66,6 +66,14 @@ class Rpc:
     async def dtmf(self, call_id: str, digits: str) -> None:
         await self._call("SendDtmf", pb.SendDtmfRequest(call_id=call_id, digits=digits), pb.SendDtmfResponse)
 
+    async def bridge(self, **fields: Any) -> pb.BridgeTwilioConferenceResponse:
+        request = pb.BridgeTwilioConferenceRequest(**fields)
+        return await self._call("BridgeTwilioConference", request, pb.BridgeTwilioConferenceResponse)
+
+    async def unbridge(self, **fields: Any) -> pb.UnbridgeTwilioConferenceResponse:
+        request = pb.UnbridgeTwilioConferenceRequest(**fields)
+        return await self._call("UnbridgeTwilioConference", request, pb.UnbridgeTwilioConferenceResponse)
+
     async def clear(self, call_id: str) -> None:
         await self._call("ClearAudio", pb.ClearAudioRequest(call_id=call_id), pb.ClearAudioResponse)
 

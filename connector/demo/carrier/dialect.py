@@ -36,10 +36,6 @@ class Dialect(Protocol):
         """The fields that tell what became of the other side's call."""
         ...
 
-    def leg_notice(self, call: PhoneCall, leg_id: str, address: str, status: CallStatus) -> Form:
-        """The call to whom `call` was connected has this status."""
-        ...
-
     def streamed(self, stream_id: str) -> Form:
         """The fields that tell which stream has ended, for a document that goes on elsewhere."""
         ...

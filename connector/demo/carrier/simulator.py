@@ -75,6 +75,8 @@ class CarrierSimulator:
 
     async def stop(self) -> None:
         """End every call at once and let go of all sockets."""
+        if self._office:
+            self._office.sip.hurry()
         await asyncio.gather(*(call.cancel() for call in self._calls.values()))
         if self._runner:
             await self._runner.cleanup()

@@ -352,3 +352,32 @@ class TransferCallResponse(_message.Message):
     CALL_FIELD_NUMBER: _ClassVar[int]
     call: Call
     def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ...) -> None: ...
+
+class BridgeTwilioConferenceRequest(_message.Message):
+    __slots__ = ("conference_sid", "number")
+    CONFERENCE_SID_FIELD_NUMBER: _ClassVar[int]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    conference_sid: str
+    number: str
+    def __init__(self, conference_sid: _Optional[str] = ..., number: _Optional[str] = ..., **kwargs) -> None: ...
+
+class BridgeTwilioConferenceResponse(_message.Message):
+    __slots__ = ("call_sid", "added")
+    CALL_SID_FIELD_NUMBER: _ClassVar[int]
+    ADDED_FIELD_NUMBER: _ClassVar[int]
+    call_sid: str
+    added: bool
+    def __init__(self, call_sid: _Optional[str] = ..., added: _Optional[bool] = ...) -> None: ...
+
+class UnbridgeTwilioConferenceRequest(_message.Message):
+    __slots__ = ("conference_sid",)
+    CONFERENCE_SID_FIELD_NUMBER: _ClassVar[int]
+    conference_sid: str
+    def __init__(self, conference_sid: _Optional[str] = ...) -> None: ...
+
+class UnbridgeTwilioConferenceResponse(_message.Message):
+    __slots__ = ("removed",)
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    removed: bool
+    def __init__(self, removed: _Optional[bool] = ...) -> None: ...

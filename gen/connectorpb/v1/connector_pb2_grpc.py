@@ -93,6 +93,16 @@ class ConnectorStub:
                 request_serializer=connectorpb_dot_v1_dot_connector__pb2.TransferCallRequest.SerializeToString,
                 response_deserializer=connectorpb_dot_v1_dot_connector__pb2.TransferCallResponse.FromString,
                 _registered_method=True)
+        self.BridgeTwilioConference = channel.unary_unary(
+                '/connector.v1.Connector/BridgeTwilioConference',
+                request_serializer=connectorpb_dot_v1_dot_connector__pb2.BridgeTwilioConferenceRequest.SerializeToString,
+                response_deserializer=connectorpb_dot_v1_dot_connector__pb2.BridgeTwilioConferenceResponse.FromString,
+                _registered_method=True)
+        self.UnbridgeTwilioConference = channel.unary_unary(
+                '/connector.v1.Connector/UnbridgeTwilioConference',
+                request_serializer=connectorpb_dot_v1_dot_connector__pb2.UnbridgeTwilioConferenceRequest.SerializeToString,
+                response_deserializer=connectorpb_dot_v1_dot_connector__pb2.UnbridgeTwilioConferenceResponse.FromString,
+                _registered_method=True)
 
 
 class ConnectorServicer:
@@ -190,6 +200,21 @@ class ConnectorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BridgeTwilioConference(self, request, context):
+        """Add LiveKit SIP to a running Twilio conference as one more participant. One that is there already stays as it is.
+        Needs TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN, CONNECTOR_SIP_ENDPOINT and a number that `connector sip setup` set up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnbridgeTwilioConference(self, request, context):
+        """Take LiveKit SIP out of a Twilio conference again. A conference without it is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConnectorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -247,6 +272,16 @@ def add_ConnectorServicer_to_server(servicer, server):
                     servicer.TransferCall,
                     request_deserializer=connectorpb_dot_v1_dot_connector__pb2.TransferCallRequest.FromString,
                     response_serializer=connectorpb_dot_v1_dot_connector__pb2.TransferCallResponse.SerializeToString,
+            ),
+            'BridgeTwilioConference': grpc.unary_unary_rpc_method_handler(
+                    servicer.BridgeTwilioConference,
+                    request_deserializer=connectorpb_dot_v1_dot_connector__pb2.BridgeTwilioConferenceRequest.FromString,
+                    response_serializer=connectorpb_dot_v1_dot_connector__pb2.BridgeTwilioConferenceResponse.SerializeToString,
+            ),
+            'UnbridgeTwilioConference': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnbridgeTwilioConference,
+                    request_deserializer=connectorpb_dot_v1_dot_connector__pb2.UnbridgeTwilioConferenceRequest.FromString,
+                    response_serializer=connectorpb_dot_v1_dot_connector__pb2.UnbridgeTwilioConferenceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -550,6 +585,60 @@ class Connector:
             '/connector.v1.Connector/TransferCall',
             connectorpb_dot_v1_dot_connector__pb2.TransferCallRequest.SerializeToString,
             connectorpb_dot_v1_dot_connector__pb2.TransferCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BridgeTwilioConference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connector.v1.Connector/BridgeTwilioConference',
+            connectorpb_dot_v1_dot_connector__pb2.BridgeTwilioConferenceRequest.SerializeToString,
+            connectorpb_dot_v1_dot_connector__pb2.BridgeTwilioConferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnbridgeTwilioConference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connector.v1.Connector/UnbridgeTwilioConference',
+            connectorpb_dot_v1_dot_connector__pb2.UnbridgeTwilioConferenceRequest.SerializeToString,
+            connectorpb_dot_v1_dot_connector__pb2.UnbridgeTwilioConferenceResponse.FromString,
             options,
             channel_credentials,
             insecure,

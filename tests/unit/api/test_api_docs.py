@@ -8,6 +8,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
+from connector.api.conferences import ConferenceRpc
 from connector.api.methods import OUR_SERVICE, Method, methods
 from connector.api.service import ConnectorService
 from connector.errors import CarrierProtocolError, ConnectorError, ConnectUrlError
@@ -15,7 +16,7 @@ from connectorpb.v1 import connector_pb2 as pb
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text()
 SECTIONS = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
-TABLE = methods(create_autospec(ConnectorService))
+TABLE = methods(create_autospec(ConnectorService), create_autospec(ConferenceRpc))
 OURS = [method for method in TABLE if method.service == OUR_SERVICE]
 
 

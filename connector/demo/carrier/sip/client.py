@@ -12,6 +12,7 @@ from connector.demo.carrier.sip.leg import SipLeg, SipTarget, SipTimers
 from connector.demo.carrier.sip.message import SipMalformed, parse_uri
 
 DEFAULT_PORT = 5060
+_HURRIED = SipTimers(t1=0.1, t2=0.1, transaction=0.2)
 
 
 class _Discard(asyncio.DatagramProtocol):
@@ -39,6 +40,12 @@ class SipClient:
         self.legs.append(leg)
         self._audio[leg] = audio
         return leg
+
+    def hurry(self) -> None:
+        """The simulation ends: say goodbye, but wait for nobody's answer."""
+        self.timers = _HURRIED
+        for leg in self.legs:
+            leg.timers = _HURRIED
 
     async def close(self) -> None:
         """Let every socket go."""

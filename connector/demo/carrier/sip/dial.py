@@ -102,9 +102,16 @@ class SipDialling:
         target = self._target
         if not target.callback or "answered" not in target.callback_events:
             return
-        form = self._call.office.dialect.leg_notice(self._call, self._id, target.address, CallStatus.IN_PROGRESS)
+        form = dict(self._call.form()) | {
+            "CallSid": self._id,
+            "ParentCallSid": self._call.sid,
+            "To": target.address,
+            "CallStatus": CallStatus.IN_PROGRESS.value,
+            "Direction": "outbound-dial",
+            "CallbackSource": "call-progress-events",
+        }
         try:
-            await self._call.office.web.notify(target.callback, target.callback_method, form)
+            await self._call.office.web.notify(target.callback, target.callback_method, list(form.items()))
         except Refused as refused:
             self._call.errors.append(refused.error)
 

@@ -77,7 +77,7 @@ class SipLeg(asyncio.DatagramProtocol):
         self.ended = Moment("SIP call ended")
         self.hung_up_by_them = False
         self._uri = target.uri.partition("?")[0]
-        self._timers = timers
+        self.timers = timers
         self._rtp_port = rtp_port
         self._tag = secrets.token_hex(8)
         self._sequence = 0
@@ -191,7 +191,7 @@ class SipLeg(asyncio.DatagramProtocol):
             # Before any answer, a CANCEL must not be sent (9.1): the INVITE just times out over there.
             await self._transaction(self._within(self._invite, "CANCEL", self._invite.get("To")))
             try:
-                async with asyncio.timeout(self._timers.t1 * 4):
+                async with asyncio.timeout(self.timers.t1 * 4):
                     while (final := await late.get()).status < 200:
                         pass
             except TimeoutError:
@@ -231,8 +231,8 @@ class SipLeg(asyncio.DatagramProtocol):
 
     async def _final(self, request: Message, answers: asyncio.Queue[Message]) -> Message:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timers.transaction
-        pause, provisional = self._timers.t1, False
+        deadline = loop.time() + self.timers.transaction
+        pause, provisional = self.timers.t1, False
         self._send(request)
         while True:
             # Once it rings it may ring for long; who asked for the call gives up in its own time.
@@ -244,7 +244,7 @@ class SipLeg(asyncio.DatagramProtocol):
                 if loop.time() >= deadline:
                     return Message(f"{VERSION} {TIMEOUT} Request Timeout", ())
                 self._send(request)
-                pause = pause * 2 if request.method == "INVITE" else min(pause * 2, self._timers.t2)
+                pause = pause * 2 if request.method == "INVITE" else min(pause * 2, self.timers.t2)
                 continue
             if response.status >= 200:
                 return response

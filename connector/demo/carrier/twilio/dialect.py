@@ -54,21 +54,6 @@ class TwilioDialect:
     def dialled(self, leg_id: str, status: CallStatus, seconds: int) -> Form:
         return [("DialCallStatus", status.value), ("DialCallSid", leg_id), ("DialCallDuration", str(seconds))]
 
-    def leg_notice(self, call: PhoneCall, leg_id: str, address: str, status: CallStatus) -> Form:
-        return [
-            ("CallSid", leg_id),
-            ("ParentCallSid", call.sid),
-            ("AccountSid", self.account_id),
-            ("From", call.from_),
-            ("To", address),
-            ("CallStatus", status.value),
-            ("ApiVersion", API_VERSION),
-            ("Direction", "outbound-dial"),
-            ("CallbackSource", "call-progress-events"),
-            ("Timestamp", format_datetime(datetime.now(UTC))),
-            ("SequenceNumber", "0"),
-        ]
-
     def streamed(self, stream_id: str) -> Form:
         return [("StreamSid", stream_id)]
 

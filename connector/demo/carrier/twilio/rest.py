@@ -27,7 +27,7 @@ class TwilioExchange(Exchange, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _ApiError(Exception):
+class ApiError(Exception):
     status: int
     code: int
     message: str
@@ -52,17 +52,17 @@ class RestApi:
     def routes(self) -> list[web.RouteDef]:
         base = f"/{API_VERSION}/Accounts/{{account}}/Calls"
         return [
-            web.post(base + ".json", self._checked(self._create)),
-            web.get(base + "/{sid}.json", self._checked(self._show)),
-            web.post(base + "/{sid}.json", self._checked(self._update)),
+            web.post(base + ".json", self.checked(self._create)),
+            web.get(base + "/{sid}.json", self.checked(self._show)),
+            web.post(base + "/{sid}.json", self.checked(self._update)),
         ]
 
-    def _checked(self, handler: Handler) -> Handler:
+    def checked(self, handler: Handler) -> Handler:
         async def handle(request: web.Request) -> web.Response:
             try:
                 self._authorise(request)
                 return await handler(request)
-            except _ApiError as error:
+            except ApiError as error:
                 return error.response()
 
         return handle
@@ -71,24 +71,24 @@ class RestApi:
         user, password = basic_credentials(request)
         exchange = self._exchange
         if not same(user, exchange.account_sid) & same(password, exchange.auth_token):
-            raise _ApiError(401, 20003, "Authenticate")
+            raise ApiError(401, 20003, "Authenticate")
         if request.match_info["account"] != exchange.account_sid:
-            raise _ApiError(404, 20404, f"The requested resource {request.path} was not found")
+            raise ApiError(404, 20404, f"The requested resource {request.path} was not found")
 
     async def _create(self, request: web.Request) -> web.Response:
-        form = _texts(await request.post())
+        form = texts(await request.post())
         to, from_ = form.get("To", ""), form.get("From", "")
         if not to:
-            raise _ApiError(400, 21201, "No 'To' number is specified")
+            raise ApiError(400, 21201, "No 'To' number is specified")
         if not E164.fullmatch(to):
-            raise _ApiError(400, 21211, f"The phone number you are attempting to call, {to}, is not valid.")
+            raise ApiError(400, 21211, f"The phone number you are attempting to call, {to}, is not valid.")
         if not from_:
-            raise _ApiError(400, 21213, "No 'From' number is specified")
+            raise ApiError(400, 21213, "No 'From' number is specified")
         if not E164.fullmatch(from_):
-            raise _ApiError(400, 21212, f"The source phone number provided, {from_}, is not valid.")
+            raise ApiError(400, 21212, f"The source phone number provided, {from_}, is not valid.")
         document = _document(form, "Method")
         if document is None:
-            raise _ApiError(400, 21205, "Url parameter is required.")
+            raise ApiError(400, 21205, "Url parameter is required.")
         call = self._exchange.dial(to, from_, document, _ring_timeout(form), _callback(form))
         return web.json_response(resource(call), status=201)
 
@@ -97,50 +97,50 @@ class RestApi:
 
     async def _update(self, request: web.Request) -> web.Response:
         call = self._find(request)
-        form = _texts(await request.post())
+        form = texts(await request.post())
         status = form.get("Status", "")
         document = _document(form, "Method")
         if status and status not in (CallStatus.COMPLETED, CallStatus.CANCELED):
-            raise _ApiError(400, 21218, f"Invalid Status: {status}")
+            raise ApiError(400, 21218, f"Invalid Status: {status}")
         if call.is_over:
-            raise _ApiError(400, 21220, "Call is not in-progress. Cannot redirect.")
+            raise ApiError(400, 21220, "Call is not in-progress. Cannot redirect.")
         if status == CallStatus.CANCELED and call.answered.has_come():
-            raise _ApiError(400, 21220, "Call is in-progress. Cannot cancel.")
+            raise ApiError(400, 21220, "Call is in-progress. Cannot cancel.")
         if document and not call.answered.has_come():
-            raise _ApiError(400, 21220, "Call is not in-progress. Cannot redirect.")
+            raise ApiError(400, 21220, "Call is not in-progress. Cannot redirect.")
         if status:
             # Ending a call that nobody answered yet cancels it, whichever word is used.
             call.order(CallStatus.COMPLETED if call.answered.has_come() else CallStatus.CANCELED)
         elif document:
             call.order(document)
         else:
-            raise _ApiError(400, 20001, "Nothing to update: Status, Url or Twiml is required")
+            raise ApiError(400, 20001, "Nothing to update: Status, Url or Twiml is required")
         return web.json_response(resource(call))
 
     def _find(self, request: web.Request) -> PhoneCall:
         call = self._exchange.calls.get(request.match_info["sid"])
         if call is None:
-            raise _ApiError(404, 20404, f"The requested resource {request.path} was not found")
+            raise ApiError(404, 20404, f"The requested resource {request.path} was not found")
         return call
 
 
-def _texts(form: MultiMapping[str | bytes | bytearray | web.FileField]) -> MultiMapping[str]:
+def texts(form: MultiMapping[str | bytes | bytearray | web.FileField]) -> MultiMapping[str]:
     if any(not isinstance(value, str) for value in form.values()):
-        raise _ApiError(400, 20001, "Files are not accepted")
+        raise ApiError(400, 20001, "Files are not accepted")
     return form  # type: ignore[return-value]
 
 
 def _url(form: MultiMapping[str], name: str) -> str:
     url = form.get(name, "")
     if url and not is_web_url(url):
-        raise _ApiError(400, 21205, f"Url is not a valid URL: {url}")
+        raise ApiError(400, 21205, f"Url is not a valid URL: {url}")
     return url
 
 
 def _method(form: MultiMapping[str], name: str) -> str:
     method = form.get(name, "POST").upper()
     if method not in ("GET", "POST"):
-        raise _ApiError(400, 20001, f"{name} must be GET or POST")
+        raise ApiError(400, 20001, f"{name} must be GET or POST")
     return method
 
 
@@ -154,7 +154,7 @@ def _document(form: MultiMapping[str], method: str) -> Document | None:
 def _ring_timeout(form: MultiMapping[str]) -> float:
     text = form.get("Timeout", "60")
     if not text.isdecimal() or not 1 <= int(text) <= 600:
-        raise _ApiError(400, 20001, "Timeout must be a whole number of seconds from 1 to 600")
+        raise ApiError(400, 20001, "Timeout must be a whole number of seconds from 1 to 600")
     return float(text)
 
 
@@ -162,7 +162,7 @@ def _callback(form: MultiMapping[str]) -> Callback | None:
     url = _url(form, "StatusCallback")
     events = frozenset(form.getall("StatusCallbackEvent", ["completed"]))
     if not events <= _EVENTS:
-        raise _ApiError(400, 21626, f"Invalid StatusCallbackEvent: {', '.join(sorted(events - _EVENTS))}")
+        raise ApiError(400, 21626, f"Invalid StatusCallbackEvent: {', '.join(sorted(events - _EVENTS))}")
     return Callback(url, _method(form, "StatusCallbackMethod"), events) if url else None
 
 

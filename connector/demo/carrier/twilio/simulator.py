@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from connector.demo.carrier.simulator import CarrierSimulator, World
+from connector.demo.carrier.twilio.conferences import ConferenceApi
 from connector.demo.carrier.twilio.dialect import TwilioDialect
 from connector.demo.carrier.twilio.rest import RestApi
 from connector.demo.carrier.twilio.signing import TwilioSigner
@@ -22,7 +23,15 @@ class TwilioSimulator(CarrierSimulator):
         self.account_sid = account_sid or "AC" + secrets.token_hex(16)
         self.auth_token = auth_token or secrets.token_hex(16)
         manner = Manner(TwilioSigner(), "TwilioProxy/1.1", "Twilio.TmeWs/1.0", queries=False)
+        self._api = RestApi(self)
+        self.conferences = ConferenceApi(self.account_sid, lambda: self.office, self._api.checked)
         super().__init__(TwilioDialect(self.account_sid), manner, self.auth_token, World(**world))
 
     def routes(self) -> Sequence[web.RouteDef]:
-        return RestApi(self).routes()
+        return [*self._api.routes(), *self.conferences.routes()]
+
+    async def stop(self) -> None:
+        if self.conferences.conferences:
+            self.sip.hurry()
+        await self.conferences.close()
+        await super().stop()

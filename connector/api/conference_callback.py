@@ -1,0 +1,91 @@
+"""`POST /conferences/twilio`: a conference's status callback, which bridges those that match a pattern.
+
+https://www.twilio.com/docs/voice/twiml/conference#attributes-statuscallback
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from urllib.parse import parse_qsl
+
+import structlog
+from aiohttp import web
+
+from connector.api.conferences import LABEL, ConferenceBridge, log_bridged
+from connector.api.refusals import Refusals
+from connector.api.signed import SignatureCheck
+from connector.errors import ConnectorError, Malformed, SignatureInvalid
+from connector.model import Provider
+
+log = structlog.get_logger()
+
+PATH = "/conferences/twilio"
+MAX_FORM = 64 * 1024
+MAX_FIELDS = 200
+FIRST = ("", "0", "1")
+"""SequenceNumbers of a conference's first event; Twilio counts from 1."""
+
+
+class ConferenceCallback:
+    """`pattern` is the shell's kind (`support-*`), of friendly names; empty matches none.
+
+    The URL's query may say `number` and `from`, as of `ConferenceBridge.bridge`: Twilio signs it.
+    """
+
+    def __init__(self, bridge: ConferenceBridge, signatures: SignatureCheck, refusals: Refusals, pattern: str) -> None:
+        self._bridge = bridge
+        self._signatures = signatures
+        self._refusals = refusals
+        self._pattern = pattern
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        router.add_route("POST", PATH, self.handle)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        try:
+            if not self._signatures.signs(Provider.TWILIO):
+                raise SignatureInvalid("conference callbacks need TWILIO_AUTH_TOKEN")
+            body = await _read(request)
+            form = _fields(body)
+            self._signatures.require(Provider.TWILIO, request, body, form)
+            await self._handle(dict(form), request)
+        except ConnectorError as error:
+            # A status that is no success stands in Twilio's debugger, where the operator looks.
+            self._refusals.note(f"POST {PATH}", error.twirp_code, error.message)
+            return web.Response(status=error.http_status, text=f"{error.message}\n")
+        return web.Response(status=204)
+
+    async def _handle(self, facts: dict[str, str], request: web.Request) -> None:
+        name = facts.get("FriendlyName", "")
+        if not self._pattern or not fnmatchcase(name, self._pattern):
+            log.info("conference is not to be bridged", conference=facts.get("ConferenceSid", ""))
+            return
+        if wants_bridge(facts):
+            sid = facts.get("ConferenceSid", "")
+            log_bridged(
+                sid, await self._bridge.bridge(sid, request.query.get("from", ""), request.query.get("number", ""))
+            )
+
+
+def wants_bridge(facts: dict[str, str]) -> bool:
+    """Whether this event is a conference's beginning: it started, or its first participant has come. Later joins are
+    none, so that LiveKit stays out once it has been taken out."""
+    event = facts.get("StatusCallbackEvent", "")
+    first = event == "participant-join" and facts.get("SequenceNumber", "") in FIRST
+    return (event == "conference-start" or first) and facts.get("ParticipantLabel", "") != LABEL
+
+
+async def _read(request: web.Request) -> bytes:
+    if (request.content_length or 0) > MAX_FORM:
+        raise Malformed("the form is too large")
+    body = await request.read()
+    if len(body) > MAX_FORM:
+        raise Malformed("the form is too large")
+    return body
+
+
+def _fields(body: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise Malformed("the form cannot be read") from None
