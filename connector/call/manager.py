@@ -11,9 +11,9 @@ import structlog
 
 from connector.call.ledger import Ledger
 from connector.call.session import CallSession
-from connector.call.terms import CARRIER_ENDS, Parts
+from connector.call.terms import FINAL_STATUSES, Parts
 from connector.call.wait import with_facts
-from connector.errors import ConnectorError, ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
+from connector.errors import ConnectUrlError, ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
 from connector.logs import bind_call
 from connector.model import CallRecord, CallRequest, CallState, Direction, EndReason, WaitingCall
 
@@ -136,22 +136,27 @@ class CallManager:
             raise
 
     async def end_waiting(self, call_id: str, reason: EndReason, detail: str = "") -> CallSession | None:
-        """End a call that waits for its stream on another process; None when none does."""
-        try:
-            call = await self._take_over(call_id)
-        except ConnectorError:
-            return None
-        call.end(reason, detail)
+        """End a call that waits for its stream on another process; None when none does. Raises StoreError."""
+        call = await self._taken_over(call_id)
+        if call is not None:
+            call.end(reason, detail)
         return call
 
     async def carrier_said(self, call_id: str, status: str, number: int) -> CallSession | None:
-        """A carrier's report of a call, see `CallSession.carrier_said`; the call where it is held here."""
+        """A carrier's report of a call, see `CallSession.carrier_said`; the call where it is held here, and since it
+        was told what ends its wait. Raises StoreError."""
         call = self._calls.get(call_id)
-        if call is None and (reason := CARRIER_ENDS.get(status)) is not None:
-            return await self.end_waiting(call_id, reason, f"the carrier reports {status}")
+        if call is None and status in FINAL_STATUSES:
+            call = await self._taken_over(call_id)
         if call is not None:
             call.carrier_said(status, number)
         return call
+
+    async def _taken_over(self, call_id: str) -> CallSession | None:
+        try:
+            return await self._take_over(call_id)
+        except ConnectUrlError:
+            return None
 
     async def _waiting(self, call_id: str) -> WaitingCall:
         waiting = await self._parts.store.waiting.get(call_id)
