@@ -39,7 +39,9 @@ def document(operations: Iterable[Operation]) -> Schema:
     models = _Models(operations)
     paths: dict[str, Schema] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, models)
+        described = paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, models)
+        if operation.gives:
+            described["responses"][str(operation.status)]["links"] = _links(operation, operations)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -130,6 +132,13 @@ def _operation(operation: Operation, models: _Models) -> Schema:
     if open_to_all:
         described["security"] = []
     return described
+
+
+def _links(giver: Operation, operations: list[Operation]) -> Schema:
+    """What can be done with the thing that an operation made."""
+    below = [each for each in operations if each.path.startswith(f"{giver.path}/{{id}}")]
+    parameters = {"id": f"$response.body#{giver.gives}"}
+    return {_operation_id(each): {"operationId": _operation_id(each), "parameters": parameters} for each in below}
 
 
 def _operation_id(operation: Operation) -> str:

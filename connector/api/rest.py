@@ -37,7 +37,8 @@ class Access(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of one path. `refusals` are its statuses beside 400, 401 and 403."""
+    """One method of one path. `refusals` are its statuses beside 400, 401 and 403; `gives` is the JSON pointer of the
+    id in its answer with which the paths below this one go on (an OpenAPI link)."""
 
     method: str
     path: str
@@ -50,6 +51,7 @@ class Operation:
     refusals: tuple[int, ...] = ()
     access: Access = Access.TOKEN
     description: str = ""
+    gives: str = ""
 
 
 class RestRoutes:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from connector.api.rest import Operation
 from connector.api.rest_models import Answer, Asked, Body, Name, PageInfo, PageQuery, Text, iso, paged
-from connector.call.desk import E164
-from connector.errors import InvalidArgument
 from connector.model import CallFilter, CallRecord, CallState, Direction, EndReason, LifecycleEvent, Provider
 from connector.routing import normal_number
 from connector.storage.base import Store
@@ -18,6 +16,10 @@ from connector.storage.base import Store
 MAX_SCANNED = 20_000
 """Call records that one list looks through; a narrower time helps where there are more."""
 _CHUNK = 1000
+E164Number = Annotated[
+    str, StringConstraints(max_length=40, pattern=r"^\+?[ ().-]*[1-9]([ ().-]*[0-9]){6,14}[ ().-]*$")
+]
+"""With its country code, in any usual spelling."""
 _NEVER_ANSWERED = {
     EndReason.NO_ANSWER: "not-answered",
     EndReason.CONNECT_TIMEOUT: "not-answered",
@@ -40,7 +42,7 @@ class CallId(Body):
 
 class Transfer(Body):
     call_id: Name
-    transfer_to: Name = Field(description="The number that the phone is connected with instead")
+    transfer_to: E164Number = Field(description="The number that the phone is connected with instead")
 
 
 class SwitchRoom(Body):
@@ -182,10 +184,7 @@ class CallRest:
         return CallChanged(message="Call ended successfully", data=shown(record))
 
     async def transfer(self, asked: Asked[Transfer, Any]) -> CallChanged:
-        number = normal_number(asked.body.transfer_to)
-        if not E164.fullmatch(number):
-            raise InvalidArgument("transferTo", "is not a number in E.164 form such as +15551234567")
-        record = await self._desk.transfer(asked.body.call_id, number)
+        record = await self._desk.transfer(asked.body.call_id, normal_number(asked.body.transfer_to))
         return CallChanged(message="Call transferred successfully", data=shown(record))
 
     async def switch_room(self, asked: Asked[SwitchRoom, Any]) -> CallChanged:

@@ -74,7 +74,9 @@ class ConnectorRest:
     def operations(self) -> Sequence[Operation]:
         path, one = "/v2/connectors", "/v2/connectors/{id}"
         return (
-            Operation("POST", path, "Create a connector", self.create, ConnectorChanged, 201, NewConnector),
+            Operation(
+                "POST", path, "Create a connector", self.create, ConnectorChanged, 201, NewConnector, gives="/data/id"
+            ),
             Operation("GET", path, "List the connectors, newest first", self.list, ConnectorList),
             Operation("GET", one, "Get a connector", self.get, ConnectorAnswer, refusals=(404,)),
             Operation(

@@ -151,7 +151,9 @@ class RuleRest:
     def operations(self) -> Sequence[Operation]:
         path, one = "/v2/sip/routing-rule", "/v2/sip/routing-rule/{id}"
         return (
-            Operation("POST", path, "Create a rule", self.create, RuleAnswer, 201, NewRule, refusals=(409,)),
+            Operation(
+                "POST", path, "Create a rule", self.create, RuleAnswer, 201, NewRule, refusals=(409,), gives="/id"
+            ),
             Operation("GET", path, "List the rules, newest first", self.list, RuleList, query=RuleQuery),
             Operation("GET", one, "Get a rule", self.get, RuleAnswer, refusals=(404,)),
             Operation("PATCH", one, "Change a rule", self.update, RuleAnswer, body=RuleChange, refusals=(404, 409)),

@@ -105,7 +105,17 @@ class WebhookRest:
     def operations(self) -> Sequence[Operation]:
         path, one = "/v2/sip/webhooks", "/v2/sip/webhooks/{id}"
         return (
-            Operation("POST", path, "Register a webhook", self.create, WebhookAnswer, 201, NewWebhook, refusals=(429,)),
+            Operation(
+                "POST",
+                path,
+                "Register a webhook",
+                self.create,
+                WebhookAnswer,
+                201,
+                NewWebhook,
+                refusals=(429,),
+                gives="/id",
+            ),
             Operation("GET", path, "List the webhooks, newest first", self.list, WebhookList, query=WebhookQuery),
             Operation("GET", one, "Get a webhook", self.get, WebhookAnswer, refusals=(404,)),
             Operation(
