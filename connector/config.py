@@ -231,15 +231,15 @@ def _origin(value: str, schemes: set[str]) -> str:
 
 def _redis_url(value: str) -> str:
     """Checked, and unchanged. No message says what stands there: a password cut in the wrong place would be in it."""
-    parts = urlsplit(value)
     try:
-        port = parts.port
+        parts = urlsplit(value)
+        is_whole = bool(parts.hostname) and parts.port != 0 and re.fullmatch(r"(/\d*)?", parts.path) is not None
     except ValueError:
-        port = 0
-    if not parts.hostname or port == 0 or parts.query or parts.fragment or not re.fullmatch(r"(/\d*)?", parts.path):
+        is_whole = False
+    if not is_whole or parts.query or parts.fragment:
         raise ValueError(
             "must look like redis://user:password@host:6379/0, user, password, port and database as needed "
-            "(rediss:// for TLS); in a password write / ? # @ : % as %2F %3F %23 %40 %3A %25"
+            "(rediss:// for TLS); in a password write / ? # @ : % [ ] as %2F %3F %23 %40 %3A %25 %5B %5D"
         )
     return value
 

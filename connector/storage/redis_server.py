@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -134,14 +135,16 @@ class _Pool(BlockingConnectionPool):
             try:
                 await super().ensure_connection(connection)
                 await connection.check_health()
-            except AuthenticationError:
-                raise
-            except (RedisGone, RedisSlow):
-                if time.monotonic() > deadline:
+            except (RedisGone, RedisSlow) as error:
+                if time.monotonic() > deadline or _waiting_is_in_vain(error):
                     raise
                 await asyncio.sleep(0.05)
             else:
                 return
+
+
+def _waiting_is_in_vain(error: Exception) -> bool:
+    return isinstance(error, AuthenticationError) or isinstance(error.__context__, ssl.SSLCertVerificationError)
 
 
 def _migration(migrations: Mapping[int, str]) -> str:

@@ -8,9 +8,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from connector.model import CallFilter, CallRecord, CallState, Direction, EndReason, Provider
 from connector.storage.base import Store, StoreError
+from connector.storage.rows import admits
 
 RINGING = CallRecord(
     call_id="call_1",
@@ -163,6 +166,71 @@ async def test_a_list_can_be_of_one_rule_connector_direction_or_part_of_a_text(s
     assert await ids(store, text="100%") == ["call_2"]
     assert await ids(store, text="_b") == ["call_3"]
     assert await ids(store, text="nobody") == []
+
+
+async def test_a_long_list_is_whole_also_when_much_is_of_one_moment(store: Store) -> None:
+    """Longer than what a store may read at a time, with more of one moment than that."""
+    records = [replace(ENDED, call_id=f"call_{number:04}", created_at=1000.0 + number // 450) for number in range(900)]
+    for record in records:
+        await store.save_call(record)
+    wanted = [record.call_id for record in sorted(records, key=lambda record: (-record.created_at, record.call_id))]
+    assert await ids(store, limit=2000) == wanted
+    assert await ids(store, limit=700) == wanted[:700]
+    assert await ids(store, limit=500, after=(1001.0, "call_0500")) == wanted[51:551]
+    assert await ids(store, text="_0449") == ["call_0449"]
+    assert await store.forget_before(1001.0) == 450
+    assert await ids(store, limit=2000) == wanted[:450]
+
+
+FEW = st.sampled_from(["", "a", "b", "ab"])
+RECORDS = st.builds(
+    replace,
+    st.sampled_from([ACTIVE, ENDED]),
+    call_id=st.sampled_from("abcdefgh"),
+    room=FEW,
+    rule_id=FEW,
+    connector_id=FEW,
+    from_number=FEW,
+    to_number=FEW,
+    owner=FEW,
+    provider=st.sampled_from(Provider),
+    direction=st.sampled_from(Direction),
+    created_at=st.integers(0, 5).map(float),
+)
+FILTERS = st.builds(
+    CallFilter,
+    room=FEW,
+    state=st.none() | st.sampled_from(CallState),
+    provider=st.none() | st.sampled_from(Provider),
+    direction=st.none() | st.sampled_from(Direction),
+    rule_id=FEW,
+    connector_id=FEW,
+    text=st.sampled_from(["", "a", "A", "B"]),
+    created_from=st.integers(0, 3).map(float),
+    created_before=st.none() | st.integers(2, 6).map(float),
+    after=st.none() | st.tuples(st.integers(0, 5).map(float), st.sampled_from("abcdefgh")),
+)
+
+
+@given(records=st.lists(RECORDS, max_size=12), where=st.lists(FILTERS, min_size=1, max_size=5), limit=st.integers(1, 9))
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_list_is_what_going_through_all_records_gives(
+    store: Store, records: list[CallRecord], where: list[CallFilter], limit: int
+) -> None:
+    await store.end_orphans("", 1.0)
+    for owner in ("a", "b", "ab"):
+        await store.end_orphans(owner, 1.0)
+    await store.forget_before(1e9)
+    kept: dict[str, CallRecord] = {}
+    for record in records:
+        before = kept.get(record.call_id)
+        if before is None or before.end_reason is None or record.end_reason is not None:
+            kept[record.call_id] = record
+        await store.save_call(record)
+    for each in where:
+        found = [record for record in kept.values() if admits(each, record)]
+        found.sort(key=lambda record: (-record.created_at, record.call_id))
+        assert await store.list_calls(limit, each) == found[:limit]
 
 
 async def test_orphans_of_an_owner_are_interrupted_and_nobody_elses(store: Store) -> None:

@@ -180,3 +180,49 @@ def test_every_setting_has_one_name_for_file_and_environment() -> None:
         assert choices, name
         assert choices[1] == choices[0].upper()
         assert choices[0].removeprefix("connector_") == name
+
+
+@pytest.mark.parametrize(
+    ("store", "name"),
+    [
+        ("sqlite:///calls@home.db", "sqlite:///calls@home.db"),
+        ("redis://redis", "redis://redis"),
+        ("redis://127.0.0.1:6379/2", "redis://127.0.0.1:6379/2"),
+        ("rediss://[::1]:6380/", "rediss://[::1]:6380/"),
+        ("redis://:hidden-word@redis:6379/0", "redis://redis:6379/0"),
+        ("rediss://hidden-user:hidden%40word@redis:6380", "rediss://redis:6380"),
+    ],
+)
+def test_a_store_is_shown_without_its_user_and_password(monkeypatch: pytest.MonkeyPatch, store: str, name: str) -> None:
+    monkeypatch.setenv("CONNECTOR_STORE", store)
+    settings = load_settings()
+    assert (settings.store, settings.store_name) == (store, name)
+    assert "hidden" not in settings.store_name
+    assert "hidden" not in repr(settings)
+    assert "hidden" not in str(settings)
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        "redis://",
+        "redis:///0",
+        "redis://:hidden@redis:port/0",
+        "redis://:hidden/word@redis:6379/0",
+        "redis://:hidden#word@redis:6379/0",
+        "redis://:hidden?word@redis:6379/0",
+        "redis://:hidden@redis:99999",
+        "redis://:hidden@redis:0",
+        "redis://:hidden@redis/zero",
+        "redis://:hidden@redis/0?ssl_cert_reqs=none",
+        "redis://:hidden[word@redis",
+        "redis+hidden://redis",
+    ],
+)
+def test_a_store_that_cannot_be_meant_is_refused_without_quoting_it(
+    monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    monkeypatch.setenv("CONNECTOR_STORE", store)
+    told = problem()
+    assert told.startswith("CONNECTOR_STORE: must look like")
+    assert "hidden" not in told

@@ -6,13 +6,24 @@ import asyncio
 import sqlite3
 import stat
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from connector.model import CallRecord, CallState, Direction, Provider
+from connector.model import (
+    CallRecord,
+    CallState,
+    ConnectorEntry,
+    Delivery,
+    Direction,
+    EndReason,
+    LifecycleEvent,
+    Provider,
+)
 from connector.storage.base import StoreError
 from connector.storage.sqlite import SqliteStore
+from connector.storage.sqlite_file import SqliteFile
 from connector.storage.sqlite_schema import SCHEMA_VERSION
 
 RECORD = CallRecord(
@@ -114,4 +125,95 @@ async def test_a_writer_that_holds_the_file_is_waited_for(tmp_path: Path) -> Non
         other.execute("COMMIT")
     await saving
     assert await store.get_call("call_1") == RECORD
+    await store.close()
+
+
+FIRST_SCHEMA = """
+CREATE TABLE calls (
+    call_id TEXT PRIMARY KEY, provider TEXT NOT NULL, direction TEXT NOT NULL, room TEXT NOT NULL,
+    identity TEXT NOT NULL, state TEXT NOT NULL, owner TEXT NOT NULL, created_at REAL NOT NULL,
+    carrier_call_id TEXT NOT NULL, from_number TEXT NOT NULL, to_number TEXT NOT NULL,
+    started_at REAL NOT NULL, ended_at REAL NOT NULL, end_reason TEXT, end_detail TEXT NOT NULL,
+    carrier_status TEXT NOT NULL);
+CREATE INDEX calls_created ON calls (created_at);
+CREATE INDEX calls_open ON calls (owner) WHERE end_reason IS NULL;
+PRAGMA user_version = 1;
+INSERT INTO calls VALUES ('call_1', 'twilio', 'inbound', 'room', 'caller', 'ended', 'here', 1.5, 'CA1', '+1', '+2',
+    2.5, 3.5, 'shutdown', 'detail', 'completed');
+INSERT INTO calls VALUES ('call_2', 'twilio', 'outbound', 'room', 'caller', 'ringing', 'here', 2.0, '', '', '',
+    0.0, 0.0, NULL, '', '');
+"""
+"""A file of the first release, as it was. Not taken from the code: it must stay readable whatever that says."""
+
+
+async def test_a_file_of_the_first_release_keeps_its_calls(tmp_path: Path) -> None:
+    path = tmp_path / "calls.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(FIRST_SCHEMA)
+    store = SqliteStore(path)
+    await store.open()
+    ringing, ended = await store.list_calls()
+    assert ended == replace(
+        RECORD,
+        state=CallState.ENDED,
+        created_at=1.5,
+        carrier_call_id="CA1",
+        from_number="+1",
+        to_number="+2",
+        started_at=2.5,
+        ended_at=3.5,
+        end_reason=EndReason.SHUTDOWN,
+        end_detail="detail",
+        carrier_status="completed",
+    )
+    known_now = replace(ringing, rule_id="rule_1", timelog=(("call-started", 2.0),))
+    await store.save_call(known_now)
+    assert await store.get_call("call_2") == known_now
+    assert await store.end_orphans("here", 9.0) == 1
+    await store.connectors.insert(ConnectorEntry("cn_1", Provider.TWILIO, "hash", "nonce", 1.0))
+    await store.close()
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+
+
+async def test_a_step_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "calls.db"
+    first = ("CREATE TABLE one (a TEXT)", "INSERT INTO one VALUES ('kept')")
+    file = SqliteFile(path, {1: first})
+    await file.open()
+    await file.close()
+    broken = SqliteFile(path, {1: first, 2: ("CREATE TABLE two (a TEXT)", "DELETE FROM one", "this is no SQL")})
+    with pytest.raises(StoreError, match="syntax error"):
+        await broken.open()
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("one",)]
+        assert db.execute("SELECT a FROM one").fetchall() == [("kept",)]
+
+
+async def test_a_full_disk_is_an_error_and_what_was_there_stays(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "calls.db")
+    await store.open()
+    await store.save_call(RECORD)
+    await store._file.read(lambda db: db.execute("PRAGMA max_page_count = 1").fetchall())
+    large = [Delivery(f"d{n}", "wh", "call", LifecycleEvent.UPDATE, "x" * 9000, 1.0, 1.0) for n in range(50)]
+    with pytest.raises(StoreError, match="full"):
+        await store.deliveries.put(large)
+    assert await store.deliveries.pending() == 0
+    assert await store.get_call("call_1") == RECORD
+    await store.close()
+
+
+async def test_the_event_loop_goes_on_while_the_file_is_busy(tmp_path: Path) -> None:
+    path = tmp_path / "calls.db"
+    store = SqliteStore(path)
+    await store.open()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        saving = asyncio.create_task(store.save_call(RECORD))
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+        assert not saving.done()
+        other.execute("COMMIT")
+    await saving
     await store.close()

@@ -1,0 +1,233 @@
+"""Redis' own: how it is reached, what an operator reads when it cannot be, and what stands in it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trustme
+from redis.asyncio import Redis
+
+from connector.demo.ports import PortLease
+from connector.demo.redis_server import RedisServer
+from connector.logs import scrub
+from connector.model import (
+    Attempt,
+    CallRecord,
+    CallState,
+    ConnectorEntry,
+    Delivery,
+    Direction,
+    EndReason,
+    LifecycleEvent,
+    Provider,
+)
+from connector.storage.base import StoreError
+from connector.storage.redis import MIGRATIONS, RedisStore
+from connector.storage.redis_server import PREFIX
+from connector.storage.redis_server import RedisServer as Connection
+
+PASSWORD = "p@ss/w:rd#1%"
+QUOTED = "p%40ss%2Fw%3Ard%231%25"
+SOON = 20.0
+"""Seconds in which anything must have failed or come back; the store's own patience is far below."""
+
+RECORD = CallRecord(
+    "call_1", Provider.TWILIO, Direction.INBOUND, "room", "caller", CallState.ACTIVE, "here", created_at=1.0
+)
+ENTRY = ConnectorEntry("cn_1", Provider.TWILIO, "hash", "nonce", 1.0)
+DELIVERY = Delivery("d1", "wh_1", "call_1", LifecycleEvent.STARTED, "{}", 1.0, 1.0)
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    async with RedisServer(folder=tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def store(server: RedisServer) -> AsyncIterator[RedisStore]:
+    store = RedisStore(server.url)
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def problem(url: str) -> str:
+    store = RedisStore(url)
+    async with asyncio.timeout(SOON):
+        with pytest.raises(StoreError) as caught:
+            await store.open()
+    await store.close()
+    return caught.value.message
+
+
+async def test_a_server_that_is_not_there_is_named_soon_and_without_the_password() -> None:
+    lease = PortLease()
+    told = await problem(f"redis://me:{QUOTED}@127.0.0.1:{lease.port}/2")
+    lease.close()
+    assert f"redis://127.0.0.1:{lease.port}/2 cannot be reached" in told
+    assert PASSWORD not in told
+    assert QUOTED not in told
+
+
+async def test_a_server_that_says_nothing_is_given_up_soon() -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    async with silent:
+        port = silent.sockets[0].getsockname()[1]
+        assert "cannot be reached" in await problem(f"redis://127.0.0.1:{port}")
+
+
+async def test_a_password_opens_it_and_a_wrong_one_is_said_to_be_wrong() -> None:
+    async with RedisServer(password=PASSWORD) as locked:
+        address = locked.address
+        store = RedisStore(f"redis://:{QUOTED}@{address}/0")
+        await store.open()
+        await store.save_call(RECORD)
+        assert await store.get_call("call_1") == RECORD
+        await store.close()
+        for url in (f"redis://{address}", f"redis://:wrong-secret@{address}", f"redis://me:wrong-secret@{address}"):
+            told = await problem(url)
+            assert "refused this user" in told
+            assert "wrong-secret" not in told
+    assert PASSWORD not in scrub(f"it was {PASSWORD}")
+
+
+async def test_databases_of_one_server_are_apart(server: RedisServer, store: RedisStore) -> None:
+    other = RedisStore(f"redis://{server.address}/1")
+    await other.open()
+    await store.save_call(RECORD)
+    assert await other.list_calls() == []
+    await other.close()
+
+
+async def test_tls_is_spoken_and_the_certificate_checked(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
+
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context))
+        port = proxy.sockets[0].getsockname()[1]
+        assert "certificate" in await problem(f"rediss://localhost:{port}")
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert "certificate" in await problem(f"rediss://127.0.0.1:{port}")
+        store = RedisStore(f"rediss://localhost:{port}/0")
+        await store.open()
+        await store.save_call(RECORD)
+        assert await store.get_call("call_1") == RECORD
+        await store.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+
+async def test_after_a_restart_it_goes_on_by_itself_and_has_everything(server: RedisServer, store: RedisStore) -> None:
+    await asyncio.gather(*(store.save_call(replace(RECORD, call_id=f"call_{number}")) for number in range(20)))
+    await store.connectors.insert(ENTRY)
+    await store.deliveries.put([DELIVERY])
+    await server.restart()
+    # Every connection of the pool is a dead one now.
+    records = await asyncio.gather(*(store.get_call(f"call_{number}") for number in range(20)))
+    assert [record.call_id for record in records if record] == [f"call_{number}" for number in range(20)]
+    assert await store.connectors.delete("cn_1")
+    assert await store.deliveries.take(1.0, 2.0, 5) == [DELIVERY]
+
+
+async def test_a_short_absence_is_waited_for_and_a_step_is_done_once(server: RedisServer, store: RedisStore) -> None:
+    await store.connectors.insert(ENTRY)
+    await server.kill()
+    claims = [asyncio.create_task(store.connectors.delete("cn_1")) for _ in range(3)]
+    done, _ = await asyncio.wait(claims, timeout=0.1)
+    assert not done
+    await server.start()
+    assert sorted(await asyncio.gather(*claims)) == [False, False, True]
+
+
+async def test_a_long_absence_is_an_error_and_it_comes_back_after_it(server: RedisServer, store: RedisStore) -> None:
+    await store.save_call(RECORD)
+    await server.kill()
+    async with asyncio.timeout(SOON):
+        with pytest.raises(StoreError, match="cannot be reached"):
+            await store.get_call("call_1")
+    await server.start()
+    assert await store.get_call("call_1") == RECORD
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(server: RedisServer) -> None:
+    async with Redis.from_url(server.url, decode_responses=True) as client:
+        await client.set(f"{PREFIX}schema", max(MIGRATIONS) + 1)
+        told = await problem(server.url)
+        assert f"has schema {max(MIGRATIONS) + 1}" in told
+        assert "use a newer connector" in told
+        assert {key: await client.get(key) async for key in client.scan_iter()} == {
+            f"{PREFIX}schema": str(max(MIGRATIONS) + 1)
+        }
+
+
+async def test_steps_to_a_newer_schema_are_taken_in_order_and_once(server: RedisServer) -> None:
+    steps = {number: f"redis.call('RPUSH', 'steps', '{number}')" for number in (1, 2, 3)}
+    for known in ({1: steps[1]}, {1: steps[1], 2: steps[2]}, steps, steps):
+        connections = [Connection(server.url, known) for _ in range(3)]
+        await asyncio.gather(*(connection.open() for connection in connections))
+        for connection in connections:
+            await connection.close()
+    async with Redis.from_url(server.url, decode_responses=True) as client:
+        assert await client.lrange("steps", 0, -1) == ["1", "2", "3"]
+        assert await client.get(f"{PREFIX}schema") == "3"
+
+
+async def test_every_key_has_our_prefix_and_nothing_is_left_when_all_is_gone(
+    server: RedisServer, store: RedisStore
+) -> None:
+    await store.save_call(RECORD)
+    await store.connectors.insert(ENTRY)
+    await store.deliveries.put([DELIVERY, replace(DELIVERY, id="d2", endpoint_id="wh_2")])
+    await store.deliveries.settle(Attempt("d1", "wh_1", "call_1", LifecycleEvent.STARTED, 1, 1.0, 0.1, 200), None)
+    async with Redis.from_url(server.url, decode_responses=True) as client:
+        assert [key async for key in client.scan_iter() if not key.startswith(PREFIX)] == []
+        await store.save_call(replace(RECORD, state=CallState.ENDED, end_reason=EndReason.SHUTDOWN))
+        await store.forget_before(2.0)
+        await store.connectors.delete("cn_1")
+        await store.deliveries.drop_endpoint("wh_2")
+        await store.deliveries.forget_before(2.0)
+        assert sorted([key async for key in client.scan_iter()]) == [f"{PREFIX}attempts:last", f"{PREFIX}schema"]
+
+
+async def test_a_call_that_changes_hands_is_its_new_owners_orphan(store: RedisStore) -> None:
+    await store.save_call(RECORD)
+    await store.save_call(replace(RECORD, owner="there"))
+    assert await store.end_orphans("here", 5.0) == 0
+    assert await store.end_orphans("there", 5.0) == 1
+
+
+async def test_a_record_that_a_newer_connector_wrote_is_a_clear_error(server: RedisServer, store: RedisStore) -> None:
+    await store.save_call(RECORD)
+    async with Redis.from_url(server.url) as client:
+        await client.hset(f"{PREFIX}call:call_1", "provider", "smoke signals")
+    with pytest.raises(StoreError, match="smoke signals"):
+        await store.list_calls()
