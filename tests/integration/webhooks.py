@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,10 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from connector.app import Connector
 from connector.cli.common import api_token
 from connector.config import Settings
 from connector.demo.ports import PortLease
-from connector.model import LifecycleEvent
+from connector.model import CallRecord, CallState, Direction, LifecycleEvent, Provider
 
 EVERY_EVENT = [event.value for event in LifecycleEvent]
 PATIENCE = 15.0
@@ -140,3 +142,15 @@ class Rest:
 
     async def public_key(self) -> str:
         return str((await self.ask("GET", "/v2/public/rsa-public-key"))["publicKey"])
+
+
+def _record(call_id: str = "call_1") -> CallRecord:
+    return CallRecord(
+        call_id, Provider.TWILIO, Direction.INBOUND, "lobby", "caller", CallState.PENDING, "test", time.time()
+    )
+
+
+async def happened(connector: Connector, *events: LifecycleEvent, call_id: str = "call_1") -> None:
+    """As if a call of this connector had told them."""
+    for event in events:
+        await connector.webhooks.lifecycle.happened(event, _record(call_id), {})
