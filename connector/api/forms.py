@@ -15,7 +15,7 @@ MAX_FIELDS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A request's body as it came, and the fields in it; both empty for a GET or a body of another kind."""
+    """A request's body as it came, and the fields in it; a body of another kind has none, a GET has neither."""
 
     body: bytes = b""
     fields: tuple[tuple[str, str], ...] = ()
@@ -23,11 +23,13 @@ class Posted:
 
 async def posted(request: web.Request) -> Posted:
     """Read the form in the one encoding that carriers use. Raises Malformed, or what aiohttp does for a large one."""
-    if request.method != "POST" or request.content_type != "application/x-www-form-urlencoded":
+    if request.method != "POST":
         return Posted()
     if (request.content_length or 0) > MAX_FORM:
         raise web.HTTPRequestEntityTooLarge(max_size=MAX_FORM, actual_size=request.content_length or 0)
     body = await request.read()
+    if request.content_type != "application/x-www-form-urlencoded":
+        return Posted(body)
     try:
         return Posted(body, tuple(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)))
     except ValueError:

@@ -42,6 +42,10 @@ class Leg:
         """The carrier streams the call, and has told its own names for it."""
         self._stream = started
 
+    @property
+    def stream_outlives_transfer(self) -> bool:
+        return self._control is not None and self._control.stream_outlives_transfer
+
     def _call(self) -> CarrierCall:
         call_id, stream = self._ledger.record.carrier_call_id, self._stream
         return CarrierCall(call_id, stream.account_id, stream.call_id) if stream else CarrierCall(call_id)

@@ -98,6 +98,11 @@ class CarrierControl(Protocol):
         """Whether the phone is hung up when we close the media stream."""
         ...
 
+    @property
+    def stream_outlives_transfer(self) -> bool:
+        """Whether the media stream goes on beside the new conversation until we close it."""
+        ...
+
     async def hang_up(self, call: CarrierCall) -> None:
         """End the call, in whatever state it is; one that has ended is no error."""
         ...

@@ -312,8 +312,10 @@ class CallSession:
         await self._leg.transfer(to)
 
     def _on_transferred(self) -> None:
-        """The carrier ends the stream by itself, as a rule."""
-        if not self._ended.done():
+        """Most carriers end the stream by themselves; else the room would go on talking into the new conversation."""
+        if self._leg.stream_outlives_transfer:
+            self.end(EndReason.TRANSFERRED)
+        elif not self._ended.done():
             self._in(TRANSFER_GRACE, EndReason.TRANSFERRED)
 
     def _require_active(self) -> None:

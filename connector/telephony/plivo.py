@@ -23,6 +23,7 @@ class PlivoCalls:
 
     ends_with_stream = False
     """Plivo's pages disagree whether a call that is kept alive outlasts its stream; to hang up twice does no harm."""
+    stream_outlives_transfer = False
 
     def __init__(self, auth_id: str, auth_token: str, dial_url: Callable[[str], str], api_url: str = API) -> None:
         """`dial_url` gives the address of a document that dials a number: Plivo takes no document itself."""

@@ -29,6 +29,8 @@ class TelnyxCalls:
 
     ends_with_stream = False
     """The answer document's pause holds the phone when the stream is gone."""
+    stream_outlives_transfer = True
+    """It runs beside the document, so another document does not end it."""
 
     def __init__(self, api_key: str, api_url: str = API) -> None:
         self._api = CarrierApi("Telnyx", api_url, f"Bearer {api_key}", "TELNYX_API_KEY", _HAS_ENDED)

@@ -48,6 +48,7 @@ class TwilioCalls:
 
     ends_with_stream = True
     """Nothing follows the stream in the answer document, so the call ends with it."""
+    stream_outlives_transfer = False
 
     def __init__(self, account_sid: str, auth_token: str, api_url: str = API) -> None:
         self._account_sid = account_sid

@@ -111,6 +111,21 @@ async def test_both_talk_in_every_format(
     await asyncio.wait_for(call.ended.wait(), 5)
 
 
+async def test_frames_of_telnyx_that_overtake_each_other_are_heard_in_order(stage: Stage, room: str) -> None:
+    line = await line_at(stage, room, Provider.TELNYX)
+    call = await line.call()
+    # 12.2 periods a frame: what is out of order does not add up.
+    call.say(tone(610, 20.0))
+    await line.guest.until(lambda: strength(line.guest.sound_of("caller")[-4000:], 610) > 6000)
+    call.stream.disorder = (2, 0, 1)
+    begins = len(line.guest.sound_of("caller"))
+    await line.guest.until(lambda: len(line.guest.sound_of("caller")) > begins + 3 * 8000)
+    heard = line.guest.sound_of("caller")[begins + 8000 : begins + 3 * 8000]
+    assert min(strength(heard[at : at + 4000], 610) for at in range(0, 12000, 4000)) > 6000
+    dropped = line.connector.metrics.dropped.labels("from_carrier", "out_of_order")._value.get()
+    assert dropped <= 2
+
+
 @BOTH
 async def test_the_caller_is_a_connector_of_its_carrier_and_keys_pass(
     stage: Stage, room: str, provider: Provider

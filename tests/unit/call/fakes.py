@@ -306,6 +306,7 @@ class FakeControl:
     """A carrier's REST API."""
 
     ends_with_stream = True
+    stream_outlives_transfer = False
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults

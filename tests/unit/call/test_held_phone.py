@@ -118,3 +118,16 @@ async def test_where_the_end_of_the_stream_ends_the_call_nothing_is_asked(reason
     call.end(reason)
     await carrying
     assert control.asked == []
+
+
+@virtual_time
+async def test_a_stream_that_outlives_a_transfer_is_closed_at_once_and_the_phone_is_left_alone() -> None:
+    world, control = holding()
+    control.stream_outlives_transfer = True
+    call, carrying = await streaming(world)
+    began = asyncio.get_running_loop().time()
+    await call.transfer("+15550009999")
+    await carrying
+    assert asyncio.get_running_loop().time() - began < 1
+    assert (control.transferred, control.asked) == ([(CARRIER_CALL, "+15550009999")], [])
+    world.assert_ended_once(call, EndReason.TRANSFERRED)
