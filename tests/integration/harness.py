@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -76,6 +77,8 @@ class Guest:
         self._streams: list[rtc.AudioStream] = []
         self.heard: dict[str, list[NDArray[np.int16]]] = {}
         """20 ms pieces by the speaker's identity."""
+        self.heard_at: dict[str, list[float]] = {}
+        """Monotonic times at which they came."""
         for name in self.EVENTS:
             self.room.on(name, self._recorder(name))  # type: ignore[arg-type]
 
@@ -100,9 +103,10 @@ class Guest:
     async def _record_audio(self, track: rtc.Track, identity: str) -> None:
         stream = rtc.AudioStream(track, sample_rate=RATE, num_channels=1, frame_size_ms=20)
         self._streams.append(stream)
-        pieces = self.heard.setdefault(identity, [])
+        pieces, times = self.heard.setdefault(identity, []), self.heard_at.setdefault(identity, [])
         async for event in stream:
             pieces.append(np.frombuffer(event.frame.data, dtype=np.int16))
+            times.append(time.monotonic())
             await self._notify()
 
     def sound_of(self, identity: str) -> NDArray[np.int16]:
