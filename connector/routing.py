@@ -33,6 +33,7 @@ from connector.model import (
 )
 
 _DECORATION = re.compile(r"[\s().\-\u2010-\u2015/]+")
+_NO_DIGIT = re.compile(r"[^0-9]+")
 _DIGITS = re.compile(r"[0-9]+")
 _SIP = re.compile(r"sips?:(?P<user>[^@;]+)(?:@.*)?", re.IGNORECASE)
 E164_MIN, E164_MAX = 7, 15
@@ -72,6 +73,8 @@ class Arrival:
     """From the webhook URL's query; empty when it has none."""
     from_country: str = ""
     """ISO 3166-1 alpha-2, where the carrier tells it."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """SIP headers of the call that the carrier passes on, by their names in lower case."""
 
 
 class Refusal(StrEnum):
@@ -153,7 +156,9 @@ def call_request(
         provider=arrival.provider,
         direction=Direction.INBOUND,
         room=route.room,
-        participant=ParticipantSpec(identity=identity, name="" if route.hide_number else caller),
+        participant=ParticipantSpec(
+            identity=identity, name="" if route.hide_number else caller, attributes=_attributes(arrival, route)
+        ),
         agents=route.agents,
         rule_id=route.rule.id if route.rule else "",
         connector_id=connector.id,
@@ -165,6 +170,19 @@ def call_request(
         dtmf=route.dtmf,
         headers_to_attributes=dict(route.headers_to_attributes),
     )
+
+
+def _attributes(arrival: Arrival, route: Route) -> dict[str, str]:
+    """The headers that the rule turns into attributes; of a hidden caller none that holds the number."""
+    number = _NO_DIGIT.sub("", arrival.from_number)
+    found = {
+        attribute: arrival.headers[header.lower()]
+        for header, attribute in route.headers_to_attributes.items()
+        if header.lower() in arrival.headers
+    }
+    if route.hide_number and number:
+        found = {name: value for name, value in found.items() if number not in _NO_DIGIT.sub("", value)}
+    return found
 
 
 def _by_rule(rule: RoutingRule, arrival: Arrival, new_name: Callable[[], str]) -> Route:

@@ -27,7 +27,7 @@ from connector.call.manager import Expected
 from connector.call.terms import FINAL_STATUSES
 from connector.carriers import answers
 from connector.carriers.answers import Codecs
-from connector.carriers.facts import CallFacts, call_facts
+from connector.carriers.facts import CallFacts, call_facts, sip_headers
 from connector.errors import (
     ConnectorError,
     ConnectUrlError,
@@ -150,7 +150,8 @@ class HookRoutes:
             raise NotFound("no connector has this webhook URL; copy it again from the connector")
         form = await posted(request)
         self._signatures.require(connector.provider, request, form.body, form.fields)
-        call = call_facts(connector.provider, dict(form.fields))
+        fields = dict(form.fields)
+        call = call_facts(connector.provider, fields)
         if not call.call_id:
             raise Malformed("the form does not name a call")
         room_id = request.query.get("roomId", "")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import structlog
 from pydantic import Field, StringConstraints
 
+from connector.api.requests import RESERVED_PREFIX
 from connector.api.rest import Operation
 from connector.api.rest_models import (
     Answer,
@@ -41,6 +42,7 @@ Number = Annotated[str, StringConstraints(max_length=40, pattern=r"^\+?([ ().-]*
 Pin = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,16}$")]
 Address = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[0-9A-Fa-f:./]+$")]
 Headers = Annotated[dict[Name, Text], Field(max_length=MAX_HEADERS)]
+Attributes = Annotated[dict[Name, Name], Field(max_length=MAX_HEADERS)]
 IncludeHeaders = Literal["ALL", "SIP_X_HEADERS", "NONE"]
 
 
@@ -80,8 +82,10 @@ class _RuleFields(Body):
     noise_cancellation: bool | None = Field(None, description="Kept, without effect: a feature of the agent")
     tags: Annotated[list[Text], Field(max_length=100)] | None = None
     headers: Headers | None = Field(None, description="Outbound rules only. Kept, without effect")
-    headers_to_attributes: Headers | None = Field(
-        None, description="Inbound rules only: name of a stream parameter to the name of the attribute that it becomes"
+    headers_to_attributes: Attributes | None = Field(
+        None,
+        description="Inbound rules only: name of a SIP header of the call, or of a stream parameter, to the name of the "
+        "attribute that it becomes",
     )
     include_headers: IncludeHeaders | None = Field(None, description="Inbound rules only. Kept, without effect")
     api_key: Text | None = Field(None, description="If it is given, it must be the connector's own")
@@ -253,6 +257,8 @@ class RuleRest:
             raise InvalidArgument("includeHeaders", "is for inbound rules only")
         if type_ is RuleType.INBOUND and change.headers:
             raise InvalidArgument("headers", "is for outbound rules only")
+        if any(name.startswith(RESERVED_PREFIX) for name in (change.headers_to_attributes or {}).values()):
+            raise InvalidArgument("headersToAttributes", f"attributes that start with {RESERVED_PREFIX!r} are reserved")
 
 
 def _numbers(given: list[str] | None) -> tuple[str, ...]:

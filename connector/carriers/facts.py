@@ -11,6 +11,10 @@ MAX_LEARNED = 128
 """Characters of an id or number that are kept; real ones are far shorter."""
 
 
+MAX_HEADER = 1024
+_SIP_HEADER = "SipHeader_"
+
+
 @dataclass(frozen=True, slots=True)
 class CallFacts:
     """Empty where the request does not say. `status` is in the carriers' common words: queued, initiated, ringing,
@@ -59,6 +63,18 @@ def call_facts(provider: Provider, fields: Mapping[str, str]) -> CallFacts:
         from_country=field("FromCountry"),
         digits=field("Digits"),
     )
+
+
+def sip_headers(fields: Mapping[str, str]) -> dict[str, str]:
+    """Headers of a call that reached the carrier over SIP, by their names in lower case; each is cut short.
+
+    Twilio and Telnyx send `SipHeader_X-Account`, Plivo `X-PH-Account`.
+    """
+    return {
+        name.removeprefix(_SIP_HEADER).lower(): value[:MAX_HEADER]
+        for name, value in fields.items()
+        if name.startswith((_SIP_HEADER, "X-"))
+    }
 
 
 def _number(text: str) -> str:

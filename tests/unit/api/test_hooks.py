@@ -200,6 +200,22 @@ async def test_routes_in_order(stage: Hooks) -> None:
     assert rooms == [("by-default", "rule_2"), ("support", "rule_1"), ("here it is", ""), ("lobby", "")]
 
 
+@pytest.mark.parametrize(
+    ("provider", "field", "header"),
+    [
+        (Provider.TWILIO, "SipHeader_X-Account", "X-Account"),
+        (Provider.TELNYX, "SipHeader_X-Account", "x-account"),
+        (Provider.PLIVO, "X-PH-Account", "X-PH-Account"),
+    ],
+)
+async def test_a_sip_header_becomes_an_attribute(stage: Hooks, provider: Provider, field: str, header: str) -> None:
+    stage.connector(provider)
+    stage.rule(headers_to_attributes={header: "crm.account"})
+    await stage.xml(FORM | {"CallUUID": "CA1", field: "4711"})
+    (request,) = stage.calls.requests
+    assert request.participant.attributes == {"crm.account": "4711"}
+
+
 @pytest.mark.parametrize("path", ["/v2/hooks/twilio/whk_unknown", "/v2/hooks/telnyx/{key}", "/v2/hooks/other/{key}"])
 async def test_an_unknown_url_404(stage: Hooks, path: str) -> None:
     stage.connector(default_room_id="lobby")

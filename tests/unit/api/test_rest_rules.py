@@ -88,6 +88,8 @@ async def test_rooms(rest: Rest, room: Any, shown: Any) -> None:
         ({"headers": {"X": "y"}}, "headers: is for outbound rules only"),
         ({"type": "outbound", "headersToAttributes": {"X": "y"}}, "headersToAttributes: is for inbound rules only"),
         ({"type": "outbound", "includeHeaders": "ALL"}, "includeHeaders: is for inbound rules only"),
+        ({"headersToAttributes": {"X": "connector.callId"}}, "headersToAttributes: attributes that start with"),
+        ({"headersToAttributes": {"X": ""}}, "headersToAttributes.X: must have at least 1 character"),
         ({"includeHeaders": "SOME"}, "includeHeaders: must be 'ALL'"),
         ({"apiKey": "another"}, "apiKey: Invalid API Key"),
     ],

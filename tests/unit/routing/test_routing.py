@@ -255,3 +255,16 @@ def test_a_hidden_number_is_in_no_name(prefix: RoomPrefix) -> None:
     assert request.hide_number
     shown = f"{request.room} {request.participant}"
     assert CALLER.lstrip("+") not in shown
+
+
+def test_headers_become_attributes_where_the_rule_says_so() -> None:
+    rule = replace(RULE, headers_to_attributes={"X-Account": "crm.account", "x-none": "none", "X-Caller": "caller"})
+    headers = {"x-account": "4711", "x-caller": "tel: 1 (555) 222-3333", "x-other": "o"}
+    arrival = replace(ARRIVAL, headers=headers)
+    for hidden, expected in (
+        (False, {"crm.account": "4711", "caller": headers["x-caller"]}),
+        (True, {"crm.account": "4711"}),
+    ):
+        route = routed(arrival, CONNECTOR, replace(rule, hide_phone_number=hidden))
+        assert isinstance(route, Route)
+        assert call_request(arrival, route, CONNECTOR, "c", "i", "").participant.attributes == expected
