@@ -16,6 +16,7 @@ from connector.config import Settings
 from connector.errors import ConnectorError, Internal
 from connector.livekit_errors import unreachable
 from connector.room.admin import RoomAdmin
+from connector.storage.redis import RedisStore
 
 MAX_CLOCK_DIFFERENCE = 30.0
 """Seconds. Tokens allow for a minute; half of that is a clock worth mending."""
@@ -163,8 +164,18 @@ async def _store(settings: Settings) -> list[Finding]:
         await store.open()
     except ConnectorError as error:
         return [Finding("problem", "store", error.message, _mend_store(settings))]
-    await store.close()
-    return [Finding("ok", "store", settings.store_name)]
+    findings = [Finding("ok", "store", settings.store_name)]
+    try:
+        if isinstance(store, RedisStore):
+            for what, mend in await store.weaknesses():
+                findings.append(
+                    Finding("warning", "store", f"{settings.store_name} {what}", f"{mend} (docs/storage.md)")
+                )
+    except ConnectorError as error:
+        findings.append(Finding("warning", "store", f"its own settings cannot be checked: {error.message}"))
+    finally:
+        await store.close()
+    return findings
 
 
 def _mend_store(settings: Settings) -> str:

@@ -56,6 +56,8 @@ for i, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], ARGV[2], 'LIMI
 end
 return rows
 """
+_KEEPS_ALL = "noeviction"
+_INFO = "return redis.call('INFO', 'memory') .. redis.call('INFO', 'persistence')"
 _END_ORPHANS = f"""
 local mine = '{_OWNER}' .. ARGV[1]
 local ids = redis.call('SMEMBERS', mine)
@@ -100,6 +102,20 @@ class RedisStore:
 
     async def close(self) -> None:
         await self._server.close()
+
+    async def weaknesses(self) -> list[tuple[str, str]]:
+        """What in the server's own settings could lose what is kept there, and what to do about it."""
+        lines = str(await self._server.run(_INFO)).splitlines()
+        info = dict(line.split(":", 1) for line in lines if ":" in line)
+        found = []
+        policy = info.get("maxmemory_policy", _KEEPS_ALL)
+        if policy != _KEEPS_ALL and info.get("maxmemory", "0") != "0":
+            found.append(
+                ("throws keys away when its memory is full", f"set maxmemory-policy {_KEEPS_ALL}, not {policy}")
+            )
+        if info.get("aof_enabled") == "0":
+            found.append(("forgets the last minutes, or everything, when it dies", "set appendonly yes"))
+        return found
 
     async def save_call(self, record: CallRecord) -> None:
         row = {name: "" if value is None else value for name, value in to_row(record).items()}

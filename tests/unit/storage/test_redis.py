@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -32,6 +33,7 @@ from connector.storage.redis import MIGRATIONS, RedisStore
 from connector.storage.redis_server import PREFIX
 from connector.storage.redis_server import RedisServer as Connection
 
+STORAGE_PAGE = Path(__file__).resolve().parents[3] / "docs" / "storage.md"
 PASSWORD = "p@ss/w:rd#1%"
 QUOTED = "p%40ss%2Fw%3Ard%231%25"
 SOON = 20.0
@@ -231,3 +233,54 @@ async def test_a_record_that_a_newer_connector_wrote_is_a_clear_error(server: Re
         await client.hset(f"{PREFIX}call:call_1", "provider", "smoke signals")
     with pytest.raises(StoreError, match="smoke signals"):
         await store.list_calls()
+
+
+async def test_the_rights_that_the_documentation_names_are_enough(server: RedisServer) -> None:
+    (rights,) = re.findall(r"`(\+@read [^`]+)`", STORAGE_PAGE.read_text())
+    async with Redis.from_url(server.url) as client:
+        await client.execute_command("ACL", "SETUSER", "me", "on", ">secret-word", "~connector:*", *rights.split())
+    store = RedisStore(f"redis://me:secret-word@{server.address}/0")
+    await store.open()
+    await store.save_call(RECORD)
+    assert await store.list_calls() == [RECORD]
+    await store.connectors.insert(ENTRY)
+    assert await store.connectors.replace(replace(ENTRY, key_hash="other"))
+    assert await store.connectors.find("key:other") is not None
+    assert await store.connectors.delete("cn_1")
+    await store.deliveries.put([DELIVERY])
+    assert await store.deliveries.take(1.0, 2.0, 5) == [DELIVERY]
+    await store.deliveries.settle(Attempt("d1", "wh_1", "call_1", LifecycleEvent.STARTED, 1, 1.0, 0.1, 200), None)
+    assert await store.deliveries.forget_before(2.0) == 1
+    assert await store.end_orphans("here", 2.0) == 1
+    assert await store.forget_before(2.0) == 1
+    with pytest.raises(StoreError, match=r"can't run this command|ACL failure"):
+        await store.weaknesses()
+    await store.close()
+
+
+async def test_a_server_that_could_lose_something_is_told_of() -> None:
+    async with RedisServer() as forgetful:
+        store = RedisStore(forgetful.url)
+        await store.open()
+        async with Redis.from_url(forgetful.url) as client:
+            assert [mend for _, mend in await store.weaknesses()] == ["set appendonly yes"]
+            await client.config_set("appendonly", "yes")
+            assert await store.weaknesses() == []
+            await client.config_set("maxmemory-policy", "allkeys-lru")
+            # Without a limit it never throws anything away.
+            assert await store.weaknesses() == []
+            await client.config_set("maxmemory", "100mb")
+            ((_, mend),) = await store.weaknesses()
+            assert mend == "set maxmemory-policy noeviction, not allkeys-lru"
+        await store.close()
+
+
+async def test_a_replica_and_a_full_server_are_clear_errors(server: RedisServer, store: RedisStore) -> None:
+    async with Redis.from_url(server.url) as client:
+        await client.config_set("maxmemory", "1")
+        with pytest.raises(StoreError, match="OOM"):
+            await store.save_call(RECORD)
+        await client.config_set("maxmemory", "0")
+        await client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(StoreError, match="READONLY"):
+            await store.save_call(RECORD)
