@@ -162,7 +162,13 @@ class HookRoutes:
             connector=connector,
             call=call,
             arrival=Arrival(
-                connector.provider, call.call_id, call.from_number, call.to_number, room_id, call.from_country
+                provider=connector.provider,
+                carrier_call_id=call.call_id,
+                from_number=call.from_number,
+                to_number=call.to_number,
+                room_id=room_id,
+                from_country=call.from_country,
+                headers=sip_headers(fields),
             ),
             call_id=self._keys.call_id(connector.id, call.call_id),
             pin_token=request.query.get(_PIN_ARGUMENT, ""),

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, TypeVar
 import structlog
 from pydantic import Field, StringConstraints
 
-from connector.api.requests import RESERVED_PREFIX
 from connector.api.rest import Operation
 from connector.api.rest_models import (
     Answer,
@@ -27,6 +26,7 @@ from connector.api.rest_models import (
     listed,
     paged,
 )
+from connector.call.ledger import OUR_PREFIXES
 from connector.errors import InvalidArgument, NotFound
 from connector.model import RoomPrefix, RoomType, RoutingRule, RuleRoom, RuleType
 from connector.routing import claimed_twice, normal_number
@@ -84,8 +84,8 @@ class _RuleFields(Body):
     headers: Headers | None = Field(None, description="Outbound rules only. Kept, without effect")
     headers_to_attributes: Attributes | None = Field(
         None,
-        description="Inbound rules only: name of a SIP header of the call, or of a stream parameter, to the name of the "
-        "attribute that it becomes",
+        description="Inbound rules only: name of a SIP header of the call, or of a stream parameter, to the name of "
+        "the attribute that it becomes",
     )
     include_headers: IncludeHeaders | None = Field(None, description="Inbound rules only. Kept, without effect")
     api_key: Text | None = Field(None, description="If it is given, it must be the connector's own")
@@ -257,8 +257,9 @@ class RuleRest:
             raise InvalidArgument("includeHeaders", "is for inbound rules only")
         if type_ is RuleType.INBOUND and change.headers:
             raise InvalidArgument("headers", "is for outbound rules only")
-        if any(name.startswith(RESERVED_PREFIX) for name in (change.headers_to_attributes or {}).values()):
-            raise InvalidArgument("headersToAttributes", f"attributes that start with {RESERVED_PREFIX!r} are reserved")
+        if any(name.startswith(OUR_PREFIXES) for name in (change.headers_to_attributes or {}).values()):
+            ours = " or ".join(map(repr, OUR_PREFIXES))
+            raise InvalidArgument("headersToAttributes", f"attributes that start with {ours} are reserved")
 
 
 def _numbers(given: list[str] | None) -> tuple[str, ...]:
