@@ -23,7 +23,7 @@ from connector.api.ops import OpsRoutes
 from connector.api.origins import Origins
 from connector.api.refusals import Refusals
 from connector.api.rest import Operation, RestRoutes
-from connector.api.rest_calls import CallRest
+from connector.api.rest_calls import CallRest, as_json
 from connector.api.rest_connectors import ConnectorRest
 from connector.api.rest_rules import RuleRest
 from connector.api.rest_webhooks import WebhookRest
@@ -81,7 +81,7 @@ class Connector:
         self.store: Store = open_store(settings)
         self.admin = RoomAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
         self._carriers = CarrierApis(settings)
-        self.webhooks = Webhooks(self.store, self.metrics, allow_private=settings.webhook_allow_private)
+        self.webhooks = Webhooks(self.store, self.metrics, as_json, allow_private=settings.webhook_allow_private)
         self._call_parts = self._parts()
         self.calls = CallManager(self._call_parts, settings.max_calls)
         self.desk = CallDesk(self.calls, self.store, self.admin)

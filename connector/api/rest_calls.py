@@ -214,6 +214,11 @@ def shown(record: CallRecord) -> CallData:
     )
 
 
+def as_json(record: CallRecord) -> dict[str, Any]:
+    """The same for webhooks: whoever is told of a call reads what they would get by asking."""
+    return shown(record).model_dump(mode="json", by_alias=True)
+
+
 def status(record: CallRecord) -> str:
     """One of VideoSDK's words for the state of a call."""
     match record.state:

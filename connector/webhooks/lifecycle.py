@@ -15,6 +15,7 @@ import structlog
 from connector.errors import ConnectorError
 from connector.model import CallRecord, Delivery, LifecycleEvent
 from connector.webhooks import payload
+from connector.webhooks.payload import Describe
 from connector.webhooks.ports import Endpoints, Queue
 
 log = structlog.get_logger()
@@ -38,10 +39,16 @@ class LifecycleWebhooks:
     fails, it waits in memory instead, and what follows queues behind it: the order of a call's events stands."""
 
     def __init__(
-        self, endpoints: Endpoints, queue: Queue, wake: Callable[[], None], clock: Callable[[], float] = time.time
+        self,
+        endpoints: Endpoints,
+        queue: Queue,
+        describe: Describe,
+        wake: Callable[[], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._endpoints = endpoints
         self._queue = queue
+        self._describe = describe
         self._wake = wake
         self._clock = clock
         self._unsaved: deque[_Happened] = deque()
@@ -99,22 +106,21 @@ class LifecycleWebhooks:
         if not wanting:
             return
         now = self._clock()
-        await self._queue.put([_delivery(endpoint.id, moment, now) for endpoint in wanting])
+        await self._queue.put([self._delivery(endpoint.id, moment, now) for endpoint in wanting])
         self._wake()
 
-
-def _delivery(endpoint_id: str, moment: _Happened, now: float) -> Delivery:
-    """The same id for the same moment and endpoint: a `put` whose success was not heard of is put once more."""
-    delivery_id = "whd_" + hashlib.sha256(f"{moment.id} {endpoint_id}".encode()).hexdigest()[:24]
-    return Delivery(
-        id=delivery_id,
-        endpoint_id=endpoint_id,
-        call_id=moment.record.call_id,
-        event=moment.event,
-        body=payload.body(delivery_id, moment.event, moment.record, moment.details, moment.at),
-        created_at=now,
-        due_at=now,
-    )
+    def _delivery(self, endpoint_id: str, moment: _Happened, now: float) -> Delivery:
+        """The same id for the same moment and endpoint: a `put` whose success was not heard of is put once more."""
+        delivery_id = "whd_" + hashlib.sha256(f"{moment.id} {endpoint_id}".encode()).hexdigest()[:24]
+        return Delivery(
+            id=delivery_id,
+            endpoint_id=endpoint_id,
+            call_id=moment.record.call_id,
+            event=moment.event,
+            body=payload.body(delivery_id, moment.event, moment.record, moment.details, moment.at, self._describe),
+            created_at=now,
+            due_at=now,
+        )
 
 
 def _when(event: LifecycleEvent, record: CallRecord) -> float:

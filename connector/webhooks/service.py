@@ -8,6 +8,7 @@ import structlog
 
 from connector.metrics import Metrics
 from connector.webhooks.lifecycle import LifecycleWebhooks
+from connector.webhooks.payload import Describe
 from connector.webhooks.ports import Endpoints, Keys, Queue
 from connector.webhooks.post import Poster
 from connector.webhooks.sender import Sender
@@ -28,13 +29,13 @@ class WebhookStore(Protocol):
 class Webhooks:
     """`start` once the store is open, `stop` when no call is left and before the store closes."""
 
-    def __init__(self, store: WebhookStore, metrics: Metrics, *, allow_private: bool) -> None:
+    def __init__(self, store: WebhookStore, metrics: Metrics, describe: Describe, *, allow_private: bool) -> None:
         self.keys = KeyRing(store.keys)
         self._queue = store.deliveries
         self._sender = Sender(
             store.deliveries, store.endpoints, self.keys, Poster(allow_private=allow_private), metrics
         )
-        self.lifecycle = LifecycleWebhooks(store.endpoints, store.deliveries, self._sender.wake)
+        self.lifecycle = LifecycleWebhooks(store.endpoints, store.deliveries, describe, self._sender.wake)
 
     async def start(self) -> None:
         await self.keys.open()

@@ -68,16 +68,19 @@ async def test_an_outbound_call_tells_its_whole_life(
         assert (one.data["roomId"], one.data["participantId"]) == (room, "caller")
     assert [one.data["status"] for one in received] == ["initiated", "ringing", "answered", "ended"]
     started, _, answered, hangup = (one.data for one in received)
-    assert (started["from"], started["to"], started["start"]) == (None, None, None)
+    assert (started["from"], started["to"], started["answeredAt"]) == ("", "", None)
     assert (answered["from"], answered["to"]) == (CALLER, CALLEE)
-    assert answered["start"] == hangup["start"] is not None
+    assert answered["answeredAt"] == hangup["answeredAt"] is not None
     assert answered["end"] is None
     assert hangup["end"] is not None
     assert hangup["endReason"] == "carrier_hangup"
     assert hangup["additionalDetails"] == {"reason": "carrier_hangup"}
     assert hangup["providerCallId"] == call.sid
-    assert [entry["event"] for entry in hangup["timelog"]] == names(received)
-    assert [one.body["createdAt"] for one in received] == [entry["at"] for entry in hangup["timelog"]]
+    assert [moment["status"] for moment in hangup["timelog"]] == ["initiated", "ringing", "answered", "ended"]
+    assert [one.body["createdAt"] for one in received] == [moment["timestamp"] for moment in hangup["timelog"]]
+    # The same as whoever asks is told.
+    asked = (await rest.ask("GET", f"/v2/sip/call/{record.call_id}"))["data"]
+    assert {name: hangup[name] for name in asked} == asked
 
 
 async def test_an_inbound_call_tells_its_whole_life(
@@ -100,7 +103,28 @@ async def test_a_call_that_nobody_takes_is_missed(stage: Stage, room: str, recei
     received = await told(receiver, "call-missed")
     assert names(received) == ["call-started", "call-ringing", "call-missed"]
     missed = received[-1].data
-    assert (missed["status"], missed["endReason"]) == ("missed", "connect_timeout")
+    assert (missed["status"], missed["endReason"]) == ("not-answered", "connect_timeout")
+
+
+async def test_a_connectors_call_says_by_which_way_it_came_and_hides_what_is_hidden(
+    stage: Stage, twilio: TwilioSimulator, receiver: Receiver
+) -> None:
+    connector = await stage.connector(webhook_allow_private=True)
+    rest = Rest(await stage.http(), connector.settings)
+    await rest.register(receiver.url)
+    rule = await rest.ask(
+        "POST", "/v2/sip/routing-rule", {"name": "Rule", "type": "inbound", "hidePhoneNumber": True}, 201
+    )
+    made = await rest.ask("POST", "/v2/connectors", {"provider": "twilio", "defaultRuleId": rule["id"]}, 201)
+    call = twilio.inbound_call(made["data"]["webhookUrl"], to=CALLEE, from_=CALLER)
+    await told(receiver, "call-answered")
+    await call.hangup()
+    received = await told(receiver, "call-hangup")
+    assert names(received) == ["call-started", "call-answered", "call-hangup"]
+    for one in received:
+        assert (one.data["connectorId"], one.data["ruleId"]) == (made["data"]["id"], rule["id"])
+        assert one.data["to"] == CALLEE
+        assert CALLER.removeprefix("+").encode() not in one.raw
 
 
 async def test_the_last_event_of_a_process_that_stops_is_not_lost(
@@ -198,7 +222,7 @@ async def test_a_killed_process_loses_no_event_of_its_calls(
     assert names(received) == ["call-started", "call-ringing", "call-answered", "call-hangup"]
     hangup = received[-1].data
     assert (hangup["status"], hangup["endReason"]) == ("ended", "interrupted")
-    assert [entry["event"] for entry in hangup["timelog"]] == names(received)
+    assert [moment["status"] for moment in hangup["timelog"]] == ["initiated", "ringing", "answered", "ended"]
     for one in received:
         one.verify(key)
 

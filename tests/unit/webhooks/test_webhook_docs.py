@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
-from connector.model import LifecycleEvent
+from connector.api.rest_calls import as_json
+from connector.model import CallRecord, CallState, Direction, LifecycleEvent, Provider
 from connector.webhooks import post, sender, signing
+from connector.webhooks.payload import body
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "webhooks.md").read_text()
@@ -24,6 +27,15 @@ def test_every_event_is_documented() -> None:
         LifecycleEvent.MISSED,
     ]
     assert set(rows) == set(LifecycleEvent)
+
+
+def test_the_body_that_is_shown_has_the_fields_of_a_body() -> None:
+    blocks = re.findall(r"^```json\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (shown,) = (json.loads(block) for block in blocks if "webhookType" in block)
+    record = CallRecord("c", Provider.TWILIO, Direction.INBOUND, "r", "i", CallState.PENDING, "o", 1.0)
+    made = json.loads(body("whd", LifecycleEvent.STARTED, record, {}, 1.0, as_json))
+    assert list(shown) == list(made)
+    assert list(shown["data"]) == list(made["data"])
 
 
 def test_what_the_troubleshooting_table_quotes_is_in_the_code() -> None:
