@@ -29,8 +29,11 @@ from connector.api.rest_rules import RuleRest
 from connector.api.rest_webhooks import WebhookRest
 from connector.api.service import ConnectorService
 from connector.api.signed import CarrierSecrets, SignatureCheck
+from connector.api.sip_dial import PURPOSE as SIP_PURPOSE
+from connector.api.sip_dial import SipDialler, SipParts
 from connector.api.twirp import TwirpRoutes
 from connector.call.desk import CallDesk
+from connector.call.dialled import DialledCalls
 from connector.call.manager import CallManager
 from connector.call.orphans import end_orphans
 from connector.call.terms import Limits, Parts
@@ -48,6 +51,7 @@ from connector.model import CallRequest, Provider
 from connector.room.admin import RoomAdmin
 from connector.room.events import RoomListener
 from connector.room.gateway import RoomGateway, drain_abandoned
+from connector.sip.admin import SipAdmin
 from connector.sip.secrets import SipSecrets
 from connector.storage.base import Store
 from connector.storage.stores import store_at
@@ -93,6 +97,9 @@ class Connector:
             self.calls, self.desk, self.store, signer, origins, settings.connect_timeout, self._carriers.twilio
         )
         conferences = conference_bridge(settings, self.store, self._carriers.twilio)
+        self._sip_admin = SipAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
+        self._dialled = DialledCalls(self._call_parts)
+        self._sip = self._sip_dialler(signatures)
         table = methods(service, ConferenceRpc(conferences))
         authorizer = Authorizer(settings.livekit_api_key, secret)
         refusals = Refusals(self.metrics)
@@ -118,7 +125,9 @@ class Connector:
                 signatures,
                 self.metrics,
                 _codecs(settings),
+                self._sip,
             ),
+            self._sip,
             RestRoutes(self._rest_operations(origins), authorizer, refusals),
             ConferenceCallback(conferences, signatures, refusals, settings.sip_conferences),
             OpsRoutes(self.calls, self.admin, self.metrics),
@@ -126,6 +135,18 @@ class Connector:
         self._runner: web.AppRunner | None = None
         self._chores: list[asyncio.Task[None]] = []
         self.port = settings.port
+
+    def _sip_dialler(self, signatures: SignatureCheck) -> SipDialler:
+        settings = self.settings
+        secret = settings.livekit_api_secret.get_secret_value()
+        parts = SipParts(
+            endpoint=settings.sip_endpoint,
+            numbers=SipSecrets(self.store.sip_numbers, secret),
+            rooms=self._sip_admin,
+            admin=self.admin,
+            max_duration=settings.max_duration,
+        )
+        return SipDialler(self._dialled, parts, TokenSigner(secret, SIP_PURPOSE), signatures, self.metrics)
 
     def _rest_operations(self, origins: Origins) -> list[Operation]:
         settings = self.settings
@@ -190,6 +211,8 @@ class Connector:
                 log.warning("calls of an earlier process of this name were interrupted", calls=orphans)
             await self.admin.start()
             undo.push_async_callback(self.admin.close)
+            await self._sip_admin.start()
+            undo.push_async_callback(self._sip_admin.close)
             await self._carriers.start()
             undo.push_async_callback(self._carriers.close)
             undo.push_async_callback(self._close_doors)
@@ -228,6 +251,7 @@ class Connector:
             await asyncio.wait(self._chores)
         await self._close_doors()
         await self._carriers.close()
+        await self._sip_admin.close()
         await self.admin.close()
         await self.webhooks.stop()
         await self.store.close()
@@ -247,6 +271,7 @@ class Connector:
                 if gone:
                     log.info("old call records deleted", calls=gone)
                 await self.webhooks.forget_before(before)
+                await self._dialled.sweep()
             except ConnectorError as error:
                 log.warning("old call records could not be deleted", error=error.message)
             await asyncio.sleep(FORGET_EVERY)

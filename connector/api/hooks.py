@@ -60,8 +60,11 @@ _PIN_ARGUMENT = "pin_attempt"
 class SipAnswers(Protocol):
     """For connectors in mode `sip`: the carrier is told to dial LiveKit SIP."""
 
-    async def dial(self, connector: ConnectorEntry, arrival: Arrival, route: Route) -> str:
-        """The carrier's XML. Raises ConnectorError when the number is not set up."""
+    async def dial(
+        self, connector: ConnectorEntry, arrival: Arrival, call_id: str, origin: str, route: Route | None
+    ) -> str:
+        """The carrier's XML. Without a route LiveKit's own dispatch rule for the number decides. Raises ConnectorError
+        when the number is not set up."""
         ...
 
 
@@ -204,13 +207,16 @@ class HookRoutes:
         if waiting:
             return waiting
         route, by_number = await self._route(announced)
+        by_sip = announced.connector.mode is ConnectorMode.SIP
+        if by_sip and route is Refusal.NO_ROUTE:
+            return await self._dial(announced, None)
         if isinstance(route, Refusal):
             return self._refuse(announced, route.name.lower(), route.value, by_number)
         if route.pin:
             question = self._ask(announced, route)
             if question:
                 return question
-        if announced.connector.mode is ConnectorMode.SIP:
+        if by_sip:
             return await self._dial(announced, route)
         return await self._create(announced, route)
 
@@ -262,13 +268,14 @@ class HookRoutes:
         url = f"{self._origin(announced)}{announced.url}{'&' if '?' in announced.url else '?'}{more}"
         return answers.ask_pin(announced.arrival.provider, url, prompt, len(route.pin))
 
-    async def _dial(self, announced: Announced, route: Route) -> str:
+    async def _dial(self, announced: Announced, route: Route | None) -> str:
         try:
             if self._sip is None:
                 raise Unavailable("the connector is in mode sip, and no SIP endpoint is configured")
-            return await self._sip.dial(announced.connector, announced.arrival, route)
+            origin = self._origin(announced)
+            return await self._sip.dial(announced.connector, announced.arrival, announced.call_id, origin, route)
         except ConnectorError as error:
-            return self._refuse(announced, type(error).__name__, error.message, route.rule)
+            return self._refuse(announced, type(error).__name__, error.message, route.rule if route else None)
 
     async def _create(self, announced: Announced, route: Route) -> str:
         identity = f"{announced.arrival.provider.value}_{announced.call_id[-12:]}"

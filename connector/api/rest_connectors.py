@@ -15,7 +15,7 @@ from pydantic import Field
 from connector.api.origins import Origins
 from connector.api.rest import Operation
 from connector.api.rest_models import Answer, Asked, Body, Message, Name, Text, iso
-from connector.errors import NotFound
+from connector.errors import InvalidArgument, NotFound
 from connector.model import ConnectorEntry, ConnectorMode, Provider
 from connector.storage.base import Store
 from connector.tokens import WebhookKeys
@@ -93,6 +93,8 @@ class ConnectorRest:
 
     async def create(self, asked: Asked[NewConnector, Any]) -> ConnectorChanged:
         wanted = asked.body
+        if wanted.mode is ConnectorMode.SIP and wanted.provider is not Provider.TWILIO:
+            raise InvalidArgument("mode", "sip is for provider twilio alone")
         entry = self._keyed(
             ConnectorEntry(
                 id="cn_" + "".join(secrets.choice(_ID_CHARACTERS) for _ in range(16)),

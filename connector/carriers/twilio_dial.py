@@ -73,11 +73,3 @@ def twilio_dial(dial: SipDial) -> str:
 
 def _given(attributes: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in attributes.items() if value}
-
-
-def twilio_say_and_hang_up(text: str) -> str:
-    """TwiML for a caller who could not be put through."""
-    response = ElementTree.Element("Response")
-    ElementTree.SubElement(response, "Say").text = text
-    ElementTree.SubElement(response, "Hangup")
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(response, encoding="unicode") + "\n"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from livekit import api
 
-from connector.errors import FailedPrecondition, Unavailable
+from connector.errors import FailedPrecondition, Internal, Unavailable
 from connector.livekit_errors import translated
 from connector.sip import plan
+from connector.sip.plan import RoomForCall
 
 REQUEST_TIMEOUT = 5.0
 """Seconds for one thing asked of LiveKit."""
@@ -42,6 +44,10 @@ class SetupDone:
     """What was done, in words; empty when all was as wanted."""
 
 
+class CallerTaken(FailedPrecondition):
+    """Two calls cannot be told apart by their caller."""
+
+
 class SipAdmin:
     """`start` before use. Every method raises ConnectorError for what fails."""
 
@@ -50,6 +56,7 @@ class SipAdmin:
         self._key = api_key
         self._secret = api_secret
         self._api: api.LiveKitAPI | None = None
+        self._creating = asyncio.Lock()
 
     async def start(self) -> None:
         self._api = api.LiveKitAPI(self._url, self._key, self._secret, failover=False)
@@ -96,6 +103,29 @@ class SipAdmin:
             return old
         changes.append(f"dispatch rule updated: {', '.join(fields)}")
         return await self._sip.update_dispatch_rule(old.sip_dispatch_rule_id, new)
+
+    async def send_to_room(self, call: RoomForCall) -> None:
+        """A dispatch rule for one call alone, before the rules of its trunk. CallerTaken when another call with the
+        same caller has one."""
+        try:
+            # One after the other: LiveKit looks for a conflict first and stores the rule then.
+            async with self._creating, self._translated():
+                await self._sip.create_dispatch_rule(
+                    api.CreateSIPDispatchRuleRequest(dispatch_rule=plan.rule_of_call(call))
+                )
+        except Internal as error:
+            if isinstance(error.__cause__, api.TwirpError) and "already exists" in error.__cause__.message:
+                raise CallerTaken("LiveKit has a dispatch rule for a call of this caller already") from error
+            raise
+
+    async def forget_call(self, call_id: str) -> None:
+        """Delete the rule of `send_to_room`, if there is one."""
+        async with self._translated():
+            for rule in await self._rules():
+                if rule.name == plan.name_of(call_id):
+                    await self._sip.delete_dispatch_rule(
+                        api.DeleteSIPDispatchRuleRequest(sip_dispatch_rule_id=rule.sip_dispatch_rule_id)
+                    )
 
     async def list_numbers(self) -> list[SipNumberSetup]:
         """One for each number of each inbound trunk, ours or not; a trunk for every number has the number ""."""

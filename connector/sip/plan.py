@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,19 @@ class Wanted:
     agents: tuple[str, ...] | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RoomForCall:
+    """One call, as LiveKit SIP will see it come, and the room that it is to join."""
+
+    call_id: str
+    trunk_id: str
+    number: str
+    caller_id: str
+    """The user part of the From address."""
+    room: str
+    attributes: Mapping[str, str]
 
 
 def new_password() -> str:
@@ -102,6 +115,18 @@ def rule_for(wanted: Wanted, existing: api.SIPDispatchRuleInfo | None, trunk_id:
         del rule.room_config.agents[:]
         rule.room_config.agents.extend(api.RoomAgentDispatch(agent_name=name) for name in wanted.agents)
     return rule
+
+
+def rule_of_call(call: RoomForCall) -> api.SIPDispatchRuleInfo:
+    """A rule with the called number and the caller's goes before one without, by LiveKit's own order."""
+    return api.SIPDispatchRuleInfo(
+        name=name_of(call.call_id),
+        trunk_ids=[call.trunk_id],
+        numbers=[call.number],
+        inbound_numbers=[call.caller_id],
+        rule=api.SIPDispatchRule(dispatch_rule_direct=api.SIPDispatchRuleDirect(room_name=call.room)),
+        attributes=dict(call.attributes),
+    )
 
 
 def changed_fields(old: Message, new: Message) -> list[str]:

@@ -11,7 +11,6 @@ from connector.carriers.twilio_dial import (
     check_credential,
     sip_uri,
     twilio_dial,
-    twilio_say_and_hang_up,
     valid_caller_id,
 )
 
@@ -96,8 +95,3 @@ def test_caller_ids() -> None:
     assert valid_caller_id("+15550001111")
     assert valid_caller_id("call_0123456789abcdef01234567")
     assert not any(valid_caller_id(text) for text in ("", "a b", "<x>", "ä"))
-
-
-def test_who_cannot_be_put_through_is_told() -> None:
-    root = ElementTree.fromstring(twilio_say_and_hang_up("Sorry & goodbye"))
-    assert [(verb.tag, verb.text) for verb in root] == [("Say", "Sorry & goodbye"), ("Hangup", None)]

@@ -1,0 +1,121 @@
+"""Calls that a carrier dials to LiveKit SIP. No process holds them: all that is known of one is its record, and the
+carrier's reports, whichever process they reach, are what changes it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import structlog
+
+from connector.call.chronicle import Chronicle
+from connector.call.privacy import Privacy
+from connector.call.state import Trigger, next_state
+from connector.call.terms import CARRIER_ENDS, Parts
+from connector.logs import bind_call
+from connector.model import CallFilter, CallRecord, CallRequest, CallState, EndReason, LifecycleEvent
+
+log = structlog.get_logger()
+
+OWNER = "livekit-sip"
+"""In the place of a process: a connector that starts finds none of its own dead calls among these."""
+REPORT_MARGIN = 3600.0
+"""Seconds past the longest call after which its last report will not come any more."""
+MOST = 1000
+
+
+class DialledCalls:
+    """Every method but `sweep` raises StoreError when the store fails."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def is_over(self, call_id: str) -> bool:
+        record = await self._parts.store.get_call(call_id)
+        return record is not None and record.state is CallState.ENDED
+
+    async def announce(self, request: CallRequest) -> CallRecord:
+        """The carrier is about to dial; the record, which is the old one where the carrier asks again."""
+        known = await self._parts.store.get_call(request.call_id)
+        if known is not None:
+            return known
+        shown = Privacy(request).request
+        record = CallRecord(
+            call_id=shown.call_id,
+            provider=shown.provider,
+            direction=shown.direction,
+            room=shown.room,
+            identity=shown.participant.identity,
+            state=CallState.PENDING,
+            owner=OWNER,
+            created_at=time.time(),
+            carrier_call_id=shown.carrier_call_id,
+            from_number=shown.from_number,
+            to_number=shown.to_number,
+            rule_id=shown.rule_id,
+            connector_id=shown.connector_id,
+            region=shown.region,
+        )
+        return await self._keep(record, LifecycleEvent.STARTED)
+
+    async def answered(self, call_id: str) -> None:
+        """LiveKit has picked up. A report that comes late or again changes nothing."""
+        record = await self._parts.store.get_call(call_id)
+        if record is not None and record.state is CallState.PENDING:
+            await self._keep(_active(record, time.time()), LifecycleEvent.ANSWERED)
+
+    async def ended(self, call_id: str, status: str, seconds: float, detail: str) -> None:
+        """The dial is over. `status` is one of the carrier's final ones, `seconds` the length of the talk."""
+        record = await self._parts.store.get_call(call_id)
+        if record is None or record.state is CallState.ENDED:
+            return
+        now = time.time()
+        if status == "completed" and record.state is CallState.PENDING:
+            # Its answer was not reported: the two reports are requests of their own, and either may be lost.
+            record = await self._keep(_active(record, now - seconds), LifecycleEvent.ANSWERED)
+        reason = CARRIER_ENDS.get(status, EndReason.CARRIER_FAILED)
+        await self._end(replace(record, carrier_status=status), reason, detail, now)
+
+    async def sweep(self) -> None:
+        """End those of which the last report never came: the carrier could not reach us, say."""
+        before = time.time() - self._parts.limits.max_duration - REPORT_MARGIN
+        for state in (CallState.PENDING, CallState.ACTIVE):
+            where = CallFilter(state=state, created_before=before)
+            for record in await self._parts.store.list_calls(MOST, where):
+                if record.owner == OWNER:
+                    await self._end(record, EndReason.INTERRUPTED, "the carrier did not report its end", time.time())
+
+    async def _end(self, record: CallRecord, reason: EndReason, detail: str, now: float) -> None:
+        was_active = record.state is CallState.ACTIVE
+        ended = replace(
+            record,
+            state=next_state(record.direction, record.state, Trigger.END),
+            ended_at=now,
+            end_reason=reason,
+            end_detail=detail,
+        )
+        event = LifecycleEvent.HANGUP if was_active else LifecycleEvent.MISSED
+        await self._keep(ended, event, reason=reason.value)
+        metrics = self._parts.metrics
+        metrics.calls.labels(record.provider.value, record.direction.value, reason.value).inc()
+        if record.started_at:
+            metrics.duration.labels(record.direction.value).observe(now - record.started_at)
+        with bind_call(record.call_id):
+            log.info("call ended", reason=reason.value, detail=detail or None, seconds=round(_talked(ended), 3))
+
+    async def _keep(self, record: CallRecord, event: LifecycleEvent, **details: str) -> CallRecord:
+        record = replace(record, timelog=(*record.timelog, (event.value, time.time())))
+        await self._parts.store.save_call(record)
+        chronicle = Chronicle(self._parts.lifecycle)
+        chronicle.tell(event, record, details)
+        await chronicle.told()
+        return record
+
+
+def _active(record: CallRecord, at: float) -> CallRecord:
+    state = next_state(record.direction, record.state, Trigger.STREAM_STARTED)
+    return replace(record, state=state, started_at=at)
+
+
+def _talked(record: CallRecord) -> float:
+    return record.ended_at - record.started_at if record.started_at else 0.0
