@@ -16,8 +16,6 @@ log = structlog.get_logger()
 
 PATIENCE = 2.0
 """Seconds that a listener may take for one event."""
-MAX_WAITING = 64
-"""Events that may wait to be told; more is a room that changes attributes faster than anybody wants to know."""
 
 
 class Chronicle:
@@ -29,9 +27,6 @@ class Chronicle:
         self._telling: asyncio.Task[None] | None = None
 
     def tell(self, event: LifecycleEvent, record: CallRecord, details: Mapping[str, str]) -> None:
-        if event is LifecycleEvent.UPDATE and len(self._waiting) >= MAX_WAITING:
-            log.warning("an event is not told: too many wait", lifecycle=event.value)
-            return
         self._waiting.append((event, record, details))
         if self._telling is None or self._telling.done():
             self._telling = asyncio.create_task(self._tell(), name=f"tell {record.call_id}")

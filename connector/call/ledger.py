@@ -20,6 +20,8 @@ from connector.model import CallRecord, CallRequest, CallState, Direction, Lifec
 log = structlog.get_logger()
 
 OUR_PREFIXES = ("connector.", "phone.")
+MOST_EVENTS = 200
+"""Of a call, from which on changes of attributes are no longer told: they are the room's to make, without end."""
 MAX_ATTRIBUTES = 63 * 1024
 """Bytes of keys and values; livekit-server's own limit is 64 KiB, the rest is for `callStatus`."""
 
@@ -114,6 +116,9 @@ class Ledger:
             if not name.startswith(OUR_PREFIXES) and self.told_attributes.get(name) != value
         ]
         if news and self.record.state is CallState.ACTIVE:
+            if len(self.record.timelog) >= MOST_EVENTS:
+                log.debug("a change of attributes is not told: the call has had too many events")
+                return
             self.told_attributes |= {name: attributes[name] for name in news}
             self.tell(LifecycleEvent.UPDATE, change="attributes", names=",".join(sorted(news)))
 

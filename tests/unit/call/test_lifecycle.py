@@ -1,0 +1,246 @@
+"""The events of a call: which, in which order, and that nobody who is told can harm it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from connector.call import chronicle
+from connector.call.ledger import MOST_EVENTS
+from connector.call.session import CallSession
+from connector.errors import Unavailable
+from connector.model import CallState, Direction, EndReason
+from connector.storage.base import StoreError
+from tests.unit.call.fakes import CARRIER_CALL, LIMITS, FakeControl, Faults, World
+from tests.unit.call.virtual_time import virtual_time
+
+
+async def settle() -> None:
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
+async def talk(world: World, call: CallSession) -> asyncio.Task[None]:
+    await call.open()
+    await call.claim()
+    carrying = asyncio.create_task(call.carry(world.socket))
+    world.socket.feed("connected", "start")
+    await settle()
+    assert call.state is CallState.ACTIVE
+    return carrying
+
+
+@pytest.mark.parametrize("direction", Direction)
+@virtual_time
+async def test_a_whole_call_is_told_in_order_and_kept_in_its_record(direction: Direction) -> None:
+    world = World(direction)
+    call = world.session()
+    carrying = await talk(world, call)
+    world.socket.feed("stop")
+    await carrying
+    ringing = ["call-ringing"] if direction is Direction.OUTBOUND else []
+    events = ["call-started", *ringing, "call-answered", "call-hangup"]
+    assert world.lifecycle.events == events
+    assert [event for event, _ in call.record.timelog] == events
+    times = [at for _, at in call.record.timelog]
+    assert times == sorted(times)
+    assert world.store.records["call_1"].timelog == call.record.timelog
+    # Each is told with the record as it stood: its timelog ends with the event.
+    for count, (event, record, _) in enumerate(world.lifecycle.told, 1):
+        assert [name for name, _ in record.timelog] == events[:count]
+        assert event == events[count - 1]
+    answered = world.lifecycle.told[-2][1]
+    assert (answered.state, answered.carrier_call_id) == (CallState.ACTIVE, CARRIER_CALL)
+    assert world.lifecycle.told[-1][1].end_reason is EndReason.CARRIER_HANGUP
+    assert world.lifecycle.told[-1][2] == {"reason": "carrier_hangup"}
+
+
+@pytest.mark.parametrize("direction", Direction)
+@virtual_time
+async def test_a_call_that_ends_before_it_is_active_is_missed(direction: Direction) -> None:
+    world = World(direction)
+    call = world.session()
+    await call.open()
+    await asyncio.sleep(LIMITS.connect_timeout + 1)
+    assert world.lifecycle.events[-1] == "call-missed"
+    assert "call-answered" not in world.lifecycle.events
+    assert world.lifecycle.told[-1][2] == {"reason": "connect_timeout"}
+
+
+@virtual_time
+async def test_a_call_that_could_not_be_opened_is_nobodys_news() -> None:
+    world = World()
+    world.faults.planned["room.join_hidden"] = Unavailable("gone")
+    call = world.session()
+    with pytest.raises(Unavailable):
+        await call.open()
+    assert world.lifecycle.events == []
+    assert call.record.timelog == ()
+
+
+@virtual_time
+async def test_ringing_is_told_once_however_often_the_carrier_says_it() -> None:
+    world = World()
+    call = world.session()
+    await call.open()
+    for number in range(3):
+        call.carrier_said("ringing", number)
+    call.end(EndReason.SHUTDOWN)
+    await call.finished.wait()
+    assert world.lifecycle.events == ["call-started", "call-ringing", "call-missed"]
+
+
+@pytest.mark.parametrize(
+    "fault", [Unavailable("gone"), ZeroDivisionError("a bug"), None], ids=["refuses", "breaks", "hangs"]
+)
+@virtual_time
+async def test_a_listener_that_fails_does_not_harm_the_call(fault: Exception | None) -> None:
+    world = World()
+    world.faults.planned["lifecycle"] = fault
+    call = world.session()
+    began = asyncio.get_running_loop().time()
+    carrying = await talk(world, call)
+    # Nobody waited for it: no time has passed.
+    assert asyncio.get_running_loop().time() == began
+    world.socket.feed("audio", "digit 1", "stop")
+    async with asyncio.timeout(30):
+        await carrying
+    world.assert_ended_once(call, EndReason.CARRIER_HANGUP)
+    assert [event for event, _ in call.record.timelog][-1] == "call-hangup"
+    assert any("event" in str(entry["event"]) for entry in world.log.entries)
+
+
+@virtual_time
+async def test_a_listener_that_comes_back_is_told_the_rest_in_order() -> None:
+    world = World()
+    world.faults.delays["lifecycle"] = chronicle.PATIENCE - 0.5
+    call = world.session()
+    carrying = await talk(world, call)
+    world.room.listener.room_attributes({"a": "1"})
+    world.socket.feed("stop")
+    await carrying
+    told = world.lifecycle.events
+    assert told == [event for event, _ in call.record.timelog][: len(told)]
+    assert told[:3] == ["call-started", "call-ringing", "call-answered"]
+
+
+@virtual_time
+async def test_a_store_that_fails_does_not_keep_events_back() -> None:
+    world = World()
+    world.faults.planned |= {"store.save active": StoreError("full"), "store.save ended": StoreError("full")}
+    call = world.session()
+    carrying = await talk(world, call)
+    world.socket.feed("stop")
+    await carrying
+    assert world.lifecycle.events == ["call-started", "call-ringing", "call-answered", "call-hangup"]
+
+
+@virtual_time
+async def test_attributes_that_others_change_are_told_by_name_and_ours_are_not() -> None:
+    world = World()
+    call = world.session()
+    carrying = await talk(world, call)
+    listener = world.room.listener
+    listener.room_attributes({"connector.callStatus": "active", "fake.a": "b", "theirs": "kept"})
+    await settle()
+    assert "call-update" not in world.lifecycle.events
+    listener.room_attributes({"mood": "good", "fake.a": "changed", "connector.callId": "x"})
+    listener.room_attributes({"mood": "good"})
+    await settle()
+    assert [details for event, _, details in world.lifecycle.told if event == "call-update"] == [
+        {"change": "attributes", "names": "fake.a,mood"}
+    ]
+    world.socket.feed("stop")
+    await carrying
+
+
+@virtual_time
+async def test_a_room_that_changes_attributes_without_end_does_not_fill_the_memory() -> None:
+    world = World()
+    call = world.session()
+    carrying = await talk(world, call)
+    world.faults.planned["lifecycle"] = None
+    for number in range(1000):
+        world.room.listener.room_attributes({"n": str(number)})
+    await settle()
+    assert len(call.record.timelog) <= MOST_EVENTS
+    world.socket.feed("stop")
+    async with asyncio.timeout(30):
+        await carrying
+
+
+@virtual_time
+async def test_a_move_is_told_with_both_rooms() -> None:
+    world = World()
+    call = world.session()
+    carrying = await talk(world, call)
+    await call.switch_room("cellar")
+    await settle()
+    event, record, details = world.lifecycle.told[-1]
+    assert (event, record.room) == ("call-update", "cellar")
+    assert details == {"change": "room", "from_room": "lobby", "to_room": "cellar"}
+    world.socket.feed("stop")
+    await carrying
+
+
+# Transfers
+
+
+def with_control() -> tuple[World, FakeControl]:
+    faults = Faults()
+    control = FakeControl(faults)
+    return World(faults=faults, control=control), control
+
+
+@pytest.mark.parametrize("last_word", ["stop", "closed", "lost"])
+@virtual_time
+async def test_a_stream_that_ends_while_the_carrier_transfers_is_a_transfer(last_word: str) -> None:
+    world, control = with_control()
+    world.faults.delays["control.transfer"] = 1.0
+    call = world.session()
+    carrying = await talk(world, call)
+    transferring = asyncio.create_task(call.transfer("+15550001111"))
+    await asyncio.sleep(0.5)
+    # The carrier takes the stream away before it has answered.
+    if last_word == "stop":
+        world.socket.feed("stop")
+    else:
+        world.socket.hang_up(cleanly=last_word == "closed")
+    await carrying
+    await transferring
+    world.assert_ended_once(call, EndReason.TRANSFERRED)
+    assert world.lifecycle.events[-2:] == ["call-transferred", "call-hangup"]
+    assert control.transferred == [(CARRIER_CALL, "+15550001111")]
+    assert control.hung_up == []
+
+
+@virtual_time
+async def test_a_transfer_that_is_refused_while_the_person_hangs_up_is_a_hang_up() -> None:
+    world, control = with_control()
+    world.faults.delays["control.transfer"] = 1.0
+    world.faults.planned["control.transfer"] = Unavailable("no")
+    call = world.session()
+    carrying = await talk(world, call)
+    transferring = asyncio.create_task(call.transfer("+15550001111"))
+    await asyncio.sleep(0.5)
+    world.socket.feed("stop")
+    await carrying
+    with pytest.raises(Unavailable):
+        await transferring
+    world.assert_ended_once(call, EndReason.CARRIER_HANGUP)
+    assert "call-transferred" not in world.lifecycle.events
+    assert control.transferred == []
+
+
+@virtual_time
+async def test_a_carrier_that_keeps_the_stream_of_a_transferred_call_open_does_not_keep_the_call() -> None:
+    world, control = with_control()
+    call = world.session()
+    carrying = await talk(world, call)
+    await call.transfer("+15550001111")
+    world.socket.feed("audio")
+    await carrying
+    world.assert_ended_once(call, EndReason.TRANSFERRED)
+    assert world.socket.closed_with == [(1000, "transferred")]
+    assert control.hung_up == []
