@@ -237,12 +237,13 @@ class CallSession:
             carrier_call_id=known or event.call_id, from_number=event.from_number, to_number=event.to_number
         )
         self._leg.streams(event)
-        self._begin("answer", self._answer(event))
+        self._begin("answer", self._answer(event, known))
 
-    async def _answer(self, event: StreamStarted) -> None:
+    async def _answer(self, event: StreamStarted, known: str) -> None:
         started = time.monotonic()
         try:
-            await self.presence.appear(self._ledger.attributes_of(event, self._codec.attributes(event)))
+            theirs = self._codec.attributes(event, known)
+            await self.presence.appear(self._ledger.attributes_of(event, theirs))
         except ConnectorError as error:
             self.end(EndReason.LIVEKIT_UNAVAILABLE, error.message)
             return

@@ -49,8 +49,9 @@ class Codec(Protocol):
         """
         ...
 
-    def attributes(self, started: StreamStarted) -> dict[str, str]:
-        """What the caller's participant shall carry of the carrier's own facts, under the carrier's prefix."""
+    def attributes(self, started: StreamStarted, call_id: str) -> dict[str, str]:
+        """What the caller's participant shall carry of the carrier's own facts, under the carrier's prefix. `call_id`
+        is the id that the carrier's HTTP requests gave the call; empty where none has come."""
         ...
 
     def audio(self, payload: bytes) -> str:

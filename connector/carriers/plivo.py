@@ -93,7 +93,7 @@ class PlivoCodec:
                 return StreamStopped(self._call_id)
         return Ignored(f"unknown event {event[:32]!r}")
 
-    def attributes(self, started: StreamStarted) -> dict[str, str]:
+    def attributes(self, started: StreamStarted, call_id: str) -> dict[str, str]:
         return {
             "plivo.callId": started.call_id,
             "plivo.accountId": started.account_id,

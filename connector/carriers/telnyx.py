@@ -106,12 +106,17 @@ class TelnyxCodec:
                 return StreamStopped(self._call_id)
         return Ignored(f"unknown event {event[:32]!r}")
 
-    def attributes(self, started: StreamStarted) -> dict[str, str]:
-        return {
-            "telnyx.callControlId": started.call_id,
-            "telnyx.userId": started.account_id,
-            "telnyx.streamId": started.stream_id,
-        } | {f"telnyx.param.{name}": value for name, value in started.parameters.items()}
+    def attributes(self, started: StreamStarted, call_id: str) -> dict[str, str]:
+        webhooks = {"telnyx.callSid": call_id} if call_id else {}
+        return (
+            webhooks
+            | {
+                "telnyx.callControlId": started.call_id,
+                "telnyx.userId": started.account_id,
+                "telnyx.streamId": started.stream_id,
+            }
+            | {f"telnyx.param.{name}": value for name, value in started.parameters.items()}
+        )
 
     def audio(self, payload: bytes) -> str:
         self._require_started()

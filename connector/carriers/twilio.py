@@ -86,7 +86,7 @@ class TwilioCodec:
                 return self._stop(message)
         return Ignored(f"unknown event {event[:32]!r}")
 
-    def attributes(self, started: StreamStarted) -> dict[str, str]:
+    def attributes(self, started: StreamStarted, call_id: str) -> dict[str, str]:
         return {
             "twilio.callSid": started.call_id,
             "twilio.accountSid": started.account_id,

@@ -357,7 +357,7 @@ class TestAttributes:
         codec = opened(dialect)
         event = codec.receive(dialect.start({"tier": "gold"}))
         assert isinstance(event, StreamStarted)
-        attributes = codec.attributes(event)
+        attributes = codec.attributes(event, CALL)
         assert {CALL, STREAM, ACCOUNT} <= set(attributes.values())
         assert attributes[f"{dialect.attribute_prefix}param.tier"] == "gold"
         assert all(name.startswith(dialect.attribute_prefix) for name in attributes)

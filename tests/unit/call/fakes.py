@@ -100,7 +100,7 @@ class FakeCodec:
                 raise ZeroDivisionError("a bug of ours")
         return Ignored(word)
 
-    def attributes(self, started: StreamStarted) -> dict[str, str]:
+    def attributes(self, started: StreamStarted, call_id: str) -> dict[str, str]:
         return {f"fake.{name}": value for name, value in started.parameters.items()}
 
     def audio(self, payload: bytes) -> str:

@@ -109,6 +109,16 @@ def test_the_start_tells_the_numbers_and_an_id_that_need_not_be_the_webhooks() -
     assert event.may_be_of("v3:another")
 
 
+def test_the_participant_has_both_ids_where_both_are_known() -> None:
+    codec = TelnyxCodec()
+    event = codec.receive(start())
+    assert isinstance(event, StreamStarted)
+    control_id = "v2:T02llQxIyaRkhfRKxgAP8nY511EhFLizdvdUKJiSw8d6A9BborherQ"
+    both = codec.attributes(event, "v3:sid")
+    assert (both["telnyx.callControlId"], both["telnyx.callSid"]) == (control_id, "v3:sid")
+    assert "telnyx.callSid" not in codec.attributes(event, "")
+
+
 def test_a_complaint_is_told_and_ends_nothing() -> None:
     codec = started()
     problem = {"code": 100003, "title": "malformed_frame", "detail": "The frame is broken."}
