@@ -10,6 +10,8 @@ from connector.model import CallRequest, Direction
 
 _SHORTEST = 6
 """Digits from which on a number is looked for inside other text; a shorter one is anywhere by chance."""
+_TELLING = 8
+"""Last digits by which a number is known, however its country is written before them."""
 _E164 = re.compile(r"\+\d{6,15}")
 _NOT_DIGITS = re.compile(r"\D")
 
@@ -22,7 +24,13 @@ class Privacy:
         self._inbound = request.direction is Direction.INBOUND
         self._digits: set[str] = set()
         from_number, to_number = self.numbers(request.from_number, request.to_number)
-        self.request = replace(request, from_number=from_number, to_number=to_number)
+        attributes = self.own(request.participant.attributes)
+        self.request = replace(
+            request,
+            from_number=from_number,
+            to_number=to_number,
+            participant=replace(request.participant, attributes=attributes),
+        )
 
     def numbers(self, from_number: str, to_number: str) -> tuple[str, str]:
         """Of these two the ones that may be told: the service's own may, the phone's may not when it is hidden."""
@@ -30,7 +38,7 @@ class Privacy:
             return from_number, to_number
         digits = _NOT_DIGITS.sub("", from_number if self._inbound else to_number)
         if len(digits) >= _SHORTEST:
-            self._digits.add(digits)
+            self._digits.add(digits[-_TELLING:])
         return ("", to_number) if self._inbound else (from_number, "")
 
     def own(self, attributes: Mapping[str, str]) -> dict[str, str]:

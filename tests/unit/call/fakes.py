@@ -202,6 +202,7 @@ class FakeAdmin:
         self._faults = faults
         self.undone: list[str] = []
         self.removed: list[tuple[str, str]] = []
+        self.revealed: dict[str, str] = {}
         self.taken: set[tuple[str, str]] = set()
         """Rooms and identities of participants that are not ours."""
 
@@ -230,6 +231,7 @@ class FakeAdmin:
 
     async def reveal(self, room: str, identity: str, attributes: Mapping[str, str]) -> None:
         await self._faults.step("admin.reveal")
+        self.revealed |= attributes
 
 
 class FakeWaiting:
