@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import trustme
@@ -238,7 +239,9 @@ async def test_a_record_that_a_newer_connector_wrote_is_a_clear_error(server: Re
 async def test_the_rights_that_the_documentation_names_are_enough(server: RedisServer) -> None:
     (rights,) = re.findall(r"`(\+@read [^`]+)`", STORAGE_PAGE.read_text())
     async with Redis.from_url(server.url) as client:
-        await client.execute_command("ACL", "SETUSER", "me", "on", ">secret-word", "~connector:*", *rights.split())
+        await cast("Any", client).execute_command(
+            "ACL", "SETUSER", "me", "on", ">secret-word", "~connector:*", *rights.split()
+        )
     store = RedisStore(f"redis://me:secret-word@{server.address}/0")
     await store.open()
     await store.save_call(RECORD)
@@ -281,6 +284,6 @@ async def test_a_replica_and_a_full_server_are_clear_errors(server: RedisServer,
         with pytest.raises(StoreError, match="OOM"):
             await store.save_call(RECORD)
         await client.config_set("maxmemory", "0")
-        await client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        await cast("Any", client).execute_command("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(StoreError, match="READONLY"):
             await store.save_call(RECORD)
