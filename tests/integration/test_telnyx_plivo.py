@@ -16,8 +16,10 @@ from connector.demo.carrier import CallStatus, Document
 from connector.demo.carrier.plivo.simulator import PlivoSimulator
 from connector.demo.carrier.simulator import CarrierSimulator
 from connector.demo.carrier.telnyx.simulator import TelnyxSimulator
-from connector.model import EndReason, Provider
+from connector.model import Direction, EndReason, Provider
+from connectorpb.v1 import connector_pb2 as pb
 from tests.integration.harness import Guest, Stage, ended, only_session, strength, tone, until
+from tests.integration.rpc import TRANSPORTS, grpc_connector, rpc_over
 from tests.integration.wire import Wire, wire_to
 
 CALLEE, OURS, THIRD = "+15551234567", "+15557654321", "+15550009999"
@@ -194,6 +196,57 @@ async def test_a_connect_url_is_of_one_carrier_alone(stage: Stage, room: str, pr
     for path, status in [(provider.value, 200)] + [(other.value, 404) for other in others]:
         async with session.get(f"{connector.settings.public_origin}/{path}/{token}") as response:
             assert response.status == status, path
+
+
+REQUESTS = {
+    Provider.TELNYX: (pb.ConnectTelnyxCallRequest, pb.ConnectTelnyxCallResponse),
+    Provider.PLIVO: (pb.ConnectPlivoCallRequest, pb.ConnectPlivoCallResponse),
+}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@BOTH
+async def test_the_request_is_twilios_on_every_transport(
+    stage: Stage, room: str, provider: Provider, transport: str
+) -> None:
+    connector = await grpc_connector(stage, regions={"in002": "https://in.example.com"}, countries={"IN": "in002"})
+    ask, answer = REQUESTS[provider]
+    request = ask(
+        direction=pb.CALL_DIRECTION_INBOUND,
+        room_name=room,
+        agents=[pb.RoomAgentDispatch(agent_name="helper", metadata="m")],
+        participant_identity="caller",
+        participant_name="A caller",
+        participant_metadata="free text",
+        participant_attributes={"tier": "gold"},
+        destination_country="in",
+    )
+    async with rpc_over(transport, stage, connector) as rpc:
+        response = await rpc._call(f"Connect{provider.value.capitalize()}Call", request, answer)
+    url: str = response.connect_url  # type: ignore[attr-defined]
+    assert url.startswith(f"wss://in.example.com/{provider.value}?ref=")
+    asked = only_session(connector).request
+    assert (asked.provider, asked.direction, asked.room) == (provider, Direction.INBOUND, room)
+    assert (asked.participant.identity, asked.participant.name) == ("caller", "A caller")
+    assert (asked.participant.metadata, asked.participant.attributes) == ("free text", {"tier": "gold"})
+    assert [(agent.agent_name, agent.metadata) for agent in asked.agents] == [("helper", "m")]
+    assert (asked.destination_country, asked.region) == ("IN", "in002")
+
+
+@BOTH
+async def test_the_answer_document_streams_to_the_region_of_its_call(
+    stage: Stage, room: str, provider: Provider
+) -> None:
+    connector = await stage.connector(regions={"in002": "https://in.example.com"}, countries={"IN": "in002"})
+    wire = await wire_to(stage, connector)
+    reply = await wire.send_json(
+        {"room_name": room, "destination_country": "IN"},
+        f"/twirp/connector.v1.Connector/Connect{provider.value.capitalize()}Call",
+    )
+    url = str(reply.document["connect_url"])
+    here = connector.settings.public_origin + url.removeprefix("wss://in.example.com")
+    async with (await stage.http()).post(here) as response:
+        assert f"wss://in.example.com/{provider.value}?ref=" in await response.text()
 
 
 @BOTH
