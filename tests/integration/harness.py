@@ -214,6 +214,10 @@ class Stage:
         self._stack.push_async_callback(connector.stop, 0.0)
         return connector
 
+    async def enter(self, what: contextlib.AbstractAsyncContextManager[Any]) -> None:
+        """Leave it at the end of the test."""
+        await self._stack.enter_async_context(what)
+
     async def twilio(self, **options: Any) -> TwilioSimulator:
         return await self._stack.enter_async_context(TwilioSimulator(auth_token=TWILIO_TOKEN, **options))
 

@@ -99,9 +99,10 @@ class PhoneCall:
                 self.stream.press(digit)
 
     async def enter(self, digits: str) -> None:
-        """Press keys once the carrier asks for digits; TimeoutError when it does not."""
+        """Answer a question of the carrier's with these digits, once it asks; TimeoutError when it does not."""
         await self.keypad.asked()
         await self.press(digits)
+        self.keypad.answered()
 
     async def hangup(self) -> None:
         """Put the receiver down; returns when the call has ended."""

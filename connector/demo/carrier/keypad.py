@@ -32,12 +32,16 @@ class Keypad:
         self._asked.clear()
 
     async def asked(self) -> None:
-        """Until the carrier asks for digits; TimeoutError after 10 s."""
+        """Until the carrier asks a question that nobody has answered; TimeoutError after 10 s."""
         try:
             async with asyncio.timeout(_PATIENCE):
                 await self._asked.wait()
         except TimeoutError:
             raise TimeoutError(f"nobody asked for digits within {_PATIENCE:g} s") from None
+
+    def answered(self) -> None:
+        """The question that waits has all its digits, though the carrier may not have taken them yet."""
+        self._asked.clear()
 
     def press(self, digit: str) -> None:
         self._pressed.put_nowait(digit)

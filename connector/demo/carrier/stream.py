@@ -41,6 +41,8 @@ class MediaStream:
         self.ended = Moment("stream ended")
         self.close_code: int | None = None
         self.sent_frames = 0
+        self.sent_echoes = 0
+        """Frames of what was played, sent back as a track of their own."""
         self.received_frames = 0
         self.received_bytes = 0
         self.received_marks = 0
@@ -204,6 +206,7 @@ class MediaStream:
             frame = bytes(self._ear.heard[self._echoed : self._echoed + size])
             milliseconds = self._echoed // plays.width * 1000 // plays.rate
             self._echoed += size
+            self.sent_echoes += 1
             await self._socket.send_str(self._wire.echo(frame, milliseconds))
 
     async def _write(self) -> None:

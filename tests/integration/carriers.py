@@ -1,0 +1,111 @@
+"""One call of any carrier: the simulated carrier, a connector with its credentials, and somebody in the room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from connector.app import Connector
+from connector.call.session import CallSession
+from connector.demo.carrier import (
+    CarrierSimulator,
+    Document,
+    MediaStream,
+    PhoneCall,
+    PlivoSimulator,
+    TelnyxSimulator,
+    TwilioSimulator,
+)
+from connector.model import EndReason, Provider
+from tests.integration.harness import Guest, Stage, only_session, until
+from tests.integration.wire import Wire, wire_to
+
+CALLEE, OURS = "+15551234567", "+15557654321"
+HANGS_UP = {
+    Provider.TWILIO: EndReason.CARRIER_HANGUP,
+    Provider.TELNYX: EndReason.CARRIER_HANGUP,
+    Provider.PLIVO: EndReason.CARRIER_CLOSED,
+}
+"""What is known of a phone that hangs up: Plivo closes its socket and says nothing."""
+_METHODS = {
+    Provider.TWILIO: ("livekit.Connector/ConnectTwilioCall", "twilio_call_direction", "TWILIO_CALL_DIRECTION"),
+    Provider.TELNYX: ("connector.v1.Connector/ConnectTelnyxCall", "direction", "CALL_DIRECTION"),
+    Provider.PLIVO: ("connector.v1.Connector/ConnectPlivoCall", "direction", "CALL_DIRECTION"),
+}
+
+
+def carrier_of(provider: Provider, **world: Any) -> tuple[CarrierSimulator, dict[str, str]]:
+    """A simulator that has yet to be started, and the connector's settings for its account (without the API's URL)."""
+    match provider:
+        case Provider.TWILIO:
+            twilio = TwilioSimulator(**world)
+            return twilio, {"twilio_account_sid": twilio.account_sid, "twilio_auth_token": twilio.auth_token}
+        case Provider.TELNYX:
+            telnyx = TelnyxSimulator(**world)
+            return telnyx, {"telnyx_public_key": telnyx.public_key, "telnyx_api_key": telnyx.api_key}
+        case Provider.PLIVO:
+            plivo = PlivoSimulator(**world)
+            return plivo, {"plivo_auth_id": plivo.auth_id, "plivo_auth_token": plivo.auth_token}
+
+
+@dataclass
+class Line:
+    stage: Stage
+    provider: Provider
+    room: str
+    carrier: CarrierSimulator
+    connector: Connector
+    wire: Wire
+    guest: Guest
+    phone: PhoneCall | None = None
+
+    async def connect(self, direction: str = "OUTBOUND") -> str:
+        """Connect…Call; the connect_url as an http URL, which the carrier fetches."""
+        method, field, prefix = _METHODS[self.provider]
+        fields = {field: f"{prefix}_{direction}", "room_name": self.room, "participant_identity": "caller"}
+        reply = await self.wire.send_json(fields, f"/twirp/{method}")
+        assert reply.status == 200, reply.body
+        return str(reply.document["connect_url"]).replace("ws", "http", 1)
+
+    async def answer(self) -> None:
+        """A call is placed, answered, and talks."""
+        self.phone = self.carrier.dial(CALLEE, OURS, Document(await self.connect()))
+        await self.talks()
+
+    async def talks(self) -> None:
+        """Until the phone's track is heard of in the room, and the call active."""
+        await self.guest.event("track_subscribed")
+        await until(lambda: bool(self.connector.calls.live()) and self.session.state == "active")
+        await self.call.stream_started.wait()
+
+    @property
+    def call(self) -> PhoneCall:
+        assert self.phone is not None
+        return self.phone
+
+    @property
+    def stream(self) -> MediaStream:
+        return self.call.stream
+
+    @property
+    def session(self) -> CallSession:
+        session: CallSession = only_session(self.connector)
+        return session
+
+    async def end_by_api(self) -> None:
+        path = "/twirp/connector.v1.Connector/EndCall"
+        reply = await self.wire.send_json({"call_id": self.session.call_id}, path)
+        assert reply.status == 200, reply.body
+
+
+async def line_at(
+    stage: Stage, room: str, provider: Provider, world: dict[str, Any] | None = None, **settings: Any
+) -> Line:
+    """`world` are the simulator's options; `settings` the connector's, beside the carrier's credentials."""
+    carrier, credentials = carrier_of(provider, **(world or {}))
+    await stage.enter(carrier)
+    api = {f"{provider.value}_api_url": carrier.base_url}
+    connector = await stage.connector(**credentials | api | settings)
+    guest = await stage.guest(room)
+    await guest.publish()
+    return Line(stage, provider, room, carrier, connector, await wire_to(stage, connector), guest)
