@@ -27,7 +27,7 @@ from connector.call.manager import Expected
 from connector.call.terms import FINAL_STATUSES
 from connector.carriers import answers
 from connector.carriers.answers import Codecs
-from connector.carriers.facts import CallFacts, call_facts
+from connector.carriers.facts import CallFacts, call_facts, sip_headers
 from connector.errors import (
     ConnectorError,
     ConnectUrlError,
