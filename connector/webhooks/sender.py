@@ -79,6 +79,7 @@ class Sender:
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight: Counter[str] = Counter()
         self._failing: set[str] = set()
+        self._count_at = 0.0
 
     async def start(self) -> None:
         await self._poster.open()
@@ -125,9 +126,15 @@ class Sender:
                 self._launch(delivery)
             if not taken:
                 due = await self._queue.next_due(self._busy())
-                self._metrics.webhooks_pending.set(await self._queue.pending())
+                await self._count()
                 return LOOK_AGAIN if due is None else min(max(due - self._clock(), _SOON), LOOK_AGAIN)
         return LOOK_AGAIN
+
+    async def _count(self) -> None:
+        """Now and then: it is for a graph, and the store has better to do."""
+        if self._clock() >= self._count_at:
+            self._count_at = self._clock() + LOOK_AGAIN
+            self._metrics.webhooks_pending.set(await self._queue.pending())
 
     def _busy(self) -> list[str]:
         return [
@@ -165,6 +172,7 @@ class Sender:
     async def _attempt(self, delivery: Delivery) -> None:
         endpoint = await self._endpoints.get(delivery.endpoint_id)
         if endpoint is None:
+            self._failing.discard(delivery.endpoint_id)
             await self._queue.drop_endpoint(delivery.endpoint_id)
             log.info("the endpoint is gone, and with it what waited for it")
             return

@@ -224,6 +224,19 @@ async def test_stopping_does_not_wait_for_ever() -> None:
 
 
 @virtual_time
+async def test_what_waits_is_counted() -> None:
+    async with running("a") as stage:
+        stage.poster.answers["a"] = DOWN
+        await stage.put(*[delivery(f"d{call}", "a", f"call_{call}") for call in range(3)])
+        await asyncio.sleep(sender.LOOK_AGAIN + 1)
+        assert stage.metrics.webhooks_pending._value.get() == 3
+        stage.poster.answers.clear()
+        await stage.until_empty()
+        await asyncio.sleep(2 * sender.LOOK_AGAIN)
+        assert stage.metrics.webhooks_pending._value.get() == 0
+
+
+@virtual_time
 async def test_a_store_that_fails_for_a_while_is_asked_again() -> None:
     async with running("a") as stage:
         stage.queue.broken = True
