@@ -65,7 +65,7 @@ class AudioReceived:
 class AudioRejected:
     """Audio that cannot be used or is not the caller's: to be counted, no reason to end the call.
 
-    `why` is one of few words, fit for a metric's label: wrong_track, bad_base64, empty.
+    `why` is one of few words, fit for a metric's label: wrong_track, bad_base64, empty, odd_length.
     """
 
     why: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from connector.demo.carrier.plivo.simulator import PlivoSimulator
 from connector.demo.carrier.simulator import CarrierSimulator
 from connector.demo.carrier.telnyx.simulator import TelnyxSimulator
 from connector.model import Direction, EndReason, Provider
+from connector.tokens import DIAL_PURPOSE, TokenSigner
 from connectorpb.v1 import connector_pb2 as pb
 from tests.integration.harness import Guest, Stage, ended, only_session, strength, tone, until
 from tests.integration.rpc import TRANSPORTS, grpc_connector, rpc_over
@@ -196,6 +198,30 @@ async def test_a_connect_url_is_of_one_carrier_alone(stage: Stage, room: str, pr
     for path, status in [(provider.value, 200)] + [(other.value, 404) for other in others]:
         async with session.get(f"{connector.settings.public_origin}/{path}/{token}") as response:
             assert response.status == status, path
+
+
+async def test_a_document_that_dials_is_for_its_own_tokens_alone_and_for_a_while(stage: Stage, room: str) -> None:
+    connector = await stage.connector()
+    dialling = TokenSigner(stage.livekit.api_secret, DIAL_PURPOSE)
+    reply = await (await wire_to(stage, connector)).send_json(
+        {"room_name": room}, "/twirp/connector.v1.Connector/ConnectPlivoCall"
+    )
+    connect_url = str(reply.document["connect_url"])
+    session = await stage.http()
+
+    async def ask(token: str) -> tuple[int, str]:
+        async with session.get(f"{connector.settings.public_origin}/plivo/{token}/dial") as response:
+            return response.status, await response.text()
+
+    status, text = await ask(dialling.mint(THIRD, time.time() + 60))
+    assert (status, f"<Dial><Number>{THIRD}</Number></Dial>" in text) == (200, True)
+    for token, refused in (
+        (dialling.mint(THIRD, time.time() - 1), 410),
+        (connect_url.partition("?ref=")[2], 404),
+        (TokenSigner("another-secret" * 3, DIAL_PURPOSE).mint(THIRD, time.time() + 60), 404),
+    ):
+        status, text = await ask(token)
+        assert (status, "<Hangup" in text, "<Dial" in text) == (refused, True, False)
 
 
 REQUESTS = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from connector.errors import TokenExpired, TokenInvalid
 from connector.model import new_call_id
-from connector.tokens import TokenSigner
+from connector.tokens import DIAL_PURPOSE, TokenSigner
 
 SECRET = "a secret of the deployment"
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -43,6 +43,12 @@ class TestGenuine:
 
     def test_is_short_enough_for_a_url(self, signer: TokenSigner) -> None:
         assert len(signer.mint(new_call_id(), 1.8e9)) < 100
+
+    def test_is_foreign_to_every_other_purpose(self, signer: TokenSigner) -> None:
+        dialling = TokenSigner(SECRET, DIAL_PURPOSE)
+        for minted, asked in ((signer, dialling), (dialling, signer)):
+            with pytest.raises(TokenInvalid):
+                asked.peek(minted.mint(CALL, 1000.0))
 
     def test_does_not_show_the_secret_or_its_digest(self, signer: TokenSigner) -> None:
         data = bytes_of(signer.mint(CALL, 1000.0))
