@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from connector.app import Connector
 from connector.call import manager
 from connector.demo.carrier import Document, OutboundCall, TwilioSimulator
 from connector.demo.connector_process import ConnectorProcess
+from connector.demo.redis_server import RedisServer
 from connector.model import CallRecord, CallState, EndReason
 from tests.integration.harness import (
     INBOUND,
@@ -48,16 +50,29 @@ def at(connector: Connector, url: str) -> str:
     return f"{scheme}://127.0.0.1:{connector.port}/{rest.split('/', 1)[1]}"
 
 
+@pytest.fixture(params=["sqlite", "redis"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where the processes keep things, as CONNECTOR_STORE has it."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'shared.db'}"
+        return
+    server = RedisServer(folder=tmp_path)
+    asyncio.run(server.start())
+    yield server.url
+    asyncio.run(server.stop())
+
+
 @pytest.fixture
 async def twilio(stage: Stage) -> TwilioSimulator:
     return await stage.twilio()
 
 
-async def pair(stage: Stage, twilio: TwilioSimulator, **settings: Any) -> tuple[Connector, Connector]:
+async def pair(stage: Stage, twilio: TwilioSimulator, shared: str, **settings: Any) -> tuple[Connector, Connector]:
     """The process that makes the calls, and another one."""
-    settings = {"twilio_account_sid": twilio.account_sid, "twilio_api_url": twilio.base_url} | settings
+    carrier = {"twilio_account_sid": twilio.account_sid, "twilio_api_url": twilio.base_url}
+    settings = {"store": shared} | carrier | settings
     maker = await stage.connector(instance="maker", **settings)
-    return maker, await stage.connector(store=maker.settings.store, instance="taker", **settings)
+    return maker, await stage.connector(instance="taker", **settings)
 
 
 def dial(twilio: TwilioSimulator, stream: str) -> OutboundCall:
@@ -94,9 +109,9 @@ async def dispatched(stage: Stage, room: str) -> list[str]:
 
 @BOTH
 async def test_the_stream_of_a_waiting_call_is_carried_where_it_arrives(
-    stage: Stage, room: str, twilio: TwilioSimulator, direction: Any
+    stage: Stage, room: str, twilio: TwilioSimulator, shared: str, direction: Any
 ) -> None:
-    maker, taker = await pair(stage, twilio)
+    maker, taker = await pair(stage, twilio, shared)
     guest = await stage.guest(room)
     url = await connect_call(stage.client(maker), room, direction, agents=[api.RoomAgentDispatch(agent_name=AGENT)])
     former = only_session(maker)
@@ -124,9 +139,9 @@ async def test_the_stream_of_a_waiting_call_is_carried_where_it_arrives(
 
 
 async def test_of_an_inbound_call_that_another_process_took_the_maker_lets_go_when_its_time_is_over(
-    stage: Stage, room: str, twilio: TwilioSimulator
+    stage: Stage, room: str, twilio: TwilioSimulator, shared: str
 ) -> None:
-    maker, taker = await pair(stage, twilio, connect_timeout=1.0)
+    maker, taker = await pair(stage, twilio, shared, connect_timeout=1.0)
     url = await connect_call(stage.client(maker), room, INBOUND)
     former = only_session(maker)
     call = dial(twilio, at(taker, url))
@@ -141,9 +156,9 @@ async def test_of_an_inbound_call_that_another_process_took_the_maker_lets_go_wh
 @pytest.mark.parametrize("fetched_at", ["maker", "taker"])
 @pytest.mark.parametrize("streamed_to", ["maker", "taker"])
 async def test_document_and_stream_may_go_to_different_processes(
-    stage: Stage, room: str, twilio: TwilioSimulator, fetched_at: str, streamed_to: str
+    stage: Stage, room: str, twilio: TwilioSimulator, shared: str, fetched_at: str, streamed_to: str
 ) -> None:
-    processes = dict(zip(("maker", "taker"), await pair(stage, twilio), strict=True))
+    processes = dict(zip(("maker", "taker"), await pair(stage, twilio, shared), strict=True))
     url = await connect_call(stage.client(processes["maker"]), room)
     http = await stage.http()
     await fetch(http, at(processes[fetched_at], url), FORM)
@@ -162,10 +177,10 @@ async def test_document_and_stream_may_go_to_different_processes(
 
 
 async def test_a_document_that_another_process_answers_gives_the_stream_its_time(
-    stage: Stage, room: str, twilio: TwilioSimulator
+    stage: Stage, room: str, twilio: TwilioSimulator, shared: str
 ) -> None:
     """The process that made the call asks the store before it gives up."""
-    maker, taker = await pair(stage, twilio, connect_timeout=1.0, answer_grace=4.0)
+    maker, taker = await pair(stage, twilio, shared, connect_timeout=1.0, answer_grace=4.0)
     url = await connect_call(stage.client(maker), room)
     call = only_session(maker)
     http = await stage.http()
@@ -183,9 +198,9 @@ async def test_a_document_that_another_process_answers_gives_the_stream_its_time
 
 @pytest.mark.parametrize("at_one", ["maker", "taker"])
 async def test_another_carrier_call_cannot_fetch_the_document_at_another_process(
-    stage: Stage, room: str, twilio: TwilioSimulator, at_one: str
+    stage: Stage, room: str, twilio: TwilioSimulator, shared: str, at_one: str
 ) -> None:
-    maker, taker = await pair(stage, twilio)
+    maker, taker = await pair(stage, twilio, shared)
     one, other = (maker, taker) if at_one == "maker" else (taker, maker)
     url = await connect_call(stage.client(maker), room)
     http = await stage.http()
@@ -198,9 +213,9 @@ async def test_another_carrier_call_cannot_fetch_the_document_at_another_process
 
 @BOTH
 async def test_of_sockets_at_all_processes_at_once_one_gets_in(
-    stage: Stage, room: str, twilio: TwilioSimulator, direction: Any
+    stage: Stage, room: str, twilio: TwilioSimulator, shared: str, direction: Any
 ) -> None:
-    maker, taker = await pair(stage, twilio)
+    maker, taker = await pair(stage, twilio, shared)
     processes = (maker, taker, await stage.connector(store=maker.settings.store, instance="third"))
     http = await stage.http()
     for _ in range(4):
@@ -221,9 +236,9 @@ async def test_of_sockets_at_all_processes_at_once_one_gets_in(
 
 
 async def test_a_stranger_who_takes_the_hidden_participants_identity_is_no_take_over(
-    stage: Stage, room: str, twilio: TwilioSimulator
+    stage: Stage, room: str, twilio: TwilioSimulator, shared: str
 ) -> None:
-    maker, taker = await pair(stage, twilio)
+    maker, taker = await pair(stage, twilio, shared)
     url = await connect_call(stage.client(maker), room)
     await stage.guest(room, "caller")
     assert (await ended(maker)).end_reason is EndReason.DUPLICATE_IDENTITY
@@ -233,9 +248,9 @@ async def test_a_stranger_who_takes_the_hidden_participants_identity_is_no_take_
 
 
 async def test_what_waits_in_vain_is_ended_once_and_refused_everywhere(
-    stage: Stage, room: str, twilio: TwilioSimulator
+    stage: Stage, room: str, twilio: TwilioSimulator, shared: str
 ) -> None:
-    maker, taker = await pair(stage, twilio, connect_timeout=0.5)
+    maker, taker = await pair(stage, twilio, shared, connect_timeout=0.5)
     url = await connect_call(stage.client(maker), room)
     assert (await ended(maker)).end_reason is EndReason.CONNECT_TIMEOUT
     http = await stage.http()
@@ -251,9 +266,9 @@ async def test_what_waits_in_vain_is_ended_once_and_refused_everywhere(
 
 @BOTH
 async def test_a_waiting_call_is_ended_from_any_process(
-    stage: Stage, room: str, twilio: TwilioSimulator, direction: Any
+    stage: Stage, room: str, twilio: TwilioSimulator, shared: str, direction: Any
 ) -> None:
-    maker, taker = await pair(stage, twilio, connect_timeout=2.0)
+    maker, taker = await pair(stage, twilio, shared, connect_timeout=2.0)
     url = await connect_call(stage.client(maker), room, direction)
     former = only_session(maker)
     async with rpc_over("twirp json", stage, taker) as rpc:
@@ -268,9 +283,9 @@ async def test_a_waiting_call_is_ended_from_any_process(
 
 
 async def test_an_active_call_is_ended_from_any_process_and_otherwise_commanded_where_it_is(
-    stage: Stage, room: str, twilio: TwilioSimulator
+    stage: Stage, room: str, twilio: TwilioSimulator, shared: str
 ) -> None:
-    maker, other = await pair(stage, twilio)
+    maker, other = await pair(stage, twilio, shared)
     call = place(twilio, await connect_call(stage.client(maker), room))
     await until(lambda: only_session(maker).state is CallState.ACTIVE)
     call_id = only_session(maker).call_id
@@ -293,9 +308,9 @@ async def test_an_active_call_is_ended_from_any_process_and_otherwise_commanded_
 
 
 async def test_a_busy_signal_that_reaches_another_process_ends_the_wait(
-    stage: Stage, room: str, twilio: TwilioSimulator
+    stage: Stage, room: str, twilio: TwilioSimulator, shared: str
 ) -> None:
-    maker, taker = await pair(stage, twilio)
+    maker, taker = await pair(stage, twilio, shared)
     url = await connect_call(stage.client(maker), room)
     former = only_session(maker)
     form = (*FORM, ("CallStatus", "busy"), ("SequenceNumber", "3"))
@@ -311,9 +326,9 @@ async def test_a_busy_signal_that_reaches_another_process_ends_the_wait(
 
 
 async def test_a_restart_leaves_a_waiting_call_to_the_others_and_a_sweep_ends_it_when_nobody_came(
-    stage: Stage, room: str, twilio: TwilioSimulator, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, room: str, twilio: TwilioSimulator, shared: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    maker, taker = await pair(stage, twilio)
+    maker, taker = await pair(stage, twilio, shared)
     await connect_call(stage.client(maker), room)
     # As after a crash: the entry and the record stay, of a process of which nothing else is left.
     (entry,) = await maker.store.waiting.list()
@@ -340,14 +355,13 @@ async def test_a_restart_leaves_a_waiting_call_to_the_others_and_a_sweep_ends_it
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_call_outlives_the_process_that_was_killed_while_it_waited(
-    stage: Stage, room: str, twilio: TwilioSimulator, tmp_path: Path
+    stage: Stage, room: str, twilio: TwilioSimulator, shared: str
 ) -> None:
-    store = f"sqlite:///{tmp_path / 'shared.db'}"
-    shared = {**stage.livekit.environment, "CONNECTOR_STORE": store, "TWILIO_AUTH_TOKEN": TWILIO_TOKEN}
+    environment = {**stage.livekit.environment, "CONNECTOR_STORE": shared, "TWILIO_AUTH_TOKEN": TWILIO_TOKEN}
     guest = await stage.guest(room)
     async with (
-        ConnectorProcess(shared | {"CONNECTOR_INSTANCE": "victim"}) as victim,
-        ConnectorProcess(shared | {"CONNECTOR_INSTANCE": "heir"}) as heir,
+        ConnectorProcess(environment | {"CONNECTOR_INSTANCE": "victim"}) as victim,
+        ConnectorProcess(environment | {"CONNECTOR_INSTANCE": "heir"}) as heir,
     ):
         client = api.LiveKitAPI(victim.url, stage.livekit.api_key, stage.livekit.api_secret, failover=False)
         try:
@@ -363,6 +377,6 @@ async def test_a_call_outlives_the_process_that_was_killed_while_it_waited(
         await call.hangup()
         await stage.gone(room, "caller")
         # The victim's successor finds nothing that died with it.
-        successor = await stage.connector(store=store, instance="victim")
+        successor = await stage.connector(store=shared, instance="victim")
         record = await record_of(successor)
         assert (record.owner, record.end_reason) == ("heir", EndReason.CARRIER_HANGUP)
