@@ -224,6 +224,34 @@ async def test_a_document_that_dials_is_for_its_own_tokens_alone_and_for_a_while
         assert (status, "<Hangup" in text, "<Dial" in text) == (refused, True, False)
 
 
+DOCUMENTS = {
+    Provider.TELNYX: '<Start><Stream url="{url}" track="both_tracks" bidirectionalMode="rtp" '
+    'bidirectionalCodec="PCMU" /></Start><Pause length="86400" />',
+    Provider.PLIVO: '<Stream bidirectional="true" keepCallAlive="true" contentType="audio/x-mulaw;rate=8000">{url}</Stream>',
+}
+
+
+@BOTH
+@pytest.mark.parametrize(("settings", "tag"), [({}, ""), ({"greeting": "Hello!"}, "greeting")])
+async def test_the_document_is_the_carriers_and_greets_only_where_a_greeting_was_set(
+    stage: Stage, room: str, provider: Provider, settings: dict[str, Any], tag: str
+) -> None:
+    connector = await stage.connector(**settings)
+    reply = await (await wire_to(stage, connector)).send_json(
+        {"room_name": room}, f"/twirp/connector.v1.Connector/Connect{provider.value.capitalize()}Call"
+    )
+    url = str(reply.document["connect_url"])
+    word = "Speak" if provider is Provider.PLIVO else "Say"
+    greeting = f"<{word}>Hello!</{word}>" if tag else ""
+    session = await stage.http()
+    for ask in (session.get, session.post):
+        async with ask(url.replace("ws", "http", 1)) as response:
+            assert await response.text() == (
+                "<?xml version='1.0' encoding='utf-8'?>\n"
+                f"<Response>{greeting}{DOCUMENTS[provider].format(url=url)}</Response>"
+            )
+
+
 REQUESTS = {
     Provider.TELNYX: (pb.ConnectTelnyxCallRequest, pb.ConnectTelnyxCallResponse),
     Provider.PLIVO: (pb.ConnectPlivoCallRequest, pb.ConnectPlivoCallResponse),
