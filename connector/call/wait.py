@@ -86,9 +86,10 @@ class Wait:
         if self.stage is not Stage.SHARED:
             return self.stage is not Stage.LOST
         try:
-            return await self._store.waiting.replace(self._entry())
-        except ConnectorError as error:
-            log.warning("other processes could not be told of the call", error=error.message)
+            async with asyncio.timeout(STORE_PATIENCE):
+                return await self._store.waiting.replace(self._entry())
+        except (ConnectorError, TimeoutError) as error:
+            log.warning("other processes could not be told of the call", error=str(error))
             return True
 
     def extend(self, seconds: float) -> None:
@@ -115,6 +116,9 @@ class Wait:
                 entry = await self._store.waiting.get(self._ledger.record.call_id)
         except (StoreError, TimeoutError) as error:
             log.warning("whether the call waits on another process is not known", error=str(error))
+            entry = None
+        except Exception:
+            log.exception("whether the call waits on another process is not known")
             entry = None
         if self.stage is Stage.SHARED and entry is not None and entry.expires_at > self.deadline:
             self._adopt(entry)

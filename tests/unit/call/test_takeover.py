@@ -1,0 +1,331 @@
+"""Two processes that share a store, on virtual time: who gets a call when both want it, and what the other one does."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from connector.call import manager
+from connector.call.orphans import end_orphans
+from connector.call.session import CallSession
+from connector.errors import ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
+from connector.model import CallState, Direction, EndReason
+from connector.storage.base import StoreError
+from tests.unit.call.fakes import LIMITS, FakeSocket, World
+from tests.unit.call.virtual_time import virtual_time
+
+
+def two(direction: Direction = Direction.OUTBOUND, **taker: int) -> tuple[World, World]:
+    maker = World(direction, owner="maker")
+    return maker, World(direction, owner="taker", store=maker.store, **taker)  # type: ignore[arg-type]
+
+
+async def settle() -> None:
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
+async def carry(world: World, call: CallSession) -> asyncio.Task[None]:
+    world.socket = FakeSocket(world.faults)
+    carrying = asyncio.create_task(call.carry(world.socket))
+    world.socket.feed("connected", "start")
+    await settle()
+    assert call.state is CallState.ACTIVE
+    return carrying
+
+
+def put_out(world: World) -> None:
+    """What LiveKit does to a hidden participant whose identity joins once more."""
+    world.room.listener.room_ended(EndReason.DUPLICATE_IDENTITY, "")
+
+
+@virtual_time
+async def test_the_taker_joins_visible_and_the_maker_ends_without_a_word() -> None:
+    maker, taker = two()
+    former = await maker.manager.create(maker.request())
+    call = await taker.manager.claim("call_1")
+    assert taker.manager.live_call("call_1") is call
+    assert maker.store.records["call_1"].owner == "taker"
+    carrying = await carry(taker, call)
+    assert taker.faults.in_livekit == ["admin.keep_room", "room.join_visible", "room.publish"]
+    put_out(maker)
+    await former.finished.wait()
+    assert maker.manager.live() == []
+    assert maker.counted() == {}
+    assert maker.endings() == []
+    assert maker.admin.undone == []
+    assert maker.lifecycle.events == ["call-started", "call-ringing"]
+    assert "room.set_attributes" not in maker.faults.steps
+    assert former.record.owner == "taker"
+    assert former.settled.is_set()
+    taker.socket.feed("stop")
+    await carrying
+    assert taker.counted() == {"carrier_hangup": 1.0}
+    assert taker.lifecycle.events == ["call-answered", "call-hangup"]
+    events = [event for event, _ in maker.store.records["call_1"].timelog]
+    assert events == ["call-started", "call-ringing", "call-answered", "call-hangup"]
+
+
+@virtual_time
+async def test_an_inbound_call_is_prepared_by_whoever_carries_it() -> None:
+    maker, taker = two(Direction.INBOUND)
+    await maker.manager.create(maker.request())
+    call = await taker.manager.claim("call_1")
+    carrying = await carry(taker, call)
+    assert taker.faults.in_livekit == ["admin.ensure_room", "room.join_visible", "room.publish"]
+    assert "admin.ensure_room" not in maker.faults.steps
+    taker.socket.feed("stop")
+    await carrying
+    # The maker notices when the time it gave the call is over.
+    await asyncio.sleep(LIMITS.connect_timeout + 1)
+    assert maker.manager.live() == []
+    assert maker.counted() == {}
+    assert maker.store.records["call_1"].end_reason is EndReason.CARRIER_HANGUP
+
+
+@pytest.mark.parametrize("reason", [EndReason.SHUTDOWN, EndReason.ENDED_BY_API, EndReason.PARTICIPANT_REMOVED])
+@virtual_time
+async def test_whatever_ends_the_wait_of_a_call_that_has_gone_elsewhere_does_not_end_the_call(
+    reason: EndReason,
+) -> None:
+    maker, taker = two()
+    former = await maker.manager.create(maker.request())
+    call = await taker.manager.claim("call_1")
+    former.end(reason)
+    await former.finished.wait()
+    assert maker.counted() == {}
+    assert maker.store.records["call_1"].end_reason is None
+    carrying = await carry(taker, call)
+    taker.socket.feed("stop")
+    await carrying
+
+
+@pytest.mark.parametrize("first", ["maker", "taker"])
+@virtual_time
+async def test_of_many_claims_everywhere_one_is_granted(first: str) -> None:
+    maker, taker = two()
+    await maker.manager.create(maker.request())
+    for world in (maker, taker):
+        world.faults.delays["waiting.delete"] = 0.01
+    maker.store.waiting._faults.delays["waiting.get"] = 0.01
+    order = [maker, taker] * 4 if first == "maker" else [taker, maker] * 4
+    outcomes = await asyncio.gather(*(world.manager.claim("call_1") for world in order), return_exceptions=True)
+    granted = [outcome for outcome in outcomes if isinstance(outcome, CallSession)]
+    assert len(granted) == 1
+    assert all(isinstance(outcome, TokenUsed) for outcome in outcomes if not isinstance(outcome, CallSession))
+    granted[0].end(EndReason.CARRIER_CLOSED)
+    await granted[0].finished.wait()
+    put_out(maker)
+    await settle()
+    assert [*maker.manager.live(), *taker.manager.live()] == []
+    assert len(maker.endings()) + len(taker.endings()) == 1
+
+
+@virtual_time
+async def test_the_owner_adopts_what_another_process_learnt_of_the_call() -> None:
+    maker, taker = two()
+    call = await maker.manager.create(maker.request())
+    before = call.deadline
+    call.wait.deadline -= LIMITS.connect_timeout  # Virtual time leaves the wall clock of deadlines behind.
+    await taker.manager.fetched("call_1", "CA1", "+15557654321", "+15551234567")
+    (entry,) = maker.store.waiting.entries.values()
+    assert (entry.carrier_call_id, entry.owner) == ("CA1", "maker")
+    await maker.manager.claim("call_1")
+    assert (call.record.carrier_call_id, call.record.to_number) == ("CA1", "+15551234567")
+    assert call.deadline >= before - LIMITS.connect_timeout + 1
+    carrying = asyncio.create_task(call.carry(maker.socket))
+    maker.socket.feed("connected", "start CA2")
+    await carrying
+    maker_ends = maker.counted()
+    assert maker_ends == {"call_mismatch": 1.0}
+
+
+@virtual_time
+async def test_an_owner_whose_time_is_over_waits_on_when_another_process_was_asked_for_the_document() -> None:
+    maker = World()
+    call = await maker.manager.create(maker.request())
+    (entry,) = maker.store.waiting.entries.values()
+    later = replace(entry, expires_at=entry.expires_at + 1000, to_number="+15551234567")
+    assert await maker.store.waiting.replace(later)
+    await asyncio.sleep(LIMITS.connect_timeout + 1)
+    assert not call.finished.is_set()
+    assert call.record.to_number == "+15551234567"
+    assert call.deadline == later.expires_at
+    await asyncio.sleep(2000)
+    assert maker.counted() == {"connect_timeout": 1.0}
+    assert maker.store.waiting.entries == {}
+
+
+@virtual_time
+async def test_after_a_claim_a_fetch_elsewhere_is_refused_and_changes_nothing() -> None:
+    maker, taker = two()
+    call = await maker.manager.create(maker.request())
+    await maker.manager.claim("call_1")
+    for attempt in (taker.manager.expected("call_1"), taker.manager.fetched("call_1", "CA9", "", "")):
+        with pytest.raises(TokenUsed, match="another process"):
+            await attempt
+    call.end(EndReason.CARRIER_CLOSED)
+    await call.finished.wait()
+    with pytest.raises(TokenExpired):
+        await taker.manager.expected("call_1")
+    with pytest.raises(TokenInvalid):
+        await taker.manager.expected("call_2")
+
+
+# A store that fails
+
+
+@pytest.mark.parametrize(
+    "fault", [StoreError("gone"), ZeroDivisionError("a bug"), None], ids=["refuses", "breaks", "hangs"]
+)
+@pytest.mark.parametrize("step", ["waiting.get", "waiting.delete"])
+@virtual_time
+async def test_without_the_stores_word_no_socket_is_let_in_and_the_call_ends(
+    step: str, fault: Exception | None
+) -> None:
+    world = World()
+    call = await world.manager.create(world.request())
+    world.store.waiting._faults.planned[step] = fault
+    with pytest.raises((StoreError, ZeroDivisionError)):
+        await world.manager.claim("call_1")
+    async with asyncio.timeout(30):
+        await call.finished.wait()
+    assert world.counted() == {"carrier_lost": 1.0}
+    assert world.manager.live() == []
+
+
+@pytest.mark.parametrize(
+    "fault", [StoreError("gone"), ZeroDivisionError("a bug"), None], ids=["refuses", "breaks", "hangs"]
+)
+@pytest.mark.parametrize("step", ["waiting.insert", "waiting.get", "waiting.delete", "waiting.replace"])
+@pytest.mark.parametrize("direction", Direction)
+@virtual_time
+async def test_a_wait_ends_in_time_whatever_the_store_does(
+    direction: Direction, step: str, fault: Exception | None
+) -> None:
+    world = World(direction)
+    world.faults.planned[step] = fault
+    creating = asyncio.create_task(world.manager.create(world.request()))
+    await asyncio.wait([creating], timeout=10)
+    assert creating.done()
+    if step == "waiting.insert":
+        assert creating.exception() is not None
+    else:
+        call = creating.result()
+        fetching = asyncio.create_task(call.fetched("CA1", "", "+15551234567"))
+        await asyncio.wait([fetching], timeout=20)
+        fetching.cancel()
+        await asyncio.gather(fetching, return_exceptions=True)
+    await asyncio.sleep(LIMITS.connect_timeout + LIMITS.answer_grace + 60)
+    assert world.manager.live() == []
+    assert sum(world.counted().values()) == 1
+
+
+# Clients that go away, full and draining processes
+
+
+@pytest.mark.parametrize("after", [0.005, 0.015, 0.025])
+@virtual_time
+async def test_a_client_that_goes_away_while_it_takes_a_call_over_leaves_nobody_holding_it(after: float) -> None:
+    maker, taker = two()
+    await maker.manager.create(maker.request())
+    faults = maker.store.waiting._faults
+    faults.delays |= {"waiting.get": 0.01, "waiting.delete": 0.01, "store.save": 0.01}
+    claiming = asyncio.create_task(taker.manager.claim("call_1"))
+    await asyncio.sleep(after)
+    claiming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
+    await asyncio.sleep(5)
+    put_out(maker)
+    await asyncio.sleep(5)
+    assert [*maker.manager.live(), *taker.manager.live()] == []
+    assert maker.store.waiting.entries == {}
+    assert taker.counted() == {"carrier_lost": 1.0}
+    assert maker.counted() == {}
+    # The hidden participant of the maker is not left in the room.
+    assert taker.admin.removed == [("lobby", "caller")]
+
+
+@virtual_time
+async def test_a_process_that_is_full_or_stops_leaves_the_call_to_others() -> None:
+    maker, taker = two(max_calls=0)
+    await maker.manager.create(maker.request())
+    with pytest.raises(ResourceExhausted):
+        await taker.manager.claim("call_1")
+    other = World(owner="other", store=maker.store)
+    other.manager.draining = True
+    with pytest.raises(Unavailable):
+        await other.manager.claim("call_1")
+    assert list(maker.store.waiting.entries) == ["call_1"]
+    call = await maker.manager.claim("call_1")
+    carrying = await carry(maker, call)
+    maker.socket.feed("stop")
+    await carrying
+
+
+@virtual_time
+async def test_a_full_process_can_still_end_what_waits_elsewhere() -> None:
+    maker, taker = two(max_calls=0)
+    former = await maker.manager.create(maker.request())
+    call = await taker.manager.end_waiting("call_1", EndReason.ENDED_BY_API)
+    assert call is not None
+    await call.finished.wait()
+    assert taker.admin.removed == [("lobby", "caller")]
+    assert "room.join_visible" not in taker.faults.steps
+    maker.room.listener.room_ended(EndReason.PARTICIPANT_REMOVED, "")
+    await former.finished.wait()
+    assert (maker.counted(), taker.counted()) == ({}, {"ended_by_api": 1.0})
+    assert await taker.manager.end_waiting("call_1", EndReason.ENDED_BY_API) is None
+
+
+# Processes that died
+
+
+@virtual_time
+async def test_a_sweep_ends_what_nobody_ended_and_leaves_alone_what_somebody_may_still_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    maker, taker = two()
+    await maker.manager.create(maker.request())
+    await taker.manager.sweep()
+    assert taker.manager.live() == []
+    (entry,) = maker.store.waiting.entries.values()
+    await maker.store.waiting.replace(replace(entry, expires_at=entry.created_at - manager.ORPHAN_GRACE - 1))
+    await maker.manager.sweep()  # Its own: that has a timer.
+    assert len(maker.manager.live()) == 1
+    await taker.manager.sweep()
+    await settle()
+    assert taker.counted() == {"interrupted": 1.0}
+    put_out(maker)
+    await settle()
+    assert maker.counted() == {}
+
+
+@virtual_time
+async def test_a_restart_ends_what_its_former_life_held_tells_so_and_leaves_what_waits() -> None:
+    world = World(owner="phoenix")
+    waiting = await world.manager.create(world.request("call_waits"))
+    active = await world.manager.create(world.request("call_active"))
+    await active.claim()
+    carrying = await carry(world, active)
+    foreign = replace(active.record, call_id="call_foreign", owner="another")
+    unheard = replace(active.record, call_id="call_unheard", timelog=(), state=CallState.PENDING)
+    world.store.records |= {"call_foreign": foreign, "call_unheard": unheard}
+    successor = World(owner="phoenix", store=world.store)
+    assert await end_orphans(successor.parts) == 2
+    records = world.store.records
+    assert records["call_active"].end_reason is EndReason.INTERRUPTED
+    assert records["call_active"].timelog[-1][0] == "call-hangup"
+    assert records["call_unheard"].end_reason is EndReason.INTERRUPTED
+    assert records["call_waits"].end_reason is None
+    assert records["call_foreign"].end_reason is None
+    assert [(event, record.call_id) for event, record, _ in successor.lifecycle.told] == [
+        ("call-hangup", "call_active")
+    ]
+    world.socket.feed("stop")
+    await carrying
+    waiting.end(EndReason.SHUTDOWN)
+    await waiting.finished.wait()
