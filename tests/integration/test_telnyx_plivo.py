@@ -227,7 +227,8 @@ async def test_a_document_that_dials_is_for_its_own_tokens_alone_and_for_a_while
 DOCUMENTS = {
     Provider.TELNYX: '<Start><Stream url="{url}" track="both_tracks" bidirectionalMode="rtp" '
     'bidirectionalCodec="PCMU" /></Start><Pause length="86400" />',
-    Provider.PLIVO: '<Stream bidirectional="true" keepCallAlive="true" contentType="audio/x-mulaw;rate=8000">{url}</Stream>',
+    Provider.PLIVO: '<Stream bidirectional="true" keepCallAlive="true" contentType="audio/x-mulaw;rate=8000">'
+    "{url}</Stream>",
 }
 
 
