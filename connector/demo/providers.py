@@ -179,9 +179,10 @@ class PlivoAccount:
         return _our_request(self.method, room, agent)
 
     def order(self, to: str, from_: str, url: str) -> str:
+        body = f'{{\\"to\\": \\"{to}\\", \\"from\\": \\"{from_}\\", \\"answer_url\\": \\"{url}\\"}}'
         return (
             f"-u {self.carrier.auth_id}:{self.carrier.auth_token} {self._calls} \\\n"
-            f'  --data-urlencode "to={to}" --data-urlencode "from={from_}" --data-urlencode "answer_url={url}"'
+            f'  -H "Content-Type: application/json" -d "{body}"'
         )
 
 

@@ -12,7 +12,8 @@ from livekit import api
 
 from connector.audio import dtmf
 from connector.demo import script
-from connector.demo.carrier import CallStatus
+from connector.demo.carrier import CallOptions, CallStatus, Outcome
+from connector.demo.carrier.faults import Refused
 from connector.demo.verdict import GOOD_SCORE, find_whole
 from connector.model import EndReason, Provider
 from tests.integration.carriers import CALLEE, HANGS_UP, OURS, Line, carrier_of, line_at
@@ -21,8 +22,7 @@ from tests.integration.harness import RATE, Stage, ended, strength, tone, until
 from tests.integration.rest import RestClient
 from tests.integration.test_media_dtmf import digits, send, send_clear, sounds, tones
 
-SENTENCE = 4.5
-"""Seconds within which it is said and has arrived."""
+THIRD = "+15550009999"
 
 
 @pytest.fixture(params=list(Provider), ids=lambda provider: provider.value)
@@ -173,6 +173,24 @@ async def test_a_connection_that_breaks_ends_the_call_here_and_there(line: Line)
     await line.call.ended.wait()
 
 
+async def test_a_transferred_phone_talks_to_somebody_else_until_they_hang_up(line: Line) -> None:
+    line.carrier.script(THIRD, Outcome(talks=0.2))
+    await line.connector.desk.transfer(line.session.call_id, THIRD)
+    await line.call.transferred.wait()
+    assert [target.address for target in line.call.dialled] == [THIRD]
+    await line.call.ended.wait()
+    record = await ended(line.connector, patience=20)
+    assert (record.end_reason, line.call.status) == (EndReason.TRANSFERRED, CallStatus.COMPLETED)
+    assert not line.call.errors
+
+
+async def test_a_second_stream_of_a_call_is_refused(line: Line) -> None:
+    with pytest.raises(Refused, match="HTTP 4"):
+        await line.carrier.web.open_stream(line.stream.url)
+    await send(line.guest, "1")
+    await until(lambda: bool(tones(line.call.heard)))
+
+
 # Signatures
 
 
@@ -227,6 +245,20 @@ async def test_a_pin_is_asked_for_before_the_caller_joins(stage: Stage, room: st
     await line.talks()
     assert line.session.record.rule_id == rule["id"]
     assert not line.call.errors
+
+
+async def test_a_caller_who_presses_nothing_is_asked_three_times_and_refused(
+    stage: Stage, room: str, provider: Provider
+) -> None:
+    line = await line_at(stage, room, provider, world={"options": CallOptions(gather_seconds=0.1)})
+    rest = await rest_of(line)
+    rule: Any = await rest.rule(phoneNumbers=[CALLEE], room={"type": "static", "id": room, "pin": "4711"})
+    made = await rest.connector(provider=provider.value, defaultRuleId=rule["id"])
+    call = line.carrier.call_in(made["webhookUrl"], OURS, CALLEE)
+    await call.ended.wait()
+    assert len(call.spoken) == 4
+    assert (call.streams, call.errors) == ([], [])
+    assert list(await stage.participants(room)) == ["guest"]
 
 
 async def test_a_webhook_with_a_wrong_signature_is_refused(stage: Stage, room: str, provider: Provider) -> None:

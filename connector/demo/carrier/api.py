@@ -51,9 +51,16 @@ def is_web_url(url: str) -> bool:
 
 async def fields_of(request: web.Request) -> Mapping[str, str]:
     """The fields of a form or of a JSON object, all as text; ValueError for any other body."""
+    if request.content_type == "application/json":
+        return await json_fields_of(request)
+    form = await request.post()
+    return {name: value for name, value in form.items() if isinstance(value, str)}
+
+
+async def json_fields_of(request: web.Request) -> Mapping[str, str]:
+    """The fields of a JSON object, all as text; ValueError for any other body."""
     if request.content_type != "application/json":
-        form = await request.post()
-        return {name: value for name, value in form.items() if isinstance(value, str)}
+        raise ValueError(f"{request.content_type} is not application/json")
     body = await request.json()
     if not isinstance(body, dict):
         raise ValueError("not a JSON object")

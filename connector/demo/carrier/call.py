@@ -47,7 +47,7 @@ class PhoneCall:
         self.created_date = datetime.now(UTC)
         self.ringing = Moment("ringing")
         self.answered = Moment("answered")
-        self.fetched = Moment("TwiML fetched" if office.dialect.name == "Twilio" else "document fetched")
+        self.fetched = Moment("document fetched")
         self.stream_started = Moment("stream started")
         self.first_sound = Moment("first sound heard")
         self.transferred = Moment("talking to somebody else")

@@ -48,7 +48,7 @@ async def test_an_inbound_call_rings_until_its_document_answers_it(
     assert (hit.form["FromCountry"], hit.form["ToCountry"]) == ("US", "US")
     assert (call.status, call.spoken) == ("completed", ["Welcome"])
     moments = [name for name, _ in call.timeline()]
-    assert moments == ["ringing", "TwiML fetched", "answered", "call ended"]
+    assert moments == ["ringing", "document fetched", "answered", "call ended"]
 
 
 @pytest.mark.parametrize(("reason", "status"), [("busy", "busy"), ("rejected", "failed")])

@@ -186,7 +186,7 @@ async def test_checkpoints_come_back_when_they_are_played(call: InboundCall, ser
     await play(server, b"\x20" * 1600)
     await server.write(event="checkpoint", streamId=server.sid, name="played")
     assert (await server.expect("playedStream"))["name"] == "played"
-    assert 0.19 < time.monotonic() - sent < 0.5
+    assert time.monotonic() - sent > 0.19
 
 
 async def test_checkpoints_in_what_is_cleared_never_come_back(call: InboundCall, server: Socket) -> None:
@@ -335,6 +335,12 @@ async def test_a_wrong_request_places_nothing(api: Api, carrier: PlivoSimulator,
     fields = {"to": "15559990000", "from": "15551112222", "answer_url": "http://127.0.0.1:9/"}
     status, body = await api("POST", api.calls, json=fields | changes)
     assert (status, set(body)) == (400, {"api_id", "error"})
+    assert not carrier.calls
+
+
+async def test_a_form_is_not_taken(api: Api, carrier: PlivoSimulator) -> None:
+    fields = {"to": "15559990000", "from": "15551112222", "answer_url": "http://127.0.0.1:9/"}
+    assert (await api("POST", api.calls, data=fields))[0] == 400
     assert not carrier.calls
 
 

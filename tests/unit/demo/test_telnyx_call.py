@@ -206,11 +206,12 @@ async def test_what_is_played_comes_back_as_the_outbound_track(
 
 async def test_frames_may_come_out_of_order(call: InboundCall, server: Socket) -> None:
     call.stream.disorder = (2, 0, 1)
-    for _ in range(8):
-        await server.expect("media")
-    chunks = [int(m["media"]["chunk"]) for m in server.seen if m["event"] == "media"]
-    numbers = [int(m["sequence_number"]) for m in server.seen if m["event"] == "media"]
-    assert chunks != sorted(chunks)
+    chunks: list[int] = []
+    numbers: list[int] = []
+    while len(chunks) < 2 or chunks == sorted(chunks) or chunks.index(max(chunks)) > len(chunks) - 3:
+        message = await server.expect("media")
+        chunks.append(int(message["media"]["chunk"]))
+        numbers.append(int(message["sequence_number"]))
     first = next(index for index, chunk in enumerate(chunks) if chunks[index + 1] < chunk)
     assert chunks[first : first + 3] == [chunks[first + 1] + 2, chunks[first + 1], chunks[first + 1] + 1]
     assert np.argsort(numbers).tolist() == np.argsort(chunks).tolist()
@@ -237,9 +238,9 @@ async def test_samples_are_refused_in_a_stream_of_files(carrier: TelnyxSimulator
     call = carrier.call_in(answer(application, ""))
     server = await application.socket()
     await play(server, b"\xfe" * 160)
-    assert (await server.expect("error"))["payload"]["code"] == int(Fault.INVALID_MEDIA)
     await play(server, b"\xfe" * 160)
-    assert (await server.expect("error"))["payload"]["code"] == int(Fault.RATE_LIMIT)
+    codes = [(await server.expect("error"))["payload"]["code"] for _ in range(2)]
+    assert codes == [Fault.INVALID_MEDIA, Fault.RATE_LIMIT]
     assert not call.first_sound.has_come()
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from connector.demo.carrier.api import E164, Exchange, basic_credentials, fields_of, is_web_url, same
+from connector.demo.carrier.api import E164, Exchange, basic_credentials, is_web_url, json_fields_of, same
 from connector.demo.carrier.call import PhoneCall
 from connector.demo.carrier.plivo.dialect import bare, status_of
 from connector.demo.carrier.terms import Callback, CallStatus, Document
@@ -73,7 +73,7 @@ class RestApi:
             raise _ApiError(404, "not found")
 
     async def _create(self, request: web.Request) -> web.Response:
-        fields = await fields_of(request)
+        fields = await json_fields_of(request)
         unknown = sorted(fields.keys() - _KNOWN)
         if unknown:
             raise _ApiError(400, f"not simulated: {', '.join(unknown)}")
@@ -98,7 +98,7 @@ class RestApi:
 
     async def _transfer(self, request: web.Request) -> web.Response:
         call = self._live_call(request)
-        fields = await fields_of(request)
+        fields = await json_fields_of(request)
         if fields.get("legs", "aleg") != "aleg":
             raise _ApiError(400, "only the A leg is simulated")
         document = Document(_url(fields, "aleg_url"), _method(fields, "aleg_method"))
