@@ -87,8 +87,9 @@ class Connector:
         self._carriers = CarrierApis(settings)
         self.webhooks = Webhooks(self.store, self.metrics, as_json, allow_private=settings.webhook_allow_private)
         self._call_parts = self._parts()
+        self._dialled = DialledCalls(self._call_parts)
         self.calls = CallManager(self._call_parts, settings.max_calls)
-        self.desk = CallDesk(self.calls, self.store, self.admin)
+        self.desk = CallDesk(self.calls, self.store, self.admin, self._dialled)
         signer = TokenSigner(secret)
         self._webhook_keys = WebhookKeys(secret)
         origins = Origins(settings.public_origin, settings.regions, settings.countries)
@@ -98,7 +99,6 @@ class Connector:
         )
         conferences = conference_bridge(settings, self.store, self._carriers.twilio)
         self._sip_admin = SipAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
-        self._dialled = DialledCalls(self._call_parts)
         self._sip = self._sip_dialler(signatures)
         table = methods(service, ConferenceRpc(conferences))
         authorizer = Authorizer(settings.livekit_api_key, secret)
@@ -271,10 +271,17 @@ class Connector:
                 if gone:
                     log.info("old call records deleted", calls=gone)
                 await self.webhooks.forget_before(before)
-                await self._dialled.sweep()
             except ConnectorError as error:
                 log.warning("old call records could not be deleted", error=error.message)
+            await self._sweep_sip()
             await asyncio.sleep(FORGET_EVERY)
+
+    async def _sweep_sip(self) -> None:
+        try:
+            await self._dialled.sweep()
+            await self._sip.sweep()
+        except ConnectorError as error:
+            log.warning("calls by LiveKit SIP could not be tidied up after", error=error.message)
 
     async def _sweep(self) -> None:
         while True:

@@ -52,6 +52,7 @@ class SipRooms(Protocol):
 
     async def send_to_room(self, call: RoomForCall) -> None: ...
     async def forget_call(self, call_id: str) -> None: ...
+    async def calls_with_rules(self) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,14 @@ class SipDialler:
             return answers.hang_up(Provider.TWILIO)
         return answers.refusal(Provider.TWILIO, BUSY if status == "busy" else SORRY)
 
+    async def sweep(self) -> None:
+        """Delete the dispatch rules of calls that are over: their last report may have found nobody here."""
+        if not self._parts.endpoint:
+            return
+        for call_id in await self._parts.rooms.calls_with_rules():
+            if await self._calls.is_over(call_id):
+                await self._parts.rooms.forget_call(call_id)
+
     async def _undo(self, call_id: str) -> None:
         """The rule of the call goes; so does what was prepared for a caller who never came."""
         prepared = self._prepared.pop(call_id, None)
@@ -208,7 +217,7 @@ def _caller_id(request: CallRequest) -> str:
 
 
 def _room_for(request: CallRequest, credentials: SipCredentials, caller: str) -> RoomForCall:
-    attributes = {
+    attributes = request.participant.attributes | {
         "connector.callId": request.call_id,
         "connector.provider": request.provider.value,
         "connector.direction": request.direction.value,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol
 
+from connector.call.dialled import OWNER, DialledCalls
 from connector.call.manager import CallManager
 from connector.call.session import CallSession
 from connector.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -29,10 +30,11 @@ class Remover(Protocol):
 class CallDesk:
     """Every method raises NotFound for a call that never was."""
 
-    def __init__(self, calls: CallManager, store: Records, admin: Remover) -> None:
+    def __init__(self, calls: CallManager, store: Records, admin: Remover, dialled: DialledCalls) -> None:
         self._calls = calls
         self._store = store
         self._admin = admin
+        self._dialled = dialled
 
     async def record(self, call_id: str) -> CallRecord:
         """What is known of a call; of one that this process holds, what has not been saved yet too."""
@@ -54,6 +56,8 @@ class CallDesk:
         call = self._calls.live_call(call_id)
         if call is None:
             record = await self.record(call_id)
+            if record.end_reason is None and record.owner == OWNER:
+                raise FailedPrecondition("the call is LiveKit SIP's, which has no such way to steer it")
             if record.end_reason is None:
                 raise FailedPrecondition(f"the call is held by another process, {record.owner}")
             raise FailedPrecondition("the call is ended, not active")
@@ -73,6 +77,8 @@ class CallDesk:
             await call.finished.wait()
             return call.record
         record = await self.record(call_id)
+        if record.end_reason is None and record.owner == OWNER:
+            return await self._dialled.hang_up(record)
         if record.end_reason is None:
             await self._admin.remove(record.room, record.identity)
             record = await self._ended_elsewhere(record)
@@ -100,6 +106,9 @@ class CallDesk:
         """See `CallSession.transfer`. InvalidArgument when `to` is no number in E.164 form."""
         if not E164.fullmatch(to):
             raise InvalidArgument("to", "is not a number in E.164 form such as +15551234567")
+        record = await self.record(call_id)
+        if record.end_reason is None and record.owner == OWNER:
+            return await self._dialled.transfer(record, to)
         call = await self.live(call_id)
         await call.transfer(to)
         return call.record

@@ -9,11 +9,13 @@ from dataclasses import replace
 import structlog
 
 from connector.call.chronicle import Chronicle
+from connector.call.ports import CarrierControl
 from connector.call.privacy import Privacy
 from connector.call.state import Trigger, next_state
 from connector.call.terms import CARRIER_ENDS, Parts
+from connector.errors import FailedPrecondition
 from connector.logs import bind_call
-from connector.model import CallFilter, CallRecord, CallRequest, CallState, EndReason, LifecycleEvent
+from connector.model import CallFilter, CallRecord, CallRequest, CallState, CarrierCall, EndReason, LifecycleEvent
 
 log = structlog.get_logger()
 
@@ -76,6 +78,26 @@ class DialledCalls:
         reason = CARRIER_ENDS.get(status, EndReason.CARRIER_FAILED)
         await self._end(replace(record, carrier_status=status), reason, detail, now)
 
+    async def hang_up(self, record: CallRecord) -> CallRecord:
+        """End the call at the carrier. FailedPrecondition without the carrier's credentials."""
+        await self._control(record).hang_up(CarrierCall(record.carrier_call_id))
+        return await self._end(record, EndReason.ENDED_BY_API, "", time.time())
+
+    async def transfer(self, record: CallRecord, to: str) -> CallRecord:
+        """Have the carrier connect the phone with `to`, E.164, in LiveKit's place. FailedPrecondition as above, and
+        for a call that was not answered yet."""
+        if record.state is not CallState.ACTIVE:
+            raise FailedPrecondition(f"the call is {record.state.value}, not active")
+        await self._control(record).transfer(CarrierCall(record.carrier_call_id), to)
+        record = await self._keep(record, LifecycleEvent.TRANSFERRED, to=to)
+        return await self._end(record, EndReason.TRANSFERRED, "", time.time())
+
+    def _control(self, record: CallRecord) -> CarrierControl:
+        control = self._parts.control.get(record.provider)
+        if control is None:
+            raise FailedPrecondition("this call is LiveKit SIP's: it needs TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN")
+        return control
+
     async def sweep(self) -> None:
         """End those of which the last report never came: the carrier could not reach us, say."""
         before = time.time() - self._parts.limits.max_duration - REPORT_MARGIN
@@ -85,7 +107,7 @@ class DialledCalls:
                 if record.owner == OWNER:
                     await self._end(record, EndReason.INTERRUPTED, "the carrier did not report its end", time.time())
 
-    async def _end(self, record: CallRecord, reason: EndReason, detail: str, now: float) -> None:
+    async def _end(self, record: CallRecord, reason: EndReason, detail: str, now: float) -> CallRecord:
         was_active = record.state is CallState.ACTIVE
         ended = replace(
             record,
@@ -95,13 +117,14 @@ class DialledCalls:
             end_detail=detail,
         )
         event = LifecycleEvent.HANGUP if was_active else LifecycleEvent.MISSED
-        await self._keep(ended, event, reason=reason.value)
+        ended = await self._keep(ended, event, reason=reason.value)
         metrics = self._parts.metrics
         metrics.calls.labels(record.provider.value, record.direction.value, reason.value).inc()
         if record.started_at:
             metrics.duration.labels(record.direction.value).observe(now - record.started_at)
         with bind_call(record.call_id):
             log.info("call ended", reason=reason.value, detail=detail or None, seconds=round(_talked(ended), 3))
+        return ended
 
     async def _keep(self, record: CallRecord, event: LifecycleEvent, **details: str) -> CallRecord:
         record = replace(record, timelog=(*record.timelog, (event.value, time.time())))

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 LONGEST_URI = 254
 """Twilio takes a SIP URI of under 255 characters."""
+LONGEST_CREDENTIAL = 128
 _NUMBER = re.compile(r"\+[1-9][0-9]{6,14}")
 _CALLER_ID = re.compile(r"[A-Za-z0-9+_.-]{1,128}")
 
@@ -43,13 +44,22 @@ def sip_uri(number: str, endpoint: str) -> str:
     return uri
 
 
-def check_credential(name: str, value: str) -> None:
-    """ValueError for a user name or password that would not come through TwiML, SIP or a TwiML Bin unharmed."""
-    if not 1 <= len(value) <= 128 or not all("!" <= char <= "~" for char in value):
-        raise ValueError(f"{name}: must be 1 to 128 printable ASCII characters without spaces")
-    if any(char in value for char in '"\\') or "{{" in value or (name == "username" and ":" in value):
+def check_username(value: str) -> None:
+    """ValueError for one that would not come through TwiML, SIP or a TwiML Bin unharmed."""
+    _check_credential(value, '"\\:')
+
+
+def check_password(value: str) -> None:
+    """As `check_username`."""
+    _check_credential(value, '"\\')
+
+
+def _check_credential(value: str, forbidden: str) -> None:
+    if not 1 <= len(value) <= LONGEST_CREDENTIAL or not all("!" <= char <= "~" for char in value):
+        raise ValueError(f"must be 1 to {LONGEST_CREDENTIAL} printable ASCII characters without spaces")
+    if any(char in value for char in forbidden) or "{{" in value:
         # A digest header quotes them; a TwiML Bin fills in what stands in double braces.
-        raise ValueError(f'{name}: must not contain " or \\ or {{{{' + (" or :" if name == "username" else ""))
+        raise ValueError(f"must contain none of {' '.join(forbidden)} and no {{{{")
 
 
 def valid_caller_id(text: str) -> bool:

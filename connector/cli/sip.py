@@ -15,7 +15,7 @@ from rich.table import Table
 
 from connector.api.conferences import ConferenceBridge
 from connector.app import conference_bridge, open_store
-from connector.carriers.twilio_dial import SipDial, check_credential, sip_uri, twilio_dial
+from connector.carriers.twilio_dial import SipDial, check_password, check_username, sip_uri, twilio_dial
 from connector.cli.common import ConfigFile, run_or_exit, settings_or_exit
 from connector.config import Settings
 from connector.sip import plan
@@ -83,9 +83,13 @@ def _check(wanted: plan.Wanted, settings: Settings) -> None:
         raise ValueError(
             "--endpoint: give the host at which Twilio reaches your LiveKit SIP, or set CONNECTOR_SIP_ENDPOINT"
         )
-    for name, value in (("username", wanted.username), ("password", wanted.password)):
-        if value is not None:
-            check_credential(f"--{name}", value)
+    checks = (("--username", wanted.username, check_username), ("--password", wanted.password, check_password))
+    for option, value, check in checks:
+        try:
+            if value is not None:
+                check(value)
+        except ValueError as error:
+            raise ValueError(f"{option}: {error}") from None
 
 
 async def _set_up(settings: Settings, wanted: plan.Wanted) -> SetupDone:

@@ -127,6 +127,11 @@ class SipAdmin:
                         api.DeleteSIPDispatchRuleRequest(sip_dispatch_rule_id=rule.sip_dispatch_rule_id)
                     )
 
+    async def calls_with_rules(self) -> list[str]:
+        """Ids of the calls that have one."""
+        async with self._translated():
+            return [call_id for rule in await self._rules() if (call_id := plan.call_of(rule))]
+
     async def list_numbers(self) -> list[SipNumberSetup]:
         """One for each number of each inbound trunk, ours or not; a trunk for every number has the number ""."""
         async with self._translated():

@@ -16,6 +16,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from livekit import api
 
+_OURS = "connector "
 DEFAULT_PREFIX = "call-"
 DEFAULT_USERNAME = "connector"
 PASSWORD_BYTES = 24
@@ -53,7 +54,7 @@ def new_password() -> str:
 
 def name_of(number: str) -> str:
     """Of trunk and rule alike: it shows in LiveKit's lists who made them."""
-    return f"connector {number}"
+    return f"{_OURS}{number}"
 
 
 def find_trunk(trunks: Sequence[api.SIPInboundTrunkInfo], number: str) -> api.SIPInboundTrunkInfo | None:
@@ -127,6 +128,12 @@ def rule_of_call(call: RoomForCall) -> api.SIPDispatchRuleInfo:
         rule=api.SIPDispatchRule(dispatch_rule_direct=api.SIPDispatchRuleDirect(room_name=call.room)),
         attributes=dict(call.attributes),
     )
+
+
+def call_of(rule: api.SIPDispatchRuleInfo) -> str:
+    """The id of the call whose rule this is; empty for any other rule."""
+    name = rule.name.removeprefix(_OURS)
+    return name if rule.name.startswith(_OURS) and rule.rule.HasField("dispatch_rule_direct") else ""
 
 
 def changed_fields(old: Message, new: Message) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,9 @@ async def scene(sip_livekit: LiveKitServer, lkapi: api.LiveKitAPI, sip: Any, tmp
     known = {CALLED: (done.setup.username, done.setup.password)}
     async with SipEndpoint(known) as endpoint, stage_on(sip_livekit, tmp_path) as stage:
         twilio = await stage.twilio()
-        connector = await stage.connector(sip_endpoint=endpoint.host)
+        connector = await stage.connector(
+            sip_endpoint=endpoint.host, twilio_account_sid=twilio.account_sid, twilio_api_url=twilio.base_url
+        )
         secrets = SipSecrets(connector.store.sip_numbers, sip_livekit.api_secret)
         await secrets.remember(SipCredentials(CALLED, done.setup.trunk_id, *known[CALLED]))
         rest = RestClient(await stage.http(), connector)
@@ -237,6 +239,59 @@ async def test_who_is_not_admitted_is_refused_though_the_set_up_has_a_rule(scene
     assert phone.spoken == [SORRY]
     assert scene.endpoint.invites == []
     assert await scene.connector.store.list_calls() == []
+
+
+# From our side ----------------------------------------------------------------------------------------------
+
+
+async def test_the_api_ends_a_call(scene: Scene, room: str) -> None:
+    phone = scene.call(await scene.webhook(defaultRoomId=room))
+    record = await scene.talking(phone)
+    ended = (await scene.rest.ok("POST", "/v2/sip/call/end", {"callId": record.call_id}))["data"]
+    assert (ended["status"], ended["endReason"]) == ("ended", "ended_by_api")
+    await asyncio.wait_for(scene.endpoint.hung_up.wait(), 5)
+    assert (await scene.over(phone)).end_reason is EndReason.ENDED_BY_API
+    assert await scene.rules_of_calls() == []
+
+
+async def test_the_api_transfers_a_call(scene: Scene) -> None:
+    phone = scene.call(await scene.webhook())
+    record = await scene.talking(phone)
+    body = {"callId": record.call_id, "transferTo": "+15556667777"}
+    await scene.rest.ok("POST", "/v2/sip/call/transfer", body)
+    await asyncio.wait_for(scene.endpoint.hung_up.wait(), 5)
+    await until(lambda: len(phone.dialled) == 2)
+    assert phone.dialled[1].address == "+15556667777"
+    record = await scene.record()
+    assert record.end_reason is EndReason.TRANSFERRED
+    assert [event for event, _ in record.timelog][-2:] == ["call-transferred", "call-hangup"]
+    await phone.hangup()
+
+
+async def test_without_twilios_credentials_it_says_what_is_missing(scene: Scene) -> None:
+    phone = scene.call(await scene.webhook())
+    record = await scene.talking(phone)
+    other = await scene.stage.connector(twilio_account_sid="", store=scene.connector.settings.store)
+    rest = RestClient(await scene.stage.http(), other)
+    status, answer = await rest("POST", "/v2/sip/call/end", {"callId": record.call_id})
+    assert status == 409
+    assert "TWILIO_ACCOUNT_SID" in answer["message"]
+    assert (await scene.record()).state is CallState.ACTIVE
+    await phone.hangup()
+
+
+async def test_what_no_report_has_ended_is_tidied_up(scene: Scene) -> None:
+    phone = scene.call(await scene.webhook(defaultRoomId="lost"))
+    record = await scene.talking(phone)
+    (rule,) = await scene.rules_of_calls()
+    await scene.connector._sweep_sip()
+    assert await scene.rules_of_calls() == [rule]
+    old = replace(record, created_at=record.created_at - scene.connector.settings.max_duration - 3601)
+    await scene.connector.store.save_call(old)
+    await scene.connector._sweep_sip()
+    assert (await scene.record()).end_reason is EndReason.INTERRUPTED
+    assert await scene.rules_of_calls() == []
+    await phone.hangup()
 
 
 # What is refused --------------------------------------------------------------------------------------------
