@@ -21,6 +21,7 @@ _E164 = re.compile(r"\+\d{6,15}")
 _JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
 _LONG_TOKEN = re.compile(r"[\w-]{80,}")
 """Long enough for the secret part of a connect_url; nothing that is worth reading is."""
+_WEBHOOK_KEY = re.compile(r"whk_\w+")
 _PHONE_KEYS = frozenset({"from", "to", "from_number", "to_number", "caller", "called", "identity", "name"})
 _SECRET_KEYS = re.compile(
     r"token|secret|password|authorization|signature|api_key|connect_url|webhook_key", re.IGNORECASE
@@ -54,7 +55,7 @@ def scrub(text: str) -> str:
     for secret in _secrets:
         if secret in text:
             text = text.replace(secret, "[secret]")
-    text = _LONG_TOKEN.sub("[token]", _JWT.sub("[token]", text))
+    text = _WEBHOOK_KEY.sub("[key]", _LONG_TOKEN.sub("[token]", _JWT.sub("[token]", text)))
     return _E164.sub(lambda m: mask_phone(m.group()), text)
 
 

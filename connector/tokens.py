@@ -22,6 +22,7 @@ import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 from connector.errors import TokenExpired, TokenInvalid
+from connector.model import ConnectorEntry
 
 _PURPOSE = "connector connect_url token v1"
 DIAL_PURPOSE = "connector dial url token v1"
@@ -103,6 +104,12 @@ class WebhookKeys:
             number, index = divmod(number, len(_BASE62))
             characters.append(_BASE62[index])
         return _KEY_PREFIX + "".join(characters)
+
+    def fits(self, connector: ConnectorEntry, key: str) -> bool:
+        """Whether this is the connector's key. One that was derived with another API secret is not, though its hash
+        is still kept: who knows the old secret must not get in."""
+        mine = self.derive(connector.id, connector.key_nonce)
+        return hmac.compare_digest(mine.encode(), key.encode("utf-8", "surrogatepass"))
 
     def call_id(self, connector_id: str, carrier_call_id: str) -> str:
         """The id of the call that a carrier announces to a connector: the same however often it does, on every

@@ -148,9 +148,12 @@ class HookRoutes:
 
     async def _announced(self, request: web.Request) -> Announced:
         """Who announces which call. Raises NotFound, SignatureInvalid, Malformed, InvalidArgument or StoreError."""
-        connector = await self._store.connectors.find(f"key:{WebhookKeys.hash(request.match_info['key'])}")
+        key = request.match_info["key"]
+        connector = await self._store.connectors.find(f"key:{WebhookKeys.hash(key)}")
         if connector is None or connector.provider.value != request.match_info["provider"]:
             raise NotFound("no connector has this webhook URL; copy it again from the connector")
+        if not self._keys.fits(connector, key):
+            raise NotFound("the API secret has changed since this webhook URL was made; copy the connector's new one")
         form = await posted(request)
         self._signatures.require(connector.provider, request, form.body, form.fields)
         fields = dict(form.fields)

@@ -122,10 +122,11 @@ class ConnectorRest:
             self._origins.region(entry.region, "")
 
     async def list(self, _: Asked[Any, Any]) -> ConnectorList:
-        return ConnectorList(data=[self._shown(entry) for entry in await self._store.connectors.list()])
+        entries = await self._store.connectors.list()
+        return ConnectorList(data=[self._shown(await self._found_by(entry)) for entry in entries])
 
     async def get(self, asked: Asked[Any, Any]) -> ConnectorAnswer:
-        return ConnectorAnswer(data=self._shown(await self._found(asked.path["id"])))
+        return ConnectorAnswer(data=self._shown(await self._found_by(await self._found(asked.path["id"]))))
 
     async def rotate_key(self, asked: Asked[Any, Any]) -> ConnectorChanged:
         entry = self._keyed(await self._found(asked.path["id"]))
@@ -149,6 +150,17 @@ class ConnectorRest:
         entry = await self._store.connectors.get(connector_id)
         if entry is None:
             raise _unknown()
+        return entry
+
+    async def _found_by(self, entry: ConnectorEntry) -> ConnectorEntry:
+        """The connector as its URL finds it. After a change of the API secret it has another URL, since the key comes
+        from the secret: the old one is refused from the change on, the new one is good from its first showing on."""
+        key_hash = WebhookKeys.hash(self._keys.derive(entry.id, entry.key_nonce))
+        if key_hash == entry.key_hash:
+            return entry
+        entry = replace(entry, key_hash=key_hash)
+        log.warning("the API secret has changed: the connector has a new webhook URL", connector=entry.id)
+        await self._store.connectors.replace(entry)
         return entry
 
     def _shown(self, entry: ConnectorEntry) -> ConnectorData:

@@ -139,9 +139,10 @@ class CallSession:
                 raise Unavailable("the caller was taken out of the room again at once")
         else:
             await self._parts.admin.check()
+        # First: of several processes that are asked for one call, only the one that gets it may write of it.
+        await self.wait.share()
         self._ledger.open()
         await self._parts.store.save_call(self.record)
-        await self.wait.share()
 
     async def _give_up(self, error: BaseException, began: float) -> None:
         self.end(*why_not_opened(error))

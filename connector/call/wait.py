@@ -19,7 +19,7 @@ from connector.call.ledger import Ledger
 from connector.call.ports import CallStore
 from connector.errors import ConnectorError, TokenUsed
 from connector.model import WaitingCall
-from connector.storage.base import StoreError
+from connector.storage.base import NameTaken, StoreError
 
 log = structlog.get_logger()
 
@@ -76,8 +76,13 @@ class Wait:
         )
 
     async def share(self) -> None:
-        """Let every process have the call that its stream reaches. Raises StoreError."""
-        await self._store.waiting.insert(self._entry())
+        """Let every process have the call that its stream reaches. Raises StoreError; NameTaken when another process
+        was asked for the same call a moment before: then it is that one's."""
+        try:
+            await self._store.waiting.insert(self._entry())
+        except NameTaken:
+            self.stage = Stage.LOST
+            raise
         if self.stage is Stage.ALONE:
             self.stage = Stage.SHARED
 

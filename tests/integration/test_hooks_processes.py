@@ -6,11 +6,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from twilio.request_validator import RequestValidator
 
 from connector.api.hooks import WRONG_PIN
 from connector.app import Connector
 from connector.demo.carrier.simulator import CarrierSimulator
-from tests.integration.harness import Stage, until
+from tests.integration.harness import TWILIO_TOKEN, Stage, until
 from tests.integration.rest import RestClient
 
 CALLER, CALLED = "+15552223333", "+15550001111"
@@ -91,3 +92,26 @@ async def test_a_rule_made_at_one_routes_at_the_other_and_numbers_are_claimed_on
     reaches(twilio, two[1])
     twilio.inbound_call(made["webhookUrl"], to=CALLED, from_=CALLER)
     await guest.event("participant_connected")
+
+
+async def test_a_webhook_that_reaches_both_at_once_is_one_call(stage: Stage, two: list[Connector], room: str) -> None:
+    http = await stage.http()
+    made = await RestClient(http, two[0]).connector(defaultRoomId=room)
+    path = made["webhookUrl"].removeprefix(PUBLIC)
+
+    async def post(connector: Connector, sid: str) -> str:
+        form = {"CallSid": sid, "From": CALLER, "To": CALLED}
+        signed = RequestValidator(TWILIO_TOKEN).compute_signature(PUBLIC + path, form)
+        url = f"http://127.0.0.1:{connector.port}{path}"
+        async with http.post(url, data=form, headers={"X-Twilio-Signature": signed}) as response:
+            assert response.status == 200
+            return await response.text()
+
+    for number in range(10):
+        sid = f"CA{number:032}"
+        answers = await asyncio.gather(*(post(connector, sid) for connector in two * 2))
+        assert len(set(answers)) == 1
+        assert "<Stream" in answers[0]
+    records = await two[0].store.list_calls()
+    assert [record.end_reason for record in records] == [None] * 10
+    assert sum(len(connector.calls.live()) for connector in two) == 10

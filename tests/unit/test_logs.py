@@ -52,6 +52,7 @@ def test_a_number_keeps_its_first_digit_and_its_last_two(number: str, masked: st
         (f"joined with {JWT}.", "joined with [token]."),
         ("wss://lk/rtc?access_token=" + JWT + "&x=1", "wss://lk/rtc?access_token=[token]&x=1"),
         (f"GET /twilio/{'aB3-_x' * 16} HTTP/1.1", "GET /twilio/[token] HTTP/1.1"),
+        ("POST /v2/hooks/plivo/whk_7Ks9jD2mL4wQvB1xX3zP8C5hR6gN9fT0?roomId=a", "POST /v2/hooks/plivo/[key]?roomId=a"),
         ("took 12345678 microseconds", "took 12345678 microseconds"),
     ],
 )

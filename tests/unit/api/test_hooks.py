@@ -226,6 +226,16 @@ async def test_an_unknown_url_404(stage: Hooks, path: str) -> None:
     assert not stage.calls.requests
 
 
+async def test_a_url_of_another_api_secret_404_and_the_log_says_what_to_do(stage: Hooks) -> None:
+    entry = stage.connector(default_room_id="lobby")
+    key = WebhookKeys("the secret before").derive(entry.id, entry.key_nonce)
+    stage.store.connectors.documents[entry.id] = replace(entry, key_hash=WebhookKeys.hash(key))
+    with capture_logs() as lines:
+        assert (await stage.post(path=f"/v2/hooks/twilio/{key}"))[0] == 404
+    assert any("API secret has changed" in line.get("error", "") for line in lines)
+    assert key not in repr(lines)
+
+
 async def test_a_deleted_connector_s_url_is_unknown_at_once(stage: Hooks) -> None:
     stage.connector(default_room_id="lobby")
     stage.store.connectors.documents.clear()
@@ -496,11 +506,14 @@ async def test_what_the_carrier_did_not_sign_403(provider: Provider, headers: di
 
 async def test_a_sip_connector_dials(stage: Hooks) -> None:
     class Sip:
-        async def dial(self, connector: Any, arrival: Any, route: Any) -> str:
-            return f"<Response><Dial>{route.room}</Dial></Response>"
+        async def dial(self, connector: Any, arrival: Any, call_id: str, origin: str, route: Any) -> str:
+            return f"<Response><Dial>{route and route.room} {origin}</Dial></Response>"
 
     async with hooks_on(sip=Sip()) as other:
         other.connector(default_room_id="lobby", mode=ConnectorMode.SIP)
-        assert (await other.xml())[0].text == "lobby"
+        assert (await other.xml())[0].text == f"lobby {US}"
+        other.connector(mode=ConnectorMode.SIP)
+        assert (await other.xml())[0].text == f"None {US}"
+        assert not other.calls.requests
     stage.connector(default_room_id="lobby", mode=ConnectorMode.SIP)
     assert spoken(await stage.xml()) == hooks.SORRY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -77,3 +78,13 @@ async def test_delete(rest: Rest) -> None:
 async def test_an_unknown_connector_404(rest: Rest, method: str, tail: str) -> None:
     status, answer = await rest(method, f"/v2/connectors/cn_none{tail}")
     assert (status, answer) == (404, {"message": "Connector not found", "code": "not_found"})
+
+
+async def test_a_new_api_secret_is_a_new_url_that_works(rest: Rest) -> None:
+    made = (await rest.ok("POST", "/v2/connectors", {"provider": "twilio"}))["data"]
+    (entry,) = rest.store.connectors.documents.values()
+    before = WebhookKeys("the secret before").derive(entry.id, entry.key_nonce)
+    rest.store.connectors.documents[entry.id] = replace(entry, key_hash=WebhookKeys.hash(before))
+    for answer in (await rest.ok("GET", f"/v2/connectors/{made['id']}"), await rest.ok("GET", "/v2/connectors")):
+        assert answer["data"] in (made, [made])
+    assert list(rest.store.connectors.documents.values()) == [entry]
