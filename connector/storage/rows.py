@@ -53,8 +53,12 @@ def contains(text: str, part: str) -> bool:
     return part.lower() in text.lower()
 
 
+def searched(record: CallRecord) -> tuple[str, ...]:
+    """What `CallFilter.text` looks through."""
+    return (record.call_id, record.room, record.from_number, record.to_number)
+
+
 def admits(where: CallFilter, record: CallRecord) -> bool:
-    texts = (record.call_id, record.room, record.from_number, record.to_number)
     return (
         (not where.room or record.room == where.room)
         and (where.state is None or record.state is where.state)
@@ -62,7 +66,7 @@ def admits(where: CallFilter, record: CallRecord) -> bool:
         and (where.direction is None or record.direction is where.direction)
         and (not where.rule_id or record.rule_id == where.rule_id)
         and (not where.connector_id or record.connector_id == where.connector_id)
-        and (not where.text or any(contains(text, where.text) for text in texts))
+        and (not where.text or any(contains(text, where.text) for text in searched(record)))
         and record.created_at >= where.created_from
         and (where.created_before is None or record.created_at < where.created_before)
         and (where.after is None or (-record.created_at, record.call_id) > (-where.after[0], where.after[1]))

@@ -77,7 +77,9 @@ async def test_every_end_reason_is_kept(store: Store, reason: EndReason) -> None
     assert record.end_reason is reason
 
 
-@pytest.mark.parametrize("text", ["", "a'b\"c; DROP TABLE calls", "Grüße 📞", "line\nbreak", "x" * 10_000])
+@pytest.mark.parametrize(
+    "text", ["", "a'b\"c; DROP TABLE calls", "Grüße 📞", "line\nbreak", "zero\0byte", "x" * 10_000]
+)
 async def test_any_text_is_kept(store: Store, text: str) -> None:
     record = replace(ENDED, room=text, identity=text, end_detail=text, from_number=text)
     await store.save_call(record)

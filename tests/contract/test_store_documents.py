@@ -27,6 +27,7 @@ from connector.model import (
     RuleRoom,
     RuleType,
     SigningKey,
+    SipNumber,
     WaitingCall,
     WebhookEndpoint,
 )
@@ -92,6 +93,7 @@ DOCUMENTS: list[tuple[str, Any]] = [
     ("rules", RULE),
     ("endpoints", ENDPOINT),
     ("keys", KEY),
+    ("sip_numbers", SipNumber("+4930100", "ST_1", "user", "sealed", 4.5)),
     ("waiting", WAITING),
 ]
 EACH = pytest.mark.parametrize(("collection", "document"), DOCUMENTS, ids=[name for name, _ in DOCUMENTS])
@@ -132,11 +134,9 @@ async def test_a_document_outlives_the_process(
     await again.close()
 
 
-async def test_every_collection_was_tried(store: Store) -> None:
-    """Without this a new collection could be forgotten here."""
+def test_no_collection_is_left_out() -> None:
     kept = {name for name in dir(Store) if isinstance(getattr(Store, name), property)} - {"deliveries"}
-    assert kept - {"sip_numbers"} == {name for name, _ in DOCUMENTS}
-    assert await store.sip_numbers.list() == []
+    assert {name for name, _ in DOCUMENTS} == kept
 
 
 async def test_what_is_not_there_is_none(store: Store) -> None:
