@@ -21,6 +21,8 @@ class Gate:
     def __init__(self, target_port: int) -> None:
         self.api: Manner = "pass"
         self.signalling: Manner = "pass"
+        self.api_delay = 0.0
+        """Seconds that the first answer of a connection to the API takes."""
         self.opened = asyncio.Event()
         """Lets go, to LiveKit, of what hangs."""
         self.port = 0
@@ -58,6 +60,8 @@ class Gate:
                 self.signalling_attempts += is_signalling
                 self.api_attempts += not is_signalling
                 manner = self.signalling if is_signalling else self.api
+                if not is_signalling:
+                    await asyncio.sleep(self.api_delay)
                 if manner == "hang":
                     await self.opened.wait()
                     manner = "pass"

@@ -16,7 +16,7 @@ from connector.demo.ports import PortLease
 from connector.model import EndReason
 from connector.room import gateway
 from tests.integration.gate import Gate, Manner, gate_to
-from tests.integration.harness import INBOUND, OUTBOUND, Stage, connect_call, until
+from tests.integration.harness import INBOUND, OUTBOUND, Stage, connect_call, ended, until
 
 BOTH = pytest.mark.parametrize("direction", [INBOUND, OUTBOUND], ids=["inbound", "outbound"])
 
@@ -116,6 +116,23 @@ async def test_a_join_that_fails_takes_its_new_room_back(gate: Gate, stage: Stag
     assert f"livekit-server at {gate.url}" in error.message
     assert room not in await stage.rooms()
     assert took < 5
+
+
+async def test_slowness_at_every_step_adds_up_to_no_more_than_a_client_waits(
+    gate: Gate, stage: Stage, room: str
+) -> None:
+    """Each step within its own limit, all of them together past five seconds."""
+    gate.api_delay = 2.8
+    gate.signalling = "hang"
+    connector = await stage.connector(livekit_url=gate.url)
+    error, took = await refusal(stage, connector, room, OUTBOUND)
+    assert gate.signalling_attempts
+    assert (error.status, error.code) == (503, "unavailable")
+    assert "took longer than" in error.message
+    assert took < 5
+    assert (await ended(connector)).end_reason is EndReason.LIVEKIT_UNAVAILABLE
+    await until(lambda: not connector.calls.live())
+    assert room not in await stage.rooms()
 
 
 async def test_a_join_that_fails_takes_its_dispatches_back_and_leaves_the_room(

@@ -111,11 +111,19 @@ async def test_an_answered_call_from_the_dial_to_the_end(
     assert (await terminal.run("calls", "clear", call_id)).out == f"{call_id}: cleared\n"
     await until(lambda: phone.stream.received_clears == 1)
 
+    moved = await terminal.run("calls", "switch", call_id, f"{room}-other", "--agent", "c")
+    assert (moved.status, moved.out) == (0, f"{call_id} is in {room}-other\n")
+    assert "caller" in await stage.participants(f"{room}-other")
+    await guest.event("participant_disconnected", lambda p: p.identity == "caller")
+    back = await terminal.run("calls", "switch", call_id, room)
+    assert back.status == 0
+    await until(lambda: len(guest.saw("participant_connected")) > 1)
+
     finished = await terminal.run("calls", "end", call_id)
     assert (finished.status, finished.out) == (0, f"{call_id} ended: ended_by_api\n")
     await phone.finished()
     assert (phone.status, phone.errors) == (CallStatus.COMPLETED, [])
-    await guest.event("participant_disconnected", lambda p: p.identity == "caller")
+    await guest.until(lambda: sum(p.identity == "caller" for (p,) in guest.saw("participant_disconnected")) == 2)
 
     late = await terminal.run("calls", "clear", call_id)
     assert (late.status, late.out) == (1, "")
@@ -189,6 +197,8 @@ async def test_a_refusal_is_one_line(terminal: Terminal) -> None:
     refusals = {
         ("calls", "get", "call_nobody"): "no such call (not_found)",
         ("calls", "end", "call_nobody"): "no such call (not_found)",
+        ("calls", "switch", "call_nobody", "r"): "no such call (not_found)",
+        ("calls", "transfer", "call_nobody", TO): "no such call (not_found)",
         ("calls", "dtmf", "call_nobody", "x"): "digits: must be 1 to 32 of 0123456789*#ABCD (invalid_argument)",
         ("call", "--to", "555", "--from", FROM, "--room", "r"): NOT_E164,
     }
