@@ -97,8 +97,8 @@ class RestRoutes:
     async def _answer(self, operation: Operation, request: web.Request) -> BaseModel:
         if operation.access is Access.TOKEN:
             self._authorizer.require_rest(request.headers.get("Authorization"))
-        query = _checked(operation.query, dict(request.query)) if operation.query else None
-        body = _checked(operation.body, await _read(request)) if operation.body else None
+        query = checked(operation.query, dict(request.query)) if operation.query else None
+        body = checked(operation.body, await _read(request)) if operation.body else None
         return await operation.handler(Asked(dict(request.match_info), body, query))
 
     def _refused(self, operation: Operation, error: ConnectorError) -> web.Response:
@@ -135,7 +135,8 @@ async def _read(request: web.Request) -> bytes:
     return body
 
 
-def _checked(model: type[BaseModel], given: bytes | dict[str, str]) -> BaseModel:
+def checked(model: type[BaseModel], given: bytes | dict[str, str]) -> BaseModel:
+    """The model of a body's JSON, or of a query. Raises Malformed or InvalidArgument, which names the field."""
     try:
         return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(given)
     except ValidationError as error:

@@ -15,7 +15,7 @@ from connector.storage.base import Store
 
 MAX_SCANNED = 20_000
 """Call records that one list looks through; a narrower time helps where there are more."""
-_CHUNK = 1000
+_CHUNK = 500
 E164Number = Annotated[
     str, StringConstraints(max_length=40, pattern=r"^\+?[ ().-]*[1-9]([ ().-]*[0-9]){6,14}[ ().-]*$")
 ]
@@ -154,15 +154,14 @@ class CallRest:
         )
 
     async def find(self, asked: Asked[Any, CallQuery]) -> CallList:
-        records = [record for record in await self._scanned(asked.query) if _matches(record, asked.query)]
-        page, info = paged(records, asked.query)
+        page, info = paged(await self._found(asked.query), asked.query)
         return CallList(data=[shown(record) for record in page], page_info=info)
 
-    async def _scanned(self, query: CallQuery) -> list[CallRecord]:
+    async def _found(self, query: CallQuery) -> list[CallRecord]:
         """Newest first; as fresh as this process knows them."""
         found: list[CallRecord] = []
         after: tuple[float, str] | None = None
-        while len(found) < MAX_SCANNED:
+        for _ in range(MAX_SCANNED // _CHUNK):
             where = CallFilter(
                 room=query.room_id or "",
                 created_from=(query.start_date or 0) / 1000,
@@ -170,7 +169,8 @@ class CallRest:
                 after=after,
             )
             chunk = await self._store.list_calls(_CHUNK, where)
-            found += [self._desk.freshest(record) for record in chunk]
+            # Piece by piece: audio must not wait for a long list.
+            found += [record for record in map(self._desk.freshest, chunk) if _matches(record, query)]
             if len(chunk) < _CHUNK:
                 break
             after = (chunk[-1].created_at, chunk[-1].call_id)

@@ -18,6 +18,7 @@ from connector import __version__
 from connector.app import serve
 from connector.cli.calls import call, calls_app
 from connector.cli.common import ConfigFile, api_token, settings_or_exit
+from connector.cli.connectors import connectors_app
 from connector.cli.doctor import Finding, examine
 from connector.cli.sip import sip_app
 from connector.cli.webhooks import webhooks_app
@@ -33,6 +34,7 @@ app = typer.Typer(
 
 
 app.add_typer(calls_app, name="calls")
+app.add_typer(connectors_app, name="connectors")
 app.add_typer(sip_app, name="sip")
 app.add_typer(webhooks_app, name="webhooks")
 app.command("call")(call)

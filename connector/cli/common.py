@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
-from collections.abc import Callable, Coroutine, Mapping
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,14 +15,20 @@ import typer
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from livekit import api
+from rich.console import Console
+from rich.table import Table
 
+from connector.app import open_store
 from connector.config import Settings, load_settings
 from connector.errors import ConnectorError, Unavailable
+from connector.storage.base import Store
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; the environment overrides it.")]
 Service = Annotated[
     str, typer.Option("--url", help="The running connector; by default the one that the settings describe.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Row = Mapping[str, str | int | float]
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
@@ -101,3 +108,34 @@ def _reason(body: bytes, status: int, origin: str) -> str:
         return f"{error['msg']} ({error['code']})"
     except (ValueError, KeyError, TypeError):
         return f"{origin} answered {status}, which is not a connector's answer"
+
+
+async def with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
+    """Work on the store that the settings name; the service need not run."""
+    store = open_store(settings)
+    await store.open()
+    try:
+        return await work(store)
+    finally:
+        await store.close()
+
+
+def shown_time(at: float) -> str:
+    return datetime.datetime.fromtimestamp(at).astimezone().isoformat(timespec="seconds")
+
+
+def print_rows(rows: Sequence[Row], as_json: bool, none: str) -> None:
+    """As a table, or one JSON object a line; `none` where there are no rows."""
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row))
+        return
+    if not rows:
+        typer.echo(none, err=True)
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

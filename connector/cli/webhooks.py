@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
-import json
-import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from connector.app import open_store
-from connector.cli.common import ConfigFile, run_or_exit, settings_or_exit
-from connector.config import Settings
+from connector.cli.common import (
+    AsJson,
+    ConfigFile,
+    Row,
+    print_rows,
+    run_or_exit,
+    settings_or_exit,
+    shown_time,
+    with_store,
+)
 from connector.errors import NotFound
 from connector.model import Attempt, WebhookEndpoint
 from connector.storage.base import Store
@@ -24,17 +26,13 @@ webhooks_app = typer.Typer(
     no_args_is_help=True, help="Lifecycle webhooks, from the store: the service need not run. See docs/webhooks.md."
 )
 
-T = TypeVar("T")
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
-Row = Mapping[str, str | int | float]
-
 
 @webhooks_app.command("list")
 def list_webhooks(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """List the registered webhooks, newest first."""
     settings = settings_or_exit(config)
-    endpoints = run_or_exit(lambda: _with_store(settings, lambda store: store.endpoints.list()))
-    _print([_endpoint_row(endpoint) for endpoint in endpoints], as_json, "no webhooks are registered")
+    endpoints = run_or_exit(lambda: with_store(settings, lambda store: store.endpoints.list()))
+    print_rows([_endpoint_row(endpoint) for endpoint in endpoints], as_json, "no webhooks are registered")
 
 
 @webhooks_app.command("deliveries")
@@ -53,8 +51,8 @@ def deliveries(
             raise NotFound(f"there is no webhook {webhook_id}")
         return await store.deliveries.attempts(limit, webhook_id, call)
 
-    found = run_or_exit(lambda: _with_store(settings, attempts))
-    _print([_attempt_row(attempt) for attempt in found], as_json, "nothing was delivered yet")
+    found = run_or_exit(lambda: with_store(settings, attempts))
+    print_rows([_attempt_row(attempt) for attempt in found], as_json, "nothing was delivered yet")
 
 
 @webhooks_app.command("rotate-key")
@@ -74,20 +72,11 @@ def revoke_key(config: ConfigFile = None) -> None:
 
 def _change_key(config: ConfigFile, change: Callable[[KeyRing], Awaitable[PublicKey]]) -> PublicKey:
     settings = settings_or_exit(config)
-    return run_or_exit(lambda: _with_store(settings, lambda store: change(KeyRing(store.keys))))
+    return run_or_exit(lambda: with_store(settings, lambda store: change(KeyRing(store.keys))))
 
 
 def _tell(key: PublicKey) -> None:
     typer.echo(key.pem, nl=False)
-
-
-async def _with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
-    store = open_store(settings)
-    await store.open()
-    try:
-        return await work(store)
-    finally:
-        await store.close()
 
 
 def _endpoint_row(endpoint: WebhookEndpoint) -> Row:
@@ -95,13 +84,13 @@ def _endpoint_row(endpoint: WebhookEndpoint) -> Row:
         "webhook": endpoint.id,
         "url": endpoint.url,
         "events": " ".join(endpoint.events),
-        "created": _time(endpoint.created_at),
+        "created": shown_time(endpoint.created_at),
     }
 
 
 def _attempt_row(attempt: Attempt) -> Row:
     return {
-        "at": _time(attempt.at),
+        "at": shown_time(attempt.at),
         "webhook": attempt.endpoint_id,
         "call": attempt.call_id,
         "event": attempt.event.value,
@@ -110,23 +99,3 @@ def _attempt_row(attempt: Attempt) -> Row:
         "seconds": attempt.seconds,
         "error": attempt.error,
     }
-
-
-def _time(at: float) -> str:
-    return datetime.datetime.fromtimestamp(at).astimezone().isoformat(timespec="seconds")
-
-
-def _print(rows: Sequence[Row], as_json: bool, none: str) -> None:
-    if as_json:
-        for row in rows:
-            typer.echo(json.dumps(row))
-        return
-    if not rows:
-        typer.echo(none, err=True)
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in rows[0]:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)

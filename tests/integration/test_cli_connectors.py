@@ -1,0 +1,83 @@
+"""`connector connectors …` as it is run: on the store alone, and a service that knows at once what was done."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from connector.app import Connector
+from connector.demo.connector_process import clean_environment
+from tests.integration.harness import Stage
+
+
+class Shell:
+    def __init__(self, connector: Connector) -> None:
+        settings = connector.settings
+        self._environment = clean_environment() | {
+            "LIVEKIT_URL": settings.livekit_url,
+            "LIVEKIT_API_KEY": settings.livekit_api_key,
+            "LIVEKIT_API_SECRET": settings.livekit_api_secret.get_secret_value(),
+            "CONNECTOR_STORE": settings.store,
+            "CONNECTOR_PUBLIC_URL": settings.public_origin,
+            "PYTHONPATH": os.environ.get("PYTHONPATH", str(Path(__file__).parents[2])),
+        }
+
+    def __call__(self, *arguments: str, status: int = 0) -> tuple[str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "connector", "connectors", *arguments],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        return done.stdout, done.stderr
+
+
+@pytest.fixture
+async def connector(stage: Stage) -> Connector:
+    return await stage.connector()
+
+
+@pytest.fixture
+def shell(connector: Connector) -> Shell:
+    return Shell(connector)
+
+
+async def test_a_connector_s_life_from_the_shell(stage: Stage, shell: Shell, room: str) -> None:
+    url, said = shell("create", "twilio", "--name", "Main", "--room", room)
+    assert "Connector created successfully: cn_" in said
+    listed, _ = shell("list", "--json")
+    (row,) = [json.loads(line) for line in listed.splitlines()]
+    assert (row["provider"], row["name"], row["room"], row["webhook"]) == ("twilio", "Main", room, url.strip())
+
+    twilio, guest = await stage.twilio(), await stage.guest(room)
+    twilio.inbound_call(url.strip())
+    await guest.event("participant_connected")
+
+    rotated, _ = shell("rotate-key", row["connector"])
+    assert rotated != url
+    refused = twilio.inbound_call(url.strip())
+    await refused.ended.wait()
+    assert "404" in str(refused.errors)
+    shell("delete", row["connector"])
+    assert shell("list")[1] == "there are no connectors\n"
+
+
+def test_what_goes_wrong_is_one_line(shell: Shell) -> None:
+    assert shell("rotate-key", "cn_none", status=1)[1] == "error: Connector not found\n"
+    assert shell("delete", "cn_none", status=1)[1] == "error: Connector not found\n"
+    assert "is not one of" in shell("create", "vonage", status=2)[1]
+    assert shell("create", "twilio", "--room", "", status=1)[1].startswith("error: defaultRoomId: must have at least 1")
+
+
+def test_a_region_that_is_not_configured_is_told(shell: Shell) -> None:
+    url, said = shell("create", "plivo", "--region", "mars")
+    assert url.count("\n") == 1
+    assert "region is not configured" in said
