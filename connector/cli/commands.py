@@ -19,7 +19,8 @@ from connector.app import serve
 from connector.cli.calls import call, calls_app
 from connector.cli.common import ConfigFile, api_token, settings_or_exit
 from connector.cli.connectors import connectors_app
-from connector.cli.doctor import Finding, examine
+from connector.cli.doctor import examine
+from connector.cli.findings import Finding
 from connector.cli.sip import sip_app
 from connector.cli.webhooks import webhooks_app
 from connector.errors import ConnectorError

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import time
-from dataclasses import dataclass
-from typing import Literal
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from connector.app import open_store
+from connector.cli.doctor_sip import sip_findings
+from connector.cli.findings import Finding
 from connector.config import Settings
 from connector.errors import ConnectorError, Internal
 from connector.livekit_errors import unreachable
@@ -24,14 +24,6 @@ SAFE_SECRET = 32
 """Characters; RFC 7518, 3.2: an HS256 key has at least as many bytes as its hash."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    level: Literal["ok", "warning", "problem"]
-    subject: str
-    text: str
-    mend: str = ""
-
-
 async def examine(settings: Settings) -> list[Finding]:
     """Run every check; none of them raises."""
     checks = (
@@ -40,6 +32,7 @@ async def examine(settings: Settings) -> list[Finding]:
         _clock(settings),
         _store(settings),
         _signatures(settings),
+        sip_findings(settings),
     )
     results = await asyncio.gather(*checks)
     return [finding for findings in results for finding in findings]

@@ -65,6 +65,9 @@ class SipSecrets:
             raise FailedPrecondition("the number has no SIP credentials here; run: connector sip setup --number …")
         return self._open(kept)
 
+    async def all(self) -> list[SipCredentials]:
+        return [self._open(kept) for kept in await self._numbers.list()]
+
     async def only(self) -> SipCredentials:
         """Of the one number that was set up; FailedPrecondition when there is none, or a choice."""
         kept = await self._numbers.list()

@@ -14,6 +14,9 @@ from livekit import api
 from typer.testing import CliRunner
 
 from connector.cli.commands import app
+from connector.cli.doctor_sip import sip_findings
+from connector.cli.findings import Finding
+from connector.config import load_settings
 from connector.demo.carrier import Document, TwilioSimulator
 from connector.demo.connector_process import clean_environment
 from connector.demo.livekit_server import LiveKitServer
@@ -166,6 +169,45 @@ async def test_a_livekit_without_redis_is_named(terminal: Terminal) -> None:
     assert status == 1
     assert error.startswith("error: livekit-server runs without Redis")
     assert "Traceback" not in error
+
+
+async def findings(terminal: Terminal, **changes: str) -> list[Finding]:
+    names = {"LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "CONNECTOR_STORE", "CONNECTOR_SIP_ENDPOINT"}
+    given = {name: value for name, value in terminal.environment.items() if name in names} | changes
+    flags = {name.lower().removeprefix("connector_"): value for name, value in given.items()}
+    return await sip_findings(load_settings(None, flags))
+
+
+async def test_the_doctor_compares_what_is_sent_with_what_is_accepted(
+    terminal: Terminal, lkapi: api.LiveKitAPI
+) -> None:
+    assert await findings(terminal, CONNECTOR_SIP_ENDPOINT="") == []
+    (finding,) = await findings(terminal)
+    assert (finding.level, "no number is set up" in finding.text) == ("warning", True)
+
+    await terminal.run("setup", "--number", NUMBER)
+    assert [finding.level for finding in await findings(terminal)] == ["ok"]
+
+    (trunk,) = await all_trunks(lkapi)
+    await lkapi.sip.update_inbound_trunk_fields(trunk.sip_trunk_id, auth_password="changed-by-hand")
+    (finding,) = await findings(terminal)
+    assert (finding.level, "401" in finding.text) == ("problem", True)
+    assert "changed-by-hand" not in repr(finding)
+    await terminal.run("setup", "--number", NUMBER)
+    assert [finding.level for finding in await findings(terminal)] == ["ok"]
+
+    (rule,) = await all_rules(lkapi)
+    await lkapi.sip.delete_dispatch_rule(
+        api.DeleteSIPDispatchRuleRequest(sip_dispatch_rule_id=rule.sip_dispatch_rule_id)
+    )
+    assert [finding.level for finding in await findings(terminal)] == ["warning"]
+    await lkapi.sip.delete_trunk(api.DeleteSIPTrunkRequest(sip_trunk_id=trunk.sip_trunk_id))
+    (finding,) = await findings(terminal)
+    assert (finding.level, "no inbound trunk" in finding.text) == ("problem", True)
+
+    async with LiveKitServer() as without:
+        (finding,) = await findings(terminal, **without.environment)
+    assert "without Redis" in finding.text
 
 
 async def test_the_twiml_bin_dials(terminal: Terminal, lkapi: api.LiveKitAPI) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from connector.app import Connector
-from connector.cli.doctor import Finding, examine
+from connector.cli.doctor import examine
+from connector.cli.findings import Finding
 from connector.demo.carrier import Document, TwilioSimulator
 from connector.demo.redis_server import RedisServer
 from connector.model import CallState, EndReason

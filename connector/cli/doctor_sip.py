@@ -1,0 +1,61 @@
+"""What `connector doctor` says of LiveKit SIP, where one is configured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from connector.app import open_store
+from connector.cli.findings import Finding
+from connector.config import Settings
+from connector.errors import ConnectorError
+from connector.sip import plan
+from connector.sip.admin import SipAdmin, SipNumberSetup
+from connector.sip.secrets import SipCredentials, SipSecrets
+
+SUBJECT = "LiveKit SIP"
+
+
+async def sip_findings(settings: Settings) -> list[Finding]:
+    """LiveKit's trunks against what the connector would dial with. Nothing without CONNECTOR_SIP_ENDPOINT."""
+    if not settings.sip_endpoint:
+        return []
+    secret = settings.livekit_api_secret.get_secret_value()
+    admin = SipAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
+    store = open_store(settings)
+    await admin.start()
+    try:
+        trunks = await admin.list_numbers()
+        await store.open()
+        known = await SipSecrets(store.sip_numbers, secret).all()
+    except ConnectorError as error:
+        return [Finding("problem", SUBJECT, error.message, "see the troubleshooting in docs/sip.md")]
+    finally:
+        await store.close()
+        await admin.close()
+    return compare(trunks, known)
+
+
+def compare(trunks: Sequence[SipNumberSetup], known: Sequence[SipCredentials]) -> list[Finding]:
+    """What LiveKit would accept against what would be sent."""
+    if not known:
+        return [
+            Finding(
+                "warning",
+                SUBJECT,
+                "no number is set up, so connectors in mode sip refuse every call",
+                "connector sip setup --number +…",
+            )
+        ]
+    findings = []
+    for each in known:
+        mend = f"connector sip setup --number {each.number}"
+        trunk = next((trunk for trunk in trunks if plan.same_number(trunk.number, each.number)), None)
+        if trunk is None:
+            findings.append(Finding("problem", SUBJECT, f"LiveKit has no inbound trunk for {each.number}", mend))
+        elif (trunk.username, trunk.password) != (each.username, each.password):
+            text = f"the trunk of {each.number} has other credentials than the connector, so calls get a 401"
+            findings.append(Finding("problem", SUBJECT, text, mend))
+        elif not trunk.rule_id:
+            text = f"no dispatch rule of its own serves {each.number}: only calls that a routing rule takes have a room"
+            findings.append(Finding("warning", SUBJECT, text, mend))
+    return findings or [Finding("ok", SUBJECT, "LiveKit accepts what the connector sends, for every number that is set up")]

@@ -1,0 +1,14 @@
+"""What a check of `connector doctor` finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    level: Literal["ok", "warning", "problem"]
+    subject: str
+    text: str
+    mend: str = ""
