@@ -15,6 +15,7 @@ from connector.carriers.base import MediaFormat
 from connector.carriers.events import (
     AudioReceived,
     AudioRejected,
+    CarrierComplained,
     Encoding,
     Event,
     Ignored,
@@ -88,6 +89,9 @@ class PlivoCodec:
             case "clearedAudio":
                 self._order.require_streaming()
                 return Ignored("cleared")
+            case "incorrectPayload":
+                # Not on Plivo's pages, but on its wire; what it holds beside its name is not known.
+                return CarrierComplained(event, short_text(message.get("reason")))
             case "stop":
                 self._order.stop()
                 return StreamStopped(self._call_id)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from connector.carriers.base import MediaFormat
-from connector.carriers.events import AudioReceived, AudioRejected, Encoding, StreamStarted
+from connector.carriers.events import AudioReceived, AudioRejected, CarrierComplained, Encoding, StreamStarted
 from connector.carriers.plivo import PlivoCodec
 from connector.errors import CarrierProtocolError
 
@@ -97,3 +97,11 @@ def test_a_streams_id_is_that_of_the_http_requests() -> None:
     assert isinstance(event, StreamStarted)
     assert event.may_be_of("12345678-1234-1234-1234-123456789abc")
     assert not event.may_be_of("another")
+
+
+@pytest.mark.parametrize(("fields", "text"), [({"reason": "too long"}, "too long"), ({}, ""), ({"reason": {}}, "")])
+def test_a_message_that_plivo_could_not_use_is_told(fields: Any, text: str) -> None:
+    codec = PlivoCodec()
+    codec.receive(start())
+    event = codec.receive(json.dumps({"event": "incorrectPayload", "streamId": STREAM} | fields))
+    assert event == CarrierComplained("incorrectPayload", text)

@@ -363,3 +363,14 @@ async def test_a_wrong_token_is_refused(api: Api, call: InboundCall) -> None:
     assert (await api("DELETE", f"{api.calls}{call.sid}/", "wrong"))[0] == 401
     assert (await api("POST", api.calls, "wrong"))[0] == 401
     assert not call.is_over
+
+
+async def test_a_stream_reports_its_start_and_its_stop(carrier: PlivoSimulator, application: Application) -> None:
+    report = application.page("/report", "")
+    carrier.call_in(answer(application, f'{BOTH_WAYS} {MULAW} statusCallbackUrl="{report}"'))
+    server = await application.socket()
+    started = await application.hit(lambda hit: hit.path == "/report")
+    await server.ws.close()
+    stopped = await application.hit(lambda hit: hit.path == "/report")
+    assert (started.form["Event"], stopped.form["Event"]) == ("StartStream", "StopStream")
+    assert started.form["StreamID"] == stopped.form["StreamID"] == server.sid

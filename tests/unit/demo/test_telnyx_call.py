@@ -394,3 +394,40 @@ async def test_a_wrong_key_is_refused(api: Api, call: InboundCall) -> None:
         status, body = await api("POST", path, "wrong", data={"Status": "completed"})
         assert (status, body["errors"][0]["code"]) == (401, "10009")
     assert not call.is_over
+
+
+async def test_a_stream_in_a_connect_holds_the_document_up(carrier: TelnyxSimulator, application: Application) -> None:
+    report = application.page("/report", "")
+    stream = f'<Stream url="{application.stream_url}" {RTP} statusCallback="{report}"/>'
+    call = carrier.call_in(application.page("/hook", f"<Connect>{stream}</Connect><Say>After</Say>"))
+    server = await application.socket()
+    assert (await application.hit(lambda hit: hit.path == "/report")).form["StreamEvent"] == "stream-started"
+    assert call.spoken == []
+    await server.ws.close()
+    await call.ended.wait()
+    assert call.spoken == ["After"]
+    assert (await application.hit(lambda hit: hit.path == "/report")).form["StreamEvent"] == "stream-stopped"
+
+
+async def test_digits_are_sent_to_the_action(carrier: TelnyxSimulator, application: Application) -> None:
+    action = application.page("/pin", "<Say>Thank you</Say>")
+    call = carrier.call_in(application.page("/hook", f'<Gather action="{action}" numDigits="4"/>'))
+    await call.enter("1234")
+    await call.ended.wait()
+    form = (await application.hit(lambda hit: hit.path == "/pin")).form
+    assert (form["Digits"], form["CallSid"], call.spoken) == ("1234", call.sid, ["Thank you"])
+
+
+async def test_whoever_was_dialled_hangs_up(carrier: TelnyxSimulator, application: Application) -> None:
+    carrier.script(FRIEND, Outcome(talks=0.0))
+    after = application.page("/after", "<Hangup/>")
+    call = carrier.call_in(application.page("/hook", f'<Dial action="{after}"><Number>{FRIEND}</Number></Dial>'))
+    await call.ended.wait()
+    form = (await application.hit(lambda hit: hit.path == "/after")).form
+    assert (form["DialCallStatus"], form["CallSid"]) == ("completed", call.sid)
+
+
+async def test_a_call_is_rejected(carrier: TelnyxSimulator, application: Application) -> None:
+    call = carrier.call_in(application.page("/hook", '<Reject reason="busy"/>'))
+    await call.ended.wait()
+    assert (call.status, call.answered.has_come()) == ("busy", False)
