@@ -47,7 +47,8 @@ def normal_number(number: str) -> str:
     `sip:+15551234567@host`. What cannot have a country code stays as it is, without decoration: short codes, national
     numbers with their leading 0, and names such as `anonymous`.
     """
-    text = number.strip()
+    # Who calls over SIP writes what they like: nothing of it may look like more than one line.
+    text = "".join(character for character in number if character.isprintable()).strip()
     if match := _SIP.fullmatch(text):
         text = match["user"]
     bare = _DECORATION.sub("", text)

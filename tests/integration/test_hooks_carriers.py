@@ -133,3 +133,19 @@ async def test_the_region_chooses_where_the_carrier_streams_to(stage: Stage, roo
     await caller_in(guest)
     assert only_session(connector).record.region == "us"
     assert not call.errors
+
+
+async def test_a_hidden_number_is_nowhere(stage: Stage, provider: Provider, log: list[Any]) -> None:
+    carrier, connector, rest = await number_at(stage, provider)
+    await rest.rule(phoneNumbers=[CALLED], room={"prefix": "participantNumber", "pin": "12"}, hidePhoneNumber=True)
+    made = await rest.connector(provider=provider.value)
+    call = carrier.inbound_call(made["webhookUrl"], to=CALLED, from_=CALLER)
+    await call.enter("12")
+    await until(lambda: [call.state.value for call in connector.calls.live()] == ["active"])
+    session = only_session(connector)
+    participants = await stage.participants(session.record.room)
+    await call.hangup()
+    record = await ended(connector, session.call_id)
+    listed = await rest.ok("GET", "/v2/sip/call")
+    assert participants
+    assert CALLER.removeprefix("+") not in f"{participants} {listed} {record} {log}"

@@ -9,12 +9,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
+from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from twilio.request_validator import RequestValidator
 
@@ -517,3 +520,32 @@ async def test_a_sip_connector_dials(stage: Hooks) -> None:
         assert not other.calls.requests
     stage.connector(default_room_id="lobby", mode=ConnectorMode.SIP)
     assert spoken(await stage.xml()) == hooks.SORRY
+
+
+# Whatever may come
+
+WORDS = st.text(max_size=20) | st.sampled_from(["CA1", CALLER, "completed", "4711", "", "\x00", "\u2028", "sip:a@b"])
+FIELDS = st.sampled_from([*FORM, "Digits", "CallStatus", "CallUUID", "SipHeader_X-A", "X-PH-A"]) | st.text(max_size=8)
+
+
+@given(
+    form=st.lists(st.tuples(FIELDS, WORDS), max_size=8),
+    query=st.lists(st.tuples(st.sampled_from(["roomId", "pin_attempt", "x"]), WORDS), max_size=3),
+    pin=st.sampled_from(["", "4711"]),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_form_breaks_it(form: list[tuple[str, str]], query: list[tuple[str, str]], pin: str) -> None:
+    async def post() -> None:
+        async with hooks_on() as stage:
+            stage.connector(default_rule_id="rule_1", default_room_id="lobby")
+            stage.rule(room=RuleRoom(RoomType.DYNAMIC, prefix=RoomPrefix.PARTICIPANT_NUMBER, pin=pin))
+            data = urlencode(form, errors="replace").encode()
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            status, text = await stage.post(data, f"?{urlencode(query, errors='replace')}", headers=headers)
+            assert status in (200, 400, 404)
+            if status == 200:
+                assert ElementTree.fromstring(text).tag == "Response"
+            for request in stage.calls.requests:
+                assert f"{request.room}{request.participant.name}".isprintable()
+
+    asyncio.run(post())

@@ -204,6 +204,8 @@ def test_others_are_not_admitted(caller: str) -> None:
         ("anonymous", "anonymous"),
         ("Restricted", "restricted"),
         ("client:alice", "client:alice"),
+        ("eve\x00\r\nX: y\u2028", "evex: y"),
+        ("+1555\x1b[2J1234567", "+1555[2j1234567"),
         ("", ""),
         ("+", "+"),
         ("\u0661\u0662\u0663\u0664\u0665\u0666\u0667", "\u0661\u0662\u0663\u0664\u0665\u0666\u0667"),
@@ -213,7 +215,7 @@ def test_one_spelling_for_each_number(given_: str, normal: str) -> None:
     assert normal_number(given_) == normal
 
 
-@given(st.text(alphabet="+0123456789 ()-.sip:@a", max_size=30))
+@given(st.text(alphabet="+0123456789 ()-.sip:@a\x00\n\u00a0", max_size=30))
 def test_the_normal_spelling_is_its_own(text: str) -> None:
     assert normal_number(normal_number(text)) == normal_number(text)
 
