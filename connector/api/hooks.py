@@ -92,6 +92,8 @@ class Announced:
     arrival: Arrival
     call_id: str
     """Ours."""
+    region: str
+    """The configured one that serves the call; empty for the default origin."""
     pin_token: str
     url: str
     """Path and query as they came, without what we added."""
@@ -177,6 +179,7 @@ class HookRoutes:
                 headers=sip_headers(fields),
             ),
             call_id=self._keys.call_id(connector.id, call.call_id),
+            region=self._origins.region(connector.region or "", call.from_country),
             pin_token=request.query.get(_PIN_ARGUMENT, ""),
             url=request.rel_url.raw_path + own,
         )
@@ -282,8 +285,9 @@ class HookRoutes:
 
     async def _create(self, announced: Announced, route: Route) -> str:
         identity = f"{announced.arrival.provider.value}_{announced.call_id[-12:]}"
-        region = self._origins.region(announced.connector.region or "", announced.arrival.from_country)
-        request = call_request(announced.arrival, route, announced.connector, announced.call_id, identity, region)
+        request = call_request(
+            announced.arrival, route, announced.connector, announced.call_id, identity, announced.region
+        )
         try:
             call = await self._calls.create(request)
         except NameTaken:
@@ -301,7 +305,7 @@ class HookRoutes:
         return answers.stream_answer(provider, url, codecs=self._codecs)
 
     def _origin(self, announced: Announced) -> str:
-        return self._origins.pick(announced.connector.region or "", announced.arrival.from_country)
+        return self._origins.pick(announced.region)
 
 
 def _new_name() -> str:

@@ -58,4 +58,6 @@ def compare(trunks: Sequence[SipNumberSetup], known: Sequence[SipCredentials]) -
         elif not trunk.rule_id:
             text = f"no dispatch rule of its own serves {each.number}: only calls that a routing rule takes have a room"
             findings.append(Finding("warning", SUBJECT, text, mend))
-    return findings or [Finding("ok", SUBJECT, "LiveKit accepts what the connector sends, for every number that is set up")]
+    return findings or [
+        Finding("ok", SUBJECT, "LiveKit accepts what the connector sends, for every number that is set up")
+    ]

@@ -482,8 +482,12 @@ async def test_a_hidden_number_is_in_no_name_and_no_log(stage: Hooks, prefix: Ro
 )
 async def test_the_region_chooses_the_origin(stage: Hooks, region: str | None, country: str, origin: str) -> None:
     stage.connector(default_room_id="lobby", region=region)
-    stream = (await stage.xml(FORM | {"FromCountry": country})).find("Connect/Stream")
+    with capture_logs() as lines:
+        stream = (await stage.xml(FORM | {"FromCountry": country})).find("Connect/Stream")
     assert stream is not None
+    assert [line["region"] for line in lines if "region is not configured" in line["event"]] == ["mars"] * (
+        region == "mars"
+    )
     assert stream.attrib["url"].startswith(f"{origin.replace('https', 'wss')}/twilio/")
     assert stage.calls.requests[0].region == ("us002" if origin == US else "")
 
