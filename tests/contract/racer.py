@@ -11,13 +11,29 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from connector.model import CallRecord, CallState, ConnectorEntry, Direction, EndReason, Provider
+from connector.model import (
+    CallRecord,
+    CallRequest,
+    CallState,
+    ConnectorEntry,
+    Delivery,
+    Direction,
+    EndReason,
+    LifecycleEvent,
+    ParticipantSpec,
+    Provider,
+    WaitingCall,
+)
 from connector.storage.base import NameTaken, Store
 from connector.storage.stores import store_at
 
 TASKS = 8
 """At once in each process: tasks of one process race as well."""
 LIVE = CallRecord("call", Provider.TWILIO, Direction.INBOUND, "room", "caller", CallState.ACTIVE, "here", 1000.0)
+
+WAITING = WaitingCall(
+    "call", CallRequest("call", Provider.PLIVO, Direction.INBOUND, "room", ParticipantSpec("caller")), "here", 1.0, 2.0
+)
 
 
 async def claim(store: Store, _: int, item: int) -> bool:
@@ -82,14 +98,25 @@ async def lease(store: Store, count: int) -> list[int]:
     return won
 
 
+async def write(store: Store) -> None:
+    """Say each one that is kept, until it is killed."""
+    for number in range(100_000):
+        await store.waiting.insert(replace(WAITING, id=f"call_{number}"))
+        await store.deliveries.put([Delivery(f"d{number}", "wh", "call", LifecycleEvent.STARTED, "{}", 1.0, 1.0)])
+        print(number, flush=True)
+
+
 async def main(address: str, kind: str, count: int, number: int) -> None:
     store = store_at(address)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     await store.open()
-    won = await lease(store, count) if kind == "lease" else await race(store, kind, count, number)
+    if kind == "write":
+        await write(store)
+    else:
+        won = await lease(store, count) if kind == "lease" else await race(store, kind, count, number)
+        print(json.dumps(won), flush=True)
     await store.close()
-    print(json.dumps(won), flush=True)
 
 
 if __name__ == "__main__":

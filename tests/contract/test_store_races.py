@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,7 @@ import pytest
 
 from connector.model import Delivery, EndReason, LifecycleEvent
 from connector.storage.base import Store
-from tests.contract.racer import LIVE
-from tests.contract.test_store_documents import WAITING
+from tests.contract.racer import LIVE, WAITING
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESSES = 2
@@ -23,8 +22,9 @@ COUNT = 150
 PATIENCE = 45.0
 
 
-async def run_race(address: str, kind: str) -> list[list[int]]:
-    """What each process won. They start together, on a store that may have to be made yet."""
+@contextlib.asynccontextmanager
+async def racers_for(address: str, kind: str, count: int) -> AsyncIterator[list[asyncio.subprocess.Process]]:
+    """Processes that are ready to start; none is left after it."""
     racers = [
         await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.contract.racer", address, kind, str(COUNT), str(number)),
@@ -32,19 +32,25 @@ async def run_race(address: str, kind: str) -> list[list[int]]:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        for number in range(PROCESSES)
+        for number in range(count)
     ]
     try:
         async with asyncio.timeout(PATIENCE):
             for racer in racers:
                 assert racer.stdout is not None
                 assert await racer.stdout.readline() == b"ready\n"
-            told = await asyncio.gather(*(racer.communicate(b"go\n") for racer in racers))
+            yield racers
     finally:
         for racer in racers:
             with contextlib.suppress(ProcessLookupError):
                 racer.kill()
             await racer.wait()
+
+
+async def run_race(address: str, kind: str) -> list[list[int]]:
+    """What each process won. They start together, on a store that may have to be made yet."""
+    async with racers_for(address, kind, PROCESSES) as racers:
+        told = await asyncio.gather(*(racer.communicate(b"go\n") for racer in racers))
     assert [racer.returncode for racer in racers] == [0] * PROCESSES
     return [json.loads(out) for out, _ in told]
 
@@ -94,3 +100,22 @@ async def test_an_end_stands_whoever_saves_last(address: str, store: Store) -> N
     assert len(calls) == COUNT
     assert {call.end_reason for call in calls} == {EndReason.CARRIER_HANGUP}
     assert await store.end_orphans(LIVE.owner, 1.0) == 0
+
+
+async def test_what_a_killed_process_was_told_is_kept_is_kept(address: str, make: Callable[[], Store]) -> None:
+    async with racers_for(address, "write", 1) as (writer,):
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        writer.stdin.write(b"go\n")
+        lines = [await writer.stdout.readline() for _ in range(40)]
+        writer.kill()
+        lines += (await writer.stdout.read()).splitlines()
+    told = [int(line) for line in lines]
+    store = make()
+    await store.open()
+    assert {call.id for call in await store.waiting.list()} >= {f"call_{number}" for number in told}
+    assert await store.deliveries.pending() in (len(told), len(told) + 1)
+    (first,) = await store.deliveries.take(2.0, 3.0, 5)
+    assert first.id == "d0"
+    await store.waiting.insert(replace(WAITING, id="after"))
+    await store.close()
