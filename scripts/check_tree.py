@@ -42,6 +42,8 @@ def findings(path: Path) -> Iterator[str]:
         yield f"{name}: {len(content)} bytes is too large for a source file"
     if content.startswith(EXECUTABLES):
         yield f"{name}: an executable"
+    elif b"\0" in content:
+        yield f"{name}: not text"
     if b"\0" in content:
         return
     for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -58,9 +59,12 @@ class RedisServer:
         """With a `folder` it keeps what it has there, over a restart and a crash; without one it forgets."""
         self._password = password
         self._lease = PortLease()
+        # Always a folder: told to keep something after all, it would write where the tests are run.
+        self._own_folder = tempfile.TemporaryDirectory(prefix="redis-")
         argv = [str(find_redis()), "--bind", "127.0.0.1", "--port", str(self._lease.port), "--save", ""]
+        argv += ["--dir", str(folder or self._own_folder.name)]
         if folder is not None:
-            argv += ["--dir", str(folder), "--appendonly", "yes", "--appendfsync", "always"]
+            argv += ["--appendonly", "yes", "--appendfsync", "always"]
         if password:
             argv += ["--requirepass", password]
         self._process = ChildProcess("redis-server", argv)
@@ -128,6 +132,7 @@ class RedisServer:
         await self._process.stop(grace=2.0)
         self._lease.close()
         self._process.close()
+        self._own_folder.cleanup()
 
     async def __aenter__(self) -> Self:
         try:

@@ -69,3 +69,9 @@ def test_finds_programs_and_large_files(check_tree: ModuleType, tmp_path: Path) 
     large.write_bytes(b"x" * 1_000_001)
     assert list(check_tree.findings(program)) == ["program: an executable"]
     assert list(check_tree.findings(large)) == ["large: 1000001 bytes is too large for a source file"]
+
+
+def test_finds_what_is_not_text(check_tree: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "dump.bin"
+    file.write_bytes(b"REDIS0011\0\xfe")
+    assert list(check_tree.findings(file)) == ["dump.bin: not text"]
