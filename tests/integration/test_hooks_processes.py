@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from twilio.request_validator import RequestValidator
 from connector.api.hooks import WRONG_PIN
 from connector.app import Connector
 from connector.demo.carrier.simulator import CarrierSimulator
+from connector.demo.redis_server import RedisServer
 from tests.integration.harness import TWILIO_TOKEN, Stage, until
 from tests.integration.rest import RestClient
 
@@ -18,11 +21,18 @@ CALLER, CALLED = "+15552223333", "+15550001111"
 PUBLIC = "https://calls.example.com"
 
 
-@pytest.fixture
-async def two(stage: Stage, tmp_path: Path) -> list[Connector]:
+@pytest.fixture(params=["sqlite", "redis"])
+async def two(request: pytest.FixtureRequest, stage: Stage, tmp_path: Path) -> AsyncIterator[list[Connector]]:
     """Two connectors with one store and one public URL."""
-    shared = {"store": f"sqlite:///{tmp_path}/shared.db", "public_url": PUBLIC}
-    return [await stage.connector(**shared), await stage.connector(**shared)]
+    async with contextlib.AsyncExitStack() as stack:
+        store = f"sqlite:///{tmp_path}/shared.db"
+        if request.param == "redis":
+            store = (await stack.enter_async_context(RedisServer())).url
+        made = [Connector(stage.settings(store=store, public_url=PUBLIC)) for _ in range(2)]
+        for connector in made:
+            await connector.start()
+            stack.push_async_callback(connector.stop, 0.0)
+        yield made
 
 
 def reaches(carrier: CarrierSimulator, connector: Connector) -> None:
