@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from connector.api.hooks import ASK_PIN, BUSY, NO_MORE_TRIES, SORRY, WRONG_PIN
 from connector.app import Connector
 from connector.demo.carrier.call import PhoneCall
-from tests.integration.harness import Guest, Stage, ended, only_session, strength, tone, until
+from connector.demo.livekit_server import LiveKitServer
+from tests.integration.harness import Guest, Stage, ended, only_session, stage_on, strength, tone, until
 from tests.integration.rest import RestClient
 
 CALLER, CALLED = "+15552223333", "+15550001111"
@@ -241,3 +244,36 @@ async def test_the_region_chooses_where_the_carrier_streams_to(stage: Stage, roo
     call = twilio.inbound_call(made["webhookUrl"], to=CALLED, from_=CALLER)
     await caller_in(guest)
     assert not call.errors
+
+
+async def test_without_livekit_the_caller_hears_a_sentence(
+    own_livekit: LiveKitServer, tmp_path: Path, room: str, log: list[Any]
+) -> None:
+    async with stage_on(own_livekit, tmp_path) as stage:
+        connector = await stage.connector()
+        rest, twilio = await rest_of(stage, connector), await stage.twilio()
+        made = await rest.connector(defaultRoomId=room)
+        await own_livekit.stop()
+        call = twilio.inbound_call(made["webhookUrl"], to=CALLED, from_=CALLER)
+        await call.ended.wait()
+        assert call.spoken == [BUSY]
+        assert not call.errors
+        assert any(line["event"] == "incoming call refused" for line in log)
+
+
+async def test_a_connector_that_drains_takes_no_more_calls(stage: Stage, room: str) -> None:
+    connector = await stage.connector()
+    rest, twilio = await rest_of(stage, connector), await stage.twilio()
+    made = await rest.connector(defaultRoomId=room)
+    guest = await stage.guest(room)
+    first = twilio.inbound_call(made["webhookUrl"], to=CALLED, from_=CALLER)
+    await caller_in(guest)
+    draining = asyncio.create_task(connector.calls.drain(10.0))
+    await until(lambda: connector.calls.draining)
+    second = twilio.inbound_call(made["webhookUrl"], to=CALLED, from_="+15554445555")
+    await second.ended.wait()
+    assert second.spoken == [BUSY]
+    assert not second.errors
+    assert not draining.done()
+    await first.hangup()
+    await draining
