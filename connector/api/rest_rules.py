@@ -229,7 +229,7 @@ class RuleRest:
             updated_at=now,
             name=change.name or rule.name,
             numbers=taken("phone_numbers", rule.numbers, _numbers(change.phone_numbers), ()),
-            room=_room(change.room) if "room" in given else rule.room,
+            room=_room(change.room, rule.room) if "room" in given else rule.room,
             agent_id=taken("agent_id", rule.agent_id, change.agent_id, ""),
             agent_metadata=taken("agent_metadata", rule.agent_metadata, _written(change.agent_metadata), ""),
             allowed_numbers=taken("allowed_numbers", rule.allowed_numbers, _numbers(change.allowed_numbers), ()),
@@ -266,15 +266,19 @@ def _numbers(given: list[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(normal_number(number) for number in given or ()))
 
 
-def _room(body: RoomBody | None) -> RuleRoom | None:
+def _room(body: RoomBody | None, now: RuleRoom | None) -> RuleRoom | None:
+    """The room with what the request says of it; `now` is the rule's so far."""
     if body is None:
         return None
-    kind = body.type or (RoomType.STATIC if body.id else RoomType.DYNAMIC)
+    kept = now or RuleRoom(RoomType.DYNAMIC)
+    kind = body.type or (RoomType.STATIC if body.id else kept.type)
+    pin = (body.pin or "") if "pin" in body.model_fields_set else kept.pin
     if kind is RoomType.STATIC:
-        if not body.id:
+        room_id = body.id or kept.id
+        if not room_id:
             raise InvalidArgument("room.id", "is required for a static room")
-        return RuleRoom(kind, id=body.id, pin=body.pin or "")
-    return RuleRoom(kind, prefix=body.prefix or RoomPrefix.RANDOM, pin=body.pin or "")
+        return RuleRoom(kind, id=room_id, pin=pin)
+    return RuleRoom(kind, prefix=body.prefix or kept.prefix, pin=pin)
 
 
 def _written(metadata: dict[str, Any] | str | None) -> str:

@@ -185,3 +185,22 @@ async def test_filters(rest: Rest) -> None:
 async def test_an_unknown_rule_404(rest: Rest, method: str) -> None:
     status, answer = await rest(method, f"{PATH}/rule_none", {} if method == "PATCH" else None)
     assert (status, answer["message"]) == (404, "Routing rule not found")
+
+
+async def test_of_a_room_too_what_is_left_out_stays(rest: Rest) -> None:
+    rule = await made(rest, room={"type": "static", "id": "support"})
+    for change, room in (
+        ({"pin": "12"}, {"type": "static", "id": "support", "prefix": None, "pin": "12"}),
+        ({"type": "static", "id": "sales"}, {"type": "static", "id": "sales", "prefix": None, "pin": "12"}),
+        ({"pin": None}, {"type": "static", "id": "sales", "prefix": None, "pin": None}),
+        (
+            {"type": "dynamic", "prefix": "blank", "pin": "34"},
+            {"type": "dynamic", "id": None, "prefix": "blank", "pin": "34"},
+        ),
+        ({"type": "dynamic"}, {"type": "dynamic", "id": None, "prefix": "blank", "pin": "34"}),
+        ({"id": "again"}, {"type": "static", "id": "again", "prefix": None, "pin": "34"}),
+    ):
+        assert (await rest.ok("PATCH", f"{PATH}/{rule['id']}", {"room": change}))["room"] == room
+    await rest.ok("PATCH", f"{PATH}/{rule['id']}", {"room": {"type": "dynamic"}})
+    status, answer = await rest("PATCH", f"{PATH}/{rule['id']}", {"room": {"type": "static"}})
+    assert (status, answer["message"]) == (400, "room.id: is required for a static room")
