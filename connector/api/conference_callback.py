@@ -1,4 +1,4 @@
-"""`POST /conferences/twilio`: a conference's status callback, which bridges those that match a pattern.
+"""`POST /v2/conferences/twilio`: a conference's status callback, which bridges those that match a pattern.
 
 https://www.twilio.com/docs/voice/twiml/conference#attributes-statuscallback
 """
@@ -19,7 +19,7 @@ from connector.model import Provider
 
 log = structlog.get_logger()
 
-PATH = "/conferences/twilio"
+PATH = "/v2/conferences/twilio"
 MAX_FORM = 64 * 1024
 MAX_FIELDS = 200
 FIRST = ("", "0", "1")

@@ -43,7 +43,7 @@ class Scene:
 
     async def conference(self, name: str = "support-1", query: str = "", **callback: str) -> Conference:
         """One whose first person has come; its callbacks go to the connector."""
-        url = f"{self.connector.settings.public_origin}/conferences/twilio{query}"
+        url = f"{self.connector.settings.public_origin}/v2/conferences/twilio{query}"
         conference = self.twilio.conferences.open(name, Callback(url, events=EVENTS) if callback else None)
         await conference.person()
         return conference
@@ -213,7 +213,9 @@ async def test_an_unsigned_callback_does_nothing(scene: Scene, token: str | None
 async def test_without_an_auth_token_no_callback_is_believed(stage: Stage) -> None:
     connector = await stage.connector(twilio_auth_token="", sip_endpoint="sip.example.com", sip_conferences="*")
     http = await stage.http()
-    async with http.post(f"{connector.settings.public_origin}/conferences/twilio", data={"FriendlyName": "x"}) as reply:
+    async with http.post(
+        f"{connector.settings.public_origin}/v2/conferences/twilio", data={"FriendlyName": "x"}
+    ) as reply:
         assert reply.status == 403
         assert "TWILIO_AUTH_TOKEN" in await reply.text()
 
