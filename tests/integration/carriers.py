@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from connector.app import Connector
 from connector.call.session import CallSession
@@ -16,8 +21,9 @@ from connector.demo.carrier import (
     TelnyxSimulator,
     TwilioSimulator,
 )
+from connector.demo.verdict import GOOD_SCORE, find_whole
 from connector.model import EndReason, Provider
-from tests.integration.harness import Guest, Stage, only_session, until
+from tests.integration.harness import PATIENCE, RATE, Guest, Stage, only_session, until
 from tests.integration.wire import Wire, wire_to
 
 CALLEE, OURS = "+15551234567", "+15557654321"
@@ -27,6 +33,8 @@ HANGS_UP = {
     Provider.PLIVO: EndReason.CARRIER_CLOSED,
 }
 """What is known of a phone that hangs up: Plivo closes its socket and says nothing."""
+_TRIES = 3
+"""A busy machine loses frames of a sentence: one of so many arrives as it was said, or none does."""
 _METHODS = {
     Provider.TWILIO: ("livekit.Connector/ConnectTwilioCall", "twilio_call_direction", "TWILIO_CALL_DIRECTION"),
     Provider.TELNYX: ("connector.v1.Connector/ConnectTelnyxCall", "direction", "CALL_DIRECTION"),
@@ -96,6 +104,33 @@ class Line:
         path = "/twirp/connector.v1.Connector/EndCall"
         reply = await self.wire.send_json({"call_id": self.session.call_id}, path)
         assert reply.status == 200, reply.body
+
+
+async def phone_says(line: Line, pcm: NDArray[np.int16]) -> None:
+    """Int16 at 8 kHz; returns when the room has heard so much and half a second more."""
+    wanted = len(line.guest.sound_of("caller")) + len(pcm) + RATE // 2
+    line.call.say(pcm)
+    await line.guest.until(lambda: len(line.guest.sound_of("caller")) >= wanted, 2 * PATIENCE)
+
+
+async def room_says(line: Line, pcm: NDArray[np.int16]) -> None:
+    """Int16 at 8 kHz; returns when the phone has played it."""
+    await line.guest.say(pcm)
+    await asyncio.sleep(0.5)
+    await until(lambda: line.stream.buffered == 0)
+
+
+async def speech_passes(
+    sentence: NDArray[np.int16], say: Callable[[], Awaitable[None]], heard: Callable[[], NDArray[np.int16]]
+) -> bool:
+    """Whether `heard`, int16 at 8 kHz, gets the whole of what `say` says: it returns when that must have arrived."""
+    for _ in range(_TRIES):
+        before = len(heard())
+        await say()
+        found = await asyncio.to_thread(find_whole, sentence, heard()[before:])
+        if found.score > GOOD_SCORE:
+            return True
+    return False
 
 
 async def line_at(

@@ -14,9 +14,18 @@ from connector.audio import dtmf
 from connector.demo import script
 from connector.demo.carrier import CallOptions, CallStatus, Outcome
 from connector.demo.carrier.faults import Refused
-from connector.demo.verdict import GOOD_SCORE, find_whole
 from connector.model import EndReason, Provider
-from tests.integration.carriers import CALLEE, HANGS_UP, OURS, Line, carrier_of, line_at
+from tests.integration.carriers import (
+    CALLEE,
+    HANGS_UP,
+    OURS,
+    Line,
+    carrier_of,
+    line_at,
+    phone_says,
+    room_says,
+    speech_passes,
+)
 from tests.integration.ears import PATIENCE
 from tests.integration.harness import RATE, Stage, ended, strength, tone, until
 from tests.integration.rest import RestClient
@@ -40,21 +49,13 @@ async def line(stage: Stage, room: str, provider: Provider) -> Line:
 
 async def test_what_the_phone_says_is_what_the_room_hears(line: Line) -> None:
     sentence = await asyncio.to_thread(script.sentence)
-    line.call.say(sentence)
-    wanted = len(sentence) + len(line.guest.sound_of("caller")) + RATE
-    await line.guest.until(lambda: len(line.guest.sound_of("caller")) >= wanted)
-    found = await asyncio.to_thread(find_whole, sentence, line.guest.sound_of("caller"))
-    assert found.score > GOOD_SCORE
+    assert await speech_passes(sentence, lambda: phone_says(line, sentence), lambda: line.guest.sound_of("caller"))
     assert not line.call.errors
 
 
 async def test_what_the_room_says_is_what_the_phone_hears(line: Line) -> None:
     greeting = await asyncio.to_thread(script.greeting)
-    await line.guest.say(greeting)
-    await until(lambda: line.stream.buffered == 0)
-    await asyncio.sleep(0.5)
-    found = await asyncio.to_thread(find_whole, greeting, line.call.heard)
-    assert found.score > GOOD_SCORE
+    assert await speech_passes(greeting, lambda: room_says(line, greeting), lambda: line.call.heard)
     assert not line.call.errors
 
 

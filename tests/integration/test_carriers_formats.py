@@ -13,9 +13,8 @@ from livekit import rtc
 from numpy.typing import NDArray
 
 from connector.demo import script
-from connector.demo.verdict import GOOD_SCORE, find_whole
 from connector.model import Provider
-from tests.integration.carriers import Line, line_at
+from tests.integration.carriers import Line, line_at, phone_says, room_says, speech_passes
 from tests.integration.ears import PATIENCE, purity
 from tests.integration.harness import RATE, Stage, strength, until
 
@@ -53,17 +52,9 @@ async def test_speech_passes_both_ways(
     line = await answered(stage, room, provider, settings)
     assert (line.stream.rate, line.stream.heard_rate) == (rate, rate)
     sentence, greeting = await asyncio.to_thread(lambda: (script.sentence(), script.greeting()))
-    before = len(line.guest.sound_of("caller"))
-    line.call.say(sentence)
-    await line.guest.say(greeting)
-    end = before + len(sentence) + RATE
-    await line.guest.until(lambda: len(line.guest.sound_of("caller")) >= end)
-    found = await asyncio.to_thread(find_whole, sentence, line.guest.sound_of("caller"))
-    assert found.score > GOOD_SCORE
-    await until(lambda: line.stream.buffered == 0)
-    heard = line.call.heard[:: rate // RATE]
-    found = await asyncio.to_thread(find_whole, greeting, heard)
-    assert found.score > GOOD_SCORE
+    assert await speech_passes(sentence, lambda: phone_says(line, sentence), lambda: line.guest.sound_of("caller"))
+    step = rate // RATE
+    assert await speech_passes(greeting, lambda: room_says(line, greeting), lambda: line.call.heard[::step])
     assert not line.call.errors
 
 
