@@ -126,8 +126,10 @@ class Leg:
     async def settle(self) -> None:
         """Wait for a call that is being placed: it can be hung up only when it is known."""
         if self._dialing is not None:
-            await asyncio.wait([self._dialing], timeout=STEP_TIMEOUT)
-            self._dialing.cancel()
+            try:
+                await asyncio.wait([self._dialing], timeout=STEP_TIMEOUT)
+            finally:
+                self._dialing.cancel()
 
     async def hang_up(self, end: End, was_active: bool) -> None:
         """End the phone's leg over the carrier's REST API where the end of the stream would not do it.

@@ -13,7 +13,7 @@ from livekit import api
 from multidict import MultiDict
 
 from connector.app import Connector
-from connector.call import session
+from connector.call import leg
 from connector.demo.carrier.twilio.signing import signed_headers
 from connector.model import EndReason
 from connector.telephony import twilio
@@ -159,7 +159,7 @@ async def test_a_room_deleted_while_twilio_answers_leaves_no_phone_ringing(
 async def test_an_answer_that_never_comes_holds_up_no_end(
     stage: Stage, room: str, connector: Connector, carrier: TwilioApi, twirp: Rpc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "STEP_TIMEOUT", 0.5)
+    monkeypatch.setattr(leg, "STEP_TIMEOUT", 0.5)
     carrier.answer = carrier.hang
     placing = asyncio.ensure_future(twirp.place(TO, FROM, room))
     await carrier.asked.wait()
