@@ -76,6 +76,12 @@ class SignatureCheck:
                 return any(plivo_signature_valid(token, method, url, form, nonce, signature) for url in urls)
 
 
+SETTINGS = {
+    Provider.TWILIO: "TWILIO_AUTH_TOKEN",
+    Provider.TELNYX: "TELNYX_PUBLIC_KEY",
+    Provider.PLIVO: "PLIVO_AUTH_TOKEN",
+}
+"""What has to be configured for a carrier's requests to be checked."""
 _HEADERS = {
     Provider.TWILIO: "X-Twilio-Signature",
     Provider.TELNYX: "telnyx-signature-ed25519",

@@ -511,6 +511,14 @@ async def test_what_the_carrier_did_not_sign_403(provider: Provider, headers: di
         assert not stage.calls.requests
 
 
+async def test_that_nothing_is_checked_is_told_once(stage: Hooks) -> None:
+    stage.connector(Provider.PLIVO, default_room_id="lobby")
+    with capture_logs() as lines:
+        for number in range(3):
+            await stage.xml({"CallUUID": f"CA{number}"})
+    assert [line["set"] for line in lines if "not checked" in line["event"]] == ["PLIVO_AUTH_TOKEN"]
+
+
 async def test_a_sip_connector_dials(stage: Hooks) -> None:
     class Sip:
         async def dial(self, connector: Any, arrival: Any, call_id: str, origin: str, route: Any) -> str:
@@ -550,6 +558,8 @@ def test_no_form_breaks_it(form: list[tuple[str, str]], query: list[tuple[str, s
             if status == 200:
                 assert ElementTree.fromstring(text).tag == "Response"
             for request in stage.calls.requests:
-                assert f"{request.room}{request.participant.name}".isprintable()
+                # The URL's room is the customer's own words; what the caller has sent is made harmless.
+                shown = f"{request.room if request.rule_id else ''}{request.participant.name}"
+                assert shown.isprintable()
 
     asyncio.run(post())
