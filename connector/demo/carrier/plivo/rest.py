@@ -17,10 +17,15 @@ from connector.demo.carrier.call import PhoneCall
 from connector.demo.carrier.plivo.dialect import bare, status_of
 from connector.demo.carrier.terms import Callback, CallStatus, Document
 
-_KNOWN = frozenset(
-    {"from", "to", "answer_url", "answer_method", "hangup_url", "hangup_method", "ring_timeout", "time_limit"}
+_SIMULATED = frozenset({"from", "to", "answer_url", "answer_method", "hangup_url", "hangup_method", "ring_timeout"})
+_WITHOUT_EFFECT = frozenset(
+    {
+        *("ring_method", "fallback_url", "fallback_method", "caller_name", "time_limit", "callback_method"),
+        *("machine_detection_time", "machine_detection_method", "error_if_parent_not_found"),
+    }
 )
-"""Of more that Plivo has: what is simulated. Others are refused when they are given a value."""
+"""Names that say something else only when they come with one that is not simulated, or when something goes wrong that
+does not here."""
 
 
 class PlivoExchange(Exchange, Protocol):
@@ -74,7 +79,7 @@ class RestApi:
 
     async def _create(self, request: web.Request) -> web.Response:
         fields = await json_fields_of(request)
-        unknown = sorted(fields.keys() - _KNOWN)
+        unknown = sorted(fields.keys() - _SIMULATED - _WITHOUT_EFFECT)
         if unknown:
             raise _ApiError(400, f"not simulated: {', '.join(unknown)}")
         numbers = ["+" + bare(fields.get(name, "")) for name in ("to", "from")]
