@@ -172,16 +172,18 @@ async def test_a_list_can_be_of_one_rule_connector_direction_or_part_of_a_text(s
 
 async def test_a_long_list_is_whole_also_when_much_is_of_one_moment(store: Store) -> None:
     """Longer than what a store may read at a time, with more of one moment than that."""
-    records = [replace(ENDED, call_id=f"call_{number:04}", created_at=1000.0 + number // 450) for number in range(900)]
+    records = [
+        replace(ENDED, call_id=f"call_{number:04}", created_at=1000.0 + number // 1100) for number in range(1200)
+    ]
     for record in records:
         await store.save_call(record)
     wanted = [record.call_id for record in sorted(records, key=lambda record: (-record.created_at, record.call_id))]
     assert await ids(store, limit=2000) == wanted
     assert await ids(store, limit=700) == wanted[:700]
-    assert await ids(store, limit=500, after=(1001.0, "call_0500")) == wanted[51:551]
-    assert await ids(store, text="_0449") == ["call_0449"]
-    assert await store.forget_before(1001.0) == 450
-    assert await ids(store, limit=2000) == wanted[:450]
+    assert await ids(store, limit=900, after=(1000.0, "call_0049")) == wanted[150:1050]
+    assert await ids(store, text="_1099") == ["call_1099"]
+    assert await store.forget_before(1001.0) == 1100
+    assert await ids(store, limit=2000) == wanted[:100]
 
 
 FEW = st.sampled_from(["", "a", "b", "ab"])
@@ -249,6 +251,14 @@ async def test_orphans_of_an_owner_are_interrupted_and_nobody_elses(store: Store
     assert await store.get_call("theirs") == replace(ACTIVE, call_id="theirs", owner="there")
     assert await store.get_call("ended") == replace(ENDED, call_id="ended")
     assert await store.end_orphans("here", 3000.0) == 0
+
+
+async def test_a_call_that_changed_hands_is_its_new_owners_orphan(store: Store) -> None:
+    await store.save_call(ACTIVE)
+    await store.save_call(replace(ACTIVE, owner="there"))
+    assert await store.end_orphans("here", 2000.0) == 0
+    assert await store.get_call("call_1") == replace(ACTIVE, owner="there")
+    assert await store.end_orphans("there", 2000.0) == 1
 
 
 async def test_only_ended_calls_from_before_are_forgotten(store: Store) -> None:

@@ -92,6 +92,17 @@ async def test_a_failed_one_holds_up_its_own_line_alone(store: Store) -> None:
     assert await take(store, now=600.0) == ["d1", "d3", "d4"]
 
 
+async def test_another_one_in_the_line_frees_neither_a_leased_nor_a_failed_one(store: Store) -> None:
+    await store.deliveries.put([delivery(1)])
+    assert await take(store, now=10.0, leased_until=40.0) == ["d1"]
+    await store.deliveries.put([delivery(2)])
+    assert await take(store, now=39.0) == []
+    await store.deliveries.settle(attempt(delivery(1)), 500.0)
+    await store.deliveries.put([delivery(3)])
+    assert await take(store, now=499.0) == []
+    assert await store.deliveries.next_due() == 500.0
+
+
 async def test_attempts_count_up(store: Store) -> None:
     await store.deliveries.put([delivery(1)])
     for number in range(1, 4):

@@ -221,13 +221,6 @@ async def test_every_key_has_our_prefix_and_nothing_is_left_when_all_is_gone(
         assert sorted([key async for key in client.scan_iter()]) == [f"{PREFIX}attempts:last", f"{PREFIX}schema"]
 
 
-async def test_a_call_that_changes_hands_is_its_new_owners_orphan(store: RedisStore) -> None:
-    await store.save_call(RECORD)
-    await store.save_call(replace(RECORD, owner="there"))
-    assert await store.end_orphans("here", 5.0) == 0
-    assert await store.end_orphans("there", 5.0) == 1
-
-
 async def test_a_record_that_a_newer_connector_wrote_is_a_clear_error(server: RedisServer, store: RedisStore) -> None:
     await store.save_call(RECORD)
     async with Redis.from_url(server.url) as client:
