@@ -15,6 +15,7 @@ import structlog
 from aiohttp import web
 
 from connector.api.forms import posted
+from connector.api.hooks import BUSY, SORRY
 from connector.api.signed import SignatureCheck
 from connector.call.dialled import DialledCalls
 from connector.call.ports import Admin
@@ -35,8 +36,8 @@ log = structlog.get_logger()
 PURPOSE = "connector sip report token v1"
 REPORT_MARGIN = 3600.0
 """Seconds past the longest call in which its end may be reported."""
-SORRY = "We are sorry, this call cannot be connected. Goodbye."
-BUSY = "We are sorry, all lines are busy. Please try again later. Goodbye."
+LONGEST_DIAL = 86400
+"""Seconds: a day is all that Twilio gives a Dial."""
 TALKED = frozenset({"completed", "answered"})
 """What DialCallStatus says of a dial that was picked up."""
 
@@ -116,7 +117,7 @@ class SipDialler:
                 action=f"{reports}/ended",
                 progress=f"{reports}/answered",
                 caller_id="" if caller == arrival.from_number else caller,
-                time_limit=round(self._parts.max_duration),
+                time_limit=min(max(round(self._parts.max_duration), 1), LONGEST_DIAL),
             )
         )
 

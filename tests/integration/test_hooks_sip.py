@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 from livekit import api
 
-from connector.api.hooks import SORRY, WRONG_PIN
-from connector.api.sip_dial import BUSY
+from connector.api.hooks import BUSY, SORRY, WRONG_PIN
 from connector.app import Connector
 from connector.call.dialled import OWNER
 from connector.demo.carrier import CallStatus, InboundCall, TwilioSimulator
