@@ -185,11 +185,13 @@ class CallManager:
 
     async def sweep(self) -> None:
         """End calls whose wait is long over, and whose owner has not ended them: it has died. Raises StoreError."""
+        why = "the process that waited with the call stopped"
         for waiting in await self._parts.store.waiting.list():
-            if waiting.expires_at + ORPHAN_GRACE < time.time() and waiting.id not in self._calls:
-                await self.end_waiting(
-                    waiting.id, EndReason.INTERRUPTED, "the process that waited with the call stopped"
-                )
+            if waiting.expires_at + ORPHAN_GRACE >= time.time() or waiting.id in self._calls:
+                continue
+            if await self.end_waiting(waiting.id, EndReason.INTERRUPTED, why) is None:
+                # The call ended while the store could not be told that nobody waits any more.
+                await self._parts.store.waiting.delete(waiting.id)
 
     # The end
 

@@ -305,6 +305,25 @@ async def test_a_sweep_ends_what_nobody_ended_and_leaves_alone_what_somebody_may
 
 
 @virtual_time
+async def test_what_a_failing_store_kept_of_an_ended_call_is_swept_away_and_cannot_be_claimed() -> None:
+    maker, taker = two()
+    call = await maker.manager.create(maker.request())
+    faults = maker.store.waiting._faults
+    faults.planned["waiting.delete"] = StoreError("gone")
+    call.end(EndReason.ENDED_BY_API)
+    await call.finished.wait()
+    assert maker.counted() == {"ended_by_api": 1.0}
+    del faults.planned["waiting.delete"]
+    with pytest.raises(TokenExpired):
+        await taker.manager.claim("call_1")
+    (entry,) = maker.store.waiting.entries.values()
+    await maker.store.waiting.replace(replace(entry, expires_at=entry.created_at - manager.ORPHAN_GRACE - 1))
+    await taker.manager.sweep()
+    assert maker.store.waiting.entries == {}
+    assert taker.counted() == {}
+
+
+@virtual_time
 async def test_a_restart_ends_what_its_former_life_held_tells_so_and_leaves_what_waits() -> None:
     world = World(owner="phoenix")
     waiting = await world.manager.create(world.request("call_waits"))
