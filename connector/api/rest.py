@@ -73,6 +73,11 @@ class RestRoutes:
         paths[DOCUMENT_PATH] = ["GET"]
         for path, methods in paths.items():
             router.add_route("*", path, self._not_allowed(methods))
+        # Carriers' webhooks are below it too, and answer for themselves.
+        router.add_route("*", "/v2/{tail:(?!hooks/).*}", self._unknown)
+
+    async def _unknown(self, request: web.Request) -> web.Response:
+        return problem(404, "not_found", f"{request.path} is not a path of this connector; see {DOCUMENT_PATH}")
 
     async def _openapi(self, _: web.Request) -> web.Response:
         return web.json_response(self._document)

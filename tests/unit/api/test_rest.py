@@ -131,3 +131,15 @@ def test_every_reference_of_the_document_leads_somewhere_and_every_id_is_its_own
     assert names <= set(rest.document["components"]["schemas"])
     operations = [operation for path in rest.document["paths"].values() for operation in path.values()]
     assert len({operation["operationId"] for operation in operations}) == len(operations) == 15
+
+
+@pytest.mark.parametrize("path", ["/v2/rooms", "/v2/", "/v2/sip", "/v2/sip/call/a/b", "/v2/connectors/", "/v2/hooksy"])
+async def test_a_path_that_there_is_not_404(rest: Rest, path: str) -> None:
+    status, answer = await rest("POST", path, {})
+    assert (status, answer["code"]) == (404, "not_found")
+    assert path in answer["message"]
+
+
+async def test_the_paths_of_carriers_are_not_the_api_s(rest: Rest) -> None:
+    async with rest.client.get("/v2/hooks/twilio/whk_1/more") as response:
+        assert (response.status, response.content_type) == (404, "text/plain")
