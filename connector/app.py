@@ -128,8 +128,9 @@ class Connector:
                 self._sip,
             ),
             self._sip,
-            RestRoutes(self._rest_operations(origins), authorizer, refusals),
             ConferenceCallback(conferences, signatures, refusals, settings.sip_conferences),
+            # Last of what is below /v2: it answers for all paths there that nobody has.
+            RestRoutes(self._rest_operations(origins), authorizer, refusals),
             OpsRoutes(self.calls, self.admin, self.metrics),
         )
         self._runner: web.AppRunner | None = None
