@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from connector.demo.carrier import (
     TelnyxSimulator,
     TwilioSimulator,
 )
+from connector.demo.carrier.simulator import WorldOptions
 from connector.demo.verdict import GOOD_SCORE, find_whole
 from connector.model import EndReason, Provider
 from tests.integration.harness import PATIENCE, RATE, Guest, Stage, only_session, until
@@ -42,7 +43,7 @@ _METHODS = {
 }
 
 
-def carrier_of(provider: Provider, **world: Any) -> tuple[CarrierSimulator, dict[str, str]]:
+def carrier_of(provider: Provider, **world: Unpack[WorldOptions]) -> tuple[CarrierSimulator, dict[str, str]]:
     """A simulator that has yet to be started, and the connector's settings for its account (without the API's URL)."""
     match provider:
         case Provider.TWILIO:
@@ -134,7 +135,7 @@ async def speech_passes(
 
 
 async def line_at(
-    stage: Stage, room: str, provider: Provider, world: dict[str, Any] | None = None, **settings: Any
+    stage: Stage, room: str, provider: Provider, world: WorldOptions | None = None, **settings: Any
 ) -> Line:
     """`world` are the simulator's options; `settings` the connector's, beside the carrier's credentials."""
     carrier, credentials = carrier_of(provider, **(world or {}))

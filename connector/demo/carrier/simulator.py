@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Self, TypedDict
 
 import aiohttp
 from aiohttp import web
@@ -35,6 +35,17 @@ class World:
     receive_buffer: int | None = None
     """Bounds the kernel's receive buffer of each connection to a server, in bytes, so that a peer's writes back up
     soon after `stop_reading`."""
+
+
+class WorldOptions(TypedDict, total=False):
+    """The fields of a `World`, as keywords of a simulator."""
+
+    host: str
+    port: int
+    outcome: Outcome
+    options: CallOptions
+    tls: ssl.SSLContext | None
+    receive_buffer: int | None
 
 
 class CarrierSimulator:

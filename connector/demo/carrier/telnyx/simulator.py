@@ -5,11 +5,11 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 from aiohttp import web
 
-from connector.demo.carrier.simulator import CarrierSimulator, World
+from connector.demo.carrier.simulator import CarrierSimulator, World, WorldOptions
 from connector.demo.carrier.telnyx.dialect import TelnyxDialect
 from connector.demo.carrier.telnyx.rest import RestApi
 from connector.demo.carrier.telnyx.signing import TelnyxSigner, public_key
@@ -19,7 +19,7 @@ from connector.demo.carrier.web import Manner
 class TelnyxSimulator(CarrierSimulator):
     """`world` are the fields of a `World`. `signer.clock` can be set wrong."""
 
-    def __init__(self, *, api_key: str = "", signing_secret: str = "", **world: Any) -> None:
+    def __init__(self, *, api_key: str = "", signing_secret: str = "", **world: Unpack[WorldOptions]) -> None:
         self.account_sid = str(uuid.uuid4())
         self.application_sid = str(secrets.randbelow(9 * 10**18) + 10**18)
         self.api_key = api_key or "KEY" + secrets.token_hex(16).upper()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 from aiohttp import web
 
-from connector.demo.carrier.simulator import CarrierSimulator, World
+from connector.demo.carrier.simulator import CarrierSimulator, World, WorldOptions
 from connector.demo.carrier.twilio.conferences import ConferenceApi
 from connector.demo.carrier.twilio.dialect import TwilioDialect
 from connector.demo.carrier.twilio.rest import RestApi
@@ -19,7 +19,7 @@ from connector.demo.carrier.web import Manner
 class TwilioSimulator(CarrierSimulator):
     """`world` are the fields of a `World`."""
 
-    def __init__(self, *, account_sid: str = "", auth_token: str = "", **world: Any) -> None:
+    def __init__(self, *, account_sid: str = "", auth_token: str = "", **world: Unpack[WorldOptions]) -> None:
         self.account_sid = account_sid or "AC" + secrets.token_hex(16)
         self.auth_token = auth_token or secrets.token_hex(16)
         manner = Manner(TwilioSigner(), "TwilioProxy/1.1", "Twilio.TmeWs/1.0", queries=False)
