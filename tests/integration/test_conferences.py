@@ -239,17 +239,18 @@ async def test_the_command_bridges_without_the_service(scene: Scene) -> None:
     async def run(*arguments: str) -> tuple[int, str]:
         def invoke() -> tuple[int, str]:
             result = CliRunner(env=environment).invoke(app, ["sip", "bridge-conference", *arguments])
-            return result.exit_code, result.output
+            # The connector of this test lives in this process too, and may log meanwhile.
+            return result.exit_code, result.output.splitlines()[-1]
 
         return await asyncio.to_thread(invoke)
 
     assert await run(conference.sid, "--from", FROM) == (
         0,
-        f"{conference.sid}: LiveKit is called in ({guests(conference)[0]})\n",
+        f"{conference.sid}: LiveKit is called in ({guests(conference)[0]})",
     )
-    assert await run(conference.sid) == (0, f"{conference.sid}: LiveKit is in it already ({guests(conference)[0]})\n")
-    assert await run(conference.sid, "--remove") == (0, f"{conference.sid}: LiveKit is out\n")
-    assert await run(conference.sid, "--remove") == (0, f"{conference.sid}: LiveKit was not in it\n")
+    assert await run(conference.sid) == (0, f"{conference.sid}: LiveKit is in it already ({guests(conference)[0]})")
+    assert await run(conference.sid, "--remove") == (0, f"{conference.sid}: LiveKit is out")
+    assert await run(conference.sid, "--remove") == (0, f"{conference.sid}: LiveKit was not in it")
     status, said = await run("CF" + "0" * 32)
     assert status == 1
     assert "no conference" in said
