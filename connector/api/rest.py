@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import structlog
@@ -61,7 +62,11 @@ class RestRoutes:
         self._operations = operations
         self._authorizer = authorizer
         self._refusals = refusals
-        self._document = document(operations)
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        """Made when somebody asks for it: that takes longer than all else at the start."""
+        return document(self._operations)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         paths: dict[str, list[str]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -12,12 +12,22 @@ from connector.storage.base import StoreError
 T = TypeVar("T")
 
 
+_adapters: dict[type[Any], TypeAdapter[Any]] = {}
+"""Made once a process: each takes some milliseconds."""
+
+
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
+
+
 class Form(Generic[T]):
     """The JSON form of one frozen dataclass of `connector.model`."""
 
     def __init__(self, kind: type[T]) -> None:
         self._name = kind.__name__
-        self._adapter: TypeAdapter[T] = TypeAdapter(kind)
+        self._adapter: TypeAdapter[T] = _adapter(kind)
 
     def write(self, document: T) -> str:
         """StoreError for text that no encoding has (half of a surrogate pair)."""

@@ -6,10 +6,13 @@ import asyncio
 import atexit
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
+from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from connector.demo.livekit_server import LiveKitServer
 from tests.integration.harness import Stage, stage_on
@@ -19,6 +22,7 @@ from tests.integration.scene import captured_log
 # to do so. Under an interpreter that goes down it would abort the process, after the last test has passed.
 atexit.register(time.sleep, 0.2)
 
+_new_rsa_key = rsa.generate_private_key
 _servers: list[LiveKitServer] = []
 
 
@@ -34,6 +38,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.integration)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_rsa_keys() -> Iterator[None]:
+    """A connector with a store of its own makes a key, up to half a second of work: here all share three in turn, so
+    that the next of one is still another."""
+    make = cache(lambda index: _new_rsa_key(public_exponent=65537, key_size=2048))
+    turn = cycle(range(3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rsa, "generate_private_key", lambda **_: make(next(turn)))
+        yield
 
 
 @pytest.fixture(scope="session")
