@@ -189,6 +189,9 @@ class SipDialler:
 
     async def sweep(self) -> None:
         """Delete the dispatch rules of calls that are over: their last report may have found nobody here."""
+        for call_id in list(self._prepared):
+            if await self._calls.is_over(call_id):
+                self._prepared.pop(call_id, None)
         if not self._parts.endpoint:
             return
         for call_id in await self._parts.rooms.calls_with_rules():

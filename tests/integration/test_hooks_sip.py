@@ -26,6 +26,7 @@ from connector.sip.secrets import SipCredentials, SipSecrets
 from tests.integration.harness import Stage, stage_on, until
 from tests.integration.rest import RestClient
 from tests.integration.sip_livekit import all_rules, lkapi, sip, sip_livekit
+from tests.integration.webhooks import Receiver, Rest
 from tests.sip_endpoint import SipEndpoint
 
 __all__ = ["lkapi", "sip", "sip_livekit"]
@@ -80,7 +81,10 @@ async def scene(sip_livekit: LiveKitServer, lkapi: api.LiveKitAPI, sip: Any, tmp
     async with SipEndpoint(known) as endpoint, stage_on(sip_livekit, tmp_path) as stage:
         twilio = await stage.twilio()
         connector = await stage.connector(
-            sip_endpoint=endpoint.host, twilio_account_sid=twilio.account_sid, twilio_api_url=twilio.base_url
+            sip_endpoint=endpoint.host,
+            twilio_account_sid=twilio.account_sid,
+            twilio_api_url=twilio.base_url,
+            webhook_allow_private=True,
         )
         secrets = SipSecrets(connector.store.sip_numbers, sip_livekit.api_secret)
         await secrets.remember(SipCredentials(CALLED, done.setup.trunk_id, *known[CALLED]))
@@ -108,6 +112,28 @@ async def test_a_caller_reaches_livekit_sip_and_the_record_tells_it(scene: Scene
     assert (shown["status"], shown["endReason"]) == ("ended", "carrier_hangup")
     assert scene.password not in str(log)
     assert CALLER not in str(log)
+
+
+async def test_a_customers_server_is_told(scene: Scene, room: str) -> None:
+    async with Receiver() as receiver:
+        customer = Rest(await scene.stage.http(), scene.connector.settings)
+        await customer.register(receiver.url)
+        phone = scene.call(await scene.webhook(defaultRoomId=room))
+        record = await scene.talking(phone)
+        await phone.hangup()
+        await scene.over(phone)
+        scene.endpoint.manners.status = 486
+        busy = scene.call(await scene.webhook(defaultRoomId=room))
+        await busy.finished()
+        received = await receiver.count(5)
+    key = await customer.public_key()
+    for each in received:
+        each.verify(key)
+    assert receiver.types(record.call_id) == ["call-started", "call-answered", "call-hangup"]
+    ended = next(each for each in received if each.type == "call-hangup")
+    assert (ended.data["roomId"], ended.data["from"], ended.data["endReason"]) == (room, CALLER, "carrier_hangup")
+    missed = next(each for each in received if each.type == "call-missed")
+    assert missed.data["endReason"] == "busy"
 
 
 async def test_livekit_hangs_up(scene: Scene) -> None:
