@@ -312,3 +312,45 @@ async def test_the_direction_is_checked(stage: Stage, room: str, provider: Provi
     )
     assert (reply.status, reply.field) == (400, "direction")
     await wire.assert_nothing_created(room)
+
+
+@pytest.mark.parametrize(
+    ("provider", "settings"),
+    [(Provider.TELNYX, {"telnyx_codec": "L16"}), (Provider.PLIVO, {"plivo_codec": "audio/x-l16;rate=16000"})],
+)
+async def test_a_phone_moves_to_another_room_at_the_rate_of_its_stream(
+    stage: Stage, room: str, provider: Provider, settings: dict[str, Any]
+) -> None:
+    line = await line_at(stage, room, provider, **settings)
+    there = await stage.guest(f"{room}-other", "guest-there")
+    await there.publish()
+    call = await line.call()
+    call.say(tone(600, 20.0))
+    there.start_saying(tone(1300, 20.0))
+    await line.guest.until(lambda: strength(line.guest.sound_of("caller")[-4000:], 600) > 4000)
+    await line.connector.desk.switch_room(only_session(line.connector).call_id, f"{room}-other")
+    await there.until(lambda: strength(there.sound_of("caller")[-4000:], 600) > 4000)
+    await until(lambda: at(16000, 1300, call.heard[-4000:]) > 4000)
+    assert call.errors == []
+
+
+@BOTH
+async def test_a_phone_whose_stream_reaches_another_process_is_carried_there(
+    stage: Stage, room: str, provider: Provider
+) -> None:
+    line = await line_at(stage, room, provider)
+    shared = line.connector.settings
+    carrier = {name: value for name, value in shared.model_dump().items() if name.startswith(provider.value)}
+    taker = await stage.connector(store=shared.store, instance="taker", **carrier)
+    url = (await line.connect()).replace(f":{line.connector.port}/", f":{taker.port}/")
+    call = line.carrier.dial(CALLEE, OURS, Document(url.replace("ws", "http", 1)))
+    await line.guest.event("track_subscribed")
+    await until(lambda: [each.state.value for each in taker.calls.live()] == ["active"])
+    await until(lambda: not line.connector.calls.live())
+    line.guest.start_saying(tone(900, 10.0))
+    await until(lambda: strength(call.heard[-2000:], 900) > 4000)
+    # Its hang-up is the taker's to do now, and it knows the carrier's names for the call.
+    await taker.desk.end(only_session(taker).call_id)
+    await asyncio.wait_for(call.ended.wait(), 5)
+    assert (await ended(taker)).end_reason is EndReason.ENDED_BY_API
+    assert call.errors == []
