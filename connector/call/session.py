@@ -341,7 +341,10 @@ class CallSession:
             for timer in self._timers:
                 timer.cancel()
             await stop_tasks((*self._tasks, self._moving))
-            await self._teardown.run(end, self._socket, was_active)
+            try:
+                await self._teardown.run(end, self._socket, was_active)
+            except Exception:
+                log.exception("the call could not be taken down whole")
             self.settled.set()
             self.finished.set()
             self._on_finished(self)

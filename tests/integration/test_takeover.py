@@ -354,11 +354,11 @@ async def test_a_restart_leaves_a_waiting_call_to_the_others_and_a_sweep_ends_it
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("meanwhile", ["the room stays", "the room closes"])
 async def test_a_call_outlives_the_process_that_was_killed_while_it_waited(
-    stage: Stage, room: str, twilio: TwilioSimulator, shared: str
+    stage: Stage, room: str, twilio: TwilioSimulator, shared: str, meanwhile: str
 ) -> None:
     environment = {**stage.livekit.environment, "CONNECTOR_STORE": shared, "TWILIO_AUTH_TOKEN": TWILIO_TOKEN}
-    guest = await stage.guest(room)
     async with (
         ConnectorProcess(environment | {"CONNECTOR_INSTANCE": "victim"}) as victim,
         ConnectorProcess(environment | {"CONNECTOR_INSTANCE": "heir"}) as heir,
@@ -368,11 +368,23 @@ async def test_a_call_outlives_the_process_that_was_killed_while_it_waited(
             url = await connect_call(client, room, OUTBOUND, agents=[api.RoomAgentDispatch(agent_name=AGENT)])
         finally:
             await client.aclose()
+        guest = await stage.guest(room)
         os.kill(victim.pid, signal.SIGKILL)
-        call = dial(twilio, "ws" + heir.url.removeprefix("http") + "/" + url.split("/", 3)[3])
+        there = "ws" + heir.url.removeprefix("http") + "/" + url.split("/", 3)[3]
+        if meanwhile == "the room closes":
+            # As LiveKit does when nobody but agents is left; they are gone with it.
+            await stage.admin.room.delete_room(api.DeleteRoomRequest(room=room))
+            call = dial(twilio, there)
+            await call.stream_started.wait()
+            while "caller" not in await stage.participants(room):  # noqa: ASYNC110 - nobody is there to be told
+                await asyncio.sleep(0.05)
+            guest = await stage.guest(room, "another guest")
+        else:
+            call = dial(twilio, there)
         await guest.event("track_subscribed")
         await assert_both_are_heard(call, guest)
-        assert [args[0].identity for args in guest.saw("participant_connected")] == ["caller"]
+        if meanwhile == "the room stays":
+            assert [args[0].identity for args in guest.saw("participant_connected")] == ["caller"]
         assert await dispatched(stage, room) == [AGENT]
         await call.hangup()
         await stage.gone(room, "caller")

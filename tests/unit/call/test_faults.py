@@ -61,9 +61,16 @@ STEPS = {
         "room.join_hidden",
         "store.save",
         "store.save ringing",
+        "waiting.insert",
         "admin.reveal",
     ],
-    Direction.INBOUND: ["admin.check", "store.save pending", "admin.ensure_room", "room.join_visible"],
+    Direction.INBOUND: [
+        "admin.check",
+        "store.save pending",
+        "waiting.insert",
+        "admin.ensure_room",
+        "room.join_visible",
+    ],
 }
 BOTH = [
     "room.publish",
@@ -141,6 +148,38 @@ async def test_the_reason_names_what_failed(step: str, fault: str, reason: EndRe
     world.faults.planned[step] = StoreError("full") if (step[:5], fault) == ("store", "refuses") else FAULTS[fault]
     await whole_call(world)
     assert world.counted() == {reason.value: 1.0}
+
+
+@virtual_time
+async def test_a_bug_in_the_teardown_itself_lets_go_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    call = await world.manager.create(world.request())
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(call._ledger, "finish", broken)
+    call.end(EndReason.SHUTDOWN)
+    async with asyncio.timeout(PATIENCE):
+        await call.finished.wait()
+    assert world.manager.live() == []
+    assert world.room.left == 1
+    assert any(entry["log_level"] == "error" for entry in world.log.entries)
+
+
+@virtual_time
+async def test_slow_steps_of_opening_add_up_to_no_more_than_a_client_waits() -> None:
+    world = World()
+    world.faults.delays |= {"admin.ensure_room": 2.9, "room.join_hidden": 3.4, "admin.undo": 1.5}
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(Unavailable, match="took longer than"):
+        await world.manager.create(world.request())
+    assert asyncio.get_running_loop().time() - began < 5
+    # What LiveKit was too slow for is still taken back.
+    async with asyncio.timeout(PATIENCE):
+        await world.manager.drain(PATIENCE)
+    assert world.admin.undone == ["lobby"]
+    assert world.counted() == {"livekit_unavailable": 1.0}
 
 
 @virtual_time
