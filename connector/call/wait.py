@@ -32,6 +32,10 @@ class Stage(Enum):
     """Nobody else can know of the call yet."""
     SHARED = auto()
     """It is in the store, for whoever the stream reaches."""
+    CLAIMING = auto()
+    """A socket of this process has it, if the store agrees."""
+    UNSURE = auto()
+    """The store failed to say whose it is."""
     OURS = auto()
     """This process has claimed it."""
     LOST = auto()
@@ -53,6 +57,8 @@ class Wait:
         """Unix time until which the stream may open."""
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(seconds, self._on_timer)
         self._looking: asyncio.Task[None] | None = None
+        self._decided = asyncio.Event()
+        """A claim of this process has the store's answer, or will not get one."""
 
     @classmethod
     def taken(cls, ledger: Ledger, store: CallStore) -> Wait:
@@ -140,7 +146,7 @@ class Wait:
 
     @property
     def claimed(self) -> bool:
-        return self.stage in (Stage.OURS, Stage.LOST)
+        return self.stage in (Stage.CLAIMING, Stage.UNSURE, Stage.OURS, Stage.LOST)
 
     def mark(self) -> None:
         """Take the one place for a WebSocket, of this process. Synchronous on purpose: between a check and a mark
@@ -148,18 +154,22 @@ class Wait:
         if self.claimed:
             raise TokenUsed("this connect_url has been used by a WebSocket")
         self.stop()
-        self.stage = Stage.OURS
+        self.stage = Stage.CLAIMING
 
     async def take(self) -> None:
         """Take it from all other processes too; after `mark`. TokenUsed when one of them was first."""
+        decision = Stage.UNSURE
         try:
             async with asyncio.timeout(STORE_PATIENCE):
                 entry = await self._store.waiting.get(self._ledger.record.call_id)
                 is_ours = await self._store.waiting.delete(self._ledger.record.call_id)
+            decision = Stage.OURS if is_ours else Stage.LOST
         except TimeoutError as error:
             raise StoreError("the store did not answer in time") from error
+        finally:
+            self.stage = decision
+            self._decided.set()
         if not is_ours:
-            self.stage = Stage.LOST
             raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
         if entry is not None:
             self._adopt(entry)
@@ -173,12 +183,20 @@ class Wait:
         self.stop()
         if self._looking is not None:
             self._looking.cancel()
-        if self.stage in (Stage.ALONE, Stage.SHARED):
-            # Alone or not: `share` may have been cut off when it was done already.
-            was_shared, self.stage = self.stage is Stage.SHARED, Stage.OVER
-            if not await self._store.waiting.delete(self._ledger.record.call_id) and was_shared:
+        if self.stage is Stage.CLAIMING:
+            await self._decided.wait()
+        if self.stage in (Stage.ALONE, Stage.SHARED, Stage.UNSURE):
+            stage, self.stage = self.stage, Stage.OVER
+            deleted = await self._store.waiting.delete(self._ledger.record.call_id)
+            if not deleted and (stage is Stage.SHARED or (stage is Stage.UNSURE and await self._has_another_owner())):
+                # Alone it may have been shared all the same: `share` was cut off, perhaps after the fact.
                 self.stage = Stage.LOST
         return self.stage is not Stage.LOST
+
+    async def _has_another_owner(self) -> bool:
+        """What we deleted ourselves, without being told so, is not another's: that would have signed the record."""
+        record = await self._store.get_call(self._ledger.record.call_id)
+        return record is not None and record.owner != self._ledger.record.owner
 
 
 def with_facts(

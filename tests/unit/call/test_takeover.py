@@ -123,6 +123,61 @@ async def test_of_many_claims_everywhere_one_is_granted(first: str) -> None:
     assert len(maker.endings()) + len(taker.endings()) == 1
 
 
+@pytest.mark.parametrize("others", [True, False], ids=["another process has it", "nobody has"])
+@virtual_time
+async def test_an_end_in_the_middle_of_a_claim_waits_for_the_stores_word(others: bool) -> None:
+    maker, taker = two()
+    former = await maker.manager.create(maker.request())
+    maker.store.waiting._faults.delays["waiting.get"] = 0.01
+    claiming = asyncio.create_task(maker.manager.claim("call_1"))
+    await settle()
+    if others:
+        del maker.store.waiting._faults.delays["waiting.get"]
+        taken = await taker.manager.claim("call_1")
+        put_out(maker)
+    else:
+        former.end(EndReason.SHUTDOWN)
+    outcome = (await asyncio.gather(claiming, return_exceptions=True))[0]
+    await former.finished.wait()
+    if others:
+        assert isinstance(outcome, TokenUsed)
+        assert maker.counted() == {}
+        assert maker.admin.undone == []
+        assert maker.store.records["call_1"].end_reason is None
+        carrying = await carry(taker, taken)
+        taker.socket.feed("stop")
+        await carrying
+    else:
+        assert maker.counted() == {"shutdown": 1.0}
+        assert maker.store.waiting.entries == {}
+
+
+@pytest.mark.parametrize("deleted", [True, False], ids=["deleted all the same", "another process has it"])
+@virtual_time
+async def test_a_claim_whose_answer_was_lost_is_ended_by_whoever_has_the_call(deleted: bool) -> None:
+    maker, taker = two()
+    former = await maker.manager.create(maker.request())
+    waiting = maker.store.waiting
+    delete = waiting.delete
+
+    async def answer_lost(document_id: str) -> bool:
+        waiting.delete = delete  # type: ignore[method-assign]
+        if deleted:
+            await delete(document_id)
+        else:
+            await taker.manager.claim("call_1")
+        raise StoreError("the connection broke")
+
+    waiting.delete = answer_lost  # type: ignore[method-assign]
+    with pytest.raises(StoreError):
+        await maker.manager.claim("call_1")
+    await former.finished.wait()
+    assert maker.counted() == ({"carrier_lost": 1.0} if deleted else {})
+    assert (maker.store.records["call_1"].end_reason is None) is not deleted
+    taker.manager.end_all()
+    await settle()
+
+
 @virtual_time
 async def test_the_owner_adopts_what_another_process_learnt_of_the_call() -> None:
     maker, taker = two()
