@@ -35,7 +35,7 @@ from connector.api.twirp import TwirpRoutes
 from connector.call.desk import CallDesk
 from connector.call.dialled import DialledCalls
 from connector.call.manager import CallManager
-from connector.call.orphans import end_orphans
+from connector.call.orphans import end_orphans, hang_up_held
 from connector.call.terms import Limits, Parts
 from connector.carriers.answers import Codecs
 from connector.carriers.base import Codec
@@ -209,7 +209,7 @@ class Connector:
             undo.push_async_callback(self.webhooks.stop)
             orphans = await end_orphans(self._call_parts)
             if orphans:
-                log.warning("calls of an earlier process of this name were interrupted", calls=orphans)
+                log.warning("calls of an earlier process of this name were interrupted", calls=len(orphans))
             await self.admin.start()
             undo.push_async_callback(self.admin.close)
             await self._sip_admin.start()
@@ -221,7 +221,11 @@ class Connector:
             if self.settings.grpc_port:
                 await self.grpc.start(self.settings.host, self.settings.grpc_port)
             undo.pop_all()
-        self._chores = [asyncio.create_task(self._forget_old_calls()), asyncio.create_task(self._sweep())]
+        self._chores = [
+            asyncio.create_task(self._forget_old_calls()),
+            asyncio.create_task(self._sweep()),
+            asyncio.create_task(hang_up_held(self._call_parts, orphans)),
+        ]
         log.info("connector ready", host=self.settings.host, port=self.port, public_url=self.settings.public_origin)
 
     async def _listen(self) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
 
 from connector.call.chronicle import Chronicle
-from connector.call.terms import Parts
+from connector.call.terms import STEP_TIMEOUT, Parts
+from connector.errors import ConnectorError
 from connector.logs import bind_call
-from connector.model import CallFilter, CallRecord, CallState, EndReason, LifecycleEvent
+from connector.model import CallFilter, CallRecord, CallState, CarrierCall, EndReason, LifecycleEvent
 from connector.storage.base import INTERRUPTED_DETAIL
 
 log = structlog.get_logger()
@@ -19,23 +22,37 @@ MOST = 1000
 """Open calls of one state that are looked at; a process holds far fewer."""
 
 
-async def end_orphans(parts: Parts) -> int:
-    """At the start, before any call: mark them as interrupted, and tell so; how many. Raises StoreError.
+async def end_orphans(parts: Parts) -> list[CallRecord]:
+    """At the start, before any call: mark them as interrupted, and tell so. Their records as they were; StoreError.
 
     A call that still waits for its stream is none of them: whichever process the stream reaches has it, and when its
     time is over, `CallManager.sweep` ends it.
     """
     waiting = {call.id for call in await parts.store.waiting.list()}
     chronicle = Chronicle(parts.lifecycle)
-    ended = 0
+    ended: list[CallRecord] = []
     for state in (CallState.PENDING, CallState.RINGING, CallState.ACTIVE):
         for record in await parts.store.list_calls(MOST, CallFilter(state=state)):
             if record.owner == parts.owner and record.call_id not in waiting:
                 with bind_call(record.call_id):
                     await _end(parts, chronicle, record)
-                ended += 1
+                ended.append(record)
     await chronicle.told()
     return ended
+
+
+async def hang_up_held(parts: Parts, orphans: Sequence[CallRecord]) -> None:
+    """End the phones that their carrier holds though the stream broke with the process: nobody else will."""
+    for record in orphans:
+        control = parts.control.get(record.provider)
+        if control is None or control.ends_with_stream or not record.carrier_call_id:
+            continue
+        with bind_call(record.call_id):
+            try:
+                async with asyncio.timeout(STEP_TIMEOUT):
+                    await control.hang_up(CarrierCall(record.carrier_call_id))
+            except (ConnectorError, TimeoutError) as error:
+                log.warning("the phone of an interrupted call could not be hung up", error=str(error))
 
 
 async def _end(parts: Parts, chronicle: Chronicle, record: CallRecord) -> None:

@@ -63,6 +63,10 @@ class ConnectorProcess:
             await self._process.kill()
             raise
 
+    async def kill(self) -> None:
+        """SIGKILL, as a crash; `start` starts it again, with the same calls in its store."""
+        await self._process.kill()
+
     async def stop(self) -> None:
         """SIGTERM: the service drains and ends."""
         await self._process.stop()
