@@ -104,6 +104,8 @@ class SipDialler:
             raise FailedPrecondition("the call is over")
         request = call_request(arrival, route or Route(""), connector, call_id, "", connector.region or "")
         caller = _caller_id(request)
+        if not request.dtmf:
+            log.warning("the rule wants no digits, but LiveKit SIP passes them", rule=request.rule_id)
         if route is not None:
             caller = await self._send_to_room(request, credentials, caller)
         await self._calls.announce(_named(request, caller))

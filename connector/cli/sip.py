@@ -95,7 +95,7 @@ def _check(wanted: plan.Wanted, settings: Settings) -> None:
 async def _set_up(settings: Settings, wanted: plan.Wanted) -> SetupDone:
     async with _sip_admin(settings) as admin, _secrets(settings) as secrets:
         done = await admin.set_up(wanted)
-        await secrets.remember(
+        await secrets.remember_trunk(
             SipCredentials(wanted.number, done.setup.trunk_id, done.setup.username, done.setup.password)
         )
         return done

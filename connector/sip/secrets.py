@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -54,6 +54,13 @@ class SipSecrets:
         number = SipNumber(credentials.number, credentials.trunk_id, credentials.username, sealed, time.time())
         if not await self._numbers.replace(number):
             await self._numbers.insert(number)
+
+    async def remember_trunk(self, credentials: SipCredentials) -> None:
+        """As `remember`; other numbers of the same trunk have its credentials too."""
+        await self.remember(credentials)
+        for kept in await self._numbers.list():
+            if kept.trunk_id == credentials.trunk_id:
+                await self.remember(replace(credentials, number=kept.id))
 
     async def forget(self, number: str) -> bool:
         return await self._numbers.delete(number)

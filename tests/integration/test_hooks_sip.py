@@ -246,6 +246,14 @@ async def test_one_who_calls_twice_at_once_gets_two_rooms(scene: Scene) -> None:
     assert await scene.rules_of_calls() == []
 
 
+async def test_a_rule_without_digits_is_not_kept_to_and_says_so(scene: Scene, room: str, log: list[Any]) -> None:
+    await scene.rest.rule(phoneNumbers=[CALLED], room={"type": "static", "id": room}, dtmf=False)
+    phone = scene.call(await scene.webhook())
+    await scene.talking(phone)
+    assert len([line for line in log if "wants no digits" in line["event"]]) == 1
+    await phone.hangup()
+
+
 async def test_a_pin_comes_before_the_dial(scene: Scene, room: str) -> None:
     await scene.rest.rule(phoneNumbers=[CALLED], room={"type": "static", "id": room, "pin": "4711"})
     phone = scene.call(await scene.webhook())

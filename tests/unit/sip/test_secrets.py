@@ -53,6 +53,16 @@ async def test_what_was_remembered_is_there_until_it_is_forgotten() -> None:
         await secrets.of(ONE.number)
 
 
+async def test_numbers_of_one_trunk_have_its_credentials() -> None:
+    secrets = SipSecrets(Numbers(), SECRET)
+    sibling = SipCredentials("+15550003333", ONE.trunk_id, ONE.username, ONE.password)
+    for each in (ONE, TWO, sibling):
+        await secrets.remember(each)
+    await secrets.remember_trunk(SipCredentials(ONE.number, ONE.trunk_id, "someone", "second-password"))
+    assert (await secrets.of(sibling.number)).password == "second-password"
+    assert await secrets.of(TWO.number) == TWO
+
+
 async def test_the_store_does_not_hold_the_password() -> None:
     numbers = Numbers()
     await SipSecrets(numbers, SECRET).remember(ONE)
@@ -75,8 +85,9 @@ async def test_the_only_number_need_not_be_named() -> None:
 
 async def test_an_opened_password_is_scrubbed_from_every_log_line() -> None:
     secrets = SipSecrets(Numbers(), SECRET)
-    await secrets.remember(TWO)
-    assert TWO.password in scrub(f"said {TWO.password}")
-    await secrets.of(TWO.number)
-    assert TWO.password not in scrub(f"said {TWO.password}")
-    assert TWO.password not in repr(await secrets.of(TWO.number))
+    fresh = SipCredentials("+15550004444", "ST_4", "connector", "nobody-opened-this-yet")
+    await secrets.remember(fresh)
+    assert fresh.password in scrub(f"said {fresh.password}")
+    await secrets.of(fresh.number)
+    assert fresh.password not in scrub(f"said {fresh.password}")
+    assert fresh.password not in repr(await secrets.of(fresh.number))
