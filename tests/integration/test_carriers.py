@@ -12,7 +12,7 @@ from livekit import api
 
 from connector.audio import dtmf
 from connector.demo import script
-from connector.demo.carrier import CallOptions, CallStatus, Outcome
+from connector.demo.carrier import Callback, CallOptions, CallStatus, Outcome
 from connector.demo.carrier.faults import Refused
 from connector.model import EndReason, Provider
 from tests.integration.carriers import (
@@ -232,6 +232,21 @@ async def test_a_number_whose_webhook_is_a_connectors_reaches_its_room(
     await line.call.hangup()
     record = await ended(line.connector)
     assert (record.end_reason, line.call.errors) == (HANGS_UP[provider], [])
+
+
+async def test_the_report_of_a_calls_end_at_the_same_address_is_no_new_call(
+    stage: Stage, room: str, provider: Provider
+) -> None:
+    line = await line_at(stage, room, provider)
+    made = await (await rest_of(line)).connector(provider=provider.value, defaultRoomId=room)
+    webhook = made["webhookUrl"]
+    line.phone = line.carrier.call_in(webhook, OURS, CALLEE, callback=Callback(webhook))
+    await line.talks()
+    await line.call.hangup()
+    await line.call.finished()
+    await ended(line.connector)
+    assert not line.call.errors
+    assert len(await line.connector.store.list_calls()) == 1
 
 
 async def test_a_pin_is_asked_for_before_the_caller_joins(stage: Stage, room: str, provider: Provider) -> None:

@@ -14,10 +14,11 @@ from connector.demo.carrier.dialect import Office
 from connector.demo.carrier.faults import CarrierError, Refused
 from connector.demo.carrier.keypad import Keypad
 from connector.demo.carrier.moments import Moment
+from connector.demo.carrier.notices import Notices
 from connector.demo.carrier.phone import RATE, Mouth
 from connector.demo.carrier.program import Over, Program
 from connector.demo.carrier.stream import MediaStream
-from connector.demo.carrier.terms import FINAL, CallStatus, Document
+from connector.demo.carrier.terms import FINAL, Callback, CallStatus, Document
 from connector.demo.carrier.verbs import Target
 from connector.demo.carrier.web import Form
 
@@ -27,7 +28,7 @@ class PhoneCall:
 
     direction = ""
 
-    def __init__(self, office: Office, to: str, from_: str) -> None:
+    def __init__(self, office: Office, to: str, from_: str, callback: Callback | None = None) -> None:
         self.office = office
         self.sid = office.dialect.call_id()
         """The carrier's id for this call, whatever the carrier calls it."""
@@ -53,6 +54,7 @@ class PhoneCall:
         self.transferred = Moment("talking to somebody else")
         self.ended = Moment("call ended")
         self.orders: asyncio.Queue[Document | CallStatus] = asyncio.Queue()
+        self._notices = Notices(office, callback, self.errors)
         self._task: asyncio.Task[None] | None = None
 
     # The person ---------------------------------------------------------------------------------------------
@@ -160,6 +162,16 @@ class PhoneCall:
         await asyncio.shield(self._task)
 
     async def _live(self) -> None:
+        teller = asyncio.create_task(self._notices.tell())
+        try:
+            await self._talk()
+            self._notices.close()
+            await teller
+        finally:
+            teller.cancel()
+            await asyncio.gather(teller, return_exceptions=True)
+
+    async def _talk(self) -> None:
         status = CallStatus.COMPLETED
         program = Program(self)
         try:
@@ -183,6 +195,8 @@ class PhoneCall:
             self.ringing.come()
         elif status is CallStatus.IN_PROGRESS:
             self.answered.come()
+        if self._notices.wants(status):
+            self._notices.add(self.office.dialect.notice(self, self._notices.count))
 
     def _end(self, status: CallStatus) -> None:
         if not self.is_over:

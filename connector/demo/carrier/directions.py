@@ -6,10 +6,8 @@ import asyncio
 
 from connector.demo.carrier.call import PhoneCall
 from connector.demo.carrier.dialect import Office
-from connector.demo.carrier.faults import Refused
 from connector.demo.carrier.program import Over
-from connector.demo.carrier.terms import FINAL, Answer, Callback, CallStatus, Document
-from connector.demo.carrier.web import Form
+from connector.demo.carrier.terms import Answer, Callback, CallStatus, Document
 
 
 class InboundCall(PhoneCall):
@@ -17,8 +15,10 @@ class InboundCall(PhoneCall):
 
     direction = "inbound"
 
-    def __init__(self, office: Office, to: str, from_: str, webhook: Document) -> None:
-        super().__init__(office, to, from_)
+    def __init__(
+        self, office: Office, to: str, from_: str, webhook: Document, callback: Callback | None = None
+    ) -> None:
+        super().__init__(office, to, from_, callback)
         self._webhook = webhook
 
     async def _open(self) -> Document:
@@ -40,13 +40,10 @@ class OutboundCall(PhoneCall):
         ring_timeout: float = 60.0,
         callback: Callback | None = None,
     ) -> None:
-        super().__init__(office, to, from_)
+        super().__init__(office, to, from_, callback)
         self._document = document
         self._outcome = office.outcome_of(to)
         self._ring_timeout = ring_timeout
-        self._callback = callback
-        self._notices: asyncio.Queue[Form | None] = asyncio.Queue()
-        self._told = 0
 
     async def _open(self) -> Document:
         self.set_status(CallStatus.INITIATED)
@@ -66,29 +63,3 @@ class OutboundCall(PhoneCall):
             raise Over(CallStatus.FAILED)
         self.set_status(CallStatus.IN_PROGRESS)
         return self._document
-
-    async def _live(self) -> None:
-        teller = asyncio.create_task(self._tell())
-        try:
-            await super()._live()
-            self._notices.put_nowait(None)
-            await teller
-        finally:
-            teller.cancel()
-            await asyncio.gather(teller, return_exceptions=True)
-
-    def set_status(self, status: CallStatus) -> None:
-        super().set_status(status)
-        event = "answered" if status is CallStatus.IN_PROGRESS else "completed" if status in FINAL else status.value
-        if self._callback and event in self._callback.events:
-            self._notices.put_nowait(self.office.dialect.notice(self, self._told))
-            self._told += 1
-
-    async def _tell(self) -> None:
-        """Send the status callbacks one after the other, so that they arrive in order."""
-        while (form := await self._notices.get()) is not None:
-            assert self._callback is not None
-            try:
-                await self.office.web.notify(self._callback.url, self._callback.method, form)
-            except Refused as refused:
-                self.errors.append(refused.error)

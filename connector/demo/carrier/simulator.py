@@ -153,10 +153,15 @@ class CarrierSimulator:
         return call
 
     def call_in(
-        self, webhook_url: str, from_: str = "+15552223333", to: str = "+15550001111", method: str = "POST"
+        self,
+        webhook_url: str,
+        from_: str = "+15552223333",
+        to: str = "+15550001111",
+        method: str = "POST",
+        callback: Callback | None = None,
     ) -> InboundCall:
-        """Somebody calls a number whose voice webhook is `webhook_url`."""
-        call = InboundCall(self.office, to, from_, Document(webhook_url, method))
+        """Somebody calls a number whose voice webhook is `webhook_url`; `callback` is told what becomes of the call."""
+        call = InboundCall(self.office, to, from_, Document(webhook_url, method), callback)
         self._begin(call)
         return call
 

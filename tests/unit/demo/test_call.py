@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from connector.demo.carrier import Document, Fault, TwilioSimulator
+from connector.demo.carrier import Callback, Document, Fault, TwilioSimulator
 from tests.unit.demo.application import Application, signed_by_twilio
 
 TO, FROM = "+15550001111", "+15552223333"
@@ -49,6 +49,15 @@ async def test_an_inbound_call_rings_until_its_document_answers_it(
     assert (call.status, call.spoken) == ("completed", ["Welcome"])
     moments = [name for name, _ in call.timeline()]
     assert moments == ["ringing", "document fetched", "answered", "call ended"]
+
+
+async def test_the_end_of_an_inbound_call_is_told(carrier: TwilioSimulator, application: Application) -> None:
+    callback = Callback(application.page("/status", ""))
+    call = carrier.call_in(application.page("/hook", "<Hangup/>"), callback=callback)
+    await call.finished()
+    hits = [application.hits.get_nowait() for _ in range(application.hits.qsize())]
+    (told,) = [hit for hit in hits if hit.path == "/status"]
+    assert (told.form["CallStatus"], told.form["CallSid"], told.valid) == ("completed", call.sid, True)
 
 
 @pytest.mark.parametrize(("reason", "status"), [("busy", "busy"), ("rejected", "failed")])
