@@ -34,7 +34,7 @@ HANGS_UP = {
     Provider.PLIVO: EndReason.CARRIER_CLOSED,
 }
 """What is known of a phone that hangs up: Plivo closes its socket and says nothing."""
-_TRIES = 3
+_TRIES = 5
 """A busy machine loses frames of a sentence: one of so many arrives as it was said, or none does."""
 _METHODS = {
     Provider.TWILIO: ("livekit.Connector/ConnectTwilioCall", "twilio_call_direction", "TWILIO_CALL_DIRECTION"),
