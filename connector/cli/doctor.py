@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from connector.app import open_store
+from connector.cli.doctor_carriers import carrier_findings
 from connector.cli.doctor_sip import sip_findings
 from connector.cli.findings import Finding
 from connector.config import Settings
@@ -31,7 +32,7 @@ async def examine(settings: Settings) -> list[Finding]:
         _public_url(settings),
         _clock(settings),
         _store(settings),
-        _signatures(settings),
+        carrier_findings(settings),
         sip_findings(settings),
     )
     results = await asyncio.gather(*checks)
@@ -175,16 +176,3 @@ def _mend_store(settings: Settings) -> str:
     if settings.store.startswith("sqlite"):
         return "check the path and its permissions in CONNECTOR_STORE"
     return "start Redis, or check host, port, user and password in CONNECTOR_STORE"
-
-
-async def _signatures(settings: Settings) -> list[Finding]:
-    if settings.twilio_auth_token.get_secret_value():
-        return [Finding("ok", "Twilio signatures", "are checked")]
-    return [
-        Finding(
-            "warning",
-            "Twilio signatures",
-            "are not checked: anyone who learns a connect_url can use it",
-            "set TWILIO_AUTH_TOKEN",
-        )
-    ]
