@@ -14,11 +14,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from connector.app import open_store
 from connector.cli.common import ConfigFile, Service, as_dict, call_service, run_or_exit, settings_or_exit
 from connector.config import Settings
 from connector.logs import mask_phone
 from connector.model import CallFilter, CallRecord, CallState, Provider
+from connector.storage.stores import store_at
 from connectorpb.v1 import connector_pb2 as pb
 
 calls_app = typer.Typer(help="List and control calls. Without a command: list them.", invoke_without_command=True)
@@ -78,7 +78,7 @@ def list_calls(
 
 
 async def _stored(settings: Settings, limit: int, where: CallFilter) -> list[CallRecord]:
-    store = open_store(settings)
+    store = store_at(settings.store)
     await store.open()
     try:
         return await store.list_calls(limit, where)

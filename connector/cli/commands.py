@@ -15,7 +15,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from connector import __version__
-from connector.app import serve
 from connector.cli.calls import call, calls_app
 from connector.cli.common import ConfigFile, api_token, settings_or_exit
 from connector.cli.connectors import connectors_app
@@ -49,6 +48,9 @@ def serve_command(
     public_url: Annotated[str | None, typer.Option(help="The https origin that carriers reach.")] = None,
 ) -> None:
     """Run the service until SIGTERM."""
+    # The whole service, which takes longer to import than the other commands take to run.
+    from connector.app import serve
+
     settings = settings_or_exit(config, host=host, port=port, public_url=public_url)
     configure_logging(settings.log_level, settings.log_format)
     status = 0

@@ -18,10 +18,10 @@ from livekit import api
 from rich.console import Console
 from rich.table import Table
 
-from connector.app import open_store
 from connector.config import Settings, load_settings
 from connector.errors import ConnectorError, Unavailable
 from connector.storage.base import Store
+from connector.storage.stores import store_at
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; the environment overrides it.")]
 Service = Annotated[
@@ -112,7 +112,7 @@ def _reason(body: bytes, status: int, origin: str) -> str:
 
 async def with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
     """Work on the store that the settings name; the service need not run."""
-    store = open_store(settings)
+    store = store_at(settings.store)
     await store.open()
     try:
         return await work(store)

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from connector.app import open_store
 from connector.cli.doctor_carriers import carrier_findings
 from connector.cli.doctor_sip import sip_findings
 from connector.cli.findings import Finding
@@ -17,7 +16,7 @@ from connector.config import Settings
 from connector.errors import ConnectorError, Internal
 from connector.livekit_errors import unreachable
 from connector.room.admin import RoomAdmin
-from connector.storage.redis import RedisStore
+from connector.storage.stores import store_at
 
 MAX_CLOCK_DIFFERENCE = 30.0
 """Seconds. Tokens allow for a minute; half of that is a clock worth mending."""
@@ -153,18 +152,17 @@ async def _clock(settings: Settings) -> list[Finding]:
 
 
 async def _store(settings: Settings) -> list[Finding]:
-    store = open_store(settings)
+    store = store_at(settings.store)
     try:
         await store.open()
     except ConnectorError as error:
         return [Finding("problem", "store", error.message, _mend_store(settings))]
     findings = [Finding("ok", "store", settings.store_name)]
     try:
-        if isinstance(store, RedisStore):
-            for what, mend in await store.weaknesses():
-                findings.append(
-                    Finding("warning", "store", f"{settings.store_name} {what}", f"{mend} (docs/storage.md)")
-                )
+        findings += [
+            Finding("warning", "store", f"{settings.store_name} {what}", f"{mend} (docs/storage.md)")
+            for what, mend in await store.weaknesses()
+        ]
     except ConnectorError as error:
         findings.append(Finding("warning", "store", f"its own settings cannot be checked: {error.message}"))
     finally:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from connector.app import open_store
 from connector.cli.findings import Finding
 from connector.config import Settings
 from connector.errors import ConnectorError
 from connector.sip import plan
 from connector.sip.admin import SipAdmin, SipNumberSetup
 from connector.sip.secrets import SipCredentials, SipSecrets
+from connector.storage.stores import store_at
 
 SUBJECT = "LiveKit SIP"
 
@@ -21,7 +21,7 @@ async def sip_findings(settings: Settings) -> list[Finding]:
         return []
     secret = settings.livekit_api_secret.get_secret_value()
     admin = SipAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
-    store = open_store(settings)
+    store = store_at(settings.store)
     await admin.start()
     try:
         trunks = await admin.list_numbers()

@@ -6,26 +6,27 @@ import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from connector.api.conferences import ConferenceBridge
-from connector.app import conference_bridge, open_store
 from connector.carriers.twilio_dial import SipDial, check_password, check_username, sip_uri, twilio_dial
 from connector.cli.common import ConfigFile, run_or_exit, settings_or_exit
 from connector.config import Settings
 from connector.sip import plan
 from connector.sip.admin import SetupDone, SipAdmin, SipNumberSetup
 from connector.sip.secrets import SipCredentials, SipSecrets
-from connector.telephony.apis import CarrierApis
+from connector.storage.stores import store_at
 
 sip_app = typer.Typer(no_args_is_help=True, help="LiveKit SIP behind Twilio: set up a number, bridge a conference.")
 
 Number = Annotated[str, typer.Option(help="Your Twilio number, E.164 (+15551234567).")]
+if TYPE_CHECKING:
+    from connector.api.conferences import ConferenceBridge
+
 T = TypeVar("T")
 E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 
@@ -212,8 +213,12 @@ def bridge_conference(
 
 
 async def _with_bridge(settings: Settings, work: Callable[[ConferenceBridge], Awaitable[T]]) -> T:
+    # With Twilio's package, which the other commands need not wait for.
+    from connector.app import conference_bridge
+    from connector.telephony.apis import CarrierApis
+
     twilio = CarrierApis(settings).twilio
-    store = open_store(settings)
+    store = store_at(settings.store)
     await store.open()
     try:
         if twilio is not None:
@@ -239,7 +244,7 @@ async def _sip_admin(settings: Settings) -> AsyncIterator[SipAdmin]:
 
 @asynccontextmanager
 async def _secrets(settings: Settings) -> AsyncIterator[SipSecrets]:
-    store = open_store(settings)
+    store = store_at(settings.store)
     await store.open()
     try:
         yield SipSecrets(store.sip_numbers, settings.livekit_api_secret.get_secret_value())

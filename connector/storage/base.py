@@ -167,6 +167,10 @@ class Store(Protocol):
         """Newest first, at most `limit`."""
         ...
 
+    async def weaknesses(self) -> list[tuple[str, str]]:
+        """What in its own settings could lose what is kept, and how to mend it."""
+        ...
+
     async def end_orphans(self, owner: str, now: float) -> int:
         """Mark calls that `owner` left open when it died as `interrupted`; the number of them."""
         ...

@@ -65,6 +65,9 @@ class SqliteStore:
         query = f"{_SELECT} WHERE {conditions} ORDER BY created_at DESC, call_id LIMIT ?"
         return await self._file.read(lambda db: _select(db, query, (*values, limit)))
 
+    async def weaknesses(self) -> list[tuple[str, str]]:
+        return []
+
     async def end_orphans(self, owner: str, now: float) -> int:
         query = (
             "UPDATE calls SET state = ?, ended_at = ?, end_reason = ?, end_detail = ? "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from connector.storage.base import Store
-from connector.storage.redis import RedisStore
 from connector.storage.sqlite import SqliteStore
 
 
@@ -14,4 +13,7 @@ def store_at(url: str) -> Store:
     checked with the rest of the settings."""
     if url.startswith("sqlite:///"):
         return SqliteStore(Path(url.removeprefix("sqlite:///")))
+    # Only where it is needed: its client takes longer to import than most commands take to run.
+    from connector.storage.redis import RedisStore
+
     return RedisStore(url)
