@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from connector.api.signed import SETTINGS
-from connector.app import open_store
 from connector.cli.findings import Finding
 from connector.config import Settings
 from connector.errors import ConnectorError
 from connector.model import Provider
+from connector.storage.stores import store_at
 
 _NAMES = {Provider.TWILIO: "Twilio", Provider.TELNYX: "Telnyx", Provider.PLIVO: "Plivo"}
 _WITHOUT_SIGNATURE = "are not checked: anyone who learns a connect_url or a webhook URL can use it"
@@ -25,7 +25,7 @@ async def carrier_findings(settings: Settings) -> list[Finding]:
 
 
 async def _with_connectors(settings: Settings) -> set[Provider]:
-    store = open_store(settings)
+    store = store_at(settings.store)
     try:
         await store.open()
         return {connector.provider for connector in await store.connectors.list()}
