@@ -140,24 +140,31 @@ class HookRoutes:
         return web.Response(status=405, text=text, headers={"Allow": "POST"})
 
     async def handle(self, request: web.Request) -> web.Response:
+        connector: ConnectorEntry | None = None
         try:
-            announced = await self._announced(request)
+            connector = await self._connector(request)
+            announced = await self._announced(request, connector)
             with bind_call(announced.call_id, connector=announced.connector.id):
                 text = await self._answer(announced)
         except ConnectorError as error:
             self._metrics.refused.labels("hook", type(error).__name__).inc()
-            log.warning("carrier webhook refused", error=error.message, status=error.http_status)
+            named = {"connector": connector.id} if connector else {}
+            log.warning("carrier webhook refused", error=error.message, status=error.http_status, **named)
             return web.Response(status=error.http_status, text=f"{error.message}\n")
         return web.Response(text=text, content_type="text/xml")
 
-    async def _announced(self, request: web.Request) -> Announced:
-        """Who announces which call. Raises NotFound, SignatureInvalid, Malformed, InvalidArgument or StoreError."""
+    async def _connector(self, request: web.Request) -> ConnectorEntry:
+        """Whose URL was asked for. Raises NotFound or StoreError."""
         key = request.match_info["key"]
         connector = await self._store.connectors.find(f"key:{WebhookKeys.hash(key)}")
         if connector is None or connector.provider.value != request.match_info["provider"]:
             raise NotFound("no connector has this webhook URL; copy it again from the connector")
         if not self._keys.fits(connector, key):
             raise NotFound("the API secret has changed since this webhook URL was made; copy the connector's new one")
+        return connector
+
+    async def _announced(self, request: web.Request, connector: ConnectorEntry) -> Announced:
+        """Who announces which call. Raises SignatureInvalid, Malformed or InvalidArgument."""
         form = await posted(request)
         self._signatures.require(connector.provider, request, form.body, form.fields)
         self._note_unsigned(connector.provider)

@@ -16,6 +16,7 @@ from connector.config import Settings
 from connector.errors import ConnectorError, Internal
 from connector.livekit_errors import unreachable
 from connector.room.admin import RoomAdmin
+from connector.storage.base import StoreTooNew
 from connector.storage.stores import store_at
 
 MAX_CLOCK_DIFFERENCE = 30.0
@@ -30,7 +31,7 @@ async def examine(settings: Settings) -> list[Finding]:
         _livekit(settings),
         _public_url(settings),
         _clock(settings),
-        _store(settings),
+        store_findings(settings),
         carrier_findings(settings),
         sip_findings(settings),
     )
@@ -151,12 +152,13 @@ async def _clock(settings: Settings) -> list[Finding]:
     return [Finding("ok", "clock", f"within {MAX_CLOCK_DIFFERENCE:.0f} s of livekit-server's")]
 
 
-async def _store(settings: Settings) -> list[Finding]:
+async def store_findings(settings: Settings) -> list[Finding]:
+    """Whether it opens, and what of its own settings is no good for a store."""
     store = store_at(settings.store)
     try:
         await store.open()
     except ConnectorError as error:
-        return [Finding("problem", "store", error.message, _mend_store(settings))]
+        return [Finding("problem", "store", error.message, _mend_store(settings, error))]
     findings = [Finding("ok", "store", settings.store_name)]
     try:
         findings += [
@@ -170,7 +172,9 @@ async def _store(settings: Settings) -> list[Finding]:
     return findings
 
 
-def _mend_store(settings: Settings) -> str:
+def _mend_store(settings: Settings, error: ConnectorError) -> str:
+    if isinstance(error, StoreTooNew):
+        return "install that one, or restore a back-up from before the upgrade (docs/storage.md)"
     if settings.store.startswith("sqlite"):
         return "check the path and its permissions in CONNECTOR_STORE"
     return "start Redis, or check host, port, user and password in CONNECTOR_STORE"

@@ -33,6 +33,10 @@ class StoreError(ConnectorError):
     http_status = 503
 
 
+class StoreTooNew(StoreError):
+    """A newer connector has used the store; the message says what to do."""
+
+
 class NameTaken(StoreError):
     """Another document has one of this one's unique names; `name` is the first of them."""
 

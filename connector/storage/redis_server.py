@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisGone
 from redis.exceptions import TimeoutError as RedisSlow
 
 from connector.logs import never_log
-from connector.storage.base import StoreError
+from connector.storage.base import StoreError, StoreTooNew
 
 PATIENCE = 3.0
 """Seconds that a server may take to come back before what needs it fails."""
@@ -63,7 +63,7 @@ class RedisServer:
         try:
             version = int(await self.run(_migration(self._migrations), [f"{PREFIX}schema"]))
             if version > max(self._migrations):
-                raise StoreError(
+                raise StoreTooNew(
                     f"{self.name} has schema {version}, this connector knows {max(self._migrations)}; "
                     "use a newer connector"
                 )

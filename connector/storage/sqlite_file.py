@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from connector.storage.base import StoreError
+from connector.storage.base import StoreError, StoreTooNew
 from connector.storage.rows import contains
 
 PATIENCE = 3.0
@@ -86,7 +86,7 @@ class SqliteFile:
         with _transaction(db):
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             if version > newest:
-                raise StoreError(
+                raise StoreTooNew(
                     f"{self._path} has schema {version}, this connector knows {newest}; use a newer connector"
                 )
             for step in range(version + 1, newest + 1):

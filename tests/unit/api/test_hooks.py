@@ -506,8 +506,10 @@ async def test_a_signature_may_be_for_any_of_our_origins(origin: str) -> None:
 async def test_what_the_carrier_did_not_sign_403(provider: Provider, headers: dict[str, str]) -> None:
     secrets = CarrierSecrets("token", Ed25519PrivateKey.generate().public_key(), "token")
     async with hooks_on(secrets) as stage:
-        stage.connector(provider, default_room_id="lobby")
-        assert (await stage.post(FORM | {"CallUUID": "CA1"}, headers=headers))[0] == 403
+        connector = stage.connector(provider, default_room_id="lobby")
+        with capture_logs() as lines:
+            assert (await stage.post(FORM | {"CallUUID": "CA1"}, headers=headers))[0] == 403
+        assert [line["connector"] for line in lines] == [connector.id]
         assert not stage.calls.requests
 
 
