@@ -37,6 +37,8 @@ class Ledger:
         self.chronicle = Chronicle(parts.lifecycle)
         self.told_attributes: dict[str, str] = {}
         """What the participant was last given by us."""
+        self.unsaved = False
+        """The call is over, and the store has not taken its last record."""
         self.inherited = record is not None
         self.record = replace(record, owner=parts.owner) if record else self._new_record()
 
@@ -164,6 +166,12 @@ class Ledger:
             await self._parts.store.save_call(self.record)
         except ConnectorError as error:
             log.warning("the call record could not be saved", error=error.message)
+
+    async def close(self) -> None:
+        """Write the finished record. Raises StoreError; whatever happens, `unsaved` says whether it is written."""
+        self.unsaved = True
+        await self._parts.store.save_call(self.record)
+        self.unsaved = False
 
     async def reread(self) -> None:
         """The call is another process's now: what that has written of it. Raises StoreError."""

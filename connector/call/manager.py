@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from connector.call.late import LateRecords
 from connector.call.ledger import Ledger
 from connector.call.session import CallSession
 from connector.call.terms import FINAL_STATUSES, Parts
@@ -39,6 +40,7 @@ class CallManager:
         self._parts = parts
         self._max_calls = max_calls
         self._calls: dict[str, CallSession] = {}
+        self._late = LateRecords(parts.store)
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False
@@ -80,6 +82,8 @@ class CallManager:
 
     def _finished(self, call: CallSession) -> None:
         self._calls.pop(call.call_id, None)
+        if call.late_record is not None:
+            self._late.keep(call.late_record)
         if not self._calls:
             self._empty.set()
 
@@ -196,7 +200,8 @@ class CallManager:
     # The end
 
     async def drain(self, limit: float) -> None:
-        """Take no new calls, let live ones finish for `limit` seconds, then end them and wait for that."""
+        """Take no new calls, let live ones finish for `limit` seconds, then end them and wait for that; their last
+        records get their last chance."""
         self.draining = True
         if self._calls and limit:
             log.info("draining", calls=len(self._calls), limit_seconds=limit)
@@ -206,6 +211,7 @@ class CallManager:
                 log.warning("drain limit reached, ending live calls", calls=len(self._calls))
         self.end_all()
         await self._empty.wait()
+        await self._late.close()
 
     def end_all(self) -> None:
         """Ask every live call to end; each frees itself."""

@@ -99,6 +99,11 @@ class CallSession:
         return self.record.state
 
     @property
+    def late_record(self) -> CallRecord | None:
+        """The last record, where the store has not taken it, and no other process can have written one since."""
+        return self.record if self._ledger.unsaved and self.wait.is_certain else None
+
+    @property
     def claimed(self) -> bool:
         return self.wait.claimed
 

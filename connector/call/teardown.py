@@ -55,7 +55,7 @@ class Teardown:
         if not was_active:
             await _step("undo", self._presence.undo())
         self._ledger.finish(end)
-        await _step("record", self._parts.store.save_call(self._ledger.record))
+        await _step("record", self._ledger.close())
         self._ledger.count(end, self._presence.bridge)
         await _step("events", self._ledger.chronicle.told())
 

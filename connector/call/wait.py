@@ -57,6 +57,8 @@ class Wait:
         """Unix time until which the stream may open."""
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(seconds, self._on_timer)
         self._looking: asyncio.Task[None] | None = None
+        self.is_certain = False
+        """The store has said that the call is this process's, and no other can get it any more."""
         self._decided = asyncio.Event()
         """A claim of this process has the store's answer, or will not get one."""
 
@@ -65,7 +67,7 @@ class Wait:
         """Of a call that this process has claimed from another."""
         wait = cls(ledger, store, 0.0, lambda: None)
         wait.stop()
-        wait.stage = Stage.OURS
+        wait.stage, wait.is_certain = Stage.OURS, True
         return wait
 
     def _entry(self) -> WaitingCall:
@@ -168,6 +170,7 @@ class Wait:
             raise StoreError("the store did not answer in time") from error
         finally:
             self.stage = decision
+            self.is_certain = decision is Stage.OURS
             self._decided.set()
         if not is_ours:
             raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
@@ -187,7 +190,7 @@ class Wait:
             await self._decided.wait()
         if self.stage in (Stage.ALONE, Stage.SHARED, Stage.UNSURE):
             stage, self.stage = self.stage, Stage.OVER
-            deleted = await self._store.waiting.delete(self._ledger.record.call_id)
+            deleted = self.is_certain = await self._store.waiting.delete(self._ledger.record.call_id)
             if not deleted and (stage is Stage.SHARED or (stage is Stage.UNSURE and await self._has_another_owner())):
                 # Alone it may have been shared all the same: `share` was cut off, perhaps after the fact.
                 self.stage = Stage.LOST
