@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 
 from connector.carriers.base import MediaFormat
 from connector.carriers.events import Encoding
+from connector.carriers.xml import document
 from connector.model import Provider
 
 TelnyxCodecName = Literal["PCMU", "PCMA", "L16"]
@@ -102,7 +103,7 @@ def stream_answer(
                 **({"extraHeaders": headers} if headers else {}),
             )
             stream.text = _clean(url)
-    return _document(response)
+    return document(response)
 
 
 def refusal(provider: Provider, say: str) -> str:
@@ -110,7 +111,7 @@ def refusal(provider: Provider, say: str) -> str:
     response = _response()
     _say(response, provider, say)
     _child(response, "Hangup")
-    return _document(response)
+    return document(response)
 
 
 def hang_up(provider: Provider) -> str:
@@ -167,7 +168,7 @@ def ask_pin(provider: Provider, action_url: str, prompt: str, digits: int) -> st
         # Where nothing was pressed the carrier goes on here instead.
         redirect = _child(response, "Redirect", method="POST")
         redirect.text = _clean(action_url)
-    return _document(response)
+    return document(response)
 
 
 def dial(provider: Provider, number: str) -> str:
@@ -177,7 +178,7 @@ def dial(provider: Provider, number: str) -> str:
     if provider is not Provider.PLIVO:
         # Their documents go on after the dialled number has hung up, and end the call when nothing follows.
         _child(response, "Hangup")
-    return _document(response)
+    return document(response)
 
 
 def _say(parent: ElementTree.Element, provider: Provider, text: str) -> None:
@@ -201,8 +202,3 @@ def _child(parent: ElementTree.Element, tag: str, **attributes: str) -> ElementT
 
 def _clean(text: str) -> str:
     return _NOT_XML.sub("", text)
-
-
-def _document(root: ElementTree.Element) -> str:
-    text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return text.decode()

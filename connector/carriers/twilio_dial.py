@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
+from connector.carriers.xml import document
+
 LONGEST_URI = 254
 """Twilio takes a SIP URI of under 255 characters."""
 LONGEST_CREDENTIAL = 128
@@ -76,9 +78,7 @@ def twilio_dial(dial: SipDial) -> str:
     attributes = {"username": dial.username, "password": dial.password, "statusCallback": dial.progress}
     attributes["statusCallbackEvent"] = "answered" if dial.progress else ""
     ElementTree.SubElement(verb, "Sip", _given(attributes)).text = dial.uri
-    ElementTree.indent(response)
-    # Written by hand: the library's has its quotes single, unlike every example.
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(response, encoding="unicode") + "\n"
+    return document(response)
 
 
 def _given(attributes: Mapping[str, str]) -> dict[str, str]:

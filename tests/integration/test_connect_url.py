@@ -17,7 +17,7 @@ from tests.integration.harness import INBOUND, OUTBOUND, Stage, connect_call, en
 from tests.integration.stranger import FORM, fetch, open_socket, socket_status, start_stream
 
 BOTH = pytest.mark.parametrize("direction", [INBOUND, OUTBOUND], ids=["inbound", "outbound"])
-EMPTY_TWIML = "<?xml version='1.0' encoding='utf-8'?>\n<Response><Hangup /></Response>"
+EMPTY_TWIML = '<?xml version="1.0" encoding="UTF-8"?>\n<Response>\n  <Hangup />\n</Response>\n'
 
 
 def base_of(connect_url: str) -> str:

@@ -28,9 +28,10 @@ async def http(stage: Stage) -> aiohttp.ClientSession:
 
 
 def twiml(connect_url: str, say: str) -> str:
+    said = f"  {say}\n" if say else ""
     return (
-        "<?xml version='1.0' encoding='utf-8'?>\n"
-        f'<Response>{say}<Connect><Stream url="{connect_url}" /></Connect></Response>'
+        '<?xml version="1.0" encoding="UTF-8"?>\n<Response>\n'
+        f'{said}  <Connect>\n    <Stream url="{connect_url}" />\n  </Connect>\n</Response>\n'
     )
 
 

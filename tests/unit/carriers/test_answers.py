@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -11,7 +12,8 @@ from connector.model import Provider
 
 URL = "wss://calls.example.com/twilio/AQ-_x"
 REF = "wss://calls.example.com/telnyx?ref=AQ-_x&more=1"
-HEAD = "<?xml version='1.0' encoding='utf-8'?>\n"
+HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
+DOCS = Path(__file__).resolve().parents[3] / "docs"
 ALL = pytest.mark.parametrize("provider", Provider)
 SAYS = {Provider.TWILIO: "Say", Provider.TELNYX: "Say", Provider.PLIVO: "Speak"}
 
@@ -23,23 +25,41 @@ def tags(document: str) -> list[str]:
 
 
 class TestStreams:
+    @ALL
+    def test_the_document_is_the_one_that_the_carriers_page_shows(self, provider: Provider) -> None:
+        ref = "/…" if provider is Provider.TWILIO else "?ref=…"
+        page = (DOCS / f"{provider.value}.md").read_text()
+        answer = stream_answer(provider, f"wss://voice.example.com/{provider.value}{ref}")
+        assert f"```xml\n{answer}```\n" in page
+
     def test_twilios_whole_document(self) -> None:
         assert stream_answer(Provider.TWILIO, URL, "This is LiveKit Twilio Connector") == HEAD + (
-            "<Response><Say>This is LiveKit Twilio Connector</Say>"
-            '<Connect><Stream url="wss://calls.example.com/twilio/AQ-_x" /></Connect></Response>'
+            "<Response>\n"
+            "  <Say>This is LiveKit Twilio Connector</Say>\n"
+            "  <Connect>\n"
+            '    <Stream url="wss://calls.example.com/twilio/AQ-_x" />\n'
+            "  </Connect>\n"
+            "</Response>\n"
         )
 
     def test_telnyxs_whole_document(self) -> None:
         assert stream_answer(Provider.TELNYX, REF) == HEAD + (
-            '<Response><Start><Stream url="wss://calls.example.com/telnyx?ref=AQ-_x&amp;more=1" track="both_tracks" '
-            'bidirectionalMode="rtp" bidirectionalCodec="PCMU" /></Start><Pause length="86400" /></Response>'
+            "<Response>\n"
+            "  <Start>\n"
+            '    <Stream url="wss://calls.example.com/telnyx?ref=AQ-_x&amp;more=1" track="both_tracks" '
+            'bidirectionalMode="rtp" bidirectionalCodec="PCMU" />\n'
+            "  </Start>\n"
+            '  <Pause length="86400" />\n'
+            "</Response>\n"
         )
 
     def test_plivos_whole_document(self) -> None:
         answer = stream_answer(Provider.PLIVO, REF, parameters={"tier": "gold", "user-id": "a;b=7"})
         assert answer == HEAD + (
-            '<Response><Stream bidirectional="true" keepCallAlive="true" contentType="audio/x-mulaw;rate=8000" '
-            'extraHeaders="tier=gold;userid=ab7">wss://calls.example.com/telnyx?ref=AQ-_x&amp;more=1</Stream></Response>'
+            "<Response>\n"
+            '  <Stream bidirectional="true" keepCallAlive="true" contentType="audio/x-mulaw;rate=8000" '
+            'extraHeaders="tier=gold;userid=ab7">wss://calls.example.com/telnyx?ref=AQ-_x&amp;more=1</Stream>\n'
+            "</Response>\n"
         )
 
     @pytest.mark.parametrize(
@@ -100,7 +120,7 @@ class TestStreams:
 class TestOtherAnswers:
     @ALL
     def test_hanging_up(self, provider: Provider) -> None:
-        assert hang_up(provider) == f"{HEAD}<Response><Hangup /></Response>"
+        assert hang_up(provider) == f"{HEAD}<Response>\n  <Hangup />\n</Response>\n"
 
     @ALL
     def test_a_refusal_is_polite(self, provider: Provider) -> None:

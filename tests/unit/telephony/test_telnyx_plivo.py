@@ -23,7 +23,8 @@ STREAMED = CarrierCall("v3:sid", "the-account", "v3:control")
 QUOTED = "v3:KBnLO0ZK3DhKM5s7bE9V%2Fx"
 NUMBER = "+15551234567"
 DIAL = (
-    "<?xml version='1.0' encoding='utf-8'?>\n<Response><Dial><Number>+15551234567</Number></Dial><Hangup /></Response>"
+    '<?xml version="1.0" encoding="UTF-8"?>\n'
+    "<Response>\n  <Dial>\n    <Number>+15551234567</Number>\n  </Dial>\n  <Hangup />\n</Response>\n"
 )
 
 
