@@ -3,8 +3,8 @@
 PYTHON ?= python3
 ARGS ?=
 PROVIDER ?=
-# Test processes at once; 0 runs in this one (for a debugger).
-JOBS ?= 2
+# Test processes at once; 0 runs in this one (for a debugger). One more than cores: tests wait for calls in real time.
+JOBS ?= 3
 
 PY := .venv/bin/python
 MYPY_PATHS := connector scripts tests $(wildcard bench)
@@ -25,7 +25,7 @@ demo: setup ## a simulated phone call talks with an agent in a real room (ARGS=-
 	@$(PY) -m connector.demo $(if $(PROVIDER),--provider $(PROVIDER)) $(ARGS)
 
 test: setup ## run the tests (ARGS="-k name", JOBS=0 for one process)
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not alone" $(ARGS)
 
 lint: setup ## ruff, mypy, the layers, generated code up to date, nothing of one machine committed
 	@$(PY) -m ruff check .
@@ -42,7 +42,7 @@ format: setup ## let ruff format and mend what it can
 gen: setup ## write gen/ anew from proto/
 	@$(PY) scripts/gen.py
 
-conformance: setup ## run the official SDK clients against the service
+conformance: setup ## run the official SDK clients against the service, and the tests that need the machine to themselves
 	@scripts/conformance $(ARGS)
 
 bench: setup ## measure latency and cost against the baselines; writes bench-out/

@@ -41,11 +41,14 @@ class RoomAdmin:
         self._secret = api_secret
         self._api: api.LiveKitAPI | None = None
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._taking_back: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         self._api = api.LiveKitAPI(self._url, self._key, self._secret, failover=False)
 
     async def close(self) -> None:
+        if self._taking_back:
+            await asyncio.wait(set(self._taking_back))
         if self._api is not None:
             await self._api.aclose()
             self._api = None
@@ -70,14 +73,36 @@ class RoomAdmin:
         creation another call could otherwise create the room without these agents.
         """
         setup = RoomSetup(room)
-        lock = self._locks.setdefault(room, asyncio.Lock())
-        async with self._translated(), lock:
+        async with self._translated():
+            working = asyncio.create_task(self._ensure_in_turn(setup, agents), name="ensure a room")
+            try:
+                await asyncio.shield(working)
+            except asyncio.CancelledError:
+                self._take_back(working, setup)
+                raise
+        return setup
+
+    async def _ensure_in_turn(self, setup: RoomSetup, agents: Sequence[AgentDispatch]) -> None:
+        async with self._locks.setdefault(setup.room, asyncio.Lock()):
             try:
                 await self._ensure(setup, agents)
             except BaseException:
                 await self._undo(setup)
                 raise
-        return setup
+
+    def _take_back(self, working: asyncio.Task[None], setup: RoomSetup) -> None:
+        """Nobody waits any more. LiveKit may be making the room all the same: let it finish, then undo."""
+
+        async def finish() -> None:
+            await asyncio.wait([working], timeout=UNDO_TIMEOUT)
+            working.cancel()
+            (failed,) = await asyncio.gather(working, return_exceptions=True)
+            if failed is None:
+                await self.undo(setup)
+
+        task = asyncio.create_task(finish(), name="take back a room")
+        self._taking_back.add(task)
+        task.add_done_callback(self._taking_back.discard)
 
     async def _ensure(self, setup: RoomSetup, agents: Sequence[AgentDispatch]) -> None:
         try:

@@ -14,6 +14,7 @@ from connector.demo.run import Options, run
 from connector.demo.sound import read_wav
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("provider", ACCOUNTS)
 async def test_the_demo_passes_and_leaves_its_recordings(provider: str, tmp_path: Path) -> None:

@@ -78,7 +78,10 @@ async def test_what_livekit_holds_up_is_taken_back(
     (record,) = await connector.store.list_calls()
     assert (record.end_reason, record.end_detail) == (EndReason.ENDED_BY_API, "the request was given up")
     gate.api = "pass"
-    assert room not in await stage.rooms()
+    # LiveKit may still have been making it when the request was given up.
+    async with asyncio.timeout(PATIENCE):
+        while room in await stage.rooms():
+            await asyncio.sleep(0.02)
     gate.opened.set()
 
 

@@ -82,7 +82,7 @@ async def many_calls(twilio: TwilioSimulator, client: api.LiveKitAPI, numbers: r
             group.create_task(worker())
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(240)
 async def test_two_hundred_short_calls_leave_a_connector_as_large_as_forty(stage: Stage) -> None:
     environment = {**stage.livekit.environment, "TWILIO_AUTH_TOKEN": TWILIO_TOKEN}

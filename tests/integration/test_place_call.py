@@ -157,7 +157,7 @@ async def test_the_hidden_participant_leaves_at_once(
     assert "caller" in await stage.participants(room)
     phone = await twilio.next_call()
     await phone.ended.wait()
-    await until(lambda: not connector.calls.live(), patience=2)
+    await until(lambda: not connector.calls.live())
     assert (await stage.participants(room)).keys() == {"guest"}
     assert not guest.saw("participant_connected")
     record = await ended(connector, placed.call_id)

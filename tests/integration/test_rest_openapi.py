@@ -18,7 +18,7 @@ EXAMPLES = 3
 """For each operation, beside the edge cases of every field, which are always tried."""
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(240)
 async def test_the_document_and_the_service_agree(livekit: LiveKitServer, tmp_path: Path) -> None:
     token = api.AccessToken(livekit.api_key, livekit.api_secret).with_grants(api.VideoGrants(room_create=True))
