@@ -20,6 +20,7 @@ from connector.carriers.events import (
     DtmfReceived,
     Event,
     MarkReached,
+    OwnAudio,
     StreamStarted,
     StreamStopped,
 )
@@ -95,6 +96,8 @@ class Stream:
                 self._on_digit(event.digit)
             case AudioRejected():
                 self._bridge.rejected(event.why)
+            case OwnAudio():
+                pass
             case StreamStarted():
                 self._bridge.start(self._codec.format, self._codec.reply_format)
                 self._on_started(event)

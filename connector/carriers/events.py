@@ -72,6 +72,11 @@ class AudioRejected:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnAudio:
+    """What we sent ourselves, streamed back: as it should be, and nothing to count or tell."""
+
+
+@dataclass(frozen=True, slots=True)
 class DtmfReceived:
     """A key was pressed: one of `DTMF_KEYS`."""
 
@@ -101,6 +106,7 @@ Event = (
     | StreamStarted
     | AudioReceived
     | AudioRejected
+    | OwnAudio
     | DtmfReceived
     | MarkReached
     | StreamStopped

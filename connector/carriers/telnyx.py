@@ -26,6 +26,7 @@ from connector.carriers.events import (
     Event,
     Ignored,
     MarkReached,
+    OwnAudio,
     StreamStarted,
     StreamStopped,
 )
@@ -58,6 +59,7 @@ PCMU = MediaFormat(Encoding.MULAW, 8000)
 """What Telnyx takes from us when the answer document does not say."""
 _LONGEST_CONTROL_ID = 128
 _CLEAR = '{"event":"clear"}'
+_OWN_AUDIO = OwnAudio()
 
 
 class TelnyxCodec:
@@ -164,6 +166,8 @@ class TelnyxCodec:
 
     def _media(self, message: Json) -> Event:
         self._order.require_streaming()
+        if part(message, "media").get("track") == "outbound":
+            return _OWN_AUDIO
         found = audio_of(message.get("media"))
         if isinstance(found, AudioRejected):
             return found

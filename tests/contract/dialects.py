@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from connector.carriers.base import Codec
-from connector.carriers.events import Encoding
+from connector.carriers.events import AudioRejected, Encoding, Event, OwnAudio
 from connector.carriers.plivo import PlivoCodec
 from connector.carriers.telnyx import TelnyxCodec
 from connector.carriers.twilio import TwilioCodec
@@ -34,6 +34,8 @@ class Dialect(Protocol):
     encoding: Encoding
     rate: int
     attribute_prefix: str
+    other_track_is: Event
+    """What `other_track` is to the codec."""
 
     def sequence_at(self, milliseconds: int) -> int | None:
         """The place of `media` at this time among the track's frames, from a carrier that needs to tell it."""
@@ -71,6 +73,7 @@ class TwilioDialect:
     encoding = Encoding.MULAW
     rate = 8000
     attribute_prefix = "twilio."
+    other_track_is: Event = AudioRejected("wrong_track")
 
     def __init__(self) -> None:
         self._count = 0
@@ -139,6 +142,7 @@ class TelnyxDialect:
     encoding = Encoding.MULAW
     rate = 8000
     attribute_prefix = "telnyx."
+    other_track_is: Event = OwnAudio()
 
     def __init__(self) -> None:
         self._count = 0
@@ -209,6 +213,7 @@ class PlivoDialect:
     encoding = Encoding.MULAW
     rate = 8000
     attribute_prefix = "plivo."
+    other_track_is: Event = AudioRejected("wrong_track")
 
     def __init__(self) -> None:
         self._count = 0

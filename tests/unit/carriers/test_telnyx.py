@@ -42,6 +42,11 @@ def started(encoding: str = "PCMU", rate: int = 8000, reply_format: MediaFormat 
     return codec
 
 
+def test_a_track_that_telnyx_does_not_have_is_counted() -> None:
+    text = media(b"\xff").replace("inbound", "sideways")
+    assert started().receive(text) == AudioRejected("wrong_track")
+
+
 @pytest.mark.parametrize(
     ("encoding", "rate", "media_format"), [("PCMU", 8000, PCMU), ("PCMA", "8000", PCMA), ("L16", 16000, L16)]
 )
