@@ -222,13 +222,9 @@ class HookRoutes:
             task.exception()  # Whoever still waits is told.
 
     async def _arrive(self, announced: Announced) -> str:
-        try:
-            waiting = await self._stream_of_waiting(announced)
-        except ConnectUrlError as error:
-            log.warning("incoming call announced again", reason=error.message)
-            return answers.refusal(announced.arrival.provider, SORRY)
-        if waiting:
-            return waiting
+        told = await self._told_before(announced)
+        if told:
+            return told
         route, by_number = await self._route(announced)
         by_sip = announced.connector.mode is ConnectorMode.SIP
         if by_sip and route is Refusal.NO_ROUTE:
@@ -243,15 +239,18 @@ class HookRoutes:
             return await self._dial(announced, route)
         return await self._create(announced, route)
 
-    async def _stream_of_waiting(self, announced: Announced) -> str:
-        """The answer that this carrier call got already, while its stream has not come; empty for a new call.
-        ConnectUrlError when its stream has come, or it is over."""
+    async def _told_before(self, announced: Announced) -> str:
+        """The answer that this carrier call got already, while its stream has not come, and a sentence when that has
+        come or the call is over; empty for a new call."""
         try:
             deadline = (await self._calls.expected(announced.call_id)).deadline
+            if math.isinf(deadline):
+                raise TokenUsed("its stream is open")
         except TokenInvalid:
             return ""
-        if math.isinf(deadline):
-            raise TokenUsed("its stream is open")
+        except ConnectUrlError as error:
+            log.warning("incoming call announced again", reason=error.message)
+            return answers.refusal(announced.arrival.provider, SORRY)
         log.info("carrier webhook repeated: the same answer")
         return self._stream(announced, deadline)
 
@@ -308,8 +307,9 @@ class HookRoutes:
         try:
             call = await self._calls.create(request)
         except NameTaken:
-            # The same webhook, at another process, was a moment quicker.
-            return await self._stream_of_waiting(announced)
+            # The same webhook, at another process, was a moment quicker; and may have given the call up by now.
+            told = await self._told_before(announced)
+            return told or self._refuse(announced, "given_up", "another process gave the call up", route.rule, BUSY)
         except StoreError:
             raise
         except ConnectorError as error:

@@ -345,6 +345,27 @@ async def test_or_made_by_another_process_a_moment_before(stage: Hooks) -> None:
     assert SIGNER.peek(stream_token(await stage.xml())) == (call_id, deadline)
 
 
+@pytest.mark.parametrize(
+    ("became", "said"),
+    [
+        (TokenInvalid("no such call"), hooks.BUSY),
+        (TokenExpired("the call has ended"), hooks.SORRY),
+        (TokenUsed("used by a WebSocket"), hooks.SORRY),
+    ],
+)
+async def test_a_call_that_the_other_process_has_not_any_more_is_refused_politely(
+    stage: Hooks, became: ConnectorError, said: str
+) -> None:
+    stage.connector(default_room_id="lobby")
+
+    async def create(request: CallRequest) -> Admitted:
+        stage.calls.waiting[request.call_id] = became
+        raise NameTaken(request.call_id)
+
+    stage.calls.create = create  # type: ignore[method-assign]
+    assert spoken(await stage.xml()) == said
+
+
 @pytest.mark.parametrize("error", [TokenUsed("used by a WebSocket"), TokenExpired("the call has ended"), math.inf])
 async def test_a_call_that_had_its_stream_gets_no_second_one(stage: Hooks, error: ConnectorError | float) -> None:
     stage.connector(default_room_id="lobby")
