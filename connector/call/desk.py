@@ -38,18 +38,14 @@ class CallDesk:
 
     async def record(self, call_id: str) -> CallRecord:
         """What is known of a call; of one that this process holds, what has not been saved yet too."""
-        call = self._calls.live_call(call_id)
-        if call is not None:
-            return call.record
-        record = await self._store.get_call(call_id)
+        record = self._calls.known_record(call_id) or await self._store.get_call(call_id)
         if record is None:
             raise NotFound("no such call")
         return record
 
     def freshest(self, record: CallRecord) -> CallRecord:
-        """What this process knows of a live call may be ahead of what was saved."""
-        call = self._calls.live_call(record.call_id)
-        return call.record if call is not None else record
+        """What this process knows of a call may be ahead of what was saved."""
+        return self._calls.known_record(record.call_id) or record
 
     async def live(self, call_id: str) -> CallSession:
         """The call, held here. FailedPrecondition when it has ended, or says which process holds it."""

@@ -42,6 +42,11 @@ class LateRecords:
             context = contextvars.Context()
             self._saving = asyncio.create_task(self._save_again(), name="save late records", context=context)
 
+    def get(self, call_id: str) -> CallRecord | None:
+        """What the store is yet to learn of a call."""
+        kept = self._late.get(call_id)
+        return kept[0] if kept else None
+
     async def close(self) -> None:
         """Try each once more, as long as the store takes them; say which are lost."""
         if self._saving is not None:

@@ -91,6 +91,11 @@ class CallManager:
         """The call if this process holds it."""
         return self._calls.get(call_id)
 
+    def known_record(self, call_id: str) -> CallRecord | None:
+        """What this process knows of a call that it holds, or whose end the store could not be told yet."""
+        call = self._calls.get(call_id)
+        return call.record if call is not None else self._late.get(call_id)
+
     # The stream's way to its call, wherever that is held
 
     async def expected(self, call_id: str) -> Expected:
