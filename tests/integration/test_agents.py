@@ -146,7 +146,7 @@ async def test_a_call_without_agents_dispatches_none(stage: Stage, room: str, co
 async def test_a_call_that_nobody_answers_takes_its_agents_back(stage: Stage, room: str, exists: bool) -> None:
     if exists:
         await stage.guest(room)
-    connector = await stage.connector(connect_timeout=0.5)
+    connector = await stage.connector(connect_timeout=1.5)
     agents = [api.RoomAgentDispatch(agent_name="support")]
     await connect_call(stage.client(connector), room, OUTBOUND, agents=agents)
     await ended(connector)

@@ -12,10 +12,11 @@ from connector.app import Connector
 from connector.cli.doctor import examine
 from connector.cli.findings import Finding
 from connector.demo.carrier import Document, TwilioSimulator
+from connector.demo.livekit_server import LiveKitServer
 from connector.demo.redis_server import RedisServer
 from connector.model import CallState, EndReason
 from connector.storage.base import StoreError
-from tests.integration.harness import OUTBOUND, Stage, connect_call, ended, only_session, place, until
+from tests.integration.harness import OUTBOUND, Stage, connect_call, ended, only_session, place, stage_on, until
 from tests.integration.rpc import RpcFailed, rpc_over
 
 PASSWORD = "word-of-the-store"
@@ -25,6 +26,13 @@ PASSWORD = "word-of-the-store"
 async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
     async with RedisServer(password=PASSWORD, folder=tmp_path) as server:
         yield server
+
+
+@pytest.fixture
+async def stage(redis: RedisServer, livekit: LiveKitServer, tmp_path: Path) -> AsyncIterator[Stage]:
+    """Over before Redis: its connectors would wait for it."""
+    async with stage_on(livekit, tmp_path) as stage:
+        yield stage
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from connector.app import Connector
 from connector.call import manager
 from connector.demo.carrier import Document, OutboundCall, TwilioSimulator
 from connector.demo.connector_process import ConnectorProcess
+from connector.demo.livekit_server import LiveKitServer
 from connector.demo.redis_server import RedisServer
 from connector.model import CallRecord, CallState, EndReason
 from tests.integration.harness import (
@@ -31,6 +32,7 @@ from tests.integration.harness import (
     ended,
     only_session,
     place,
+    stage_on,
     strength,
     tone,
     until,
@@ -60,6 +62,13 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     asyncio.run(server.start())
     yield server.url
     asyncio.run(server.stop())
+
+
+@pytest.fixture
+async def stage(shared: str, livekit: LiveKitServer, tmp_path: Path) -> AsyncIterator[Stage]:
+    """Over before what its connectors keep things in: they would wait for it."""
+    async with stage_on(livekit, tmp_path) as stage:
+        yield stage
 
 
 @pytest.fixture
