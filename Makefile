@@ -3,8 +3,8 @@
 PYTHON ?= python3
 ARGS ?=
 PROVIDER ?=
-# Test processes at once; 0 runs in this one (for a debugger). One more than cores: tests wait for calls in real time.
-JOBS ?= 3
+# Test processes at once; 0 runs in this one (for a debugger). Two a core: tests wait for calls in real time.
+JOBS ?= 4
 
 PY := .venv/bin/python
 MYPY_PATHS := connector scripts tests $(wildcard bench)
