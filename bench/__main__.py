@@ -28,7 +28,7 @@ LONGEST = 900.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="How fast the connector is, what it costs.")
-    parser.add_argument("--quick", action="store_true", help="about a minute, and rough")
+    parser.add_argument("--quick", action="store_true", help="about two minutes, and rough")
     parser.add_argument("--strict", action="store_true", help="exit status 1 when a target is missed, too")
     parser.add_argument("--out", type=Path, default=Path("bench-out"), help="where bench.json goes (bench-out)")
     options = parser.parse_args()
