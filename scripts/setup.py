@@ -16,6 +16,7 @@ import tomllib
 from pathlib import Path
 
 from livekit_server import check_named_server, ensure_server, server_ready
+from redis_server import ensure_redis, redis_ready
 from steps import ROOT, StepFailed, exclusive, run_logged, terminate_on_signals
 
 VENV = ROOT / ".venv"
@@ -35,6 +36,7 @@ def main() -> int:
                 _ensure_venv()
                 _ensure_packages()
                 ensure_server(VENV_PYTHON)
+                ensure_redis(VENV_PYTHON)
     except StepFailed as error:
         print(f"\nsetup: {error}", file=sys.stderr)
         return 1
@@ -45,7 +47,7 @@ def main() -> int:
 
 
 def _ready() -> bool:
-    return _venv_ready() and _packages_ready() and server_ready()
+    return _venv_ready() and _packages_ready() and server_ready() and redis_ready()
 
 
 def _venv_ready() -> bool:

