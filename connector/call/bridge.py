@@ -42,7 +42,7 @@ MAX_AHEAD = 0.2
 CATCH_UP_AHEAD = 0.06
 """Seconds in the carrier's buffer that no even flow of frames explains: something was held up, and what then came
 at once would stay as a delay until the room is silent, which a room with a noisy line in it never is."""
-MAX_STANDING = 0.02
+MAX_STANDING = 0.01
 """Seconds in the carrier's buffer that are never played away. A cushion of less may stay: it evens out our jitter."""
 STANDING_WINDOW = 0.2
 """Seconds after which what is still there counts as standing."""
