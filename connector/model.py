@@ -349,6 +349,7 @@ class CallFilter:
     direction: Direction | None = None
     rule_id: str = ""
     connector_id: str = ""
+    owner: str = ""
     text: str = ""
     """A part of the call's id, room or numbers; letters of either case."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from connector.model import CallFilter, CallRecord
 from connector.storage.base import EVERY_CALL, NameTaken, names_of
+from connector.storage.rows import admits
 
 
 class MemoryCollection:
@@ -60,12 +61,5 @@ class MemoryStore:
         return self.calls.get(call_id)
 
     async def list_calls(self, limit: int = 50, where: CallFilter = EVERY_CALL) -> list[CallRecord]:
-        found = [
-            record
-            for record in self.calls.values()
-            if (not where.room or record.room == where.room)
-            and record.created_at >= where.created_from
-            and (where.created_before is None or record.created_at < where.created_before)
-            and (where.after is None or (-record.created_at, record.call_id) > (-where.after[0], where.after[1]))
-        ]
+        found = [record for record in self.calls.values() if admits(where, record)]
         return sorted(found, key=lambda record: (-record.created_at, record.call_id))[:limit]

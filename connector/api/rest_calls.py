@@ -164,6 +164,9 @@ class CallRest:
         for _ in range(MAX_SCANNED // _CHUNK):
             where = CallFilter(
                 room=query.room_id or "",
+                rule_id=query.rule_id or "",
+                connector_id=query.connector_id or "",
+                direction=query.type,
                 created_from=(query.start_date or 0) / 1000,
                 created_before=query.end_date / 1000 if query.end_date is not None else None,
                 after=after,
@@ -253,13 +256,8 @@ def _moment(record: CallRecord, event: str) -> str:
 
 
 def _matches(record: CallRecord, query: CallQuery) -> bool:
+    """What the store was not asked, or what may have changed since it was told."""
     if query.id and record.call_id != query.id:
-        return False
-    if query.rule_id and record.rule_id != query.rule_id:
-        return False
-    if query.connector_id and record.connector_id != query.connector_id:
-        return False
-    if query.type is not None and record.direction is not query.type:
         return False
     wanted = (query.search or "").lower()
     return not wanted or any(wanted in text.lower() for text in (record.room, record.to_number, record.from_number))

@@ -102,10 +102,9 @@ class DialledCalls:
         """End those of which the last report never came: the carrier could not reach us, say."""
         before = time.time() - self._parts.limits.max_duration - REPORT_MARGIN
         for state in (CallState.PENDING, CallState.ACTIVE):
-            where = CallFilter(state=state, created_before=before)
+            where = CallFilter(state=state, owner=OWNER, created_before=before)
             for record in await self._parts.store.list_calls(MOST, where):
-                if record.owner == OWNER:
-                    await self._end(record, EndReason.INTERRUPTED, "the carrier did not report its end", time.time())
+                await self._end(record, EndReason.INTERRUPTED, "the carrier did not report its end", time.time())
 
     async def _end(self, record: CallRecord, reason: EndReason, detail: str, now: float) -> CallRecord:
         was_active = record.state is CallState.ACTIVE

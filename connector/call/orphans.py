@@ -14,12 +14,12 @@ from connector.call.terms import STEP_TIMEOUT, Parts
 from connector.errors import ConnectorError
 from connector.logs import bind_call
 from connector.model import CallFilter, CallRecord, CallState, CarrierCall, EndReason, LifecycleEvent
-from connector.storage.base import INTERRUPTED_DETAIL
 
 log = structlog.get_logger()
 
 MOST = 1000
 """Open calls of one state that are looked at; a process holds far fewer."""
+INTERRUPTED_DETAIL = "the process that held the call stopped"
 
 
 async def end_orphans(parts: Parts) -> list[CallRecord]:
@@ -32,8 +32,8 @@ async def end_orphans(parts: Parts) -> list[CallRecord]:
     chronicle = Chronicle(parts.lifecycle)
     ended: list[CallRecord] = []
     for state in (CallState.PENDING, CallState.RINGING, CallState.ACTIVE):
-        for record in await parts.store.list_calls(MOST, CallFilter(state=state)):
-            if record.owner == parts.owner and record.call_id not in waiting:
+        for record in await parts.store.list_calls(MOST, CallFilter(state=state, owner=parts.owner)):
+            if record.call_id not in waiting:
                 with bind_call(record.call_id):
                     await _end(parts, chronicle, record)
                 ended.append(record)

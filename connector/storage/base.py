@@ -21,8 +21,6 @@ from connector.model import (
 )
 
 EVERY_CALL = CallFilter()
-INTERRUPTED_DETAIL = "the process that held the call stopped"
-"""What a record says beside `EndReason.INTERRUPTED`."""
 
 
 class StoreError(ConnectorError):
@@ -173,10 +171,6 @@ class Store(Protocol):
 
     async def weaknesses(self) -> list[tuple[str, str]]:
         """What in its own settings could lose what is kept, and how to mend it."""
-        ...
-
-    async def end_orphans(self, owner: str, now: float) -> int:
-        """Mark calls that `owner` left open when it died as `interrupted`; the number of them."""
         ...
 
     async def forget_before(self, created_before: float) -> int:

@@ -12,14 +12,13 @@ from connector.model import (
     CallRecord,
     CallState,
     ConnectorEntry,
-    EndReason,
     RoutingRule,
     SigningKey,
     SipNumber,
     WaitingCall,
     WebhookEndpoint,
 )
-from connector.storage.base import EVERY_CALL, INTERRUPTED_DETAIL, StoreError
+from connector.storage.base import EVERY_CALL, StoreError
 from connector.storage.redis_deliveries import RedisDeliveries
 from connector.storage.redis_documents import RedisCollection
 from connector.storage.redis_server import PREFIX, RedisServer
@@ -30,24 +29,19 @@ MIGRATIONS: Mapping[int, str] = {1: "-- The first schema starts from nothing."}
 PAGE = 500
 """Records a script looks through before others have their turn."""
 
-# A call is a hash of its columns. `calls` has all ids by age, `calls:open` those not ended, and each owner's are in a
-# set of their own.
-_CALL, _ALL, _OPEN, _OWNER = f"{PREFIX}call:", f"{PREFIX}calls", f"{PREFIX}calls:open", f"{PREFIX}calls:open:"
+# A call is a hash of its columns. `calls` has all ids by age, `calls:open` those not ended.
+_CALL, _ALL, _OPEN = f"{PREFIX}call:", f"{PREFIX}calls", f"{PREFIX}calls:open"
 _SEARCHED = "searched"
 """One more column: what `CallFilter.text` looks through, in small letters, since Lua knows those of ASCII alone."""
 _SAVE = f"""
-local id, age, owner, end_reason = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local id, age, end_reason = ARGV[1], ARGV[2], ARGV[3]
 local key = '{_CALL}' .. id
-local before = redis.call('HMGET', key, 'owner', 'end_reason')
-if before[1] then
-  if before[2] ~= '' and end_reason == '' then return end
-  redis.call('SREM', '{_OWNER}' .. before[1], id)
-end
-redis.call('HSET', key, unpack(ARGV, 5))
+local before = redis.call('HGET', key, 'end_reason')
+if before and before ~= '' and end_reason == '' then return end
+redis.call('HSET', key, unpack(ARGV, 4))
 redis.call('ZADD', '{_ALL}', age, id)
 if end_reason == '' then
   redis.call('ZADD', '{_OPEN}', age, id)
-  redis.call('SADD', '{_OWNER}' .. owner, id)
 else
   redis.call('ZREM', '{_OPEN}', id)
 end
@@ -80,16 +74,6 @@ return {{cjson.encode(found), last, same}}
 """
 _KEEPS_ALL = "noeviction"
 _INFO = "return redis.call('INFO', 'memory') .. redis.call('INFO', 'persistence')"
-_END_ORPHANS = f"""
-local mine = '{_OWNER}' .. ARGV[1]
-local ids = redis.call('SMEMBERS', mine)
-for _, id in ipairs(ids) do
-  redis.call('HSET', '{_CALL}' .. id, unpack(ARGV, 2))
-  redis.call('ZREM', '{_OPEN}', id)
-end
-redis.call('DEL', mine)
-return #ids
-"""
 _FORGET = f"""
 local gone, kept = 0, 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', '{_ALL}', '(' .. ARGV[1], '+inf', 'LIMIT', ARGV[2], ARGV[3])) do
@@ -144,7 +128,7 @@ class RedisStore:
         row[_SEARCHED] = "\0".join(searched(record)).lower()
         columns = [item for pair in row.items() for item in pair]
         end_reason = record.end_reason.value if record.end_reason else ""
-        await self._server.run(_SAVE, (), (record.call_id, -record.created_at, record.owner, end_reason, *columns))
+        await self._server.run(_SAVE, (), (record.call_id, -record.created_at, end_reason, *columns))
 
     async def get_call(self, call_id: str) -> CallRecord | None:
         columns = await self._server.run(_GET, (), (call_id,))
@@ -159,7 +143,7 @@ class RedisStore:
         end = -where.created_from
         wanted = {
             name: str(value)
-            for name in ("room", "state", "provider", "direction", "rule_id", "connector_id")
+            for name in ("room", "state", "provider", "direction", "rule_id", "connector_id", "owner")
             if (value := getattr(where, name))
         }
         filters = (orjson.dumps(wanted).decode(), where.text.lower())
@@ -176,16 +160,6 @@ class RedisStore:
             skip = same + (skip if last == start else 0)
             start = last
         return found
-
-    async def end_orphans(self, owner: str, now: float) -> int:
-        changes: dict[str, str | float] = {
-            "state": CallState.ENDED.value,
-            "ended_at": now,
-            "end_reason": EndReason.INTERRUPTED.value,
-            "end_detail": INTERRUPTED_DETAIL,
-        }
-        columns = [item for pair in changes.items() for item in pair]
-        return int(await self._server.run(_END_ORPHANS, (), (owner, *columns)))
 
     async def forget_before(self, created_before: float) -> int:
         total = skip = 0

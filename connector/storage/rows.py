@@ -66,6 +66,7 @@ def admits(where: CallFilter, record: CallRecord) -> bool:
         and (where.direction is None or record.direction is where.direction)
         and (not where.rule_id or record.rule_id == where.rule_id)
         and (not where.connector_id or record.connector_id == where.connector_id)
+        and (not where.owner or record.owner == where.owner)
         and (not where.text or any(contains(text, where.text) for text in searched(record)))
         and record.created_at >= where.created_from
         and (where.created_before is None or record.created_at < where.created_before)

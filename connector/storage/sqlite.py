@@ -9,16 +9,14 @@ from typing import Any
 from connector.model import (
     CallFilter,
     CallRecord,
-    CallState,
     ConnectorEntry,
-    EndReason,
     RoutingRule,
     SigningKey,
     SipNumber,
     WaitingCall,
     WebhookEndpoint,
 )
-from connector.storage.base import EVERY_CALL, INTERRUPTED_DETAIL
+from connector.storage.base import EVERY_CALL
 from connector.storage.rows import COLUMNS, from_row, to_row
 from connector.storage.sqlite_deliveries import SqliteDeliveries
 from connector.storage.sqlite_documents import SqliteCollection
@@ -68,14 +66,6 @@ class SqliteStore:
     async def weaknesses(self) -> list[tuple[str, str]]:
         return []
 
-    async def end_orphans(self, owner: str, now: float) -> int:
-        query = (
-            "UPDATE calls SET state = ?, ended_at = ?, end_reason = ?, end_detail = ? "
-            "WHERE owner = ? AND end_reason IS NULL"
-        )
-        values = (CallState.ENDED.value, now, EndReason.INTERRUPTED.value, INTERRUPTED_DETAIL, owner)
-        return await self._file.write(lambda db: db.execute(query, values).rowcount)
-
     async def forget_before(self, created_before: float) -> int:
         query = "DELETE FROM calls WHERE created_at < ? AND end_reason IS NOT NULL"
         return await self._file.write(lambda db: db.execute(query, (created_before,)).rowcount)
@@ -92,6 +82,7 @@ def _conditions(where: CallFilter) -> tuple[str, list[Any]]:
         ("room", where.room),
         ("rule_id", where.rule_id),
         ("connector_id", where.connector_id),
+        ("owner", where.owner),
         ("state", where.state),
         ("provider", where.provider),
         ("direction", where.direction),

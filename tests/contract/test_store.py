@@ -209,6 +209,7 @@ FILTERS = st.builds(
     direction=st.none() | st.sampled_from(Direction),
     rule_id=FEW,
     connector_id=FEW,
+    owner=FEW,
     text=st.sampled_from(["", "a", "A", "B"]),
     created_from=st.integers(0, 3).map(float),
     created_before=st.none() | st.integers(2, 6).map(float),
@@ -221,9 +222,8 @@ FILTERS = st.builds(
 async def test_any_list_is_what_going_through_all_records_gives(
     store: Store, records: list[CallRecord], where: list[CallFilter], limit: int
 ) -> None:
-    await store.end_orphans("", 1.0)
-    for owner in ("a", "b", "ab"):
-        await store.end_orphans(owner, 1.0)
+    for left in await store.list_calls():
+        await store.save_call(replace(left, end_reason=EndReason.SHUTDOWN))
     await store.forget_before(1e9)
     kept: dict[str, CallRecord] = {}
     for record in records:
@@ -237,28 +237,24 @@ async def test_any_list_is_what_going_through_all_records_gives(
         assert await store.list_calls(limit, each) == found[:limit]
 
 
-async def test_orphans_of_an_owner_are_interrupted_and_nobody_elses(store: Store) -> None:
+async def test_an_owners_open_calls_are_found_among_everybodys(store: Store) -> None:
     await store.save_call(replace(RINGING, call_id="ringing"))
     await store.save_call(replace(ACTIVE, call_id="active"))
-    await store.save_call(replace(ACTIVE, call_id="theirs", owner="there"))
+    await store.save_call(replace(ACTIVE, call_id="ended"))
     await store.save_call(replace(ENDED, call_id="ended"))
-    assert await store.end_orphans("here", 2000.0) == 2
-    for name in ("ringing", "active"):
-        record = await store.get_call(name)
-        assert record is not None
-        assert (record.state, record.end_reason, record.ended_at) == (CallState.ENDED, EndReason.INTERRUPTED, 2000.0)
-        assert record.end_detail
-    assert await store.get_call("theirs") == replace(ACTIVE, call_id="theirs", owner="there")
-    assert await store.get_call("ended") == replace(ENDED, call_id="ended")
-    assert await store.end_orphans("here", 3000.0) == 0
+    for number in range(5):
+        await store.save_call(replace(ACTIVE, call_id=f"theirs_{number}", owner="there", created_at=2000.0))
+    assert await ids(store, 1, owner="here", state=CallState.ACTIVE) == ["active"]
+    assert await ids(store, 1, owner="here", state=CallState.RINGING) == ["ringing"]
+    assert len(await ids(store, owner="there", state=CallState.ACTIVE)) == 5
 
 
-async def test_a_call_that_changed_hands_is_its_new_owners_orphan(store: Store) -> None:
+async def test_a_call_that_changed_hands_is_its_new_owners(store: Store) -> None:
     await store.save_call(ACTIVE)
     await store.save_call(replace(ACTIVE, owner="there"))
-    assert await store.end_orphans("here", 2000.0) == 0
+    assert await ids(store, owner="here") == []
     assert await store.get_call("call_1") == replace(ACTIVE, owner="there")
-    assert await store.end_orphans("there", 2000.0) == 1
+    assert await ids(store, owner="there") == ["call_1"]
 
 
 async def test_only_ended_calls_from_before_are_forgotten(store: Store) -> None:
@@ -307,7 +303,6 @@ async def test_closing_twice_is_fine_and_using_it_then_is_a_clear_error(store: S
         store.save_call(ENDED),
         store.get_call("call_1"),
         store.list_calls(),
-        store.end_orphans("here", 1.0),
         store.forget_before(1.0),
     ):
         with pytest.raises(StoreError, match="not open"):

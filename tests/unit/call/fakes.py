@@ -40,6 +40,7 @@ from connector.model import (
 )
 from connector.room.events import RoomListener
 from connector.storage.base import EVERY_CALL
+from connector.storage.rows import admits
 
 CARRIER_CALL = "CA1"
 LIMITS = Limits(connect_timeout=90, answer_grace=30, media_timeout=30, max_duration=3600)
@@ -300,8 +301,7 @@ class FakeStore:
         return self.records.get(call_id)
 
     async def list_calls(self, limit: int = 50, where: CallFilter = EVERY_CALL) -> list[CallRecord]:
-        """By state alone."""
-        return [record for record in self.records.values() if where.state in (None, record.state)][:limit]
+        return [record for record in self.records.values() if admits(where, record)][:limit]
 
 
 class FakeControl:
