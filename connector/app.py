@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import time
+from functools import partial
 
 import structlog
 from aiohttp import web
@@ -197,6 +198,7 @@ class Connector:
             participant=request.participant,
             kind_details=_KIND_DETAILS.get(request.provider, ()),
             reconnect_timeout=settings.reconnect_timeout,
+            find_room=partial(self.admin.sid, request.room),
             listener=listener,
         )
 

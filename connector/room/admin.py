@@ -146,6 +146,12 @@ class RoomAdmin:
                 await self._dispatch_or_create(setup, agents)
         return setup
 
+    async def sid(self, room: str) -> str:
+        """The SID of the room as LiveKit has it now, "" without one; deleted and opened anew, it has another."""
+        async with self._translated():
+            listed = await self._client.room.list_rooms(api.ListRoomsRequest(names=[room]))
+        return listed.rooms[0].sid if listed.rooms else ""
+
     async def has(self, room: str, identity: str) -> bool:
         """Whether a participant of this identity is in the room, hidden or not."""
         try:

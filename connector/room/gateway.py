@@ -17,6 +17,7 @@ from connector.errors import Unavailable
 from connector.model import EndReason, ParticipantSpec
 from connector.room.events import RoomListener
 from connector.room.media import AudioTap, CallerSource, media_router
+from connector.room.outage import FindRoom, Outage
 from connector.room.tokens import hidden_grants, join_token, visible_grants
 
 log = structlog.get_logger()
@@ -47,6 +48,7 @@ class RoomGateway:
         participant: ParticipantSpec,
         kind_details: tuple[str, ...],
         reconnect_timeout: float,
+        find_room: FindRoom,
         listener: RoomListener,
     ) -> None:
         self._url = url
@@ -55,7 +57,7 @@ class RoomGateway:
         self._name = room
         self._participant = participant
         self._kind_details = kind_details
-        self._reconnect_timeout = reconnect_timeout
+        self._outage = Outage(reconnect_timeout, find_room, listener.room_ended)
         self._listener = listener
         self._room: rtc.Room | None = None
         self._source: CallerSource | None = None
@@ -65,7 +67,6 @@ class RoomGateway:
         self._listening = False
         self._listening_rate = 0
         self._left = False
-        self._lost_timer: asyncio.TimerHandle | None = None
 
     async def join_hidden(self, attributes: Mapping[str, str]) -> None:
         """Join unseen; others get no event. Raises Unavailable."""
@@ -97,6 +98,7 @@ class RoomGateway:
             await _disconnect(room)
             raise Unavailable("the caller left while it was joining")
         self._room = room
+        self._outage.joined(lambda: room.sid)
         self._subscribe_to_all()
 
     def _subscribe_to_all(self) -> None:
@@ -166,13 +168,13 @@ class RoomGateway:
     @property
     def connected(self) -> bool:
         """Whether LiveKit can be told something now: false while a lost connection has not come back."""
-        return self._room is not None and self._room.isconnected() and self._lost_timer is None
+        return self._room is not None and self._room.isconnected() and not self._outage.is_on
 
     async def leave(self) -> None:
         """Leave and free everything; raises nothing, may be called at any moment and twice."""
         self._left = True
         was_listening, self._listening = self._listening, False
-        self._cancel_lost_timer()
+        self._outage.close()
         for tap in self._taps.values():
             tap.close()
         self._taps.clear()
@@ -243,21 +245,14 @@ class RoomGateway:
             self._listener.room_attributes(changed)
 
     def _on_reconnecting(self) -> None:
-        if self._left or self._lost_timer is not None:
-            return
-        log.warning("LiveKit connection lost, reconnecting", limit_seconds=self._reconnect_timeout)
-        self._lost_timer = asyncio.get_running_loop().call_later(self._reconnect_timeout, self._on_not_regained)
+        if not self._left:
+            self._outage.begins()
 
     def _on_reconnected(self) -> None:
-        if self._lost_timer is not None:
-            log.info("LiveKit connection regained")
-        self._cancel_lost_timer()
+        self._outage.ends()
         if not self._left:
             # A full reconnect announces every track before the new connection takes subscriptions: they are lost.
             self._subscribe_to_all()
-
-    def _on_not_regained(self) -> None:
-        self._listener.room_ended(EndReason.LIVEKIT_LOST, f"no connection to LiveKit for {self._reconnect_timeout:g} s")
 
     def _on_disconnected(self, reason: int) -> None:
         # Our own disconnect() fires this event too; the call has decided its end by then.
@@ -265,11 +260,6 @@ class RoomGateway:
             return
         name = rtc.DisconnectReason.Name(reason)  # type: ignore[arg-type]
         self._listener.room_ended(_REASONS.get(reason, EndReason.LIVEKIT_LOST), name)  # type: ignore[call-overload]
-
-    def _cancel_lost_timer(self) -> None:
-        if self._lost_timer is not None:
-            self._lost_timer.cancel()
-            self._lost_timer = None
 
 
 _stranded: dict[int, list[tuple[CallerSource, rtc.LocalAudioTrack]]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -23,6 +23,8 @@ class Gate:
         self.signalling: Manner = "pass"
         self.api_delay = 0.0
         """Seconds that the first answer of a connection to the API takes."""
+        self.loses_answers = False
+        """What LiveKit says on signalling connections that are open is lost, their end is not; new ones are whole."""
         self.opened = asyncio.Event()
         """Lets go, to LiveKit, of what hangs."""
         self.port = 0
@@ -66,18 +68,28 @@ class Gate:
                     await self.opened.wait()
                     manner = "pass"
                 if manner == "pass":
-                    await self._pass(head, reader, writer)
+                    await self._pass(head, reader, writer, is_signalling)
                 else:
                     writer.write(_ANSWERS.get(manner, b""))
                     await writer.drain()
             finally:
                 writer.close()
 
-    async def _pass(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_signalling: bool
+    ) -> None:
         back, forth = await asyncio.open_connection("127.0.0.1", self._target_port)
+        is_new = self.loses_answers
+
+        def is_lost() -> bool:
+            return is_signalling and self.loses_answers and not is_new
+
         try:
             forth.write(head)
-            both = [asyncio.ensure_future(_copy(reader, forth)), asyncio.ensure_future(_copy(back, writer))]
+            both = [
+                asyncio.ensure_future(self._copy(reader, forth, lambda: False)),
+                asyncio.ensure_future(self._copy(back, writer, is_lost)),
+            ]
             try:
                 await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -87,11 +99,13 @@ class Gate:
         finally:
             forth.close()
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_lost: Callable[[], bool]
+    ) -> None:
+        while data := await reader.read(65536):
+            if not is_lost():
+                writer.write(data)
+                await writer.drain()
 
 
 @asynccontextmanager

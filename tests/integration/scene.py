@@ -76,9 +76,9 @@ class Scene:
 
 
 def tasks() -> Counter[str]:
-    """How many tasks run of each kind; those of a guest's ear do not count."""
+    """How many tasks run of each kind; those of the tests' own world do not count."""
     names = (str(getattr(task.get_coro(), "__qualname__", task)) for task in asyncio.all_tasks())
-    return Counter(name for name in names if not name.startswith(("Guest.", "AudioStream.")))
+    return Counter(name for name in names if not name.startswith(("Guest.", "AudioStream.", "Gate.")))
 
 
 def ended_calls(connector: Connector) -> dict[str, float]:

@@ -13,8 +13,9 @@ from livekit.rtc._proto import room_pb2
 
 from connector.demo.livekit_server import LiveKitServer
 from connector.model import EndReason
+from tests.integration.gate import gate_to
 from tests.integration.harness import INBOUND, OUTBOUND, Guest, Stage, only_session, stage_on, strength, tone, until
-from tests.integration.scene import Scene, set_scene
+from tests.integration.scene import Scene, delete_room, set_scene
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -109,3 +110,16 @@ async def test_a_caller_who_waits_hidden_is_hidden_after_a_restart_and_revealed_
     await late.event("track_subscribed", lambda _, __, who: who.identity == "caller")
     await assert_talks_both_ways(scene, late, 700, 1100)
     assert not (await own_stage.participants(room))["caller"].permission.hidden
+
+
+@pytest.mark.parametrize("direction", [OUTBOUND, INBOUND], ids=["outbound", "inbound"])
+async def test_a_room_that_is_deleted_ends_the_call_even_when_livekit_fails_to_say_so(
+    stage: Stage, livekit: LiveKitServer, room: str, log: list[Any], direction: Any
+) -> None:
+    async with gate_to(livekit.port) as gate:
+        scene = await set_scene(stage, room, direction, livekit_url=gate.url)
+        scene.log = log
+        await scene.talk()
+        gate.loses_answers = True
+        await delete_room(scene)
+        await scene.assert_all_free(EndReason.ROOM_DELETED)

@@ -1,0 +1,90 @@
+"""What becomes of a call whose connection to LiveKit breaks: it is regained in time, or the call ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from connector.errors import ConnectorError
+from connector.model import EndReason
+
+log = structlog.get_logger()
+
+_LOOK_TIMEOUT = 1.0
+"""Seconds. A LiveKit that starts again has forgotten its rooms and gets them back from those who reconnect: only one
+that answers at once has been there all the time, and says something about this room."""
+
+FindRoom = Callable[[], Coroutine[Any, Any, str]]
+"""The SID of the room of this name as LiveKit's API has it now, "" when there is none. Raises ConnectorError."""
+
+
+class Outage:
+    """The SDK reconnects by itself. This class says when it has taken too long, and when there is nothing to go back
+    to: a LiveKit that deletes a room may close a connection before it has told why, and the SDK, whose token opens
+    rooms, would sit in a new and empty one with the caller for ever."""
+
+    def __init__(self, limit: float, find_room: FindRoom, on_end: Callable[[EndReason, str], None]) -> None:
+        """`limit`: seconds until the call ends as lost."""
+        self._limit = limit
+        self._find_room = find_room
+        self._on_end = on_end
+        self._sid = ""
+        """Of the room that the caller is in, as far as it is known."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
+
+    @property
+    def is_on(self) -> bool:
+        return self._timer is not None
+
+    def joined(self, sdk_sid: FindRoom) -> None:
+        """The room is joined; `sdk_sid` returns its SID as soon as the SDK knows it."""
+        self._ask(self._learn(sdk_sid))
+
+    def begins(self) -> None:
+        if self._timer is not None:
+            return
+        log.warning("LiveKit connection lost, reconnecting", limit_seconds=self._limit)
+        self._timer = asyncio.get_running_loop().call_later(self._limit, self._not_regained)
+        if self._sid:
+            self._ask(self._look(self._sid))
+
+    def ends(self) -> None:
+        if self._timer is None:
+            return
+        log.info("LiveKit connection regained")
+        self._timer.cancel()
+        self._timer = None
+        # A LiveKit that has started again has a room of the same name, and another SID for it.
+        self._ask(self._learn(self._find_room))
+
+    def close(self) -> None:
+        """Nothing is said from now on."""
+        for waiting in (self._timer, self._asking):
+            if waiting is not None:
+                waiting.cancel()
+        self._timer = self._asking = None
+
+    def _ask(self, what: Coroutine[Any, Any, None]) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+        self._asking = asyncio.create_task(what, name="ask for the room")
+
+    async def _learn(self, find: FindRoom) -> None:
+        self._sid = ""
+        with contextlib.suppress(ConnectorError):
+            self._sid = await find()
+
+    async def _look(self, sid: str) -> None:
+        with contextlib.suppress(ConnectorError, TimeoutError):
+            async with asyncio.timeout(_LOOK_TIMEOUT):
+                found = await self._find_room()
+            if found != sid:
+                self._on_end(EndReason.ROOM_DELETED, "the room was gone when the connection to LiveKit broke")
+
+    def _not_regained(self) -> None:
+        self._on_end(EndReason.LIVEKIT_LOST, f"no connection to LiveKit for {self._limit:g} s")
