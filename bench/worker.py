@@ -16,6 +16,8 @@ from typing import IO, Any, Self
 
 import uvloop
 
+from connector.demo.process import text_of
+
 Handler = Callable[..., Awaitable[Any]]
 _LONGEST_LINE = 64 * 1024 * 1024
 
@@ -71,8 +73,7 @@ class Worker:
         return answer["result"]
 
     def _failed(self, why: str) -> WorkerFailed:
-        self._errors.seek(0)
-        printed = self._errors.read().decode(errors="replace").splitlines()[-30:]
+        printed = text_of(self._errors).splitlines()[-30:]
         return WorkerFailed("\n".join([f"{self.name} {why}", *printed]))
 
     async def __aexit__(

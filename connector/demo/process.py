@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import tempfile
 import time
@@ -14,6 +15,12 @@ import aiohttp
 
 class ProcessFailed(RuntimeError):
     """It ended, or did not get ready; the message holds the end of its output."""
+
+
+def text_of(output: IO[bytes]) -> str:
+    """What a child has written into this file until now. It shares our place in it: after a seek here it would write
+    over what it has written."""
+    return os.pread(output.fileno(), os.fstat(output.fileno()).st_size, 0).decode(errors="replace")
 
 
 class ChildProcess:
@@ -43,8 +50,7 @@ class ChildProcess:
 
     def _text(self) -> str:
         if not self._output.closed:
-            self._output.seek(0)
-            self._last_text = self._output.read().decode(errors="replace")
+            self._last_text = text_of(self._output)
         return self._last_text
 
     def spawn(self) -> None:

@@ -32,6 +32,17 @@ async def test_a_child_is_awaited_by_what_it_prints_and_stopped() -> None:
     assert child.log() == "ready\n"
 
 
+async def test_reading_what_a_child_prints_leaves_it_as_it_is() -> None:
+    child = python("for number in range(20_000): print(number)")
+    child.spawn()
+    while child.is_running:
+        child.log()
+    lines = child.log().splitlines()
+    await child.stop()
+    child.close()
+    assert lines == [str(number) for number in range(20_000)]
+
+
 async def test_a_child_that_will_not_go_is_killed() -> None:
     child = python("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(60)")
     child.spawn()
