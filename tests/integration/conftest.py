@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import time
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import cycle
 from pathlib import Path
@@ -23,14 +24,25 @@ from tests.integration.scene import captured_log
 atexit.register(time.sleep, 0.2)
 
 _new_rsa_key = rsa.generate_private_key
-_servers: list[LiveKitServer] = []
+_logs: list[tuple[str, Callable[[int], str]]] = []
+
+
+@contextmanager
+def logs_printed(name: str, log: Callable[[int], str]) -> Iterator[None]:
+    """A test that fails meanwhile prints the last lines of this server; `log` is told how many."""
+    entry = (name, log)
+    _logs.append(entry)
+    try:
+        yield
+    finally:
+        _logs.remove(entry)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
-        report.sections += [("livekit-server, last lines", server.log(60)) for server in _servers]
+        report.sections += [(f"{name}, last lines", log(60)) for name, log in _logs]
     return report
 
 
@@ -56,9 +68,8 @@ def livekit() -> Iterator[LiveKitServer]:
     """Shared by the tests of this process: use a room name of your own, and leave it running."""
     server = LiveKitServer()
     asyncio.run(server.start())
-    _servers.append(server)
-    yield server
-    _servers.remove(server)
+    with logs_printed("livekit-server", server.log):
+        yield server
     asyncio.run(server.stop())
 
 
@@ -66,9 +77,8 @@ def livekit() -> Iterator[LiveKitServer]:
 async def own_livekit() -> AsyncIterator[LiveKitServer]:
     """One that a test may stop and start."""
     async with LiveKitServer() as server:
-        _servers.append(server)
-        yield server
-        _servers.remove(server)
+        with logs_printed("livekit-server", server.log):
+            yield server
 
 
 @pytest.fixture

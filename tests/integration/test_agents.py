@@ -13,6 +13,7 @@ from connector.app import Connector
 from connector.demo.echo_agent import EchoAgent
 from connector.demo.livekit_server import LiveKitServer
 from connector.model import CallState
+from tests.integration.conftest import logs_printed
 from tests.integration.harness import (
     INBOUND,
     OUTBOUND,
@@ -41,9 +42,10 @@ async def connector(stage: Stage) -> Connector:
 @pytest.fixture(scope="module")
 def worker(livekit: LiveKitServer) -> Iterator[EchoAgent]:
     """A real `livekit-agents` worker that says back what it hears."""
-    agent = EchoAgent(livekit.environment, name=WORKER, greeting="")
+    agent = EchoAgent(livekit.environment, name=WORKER, greeting="", options=("--log-level", "INFO"))
     asyncio.run(agent.start())
-    yield agent
+    with logs_printed("echo agent", agent.log):
+        yield agent
     asyncio.run(agent.stop())
 
 
@@ -166,7 +168,7 @@ async def test_a_real_agent_is_there_before_an_outbound_caller_answers_and_talks
 
     call = place(twilio, connect_url)
     await call.stream_started.wait()
-    call.say(tone(700, 8.0))
+    call.say(tone(700, PATIENCE))
     await until(lambda: strength(call.heard[-4000:], 700) > 3000, PATIENCE)
 
     assert len(await agents_in(stage, room)) == 1
@@ -184,7 +186,7 @@ async def test_a_real_agent_comes_to_an_inbound_call_in_a_room_that_exists(
     assert await agents_in(stage, room) == []
     call = place(twilio, connect_url)
     await call.stream_started.wait()
-    call.say(tone(900, 12.0))
+    call.say(tone(900, PATIENCE))
     await until(lambda: strength(call.heard[-4000:], 900) > 3000, PATIENCE)
     assert len(await agents_in(stage, room)) == 1
     assert len(guest.saw("participant_connected")) == 2
