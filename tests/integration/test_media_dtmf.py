@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -150,7 +151,8 @@ async def test_what_is_no_digit_is_refused_and_a_flood_is_bounded(line: Line) ->
     assert line.call.stream.buffered < 8
     await send_clear(line.guest)
     await until(lambda: line.call.stream.buffered < 0.3)
-    assert set(digits(line.call.heard)) == {"3"}
+    # The clear may have cut the last one off.
+    assert re.fullmatch("3*[3?]", digits(line.call.heard))
 
 
 async def test_a_digit_sent_before_the_answer_is_not_played_after_it(stage: Stage, room: str) -> None:
