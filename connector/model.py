@@ -29,6 +29,9 @@ class CallState(StrEnum):
     ENDED = "ended"
 
 
+LIVE_STATES = (CallState.PENDING, CallState.RINGING, CallState.ACTIVE)
+
+
 class EndReason(StrEnum):
     """How a call ended. One per call; logs, metrics, attributes and the API all use these words."""
 

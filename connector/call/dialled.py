@@ -11,6 +11,7 @@ import structlog
 from connector.call.chronicle import Chronicle
 from connector.call.ports import CarrierControl
 from connector.call.privacy import Privacy
+from connector.call.records import count_end, ended, event_of_end, new_record
 from connector.call.state import Trigger, next_state
 from connector.call.terms import CARRIER_ENDS, Parts
 from connector.errors import FailedPrecondition
@@ -41,24 +42,7 @@ class DialledCalls:
         known = await self._parts.store.get_call(request.call_id)
         if known is not None:
             return known
-        shown = Privacy(request).request
-        record = CallRecord(
-            call_id=shown.call_id,
-            provider=shown.provider,
-            direction=shown.direction,
-            room=shown.room,
-            identity=shown.participant.identity,
-            state=CallState.PENDING,
-            owner=OWNER,
-            created_at=time.time(),
-            carrier_call_id=shown.carrier_call_id,
-            from_number=shown.from_number,
-            to_number=shown.to_number,
-            rule_id=shown.rule_id,
-            connector_id=shown.connector_id,
-            region=shown.region,
-        )
-        return await self._keep(record, LifecycleEvent.STARTED)
+        return await self._keep(new_record(Privacy(request).request, OWNER), LifecycleEvent.STARTED)
 
     async def answered(self, call_id: str) -> None:
         """LiveKit has picked up. A report that comes late or again changes nothing."""
@@ -71,17 +55,16 @@ class DialledCalls:
         record = await self._parts.store.get_call(call_id)
         if record is None or record.state is CallState.ENDED:
             return
-        now = time.time()
         if status == "completed" and record.state is CallState.PENDING:
             # Its answer was not reported: the two reports are requests of their own, and either may be lost.
-            record = await self._keep(_active(record, now - seconds), LifecycleEvent.ANSWERED)
+            record = await self._keep(_active(record, time.time() - seconds), LifecycleEvent.ANSWERED)
         reason = CARRIER_ENDS.get(status, EndReason.CARRIER_FAILED)
-        await self._end(replace(record, carrier_status=status), reason, detail, now)
+        await self._end(replace(record, carrier_status=status), reason, detail)
 
     async def hang_up(self, record: CallRecord) -> CallRecord:
         """End the call at the carrier. FailedPrecondition without the carrier's credentials."""
         await self._control(record).hang_up(CarrierCall(record.carrier_call_id))
-        return await self._end(record, EndReason.ENDED_BY_API, "", time.time())
+        return await self._end(record, EndReason.ENDED_BY_API, "")
 
     async def transfer(self, record: CallRecord, to: str) -> CallRecord:
         """Have the carrier connect the phone with `to`, E.164, in LiveKit's place. FailedPrecondition as above, and
@@ -90,7 +73,7 @@ class DialledCalls:
             raise FailedPrecondition(f"the call is {record.state.value}, not active")
         await self._control(record).transfer(CarrierCall(record.carrier_call_id), to)
         record = await self._keep(record, LifecycleEvent.TRANSFERRED, to=to)
-        return await self._end(record, EndReason.TRANSFERRED, "", time.time())
+        return await self._end(record, EndReason.TRANSFERRED, "")
 
     def _control(self, record: CallRecord) -> CarrierControl:
         control = self._parts.control.get(record.provider)
@@ -104,26 +87,13 @@ class DialledCalls:
         for state in (CallState.PENDING, CallState.ACTIVE):
             where = CallFilter(state=state, owner=OWNER, created_before=before)
             for record in await self._parts.store.list_calls(MOST, where):
-                await self._end(record, EndReason.INTERRUPTED, "the carrier did not report its end", time.time())
+                await self._end(record, EndReason.INTERRUPTED, "the carrier did not report its end")
 
-    async def _end(self, record: CallRecord, reason: EndReason, detail: str, now: float) -> CallRecord:
-        was_active = record.state is CallState.ACTIVE
-        ended = replace(
-            record,
-            state=next_state(record.direction, record.state, Trigger.END),
-            ended_at=now,
-            end_reason=reason,
-            end_detail=detail,
-        )
-        event = LifecycleEvent.HANGUP if was_active else LifecycleEvent.MISSED
-        ended = await self._keep(ended, event, reason=reason.value)
-        metrics = self._parts.metrics
-        metrics.calls.labels(record.provider.value, record.direction.value, reason.value).inc()
-        if record.started_at:
-            metrics.duration.labels(record.direction.value).observe(now - record.started_at)
-        with bind_call(record.call_id):
-            log.info("call ended", reason=reason.value, detail=detail or None, seconds=round(_talked(ended), 3))
-        return ended
+    async def _end(self, record: CallRecord, reason: EndReason, detail: str) -> CallRecord:
+        over = await self._keep(ended(record, reason, detail), event_of_end(record), reason=reason.value)
+        with bind_call(over.call_id):
+            count_end(self._parts.metrics, over)
+        return over
 
     async def _keep(self, record: CallRecord, event: LifecycleEvent, **details: str) -> CallRecord:
         record = replace(record, timelog=(*record.timelog, (event.value, time.time())))
@@ -137,7 +107,3 @@ class DialledCalls:
 def _active(record: CallRecord, at: float) -> CallRecord:
     state = next_state(record.direction, record.state, Trigger.STREAM_STARTED)
     return replace(record, state=state, started_at=at)
-
-
-def _talked(record: CallRecord) -> float:
-    return record.ended_at - record.started_at if record.started_at else 0.0

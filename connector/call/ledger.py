@@ -11,6 +11,7 @@ import structlog
 from connector.call.bridge import Bridge
 from connector.call.chronicle import Chronicle
 from connector.call.privacy import Privacy
+from connector.call.records import count_end, ended, event_of_end, new_record
 from connector.call.state import Trigger, next_state
 from connector.call.terms import End, Parts
 from connector.carriers.events import StreamStarted
@@ -40,26 +41,7 @@ class Ledger:
         self.unsaved = False
         """The call is over, and the store has not taken its last record."""
         self.inherited = record is not None
-        self.record = replace(record, owner=parts.owner) if record else self._new_record()
-
-    def _new_record(self) -> CallRecord:
-        request = self.request
-        return CallRecord(
-            call_id=request.call_id,
-            provider=request.provider,
-            direction=request.direction,
-            room=request.room,
-            identity=request.participant.identity,
-            state=CallState.PENDING,
-            owner=self._parts.owner,
-            created_at=time.time(),
-            carrier_call_id=request.carrier_call_id,
-            from_number=request.from_number,
-            to_number=request.to_number,
-            rule_id=request.rule_id,
-            connector_id=request.connector_id,
-            region=request.region,
-        )
+        self.record = replace(record, owner=parts.owner) if record else new_record(self.request, parts.owner)
 
     def learn(
         self, *, carrier_call_id: str = "", from_number: str = "", to_number: str = "", carrier_status: str = ""
@@ -125,12 +107,11 @@ class Ledger:
             self.tell(LifecycleEvent.UPDATE, change="attributes", names=",".join(sorted(news)))
 
     def finish(self, end: End) -> None:
-        was_active = self.record.state is CallState.ACTIVE
-        self.advance(Trigger.END)
-        self.record = replace(self.record, ended_at=time.time(), end_reason=end.reason, end_detail=end.detail)
+        event = event_of_end(self.record)
+        self.record = ended(self.record, end.reason, end.detail)
         # A call that could not even be opened was refused to its client, and nobody has heard of it.
         if self.has_told(LifecycleEvent.STARTED):
-            self.tell(LifecycleEvent.HANGUP if was_active else LifecycleEvent.MISSED, reason=end.reason.value)
+            self.tell(event, reason=end.reason.value)
 
     def attributes(self, status: str) -> dict[str, str]:
         """The request's attributes and ours; see docs/attributes.md."""
@@ -181,18 +162,11 @@ class Ledger:
         """A step of the set-up took from `started`, monotonic, until now."""
         self._parts.metrics.setup.labels(step, self.request.direction.value).observe(time.monotonic() - started)
 
-    def count(self, end: End, bridge: Bridge) -> None:
-        """Once, when the record is finished: metrics and the line that sums the call up."""
-        metrics, record = self._parts.metrics, self.record
-        metrics.calls.labels(record.provider.value, record.direction.value, end.reason.value).inc()
-        seconds = record.ended_at - record.started_at if record.started_at else 0.0
-        if record.started_at:
-            metrics.duration.labels(record.direction.value).observe(seconds)
-        log.info(
-            "call ended",
-            reason=end.reason.value,
-            detail=end.detail or None,
-            seconds=round(seconds, 3),
+    def count(self, bridge: Bridge) -> None:
+        """Once, when the record is finished."""
+        count_end(
+            self._parts.metrics,
+            self.record,
             heard_frames=bridge.heard_frames,
             sent_frames=bridge.sent_frames,
             dropped_frames=bridge.dropped_frames,

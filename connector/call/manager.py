@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from connector.call.late import LateRecords
 from connector.call.ledger import Ledger
+from connector.call.records import new_record
 from connector.call.session import CallSession
 from connector.call.terms import FINAL_STATUSES, Parts
 from connector.call.wait import with_facts
 from connector.errors import ConnectUrlError, ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
 from connector.logs import bind_call
-from connector.model import CallRecord, CallRequest, CallState, Direction, EndReason, WaitingCall
+from connector.model import LIVE_STATES, CallRecord, CallRequest, CallState, Direction, EndReason, WaitingCall
 
 log = structlog.get_logger()
 
@@ -57,7 +58,7 @@ class CallManager:
         counts = dict.fromkeys(CallState, 0)
         for call in self._calls.values():
             counts[call.state] += 1
-        for state in (CallState.PENDING, CallState.RINGING, CallState.ACTIVE):
+        for state in LIVE_STATES:
             self._parts.metrics.active.labels(state.value).set(counts[state])
 
     async def create(self, request: CallRequest) -> CallSession:
@@ -226,21 +227,13 @@ class CallManager:
 
 def _record_of(waiting: WaitingCall) -> CallRecord:
     """Of a call whose record the store has lost, or that is not wanted."""
-    return CallRecord(
-        call_id=waiting.id,
-        provider=waiting.request.provider,
-        direction=waiting.request.direction,
-        room=waiting.request.room,
-        identity=waiting.request.participant.identity,
+    return replace(
+        new_record(waiting.request, waiting.owner),
         state=CallState.PENDING if waiting.request.direction is Direction.INBOUND else CallState.RINGING,
-        owner=waiting.owner,
         created_at=waiting.created_at,
         carrier_call_id=waiting.carrier_call_id,
         from_number=waiting.from_number,
         to_number=waiting.to_number,
-        rule_id=waiting.request.rule_id,
-        connector_id=waiting.request.connector_id,
-        region=waiting.request.region,
     )
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
 
 from connector.call.chronicle import Chronicle
+from connector.call.records import ended, event_of_end
 from connector.call.terms import STEP_TIMEOUT, Parts
 from connector.errors import ConnectorError
 from connector.logs import bind_call
-from connector.model import CallFilter, CallRecord, CallState, CarrierCall, EndReason, LifecycleEvent
+from connector.model import LIVE_STATES, CallFilter, CallRecord, CarrierCall, EndReason
 
 log = structlog.get_logger()
 
@@ -30,15 +30,15 @@ async def end_orphans(parts: Parts) -> list[CallRecord]:
     """
     waiting = {call.id for call in await parts.store.waiting.list()}
     chronicle = Chronicle(parts.lifecycle)
-    ended: list[CallRecord] = []
-    for state in (CallState.PENDING, CallState.RINGING, CallState.ACTIVE):
+    orphans: list[CallRecord] = []
+    for state in LIVE_STATES:
         for record in await parts.store.list_calls(MOST, CallFilter(state=state, owner=parts.owner)):
             if record.call_id not in waiting:
                 with bind_call(record.call_id):
                     await _end(parts, chronicle, record)
-                ended.append(record)
+                orphans.append(record)
     await chronicle.told()
-    return ended
+    return orphans
 
 
 async def hang_up_held(parts: Parts, orphans: Sequence[CallRecord]) -> None:
@@ -56,19 +56,12 @@ async def hang_up_held(parts: Parts, orphans: Sequence[CallRecord]) -> None:
 
 
 async def _end(parts: Parts, chronicle: Chronicle, record: CallRecord) -> None:
-    now = time.time()
-    event = LifecycleEvent.HANGUP if record.state is CallState.ACTIVE else LifecycleEvent.MISSED
-    ended = replace(
-        record,
-        state=CallState.ENDED,
-        ended_at=now,
-        end_reason=EndReason.INTERRUPTED,
-        end_detail=INTERRUPTED_DETAIL,
-        timelog=(*record.timelog, (event.value, now)),
-    )
+    event = event_of_end(record)
+    over = ended(record, EndReason.INTERRUPTED, INTERRUPTED_DETAIL)
     if not record.timelog:
         # It was being opened, and nobody has been told of it.
-        await parts.store.save_call(replace(ended, timelog=()))
+        await parts.store.save_call(over)
         return
-    await parts.store.save_call(ended)
-    chronicle.tell(event, ended, {"reason": EndReason.INTERRUPTED.value})
+    over = replace(over, timelog=(*record.timelog, (event.value, over.ended_at)))
+    await parts.store.save_call(over)
+    chronicle.tell(event, over, {"reason": EndReason.INTERRUPTED.value})

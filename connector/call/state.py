@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from connector.model import CallState, Direction
+from connector.model import LIVE_STATES, CallState, Direction
 
 
 class Trigger(Enum):
@@ -35,11 +35,7 @@ _EDGES: dict[tuple[Direction, CallState, Trigger], CallState] = {
     (Direction.OUTBOUND, CallState.PENDING, Trigger.JOINED_HIDDEN): CallState.RINGING,
     (Direction.OUTBOUND, CallState.RINGING, Trigger.STREAM_STARTED): CallState.ACTIVE,
     (Direction.INBOUND, CallState.PENDING, Trigger.STREAM_STARTED): CallState.ACTIVE,
-} | {
-    (direction, state, Trigger.END): CallState.ENDED
-    for direction in Direction
-    for state in (CallState.PENDING, CallState.RINGING, CallState.ACTIVE)
-}
+} | {(direction, state, Trigger.END): CallState.ENDED for direction in Direction for state in LIVE_STATES}
 
 
 def next_state(direction: Direction, state: CallState, trigger: Trigger) -> CallState:

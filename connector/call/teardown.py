@@ -56,7 +56,7 @@ class Teardown:
             await _step("undo", self._presence.undo())
         self._ledger.finish(end)
         await _step("record", self._ledger.close())
-        self._ledger.count(end, self._presence.bridge)
+        self._ledger.count(self._presence.bridge)
         await _step("events", self._ledger.chronicle.told())
 
     async def _step_aside(self, socket: CarrierSocket | None, end: End) -> None:
