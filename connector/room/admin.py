@@ -6,9 +6,11 @@ All LiveKit and HTTP exceptions become ours here, with the cause kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 from weakref import WeakValueDictionary
 
 import aiohttp
@@ -72,9 +74,18 @@ class RoomAdmin:
         agents get a dispatch each. Calls of one process to one room take turns: between the look and the
         creation another call could otherwise create the room without these agents.
         """
+        return await self._set_up(room, partial(self._ensure, agents=agents))
+
+    async def keep_room(self, room: str, agents: Sequence[AgentDispatch]) -> RoomSetup:
+        """For a call that another process has prepared: its agents are in the room, or on their way. Only a room that
+        has closed since, and its agents with it, is created with them once more."""
+        return await self._set_up(room, partial(self._keep, agents=agents))
+
+    async def _set_up(self, room: str, work: Callable[[RoomSetup], Coroutine[Any, Any, None]]) -> RoomSetup:
+        """Have `work` done in turn with other calls to the room; what fails or is given up is taken back."""
         setup = RoomSetup(room)
         async with self._translated():
-            working = asyncio.create_task(self._ensure_in_turn(setup, agents), name="ensure a room")
+            working = asyncio.create_task(self._in_turn(setup, work), name="set a room up")
             try:
                 await asyncio.shield(working)
             except asyncio.CancelledError:
@@ -82,10 +93,10 @@ class RoomAdmin:
                 raise
         return setup
 
-    async def _ensure_in_turn(self, setup: RoomSetup, agents: Sequence[AgentDispatch]) -> None:
+    async def _in_turn(self, setup: RoomSetup, work: Callable[[RoomSetup], Coroutine[Any, Any, None]]) -> None:
         async with self._locks.setdefault(setup.room, asyncio.Lock()):
             try:
-                await self._ensure(setup, agents)
+                await work(setup)
             except BaseException:
                 await self._undo(setup)
                 raise
@@ -114,13 +125,13 @@ class RoomAdmin:
             setup.dispatches.clear()
             await self._dispatch_or_create(setup, agents)
 
+    async def _keep(self, setup: RoomSetup, agents: Sequence[AgentDispatch]) -> None:
+        if not await self._sid(setup.room):
+            await self._create(setup, agents)
+
     async def _dispatch_or_create(self, setup: RoomSetup, agents: Sequence[AgentDispatch]) -> None:
-        listed = await self._client.room.list_rooms(api.ListRoomsRequest(names=[setup.room]))
-        if not listed.rooms:
-            await self._client.room.create_room(
-                api.CreateRoomRequest(name=setup.room, agents=[_room_agent(agent) for agent in agents])
-            )
-            setup.created = True
+        if not await self._sid(setup.room):
+            await self._create(setup, agents)
             return
         for agent in agents:
             dispatch = await self._client.agent_dispatch.create_dispatch(
@@ -135,22 +146,20 @@ class RoomAdmin:
             )
             setup.dispatches.append(dispatch.id)
 
-    async def keep_room(self, room: str, agents: Sequence[AgentDispatch]) -> RoomSetup:
-        """For a call that another process has prepared: its agents are in the room, or on their way. Only a room that
-        has closed since, and its agents with it, is created with them once more."""
-        setup = RoomSetup(room)
-        lock = self._locks.setdefault(room, asyncio.Lock())
-        async with self._translated(), lock:
-            listed = await self._client.room.list_rooms(api.ListRoomsRequest(names=[room]))
-            if not listed.rooms:
-                await self._dispatch_or_create(setup, agents)
-        return setup
+    async def _create(self, setup: RoomSetup, agents: Sequence[AgentDispatch]) -> None:
+        await self._client.room.create_room(
+            api.CreateRoomRequest(name=setup.room, agents=[_room_agent(agent) for agent in agents])
+        )
+        setup.created = True
+
+    async def _sid(self, room: str) -> str:
+        listed = await self._client.room.list_rooms(api.ListRoomsRequest(names=[room]))
+        return listed.rooms[0].sid if listed.rooms else ""
 
     async def sid(self, room: str) -> str:
         """The SID of the room as LiveKit has it now, "" without one; deleted and opened anew, it has another."""
         async with self._translated():
-            listed = await self._client.room.list_rooms(api.ListRoomsRequest(names=[room]))
-        return listed.rooms[0].sid if listed.rooms else ""
+            return await self._sid(room)
 
     async def has(self, room: str, identity: str) -> bool:
         """Whether a participant of this identity is in the room, hidden or not."""
