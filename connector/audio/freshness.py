@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
+from connector.audio.minimum import SlidingMinimum
 
 _WINDOW = 2.0
 """Seconds for which the quickest frame stays the measure for the others."""
 _LONGEST_GAP = 1.0
 """Seconds that a pause between two frames counts for at most: after a stall the frames from before it must
 still be the measure for a second, or all that was held up would pass for new."""
-_MOST_KEPT = 512
-"""Over five times the frames of one window; a flood must not take memory."""
 
 
 class TransitClock:
@@ -23,28 +21,17 @@ class TransitClock:
     """
 
     def __init__(self) -> None:
-        # (age, transit), both rising: an earlier frame with a longer transit can never be the minimum again.
-        # Age is time as the arrivals measure it, with pauses cut short.
-        self._shortest: deque[tuple[float, float]] = deque()
+        self._shortest = SlidingMinimum(_WINDOW)
         self._age = 0.0
+        """Time as the arrivals measure it, with pauses cut short."""
         self._last_arrival = float("inf")
 
     def lateness(self, arrived: float, timestamp: float) -> float:
         """Seconds, never negative. `arrived` on our clock and never falling, `timestamp` on the sender's."""
-        shortest = self._shortest
         self._age += min(max(0.0, arrived - self._last_arrival), _LONGEST_GAP)
         self._last_arrival = arrived
         transit = arrived - timestamp
-        while shortest and shortest[-1][1] >= transit:
-            shortest.pop()
-        if len(shortest) == _MOST_KEPT:
-            # Its successor is later and has the longer transit: at worst a frame counts as less late than it
-            # is.
-            shortest.pop()
-        shortest.append((self._age, transit))
-        while shortest[0][0] < self._age - _WINDOW:
-            shortest.popleft()
-        return transit - shortest[0][1]
+        return transit - self._shortest.of(self._age, transit)
 
 
 class PlayoutClock:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 from numpy.typing import NDArray
+
+from connector.audio.minimum import SlidingMinimum
 
 _SHORTEST_PERIOD = 0.0025
 """Seconds: a voice of 400 Hz."""
@@ -58,21 +58,16 @@ class Standing:
     def __init__(self, window: float = 0.5) -> None:
         """`window` in seconds. Until so long has been seen, nothing stands."""
         self._window = window
-        self._least: deque[tuple[float, float]] = deque()
+        self._least = SlidingMinimum(window)
         self._since: float | None = None
 
     def of(self, now: float, delay: float) -> float:
         """Seconds that stand, with `delay` seen at `now`; both in seconds, `now` never falling."""
         if self._since is None:
             self._since = now
-        least = self._least
-        while least and least[-1][1] >= delay:
-            least.pop()
-        least.append((now, delay))
-        while least[0][0] < now - self._window:
-            least.popleft()
-        return least[0][1] if now - self._since >= self._window else 0.0
+        least = self._least.of(now, delay)
+        return least if now - self._since >= self._window else 0.0
 
     def worked_off(self, seconds: float) -> None:
         """So much of the delay has been taken away: what was seen before would have been less, too."""
-        self._least = deque((at, max(0.0, delay - seconds)) for at, delay in self._least)
+        self._least.lower(seconds)
