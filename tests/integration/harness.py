@@ -25,7 +25,9 @@ from connector.demo.ports import PortLease
 from connector.model import CallRecord
 
 RATE = 8000
-PATIENCE = 10.0
+PATIENCE = 20.0
+"""Seconds until something that is to happen must have happened, on a machine that does much else. The tests never wait
+so long when all is well."""
 TWILIO_TOKEN = "twilio-auth-token-of-the-tests"
 INBOUND = api.ConnectTwilioCallRequest.TWILIO_CALL_DIRECTION_INBOUND
 OUTBOUND = api.ConnectTwilioCallRequest.TWILIO_CALL_DIRECTION_OUTBOUND

@@ -17,6 +17,7 @@ from tests.integration.conftest import logs_printed
 from tests.integration.harness import (
     INBOUND,
     OUTBOUND,
+    PATIENCE,
     Stage,
     connect_call,
     ended,
@@ -31,7 +32,6 @@ from tests.integration.stranger import open_socket, start_stream
 BOTH = pytest.mark.parametrize("direction", [INBOUND, OUTBOUND], ids=["inbound", "outbound"])
 WHERE = pytest.mark.parametrize("exists", [False, True], ids=["new room", "existing room"])
 WORKER = "echo-of-the-tests"
-PATIENCE = 20.0
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ async def test_a_socket_that_says_nothing_uses_the_url_up(
 
 @BOTH
 async def test_after_its_time_it_is_gone(stage: Stage, room: str, http: aiohttp.ClientSession, direction: Any) -> None:
-    connector = await stage.connector(connect_timeout=1.0)
+    connector = await stage.connector(connect_timeout=2.0)
     connect_url = await connect_call(stage.client(connector), room, direction)
     record = await ended(connector)
     assert record.end_reason is EndReason.CONNECT_TIMEOUT

@@ -19,6 +19,7 @@ from connector.model import EndReason
 from tests.integration.harness import (
     INBOUND,
     OUTBOUND,
+    PATIENCE,
     TWILIO_TOKEN,
     Stage,
     connect_call,
@@ -61,20 +62,20 @@ async def test_a_call_that_ends_while_it_rings_and_then_its_connect_url_is_gone(
 
 @BOTH
 async def test_a_call_that_nobody_answers_times_out(stage: Stage, room: str, log: list[Any], direction: Any) -> None:
-    scene = await set_scene(stage, room, direction, connect_timeout=0.5)
+    scene = await set_scene(stage, room, direction, connect_timeout=2.0)
     scene.log = log
     assert ("caller" in await stage.participants(room)) is (direction is OUTBOUND)
-    await asyncio.wait_for(only_session(scene.connector).finished.wait(), 3)
+    await asyncio.wait_for(only_session(scene.connector).finished.wait(), PATIENCE)
     record = await scene.assert_all_free(EndReason.CONNECT_TIMEOUT)
     assert not record.started_at
     assert not scene.guest.saw("participant_connected")
 
 
 async def test_a_room_made_for_a_call_that_nobody_answers_goes_with_it(stage: Stage, room: str) -> None:
-    connector = await stage.connector(connect_timeout=0.5)
+    connector = await stage.connector(connect_timeout=2.0)
     await connect_call(stage.client(connector), room)
     assert room in await stage.rooms()
-    await asyncio.wait_for(only_session(connector).finished.wait(), 3)
+    await asyncio.wait_for(only_session(connector).finished.wait(), PATIENCE)
     assert room not in await stage.rooms()
 
 

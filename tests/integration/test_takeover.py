@@ -24,6 +24,7 @@ from connector.model import CallRecord, CallState, EndReason
 from tests.integration.harness import (
     INBOUND,
     OUTBOUND,
+    PATIENCE,
     RATE,
     TWILIO_TOKEN,
     Guest,
@@ -150,12 +151,12 @@ async def test_the_stream_of_a_waiting_call_is_carried_where_it_arrives(
 async def test_of_an_inbound_call_that_another_process_took_the_maker_lets_go_when_its_time_is_over(
     stage: Stage, room: str, twilio: TwilioSimulator, shared: str
 ) -> None:
-    maker, taker = await pair(stage, twilio, shared, connect_timeout=1.0)
+    maker, taker = await pair(stage, twilio, shared, connect_timeout=2.0)
     url = await connect_call(stage.client(maker), room, INBOUND)
     former = only_session(maker)
     call = dial(twilio, at(taker, url))
     await until(lambda: [each.state for each in taker.calls.live()] == [CallState.ACTIVE])
-    await asyncio.wait_for(former.finished.wait(), 5)
+    await asyncio.wait_for(former.finished.wait(), PATIENCE)
     assert_stepped_aside(maker)
     assert (await record_of(maker)).state is CallState.ACTIVE
     await call.hangup()
@@ -189,13 +190,13 @@ async def test_a_document_that_another_process_answers_gives_the_stream_its_time
     stage: Stage, room: str, twilio: TwilioSimulator, shared: str
 ) -> None:
     """The process that made the call asks the store before it gives up."""
-    maker, taker = await pair(stage, twilio, shared, connect_timeout=1.0, answer_grace=4.0)
+    maker, taker = await pair(stage, twilio, shared, connect_timeout=2.0, answer_grace=6.0)
     url = await connect_call(stage.client(maker), room)
     call = only_session(maker)
     http = await stage.http()
     assert (await fetch(http, at(taker, url), FORM)).status == 200
     before = call.deadline
-    await until(lambda: call.deadline > before, 3)
+    await until(lambda: call.deadline > before)
     assert call.record.to_number == dict(FORM)["To"]
     assert call.state is CallState.RINGING
     socket = await open_socket(http, url)
@@ -259,7 +260,7 @@ async def test_a_stranger_who_takes_the_hidden_participants_identity_is_no_take_
 async def test_what_waits_in_vain_is_ended_once_and_refused_everywhere(
     stage: Stage, room: str, twilio: TwilioSimulator, shared: str
 ) -> None:
-    maker, taker = await pair(stage, twilio, shared, connect_timeout=0.5)
+    maker, taker = await pair(stage, twilio, shared, connect_timeout=2.0)
     url = await connect_call(stage.client(maker), room)
     assert (await ended(maker)).end_reason is EndReason.CONNECT_TIMEOUT
     http = await stage.http()

@@ -97,7 +97,7 @@ async def test_an_inbound_call_tells_its_whole_life(
 
 
 async def test_a_call_that_nobody_takes_is_missed(stage: Stage, room: str, receiver: Receiver) -> None:
-    connector = await stage.connector(webhook_allow_private=True, connect_timeout=0.5)
+    connector = await stage.connector(webhook_allow_private=True, connect_timeout=2.0)
     await Rest(await stage.http(), connector.settings).register(receiver.url)
     await connect_call(stage.client(connector), room)
     received = await told(receiver, "call-missed")
