@@ -6,11 +6,9 @@ import json
 import os
 import secrets
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from connector.demo.ports import PortLease
-from connector.demo.process import ChildProcess
+from connector.demo.process import ChildProcess, Server
 
 _START_PATIENCE = 20.0
 
@@ -33,8 +31,11 @@ def find_binary() -> Path:
     raise ServerMissing("there is no .tools/livekit-server: run `make setup` (or set LIVEKIT_SERVER_BIN)")
 
 
-class LiveKitServer:
+class LiveKitServer(Server):
     """Use as `async with LiveKitServer() as livekit`. Its ports are the same for its whole life."""
+
+    grace = 0.3
+    """A SIGTERM makes it wait for its rooms to empty; nothing here is worth waiting for."""
 
     def __init__(self, *, redis: str | None = None, binary: Path | None = None, log_level: str = "warn") -> None:
         """`redis` is `host:port`; LiveKit's SIP API and several nodes need one."""
@@ -42,9 +43,8 @@ class LiveKitServer:
         self.api_secret = secrets.token_hex(24)
         self._leases = [PortLease(), PortLease()]
         config = self._config(redis, log_level)
-        self._process = ChildProcess(
-            "livekit-server", [str(binary or find_binary()), "--config-body", json.dumps(config)]
-        )
+        argv = [str(binary or find_binary()), "--config-body", json.dumps(config)]
+        super().__init__(ChildProcess("livekit-server", argv), *(lease.close for lease in self._leases))
 
     def _config(self, redis: str | None, log_level: str) -> dict[str, object]:
         config: dict[str, object] = {
@@ -90,52 +90,5 @@ class LiveKitServer:
             "LIVEKIT_API_SECRET": self.api_secret,
         }
 
-    @property
-    def is_running(self) -> bool:
-        return self._process.is_running
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def log(self, lines: int = 0) -> str:
-        return self._process.log(lines)
-
-    async def start(self) -> None:
-        """Return when it answers; raise ProcessFailed, with its output, when it does not."""
-        self._process.spawn()
-        try:
-            await self._process.until_answers(self.http_url, _START_PATIENCE)
-        except BaseException:
-            await self._process.kill()
-            raise
-
-    async def kill(self) -> None:
-        """As a crash: nobody in its rooms is told."""
-        await self._process.kill()
-
-    async def restart(self) -> None:
-        """Kill it and start it again on the same ports."""
-        await self.kill()
-        await self.start()
-
-    async def stop(self) -> None:
-        """End it and give its ports back."""
-        # A SIGTERM makes it wait for its rooms to empty; nothing here is worth waiting for.
-        await self._process.stop(grace=0.3)
-        for lease in self._leases:
-            lease.close()
-        self._process.close()
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.start()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
+    async def _until_ready(self) -> None:
+        await self._process.until_answers(self.http_url, _START_PATIENCE)

@@ -7,8 +7,10 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from typing import IO
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import IO, Self
 
 import aiohttp
 
@@ -122,3 +124,69 @@ class ChildProcess:
 
     def _failed(self, what: str) -> ProcessFailed:
         return ProcessFailed(f"{self.name} {what}; it printed:\n{self.log(40)}")
+
+
+class Server(ABC):
+    """A server as a child process: `async with` starts it, and stops it. It may be started again after a `kill`."""
+
+    grace = 5.0
+    """Seconds it gets to stop by itself."""
+
+    def __init__(self, process: ChildProcess, *gives_back: Callable[[], object]) -> None:
+        """`gives_back` let go, when it has ended for good, of the ports and folders it was given."""
+        self._process = process
+        self._gives_back = gives_back
+
+    @abstractmethod
+    async def _until_ready(self) -> None:
+        """Return when it can be used. Raises ProcessFailed, with its output."""
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.is_running
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def log(self, lines: int = 0) -> str:
+        """See `ChildProcess.log`."""
+        return self._process.log(lines)
+
+    async def start(self) -> None:
+        """Return when it can be used; raise ProcessFailed, with its output, when it does not get there."""
+        self._process.spawn()
+        try:
+            await self._until_ready()
+        except BaseException:
+            await self._process.kill()
+            raise
+
+    async def kill(self) -> None:
+        """SIGKILL, as a crash: nobody is told."""
+        await self._process.kill()
+
+    async def restart(self) -> None:
+        """Kill it and start it again, in the same place."""
+        await self.kill()
+        await self.start()
+
+    async def stop(self) -> None:
+        """SIGTERM, and the end of it: its ports are free afterwards."""
+        await self._process.stop(self.grace)
+        self._process.close()
+        for give_back in self._gives_back:
+            give_back()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()

@@ -11,11 +11,9 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from connector.demo.ports import PortLease
-from connector.demo.process import ChildProcess, ProcessFailed
+from connector.demo.process import ChildProcess, ProcessFailed, Server
 
 _START_PATIENCE = 10.0
 
@@ -54,22 +52,24 @@ def _candidates() -> Iterator[Path]:
         yield root / ".tools" / "redis-server"
 
 
-class RedisServer:
+class RedisServer(Server):
     """Use as `async with RedisServer() as redis`. Its port is the same for its whole life."""
+
+    grace = 2.0
 
     def __init__(self, *, password: str = "", folder: Path | None = None) -> None:
         """With a `folder` it keeps what it has there, over a restart and a crash; without one it forgets."""
         self._password = password
         self._lease = PortLease()
         # Always a folder: told to keep something after all, it would write where the tests are run.
-        self._own_folder = tempfile.TemporaryDirectory(prefix="redis-")
+        folder_of_its_own = tempfile.TemporaryDirectory(prefix="redis-")
         argv = [str(find_redis()), "--bind", "127.0.0.1", "--port", str(self._lease.port), "--save", ""]
-        argv += ["--dir", str(folder or self._own_folder.name)]
+        argv += ["--dir", str(folder or folder_of_its_own.name)]
         if folder is not None:
             argv += ["--appendonly", "yes", "--appendfsync", "always"]
         if password:
             argv += ["--requirepass", password]
-        self._process = ChildProcess("redis-server", argv)
+        super().__init__(ChildProcess("redis-server", argv), self._lease.close, folder_of_its_own.cleanup)
 
     @property
     def port(self) -> int:
@@ -85,27 +85,7 @@ class RedisServer:
         """What CONNECTOR_STORE should be."""
         return f"redis://{f':{self._password}@' if self._password else ''}{self.address}/0"
 
-    @property
-    def is_running(self) -> bool:
-        return self._process.is_running
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def log(self, lines: int = 0) -> str:
-        return self._process.log(lines)
-
-    async def start(self) -> None:
-        """Return when it answers; raise ProcessFailed, with its output, when it does not."""
-        self._process.spawn()
-        try:
-            await self._until_answers()
-        except BaseException:
-            await self._process.kill()
-            raise
-
-    async def _until_answers(self) -> None:
+    async def _until_ready(self) -> None:
         deadline = time.monotonic() + _START_PATIENCE
         while time.monotonic() < deadline and self.is_running:
             with contextlib.suppress(OSError):
@@ -119,32 +99,3 @@ class RedisServer:
                     return
             await asyncio.sleep(0.02)
         raise ProcessFailed(f"redis-server did not answer at {self.address}; it printed:\n{self.log(20)}")
-
-    async def kill(self) -> None:
-        """As a crash."""
-        await self._process.kill()
-
-    async def restart(self) -> None:
-        """Kill it and start it again on the same port."""
-        await self.kill()
-        await self.start()
-
-    async def stop(self) -> None:
-        """End it and give its port back."""
-        await self._process.stop(grace=2.0)
-        self._lease.close()
-        self._process.close()
-        self._own_folder.cleanup()
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.start()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
