@@ -83,7 +83,7 @@ class Connector:
             settings.plivo_auth_token.get_secret_value(),
         )
         self.metrics = Metrics()
-        self.store: Store = open_store(settings)
+        self.store: Store = store_at(settings.store)
         self.admin = RoomAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
         self._carriers = CarrierApis(settings)
         self.webhooks = Webhooks(self.store, self.metrics, as_json, allow_private=settings.webhook_allow_private)
@@ -332,11 +332,6 @@ def _cannot_listen(settings: Settings, error: OSError) -> str:
     # The event loops' texts hold the address once more, each in its own way; a name that does not resolve has no errno.
     why = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error.strerror).lower()
     return f"cannot listen on {settings.host} port {settings.port}: {why}; see CONNECTOR_HOST and CONNECTOR_PORT"
-
-
-def open_store(settings: Settings) -> Store:
-    """The store that `CONNECTOR_STORE` names, not yet opened."""
-    return store_at(settings.store)
 
 
 async def serve(settings: Settings) -> None:

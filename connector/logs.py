@@ -15,9 +15,10 @@ from typing import Any, TextIO
 
 import structlog
 
+from connector import numbers
+
 _PHONE = re.compile(r"(?<![A-Za-z0-9])\+?\d[\d ().-]{5,18}\d(?![A-Za-z0-9])")
 """Anything that reads like a number where a number is to be expected: also in `sip_1555…` and `sip:1555…@host`."""
-_E164 = re.compile(r"\+\d{6,15}")
 _JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
 _LONG_TOKEN = re.compile(r"[\w-]{80,}")
 """Long enough for the secret part of a connect_url; nothing that is worth reading is."""
@@ -56,7 +57,7 @@ def scrub(text: str) -> str:
         if secret in text:
             text = text.replace(secret, "[secret]")
     text = _WEBHOOK_KEY.sub("[key]", _LONG_TOKEN.sub("[token]", _JWT.sub("[token]", text)))
-    return _E164.sub(lambda m: mask_phone(m.group()), text)
+    return numbers.IN_TEXT.sub(lambda m: mask_phone(m.group()), text)
 
 
 def _scrub_value(key: str, value: Any) -> Any:

@@ -5,13 +5,13 @@ Every function raises InvalidArgument, which names the field.
 
 from __future__ import annotations
 
-import re
 import secrets
 
 from connector.api.countries import COUNTRIES
 from connector.audio import dtmf
 from connector.errors import InvalidArgument
 from connector.model import AgentDispatch, CallRequest, Direction, ParticipantSpec, Provider, new_call_id
+from connector.numbers import E164
 from connectorpb.v1 import connector_pb2 as pb
 
 # livekit-server's defaults (its config.go, "limit"): names and identities in characters, the rest in bytes.
@@ -37,7 +37,6 @@ MAX_DIGITS = 32
 MAX_CALL_ID = 64
 MIN_RING, MAX_RING = 5, 600
 """Seconds; Twilio's own bounds for a call's Timeout."""
-_E164 = re.compile(r"\+[1-9]\d{1,14}", re.ASCII)
 
 
 def twilio_call_request(request: pb.ConnectTwilioCallRequest) -> CallRequest:
@@ -68,7 +67,7 @@ def _direction(value: pb.CallDirection) -> Direction:
 def placed_call_request(request: pb.PlaceTwilioCallRequest) -> CallRequest:
     """Check a PlaceTwilioCall."""
     for field, number in (("to", request.to), ("from", getattr(request, "from"))):
-        if not _E164.fullmatch(number):
+        if not E164.fullmatch(number):
             raise InvalidArgument(field, "is not a number in E.164 form such as +15551234567")
     ring = request.ring_timeout_seconds
     if ring and not MIN_RING <= ring <= MAX_RING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -12,11 +11,11 @@ from connector.call.manager import CallManager
 from connector.call.session import CallSession
 from connector.errors import FailedPrecondition, InvalidArgument, NotFound
 from connector.model import AgentDispatch, CallRecord, EndReason
+from connector.numbers import E164
 
 END_PATIENCE = 8.0
 """Seconds for another process to end a call whose caller was taken out of the room."""
 LOOK_EVERY = 0.1
-E164 = re.compile(r"\+[1-9]\d{1,14}", re.ASCII)
 
 
 class Records(Protocol):

@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+from connector import numbers
 from connector.model import CallRequest, Direction
 
 _SHORTEST = 6
 """Digits from which on a number is looked for inside other text; a shorter one is anywhere by chance."""
 _TELLING = 8
 """Last digits by which a number is known, however its country is written before them."""
-_E164 = re.compile(r"\+\d{6,15}")
 _NOT_DIGITS = re.compile(r"\D")
 
 
@@ -49,7 +49,7 @@ class Privacy:
         """Of the attributes that a carrier filled, those that hold no number: the hidden one may not be known."""
         if not self._hides:
             return dict(attributes)
-        return {name: value for name, value in self.own(attributes).items() if not _E164.search(value)}
+        return {name: value for name, value in self.own(attributes).items() if not numbers.IN_TEXT.search(value)}
 
     def _tells(self, value: str) -> bool:
         if not self._hides or not self._digits:

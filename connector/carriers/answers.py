@@ -140,7 +140,7 @@ def ask_pin(provider: Provider, action_url: str, prompt: str, digits: int) -> st
                 redirect="true",
                 log="false",
             )
-        case Provider.TWILIO:
+        case Provider.TWILIO | Provider.TELNYX:
             gather = _child(
                 response,
                 "Gather",
@@ -150,18 +150,7 @@ def ask_pin(provider: Provider, action_url: str, prompt: str, digits: int) -> st
                 numDigits=str(digits),
                 finishOnKey="#",
                 timeout=str(PIN_TIMEOUT),
-                actionOnEmptyResult="true",
-            )
-        case Provider.TELNYX:
-            gather = _child(
-                response,
-                "Gather",
-                action=action_url,
-                method="POST",
-                input="dtmf",
-                numDigits=str(digits),
-                finishOnKey="#",
-                timeout=str(PIN_TIMEOUT),
+                **({"actionOnEmptyResult": "true"} if provider is Provider.TWILIO else {}),
             )
     _say(gather, provider, prompt)
     if provider is not Provider.TWILIO:

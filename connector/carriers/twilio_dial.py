@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 from connector.carriers.xml import document
+from connector.numbers import SUBSCRIBER
 
 LONGEST_URI = 254
 """Twilio takes a SIP URI of under 255 characters."""
 LONGEST_CREDENTIAL = 128
-_NUMBER = re.compile(r"\+[1-9][0-9]{6,14}")
 _CALLER_ID = re.compile(r"[A-Za-z0-9+_.-]{1,128}")
 
 
@@ -38,7 +38,7 @@ class SipDial:
 
 def sip_uri(number: str, endpoint: str) -> str:
     """`sip:+1555…@endpoint`; `endpoint` as the setting has it. ValueError for what Twilio would not take."""
-    if not _NUMBER.fullmatch(number):
+    if not SUBSCRIBER.fullmatch(number):
         raise ValueError(f"{number!r} is not a phone number in E.164 form")
     uri = f"sip:{number}@{endpoint}"
     if len(uri) > LONGEST_URI:

@@ -5,32 +5,36 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from connector.cli.common import ConfigFile, Service, as_dict, call_service, run_or_exit, settings_or_exit
+from connector.cli.common import (
+    AsJson,
+    ConfigFile,
+    Service,
+    as_dict,
+    call_service,
+    print_rows,
+    run_or_exit,
+    settings_or_exit,
+    with_store,
+)
 from connector.config import Settings
 from connector.logs import mask_phone
 from connector.model import CallFilter, CallRecord, CallState, Provider
-from connector.storage.stores import store_at
 from connectorpb.v1 import connector_pb2 as pb
 
 calls_app = typer.Typer(help="List and control calls. Without a command: list them.", invoke_without_command=True)
 
 Limit = Annotated[int, typer.Option(min=1, max=1000)]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 FullNumbers = Annotated[bool, typer.Option("--full-numbers", help="Do not mask phone numbers.")]
 CallId = Annotated[str, typer.Argument(metavar="CALL_ID")]
 ANSWERED = "in-progress"
 """Twilio's word."""
 FOLLOW_EVERY = 0.3
-COLUMNS = ("call", "provider", "direction", "room", "from", "to", "state", "created", "seconds", "end reason")
 
 
 @calls_app.callback()
@@ -60,30 +64,9 @@ def list_calls(
     """List calls, newest first, from the store: the service need not run."""
     settings = settings_or_exit(config)
     where = CallFilter(room, state, provider, since.astimezone().timestamp() if since else 0.0)
-    records = run_or_exit(lambda: _stored(settings, limit, where))
+    records = run_or_exit(lambda: with_store(settings, lambda store: store.list_calls(limit, where)))
     rows = [_row(record, str if full_numbers else mask_phone) for record in records]
-    if as_json:
-        for row in rows:
-            typer.echo(json.dumps(row))
-        return
-    if not rows:
-        typer.echo(f"no calls in {settings.store_name}", err=True)
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
-
-
-async def _stored(settings: Settings, limit: int, where: CallFilter) -> list[CallRecord]:
-    store = store_at(settings.store)
-    await store.open()
-    try:
-        return await store.list_calls(limit, where)
-    finally:
-        await store.close()
+    print_rows(rows, as_json, f"no calls in {settings.store_name}")
 
 
 def _row(record: CallRecord, shown: Any) -> dict[str, str | float]:

@@ -21,7 +21,7 @@ from rich.table import Table
 from connector.config import Settings, load_settings
 from connector.errors import ConnectorError, Unavailable
 from connector.storage.base import Store
-from connector.storage.stores import store_at
+from connector.storage.stores import opened
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; the environment overrides it.")]
 Service = Annotated[
@@ -112,12 +112,8 @@ def _reason(body: bytes, status: int, origin: str) -> str:
 
 async def with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
     """Work on the store that the settings name; the service need not run."""
-    store = store_at(settings.store)
-    await store.open()
-    try:
+    async with opened(settings.store) as store:
         return await work(store)
-    finally:
-        await store.close()
 
 
 def shown_time(at: float) -> str:
@@ -135,7 +131,7 @@ def print_rows(rows: Sequence[Row], as_json: bool, none: str) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for column in rows[0]:
-        table.add_column(column, overflow="fold")
+        table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console(width=None if sys.stdout.isatty() else 200).print(table)

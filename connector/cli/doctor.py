@@ -16,8 +16,8 @@ from connector.config import Settings
 from connector.errors import ConnectorError, Internal
 from connector.livekit_errors import unreachable
 from connector.room.admin import RoomAdmin
-from connector.storage.base import StoreTooNew
-from connector.storage.stores import store_at
+from connector.storage.base import Store, StoreTooNew
+from connector.storage.stores import opened
 
 MAX_CLOCK_DIFFERENCE = 30.0
 """Seconds. Tokens allow for a minute; half of that is a clock worth mending."""
@@ -154,22 +154,21 @@ async def _clock(settings: Settings) -> list[Finding]:
 
 async def store_findings(settings: Settings) -> list[Finding]:
     """Whether it opens, and what of its own settings is no good for a store."""
-    store = store_at(settings.store)
     try:
-        await store.open()
+        async with opened(settings.store) as store:
+            return [Finding("ok", "store", settings.store_name), *await _weaknesses(settings, store)]
     except ConnectorError as error:
         return [Finding("problem", "store", error.message, _mend_store(settings, error))]
-    findings = [Finding("ok", "store", settings.store_name)]
+
+
+async def _weaknesses(settings: Settings, store: Store) -> list[Finding]:
     try:
-        findings += [
+        return [
             Finding("warning", "store", f"{settings.store_name} {what}", f"{mend} (docs/storage.md)")
             for what, mend in await store.weaknesses()
         ]
     except ConnectorError as error:
-        findings.append(Finding("warning", "store", f"its own settings cannot be checked: {error.message}"))
-    finally:
-        await store.close()
-    return findings
+        return [Finding("warning", "store", f"its own settings cannot be checked: {error.message}")]
 
 
 def _mend_store(settings: Settings, error: ConnectorError) -> str:

@@ -9,7 +9,7 @@ from connector.cli.findings import Finding
 from connector.config import Settings
 from connector.errors import ConnectorError
 from connector.model import Provider
-from connector.storage.stores import store_at
+from connector.storage.stores import opened
 
 _NAMES = {Provider.TWILIO: "Twilio", Provider.TELNYX: "Telnyx", Provider.PLIVO: "Plivo"}
 _WITHOUT_SIGNATURE = "are not checked: anyone who learns a connect_url or a webhook URL can use it"
@@ -25,14 +25,11 @@ async def carrier_findings(settings: Settings) -> list[Finding]:
 
 
 async def _with_connectors(settings: Settings) -> set[Provider]:
-    store = store_at(settings.store)
     try:
-        await store.open()
-        return {connector.provider for connector in await store.connectors.list()}
+        async with opened(settings.store) as store:
+            return {connector.provider for connector in await store.connectors.list()}
     except ConnectorError:
         return set()  # The store's own finding says why.
-    finally:
-        await store.close()
 
 
 def check(settings: Settings, with_connectors: Collection[Provider]) -> list[Finding]:

@@ -10,7 +10,7 @@ from connector.errors import ConnectorError
 from connector.sip import plan
 from connector.sip.admin import SipAdmin, SipNumberSetup
 from connector.sip.secrets import SipCredentials, SipSecrets
-from connector.storage.stores import store_at
+from connector.storage.stores import opened
 
 SUBJECT = "LiveKit SIP"
 
@@ -21,16 +21,14 @@ async def sip_findings(settings: Settings) -> list[Finding]:
         return []
     secret = settings.livekit_api_secret.get_secret_value()
     admin = SipAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
-    store = store_at(settings.store)
     await admin.start()
     try:
         trunks = await admin.list_numbers()
-        await store.open()
-        known = await SipSecrets(store.sip_numbers, secret).all()
+        async with opened(settings.store) as store:
+            known = await SipSecrets(store.sip_numbers, secret).all()
     except ConnectorError as error:
         return [Finding("problem", SUBJECT, error.message, "see the troubleshooting in docs/sip.md")]
     finally:
-        await store.close()
         await admin.close()
     return compare(trunks, known)
 

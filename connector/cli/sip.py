@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,10 +15,11 @@ from rich.table import Table
 from connector.carriers.twilio_dial import SipDial, check_password, check_username, sip_uri, twilio_dial
 from connector.cli.common import ConfigFile, run_or_exit, settings_or_exit
 from connector.config import Settings
+from connector.numbers import SUBSCRIBER
 from connector.sip import plan
 from connector.sip.admin import SetupDone, SipAdmin, SipNumberSetup
 from connector.sip.secrets import SipCredentials, SipSecrets
-from connector.storage.stores import store_at
+from connector.storage.stores import opened
 
 sip_app = typer.Typer(no_args_is_help=True, help="LiveKit SIP behind Twilio: set up a number, bridge a conference.")
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from connector.api.conferences import ConferenceBridge
 
 T = TypeVar("T")
-E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 
 
 @sip_app.command("setup")
@@ -78,7 +77,7 @@ def setup(
 
 
 def _check(wanted: plan.Wanted, settings: Settings) -> None:
-    if not E164.fullmatch(wanted.number):
+    if not SUBSCRIBER.fullmatch(wanted.number):
         raise ValueError("--number: must be a phone number in E.164 form, such as +15551234567")
     if not settings.sip_endpoint:
         raise ValueError(
@@ -218,16 +217,14 @@ async def _with_bridge(settings: Settings, work: Callable[[ConferenceBridge], Aw
     from connector.telephony.apis import CarrierApis
 
     twilio = CarrierApis(settings).twilio
-    store = store_at(settings.store)
-    await store.open()
-    try:
-        if twilio is not None:
-            await twilio.start()
-        return await work(conference_bridge(settings, store, twilio))
-    finally:
-        if twilio is not None:
-            await twilio.close()
-        await store.close()
+    async with opened(settings.store) as store:
+        try:
+            if twilio is not None:
+                await twilio.start()
+            return await work(conference_bridge(settings, store, twilio))
+        finally:
+            if twilio is not None:
+                await twilio.close()
 
 
 @asynccontextmanager
@@ -244,9 +241,5 @@ async def _sip_admin(settings: Settings) -> AsyncIterator[SipAdmin]:
 
 @asynccontextmanager
 async def _secrets(settings: Settings) -> AsyncIterator[SipSecrets]:
-    store = store_at(settings.store)
-    await store.open()
-    try:
+    async with opened(settings.store) as store:
         yield SipSecrets(store.sip_numbers, settings.livekit_api_secret.get_secret_value())
-    finally:
-        await store.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from connector.storage.base import Store
@@ -17,3 +19,14 @@ def store_at(url: str) -> Store:
     from connector.storage.redis import RedisStore
 
     return RedisStore(url)
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Store]:
+    """The same, for as long as the block lasts. Raises StoreError."""
+    store = store_at(url)
+    try:
+        await store.open()
+        yield store
+    finally:
+        await store.close()
