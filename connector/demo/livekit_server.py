@@ -62,7 +62,8 @@ class LiveKitServer(Server):
                 "stun_servers": ["127.0.0.1:9"],
             },
             "keys": {self.api_key: self.api_secret},
-            "logging": {"level": log_level},
+            # Every connection that closes is a warning of its transport's, three times: nobody would find the others.
+            "logging": {"level": log_level, "component_levels": {"transport": "error"}},
         }
         if redis:
             config["redis"] = {"address": redis}
