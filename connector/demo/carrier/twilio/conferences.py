@@ -58,6 +58,7 @@ class Conference:
         self.participants: list[Participant] = []
         self.errors: list[CarrierError] = []
         self.created = datetime.now(UTC)
+        self.begun = Moment("told the application that the conference is in progress")
         self._office = office
         self._callback = callback
         self._sequence = 0
@@ -77,6 +78,7 @@ class Conference:
         if self.status == "init" and len(inside) > 1:
             self.status = "in-progress"
             await self._tell(_START, participant)
+            self.begun.come()
 
     async def person(self) -> Participant:
         """Somebody with a telephone."""
