@@ -169,14 +169,18 @@ class CallManager:
             return None
 
     async def _waiting(self, call_id: str) -> WaitingCall:
-        waiting = await self._parts.store.waiting.get(call_id)
+        # In this order: a call is shared before its record is written, so that the record of one that is being opened
+        # is never seen without the wait, which would be a call that another process has taken.
         record = await self._parts.store.get_call(call_id)
+        waiting = await self._parts.store.waiting.get(call_id)
+        if waiting is None and record is None:
+            raise TokenInvalid("no such call")
+        if waiting is None:
+            record = await self._parts.store.get_call(call_id)
         if record is not None and record.end_reason is not None:
             raise TokenExpired("the call has ended")
         if waiting is not None:
             return waiting
-        if record is None:
-            raise TokenInvalid("no such call")
         raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
 
     async def _take_over(self, call_id: str) -> CallSession:

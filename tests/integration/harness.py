@@ -39,6 +39,10 @@ def tone(frequency: float, seconds: float, level: float = 8000.0) -> NDArray[np.
     return np.asarray(level * np.sin(2 * np.pi * frequency * time), dtype=np.int16)
 
 
+def _rms(pcm: NDArray[np.int16]) -> float:
+    return float(np.sqrt(np.mean(pcm.astype(np.float64) ** 2))) if len(pcm) else 0.0
+
+
 def strength(pcm: NDArray[np.int16], frequency: float) -> float:
     """Amplitude of one frequency in a piece of sound: what `tone` was given as level, for a pure tone."""
     if len(pcm) == 0:
@@ -117,8 +121,21 @@ class Guest:
 
     async def until(self, condition: Callable[[], bool], patience: float = PATIENCE) -> None:
         """Until something that this guest notices makes the condition true."""
-        async with asyncio.timeout(patience), self._changed:
-            await self._changed.wait_for(condition)
+        try:
+            async with asyncio.timeout(patience), self._changed:
+                await self._changed.wait_for(condition)
+        except TimeoutError as error:
+            error.add_note(f"the guest has heard {self._what_was_heard() or 'nobody'}")
+            raise
+
+    def _what_was_heard(self) -> str:
+        """How much of each in how long, and how loud it was in the end."""
+        return ", ".join(
+            f"{identity}: {len(times) * 0.02:.2f} s in {time.monotonic() - times[0]:.2f} s, of the last half second "
+            f"{_rms(self.sound_of(identity)[-RATE // 2 :]):.0f} RMS"
+            for identity, times in self.heard_at.items()
+            if times
+        )
 
     async def event(
         self, name: str, match: Callable[..., bool] = lambda *_: True, patience: float = PATIENCE

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -227,6 +229,27 @@ async def test_after_a_claim_a_fetch_elsewhere_is_refused_and_changes_nothing() 
         await taker.manager.expected("call_1")
     with pytest.raises(TokenInvalid):
         await taker.manager.expected("call_2")
+
+
+@virtual_time
+async def test_a_call_that_another_process_opens_between_two_looks_is_not_taken_for_one_whose_stream_has_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    maker, taker = two()
+    looks = 0
+
+    async def look(what: Any, call_id: str) -> Any:
+        nonlocal looks
+        looks += 1
+        seen = await what(call_id)
+        if looks == 1:
+            await maker.manager.create(maker.request())
+        return seen
+
+    monkeypatch.setattr(maker.store, "get_call", partial(look, maker.store.get_call))
+    monkeypatch.setattr(maker.store.waiting, "get", partial(look, maker.store.waiting.get))
+    assert (await taker.manager.expected("call_1")).request.call_id == "call_1"
+    await maker.manager.drain(0)
 
 
 # A store that fails
