@@ -81,6 +81,7 @@ class Guest:
         self._source: rtc.AudioSource | None = None
         self._publication: rtc.LocalTrackPublication | None = None
         self._streams: list[rtc.AudioStream] = []
+        self._left = False
         self.heard: dict[str, list[NDArray[np.int16]]] = {}
         """20 ms pieces by the speaker's identity."""
         self.heard_at: dict[str, list[float]] = {}
@@ -90,6 +91,9 @@ class Guest:
 
     def _recorder(self, name: str) -> Callable[..., None]:
         def record(*args: Any) -> None:
+            if self._left:
+                # A stream that begins now would be closed by nobody, and hear the whole process after its loop.
+                return
             self.events.append((name, args))
             if name == "track_subscribed" and args[0].kind == rtc.TrackKind.KIND_AUDIO:
                 self._spawn(self._record_audio(args[0], args[2].identity))
@@ -183,6 +187,7 @@ class Guest:
         self._spawn(self.say(pcm))
 
     async def leave(self) -> None:
+        self._left = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -34,9 +34,13 @@ OF_THE_SERVICE = {"connector ready", "connector stopped"}
 NUMBERS = ("5557654321", "5551234567", "5559990000", "5558887777")
 
 
+CLOSED_LOOP = "error putting to queue: Event loop is closed"
+"""What the SDK says of a listener of a test before this one: each test has a loop of its own, a service has one."""
+
+
 def ours(log: io.StringIO) -> list[dict[str, Any]]:
     """The connector's own lines: the SDK's come from its threads, which know of no call."""
-    return [line for line in lines_of(log) if not re.match(r"[\w:]+:\d+:", line["event"])]
+    return [line for line in lines_of(log) if not re.match(rf"[\w:]+:\d+:|{CLOSED_LOOP}", line["event"])]
 
 
 async def whole_call(stage: Stage, connector: Connector, room: str, direction: Any) -> str:
@@ -227,7 +231,7 @@ async def test_the_pretty_log_of_a_call_is_for_people(stage: Stage, room: str) -
     with captured_logs("info", "pretty") as log:
         connector = await stage.connector()
         await whole_call(stage, connector, room, OUTBOUND)
-        lines = log.getvalue().splitlines()
+        lines = [line for line in log.getvalue().splitlines() if CLOSED_LOOP not in line]
     assert len(lines) == 6
     for line in lines:
         assert re.match(r"\d\d:\d\d:\d\d\.\d{6} \[info *\] \S", line), line
