@@ -7,14 +7,16 @@ The call above knows this class only as `connector.call.ports.Room`, and is told
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 from livekit import rtc
 from livekit.rtc.participant import PublishTrackError
+from livekit.rtc.room import EventTypes
 
 from connector.errors import Unavailable
 from connector.model import EndReason, ParticipantSpec
+from connector.room.engine import engine
 from connector.room.events import RoomListener
 from connector.room.media import AudioTap, CallerSource, media_router
 from connector.room.outage import FindRoom, Outage
@@ -24,6 +26,8 @@ log = structlog.get_logger()
 
 JOIN_TIMEOUT = 3.5
 LEAVE_TIMEOUT = 5.0
+ENGINE_DOWN = 0.2
+"""Seconds in which the SDK, after the end of a failed join, has taken its media engine down; it does not tell."""
 CLEAR_TOPIC = "connector.clear"
 """Topic of a data message, and name of an RPC method, with which the room drops what the caller has yet to hear."""
 
@@ -78,6 +82,8 @@ class RoomGateway:
 
     async def _join(self, grants: Mapping[str, object], attributes: Mapping[str, str]) -> None:
         media_router()
+        if _abandoned and not engine.is_held:
+            await self._after_those_given_up()
         token = join_token(self._key, self._secret, self._participant, self._kind_details, grants, attributes)
         room = rtc.Room()
         self._register(room)
@@ -97,9 +103,21 @@ class RoomGateway:
         if self._left:
             await _disconnect(room)
             raise Unavailable("the caller left while it was joining")
+        try:
+            engine.require_clock()
+        except Unavailable:
+            await _disconnect(room)
+            raise
         self._room = room
         self._outage.joined(lambda: room.sid)
         self._subscribe_to_all()
+
+    async def _after_those_given_up(self) -> None:
+        """Until a room is held, no join may begin while a failed one takes the media engine down."""
+        _, endless = await asyncio.wait(set(_abandoned), timeout=JOIN_TIMEOUT)
+        if endless:
+            raise Unavailable(f"livekit-server at {self._url} has not answered an earlier join yet")
+        await asyncio.sleep(ENGINE_DOWN)
 
     def _subscribe_to_all(self) -> None:
         for participant in self._connected().remote_participants.values():
@@ -107,15 +125,21 @@ class RoomGateway:
                 self._on_track_published(publication)
 
     def _register(self, room: rtc.Room) -> None:
-        room.on("track_published", self._on_track_published)
-        room.on("track_subscribed", self._on_track_subscribed)
-        room.on("track_unsubscribed", self._on_track_unsubscribed)
-        room.on("sip_dtmf_received", self._on_dtmf)
-        room.on("data_received", self._on_data)
-        room.on("participant_attributes_changed", self._on_attributes)
-        room.on("reconnecting", self._on_reconnecting)
-        room.on("reconnected", self._on_reconnected)
-        room.on("disconnected", self._on_disconnected)
+        for event, listener in self._listeners():
+            room.on(event, listener)
+
+    def _listeners(self) -> list[tuple[EventTypes, Callable[..., None]]]:
+        return [
+            ("track_published", self._on_track_published),
+            ("track_subscribed", self._on_track_subscribed),
+            ("track_unsubscribed", self._on_track_unsubscribed),
+            ("sip_dtmf_received", self._on_dtmf),
+            ("data_received", self._on_data),
+            ("participant_attributes_changed", self._on_attributes),
+            ("reconnecting", self._on_reconnecting),
+            ("reconnected", self._on_reconnected),
+            ("disconnected", self._on_disconnected),
+        ]
 
     def listen(self, rate: int) -> None:
         """Deliver room audio at `rate` samples a second, DTMF and clears from now on; what came before is discarded."""
@@ -192,6 +216,9 @@ class RoomGateway:
                 # In the SDK a registered method holds its room, with half a megabyte, for the life of the process.
                 room.local_participant.unregister_rpc_method(CLEAR_TOPIC)
             await _disconnect(room)
+            for event, listener in self._listeners():
+                room.off(event, listener)
+            engine.left(room)
 
     def _connected(self) -> rtc.Room:
         if self._room is None:
