@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -15,26 +15,46 @@ from connector.model import EndReason
 log = structlog.get_logger()
 
 _LOOK_TIMEOUT = 1.0
-"""Seconds. A LiveKit that starts again has forgotten its rooms and gets them back from those who reconnect: only one
-that answers at once has been there all the time, and says something about this room."""
+"""Seconds for a look at whether the room is still there."""
 
 FindRoom = Callable[[], Coroutine[Any, Any, str]]
 """The SID of the room of this name as LiveKit's API has it now, "" when there is none. Raises ConnectorError."""
 
 
+class Company(Protocol):
+    """The others in the room."""
+
+    @property
+    def has_come(self) -> bool:
+        """Whether there ever was anybody to talk with."""
+        ...
+
+    @property
+    def is_there(self) -> bool: ...
+
+
 class Outage:
     """The SDK reconnects by itself. This class says when it has taken too long, and when there is nothing to go back
     to: a LiveKit that deletes a room may close a connection before it has told why, and the SDK, whose token opens
-    rooms, would sit in a new and empty one with the caller for ever."""
+    rooms, would sit in a new and empty one with the caller for ever.
 
-    def __init__(self, limit: float, find_room: FindRoom, on_end: Callable[[EndReason, str], None]) -> None:
-        """`limit`: seconds until the call ends as lost."""
+    A LiveKit that has started again looks the same, with all its rooms gone; but then the others come back, too.
+    """
+
+    def __init__(
+        self, limit: float, find_room: FindRoom, company: Company, on_end: Callable[[EndReason, str], None]
+    ) -> None:
+        """`limit`: seconds until the call ends as lost, and that the others have to come back."""
         self._limit = limit
         self._find_room = find_room
+        self._company = company
         self._on_end = on_end
+        self._is_gone = False
+        """The room was not there any more when the connection broke."""
         self._sid = ""
         """Of the room that the caller is in, as far as it is known."""
         self._timer: asyncio.TimerHandle | None = None
+        self._alone: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
 
     @property
@@ -48,6 +68,9 @@ class Outage:
     def begins(self) -> None:
         if self._timer is not None:
             return
+        self._is_gone = False
+        if self._alone is not None:
+            self._alone.cancel()
         log.warning("LiveKit connection lost, reconnecting", limit_seconds=self._limit)
         self._timer = asyncio.get_running_loop().call_later(self._limit, self._not_regained)
         if self._sid:
@@ -59,15 +82,17 @@ class Outage:
         log.info("LiveKit connection regained")
         self._timer.cancel()
         self._timer = None
+        if self._is_gone and self._company.has_come:
+            self._alone = asyncio.get_running_loop().call_later(self._limit, self._nobody_came_back)
         # A LiveKit that has started again has a room of the same name, and another SID for it.
         self._ask(self._learn(self._find_room))
 
     def close(self) -> None:
         """Nothing is said from now on."""
-        for waiting in (self._timer, self._asking):
+        for waiting in (self._timer, self._alone, self._asking):
             if waiting is not None:
                 waiting.cancel()
-        self._timer = self._asking = None
+        self._timer = self._alone = self._asking = None
 
     def _ask(self, what: Coroutine[Any, Any, None]) -> None:
         if self._asking is not None:
@@ -83,8 +108,11 @@ class Outage:
         with contextlib.suppress(ConnectorError, TimeoutError):
             async with asyncio.timeout(_LOOK_TIMEOUT):
                 found = await self._find_room()
-            if found != sid:
-                self._on_end(EndReason.ROOM_DELETED, "the room was gone when the connection to LiveKit broke")
+            self._is_gone = found != sid
+
+    def _nobody_came_back(self) -> None:
+        if not self._company.is_there:
+            self._on_end(EndReason.ROOM_DELETED, "the room was gone when the connection to LiveKit broke")
 
     def _not_regained(self) -> None:
         self._on_end(EndReason.LIVEKIT_LOST, f"no connection to LiveKit for {self._limit:g} s")

@@ -117,9 +117,11 @@ async def test_a_room_that_is_deleted_ends_the_call_even_when_livekit_fails_to_s
     stage: Stage, livekit: LiveKitServer, room: str, log: list[Any], direction: Any
 ) -> None:
     async with gate_to(livekit.port) as gate:
-        scene = await set_scene(stage, room, direction, livekit_url=gate.url)
+        scene = await set_scene(stage, room, direction, livekit_url=gate.url, reconnect_timeout=3)
         scene.log = log
+        await scene.guest.publish()
         await scene.talk()
+        await assert_talks_both_ways(scene, scene.guest, 600, 900)
         gate.loses_answers = True
         await delete_room(scene)
         await scene.assert_all_free(EndReason.ROOM_DELETED)

@@ -28,9 +28,12 @@ class LiveKit:
 
 
 class Call:
+    """As its own room sees it."""
+
     def __init__(self, livekit: LiveKit, limit: float = 60.0) -> None:
+        self.has_come = self.is_there = True
         self.ends: asyncio.Queue[EndReason] = asyncio.Queue()
-        self.outage = Outage(limit, livekit.find_room, lambda reason, _: self.ends.put_nowait(reason))
+        self.outage = Outage(limit, livekit.find_room, self, lambda reason, _: self.ends.put_nowait(reason))
 
 
 @pytest.fixture
@@ -53,44 +56,46 @@ async def joined(livekit: LiveKit, **options: Any) -> Call:
     return call
 
 
-@pytest.mark.parametrize("now", ["", "RM_2"], ids=["no room", "another room of the name"])
-async def test_a_room_that_is_gone_when_the_connection_breaks_ends_the_call(livekit: LiveKit, now: str) -> None:
-    call = await joined(livekit)
-    livekit.sid = now
+async def lost_and_regained(livekit: LiveKit, call: Call) -> None:
     call.outage.begins()
+    await settled(livekit)
+    call.outage.ends()
+    await settled(livekit)
+
+
+@pytest.mark.parametrize("now", ["", "RM_2"], ids=["no room", "another room of the name"])
+async def test_a_room_that_was_gone_and_stays_empty_ends_the_call(livekit: LiveKit, now: str) -> None:
+    call = await joined(livekit, limit=0.05)
+    livekit.sid, call.is_there = now, False
+    await lost_and_regained(livekit, call)
     assert await call.ends.get() is EndReason.ROOM_DELETED
     call.outage.close()
 
 
-async def test_a_room_that_is_there_is_waited_for(livekit: LiveKit) -> None:
-    call = await joined(livekit)
-    call.outage.begins()
-    await settled(livekit)
+@pytest.mark.parametrize("why", ["the room was there", "the others are back", "there were none", "LiveKit was down"])
+async def test_otherwise_the_call_goes_on(livekit: LiveKit, why: str) -> None:
+    call = await joined(livekit, limit=0.05)
+    livekit.sid = "RM_1" if why == "the room was there" else "RM_2"
+    livekit.is_gone = why == "LiveKit was down"
+    call.is_there = why == "the others are back"
+    call.has_come = why != "there were none"
+    await lost_and_regained(livekit, call)
+    assert not call.outage.is_on
+    await asyncio.sleep(0.1)
     assert call.ends.empty()
-    was_on = call.outage.is_on
-    call.outage.ends()
-    assert (was_on, call.outage.is_on) == (True, False)
     call.outage.close()
 
 
-async def test_a_livekit_that_is_down_may_come_back_with_another_room_and_lose_that_one_too(livekit: LiveKit) -> None:
-    call = await joined(livekit)
-    livekit.is_gone = True
-    call.outage.begins()
-    await settled(livekit)
+async def test_the_room_after_a_restart_is_the_one_that_counts(livekit: LiveKit) -> None:
+    call = await joined(livekit, limit=0.05)
+    livekit.sid = "RM_2"
+    await lost_and_regained(livekit, call)
+    call.is_there = False
+    await lost_and_regained(livekit, call)
+    await asyncio.sleep(0.1)
     assert call.ends.empty()
-
-    livekit.is_gone, livekit.sid = False, "RM_2"
-    call.outage.ends()
-    await settled(livekit)
-    call.outage.begins()
-    await settled(livekit)
-    assert call.ends.empty()
-
-    call.outage.ends()
-    await settled(livekit)
     livekit.sid = ""
-    call.outage.begins()
+    await lost_and_regained(livekit, call)
     assert await call.ends.get() is EndReason.ROOM_DELETED
     call.outage.close()
 
@@ -103,11 +108,11 @@ async def test_a_connection_that_does_not_come_back_ends_the_call(livekit: LiveK
 
 
 async def test_nothing_is_said_after_the_call_has_left(livekit: LiveKit) -> None:
-    call = await joined(livekit)
-    livekit.sid = ""
+    call = await joined(livekit, limit=0.05)
+    livekit.sid, call.is_there = "", False
+    await lost_and_regained(livekit, call)
     call.outage.begins()
     call.outage.close()
     assert not call.outage.is_on
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
     assert call.ends.empty()
