@@ -109,6 +109,7 @@ async def dispatch(livekit: LiveKitServer, agent: str) -> None:
         await lkapi.agent_dispatch.create_dispatch(api.CreateAgentDispatchRequest(agent_name=agent, room="r"))
 
 
+@pytest.mark.alone
 async def test_the_agent_greets_then_says_back_what_it_hears(livekit: LiveKitServer) -> None:
     sentence = script.sentence()
     async with EchoAgent(livekit.environment) as agent:
