@@ -36,7 +36,7 @@ def find_delay(reference: NDArray[np.int16], heard: NDArray[np.int16], rate: int
     starts = [
         start
         for start in range(0, max(1, len(reference) - window // 2), hop)
-        if _rms(reference[start : start + window]) > _FLOOR
+        if rms(reference[start : start + window]) > _FLOOR
     ]
     if not starts or not len(heard):
         return Match(0.0, 0.0)
@@ -46,7 +46,7 @@ def find_delay(reference: NDArray[np.int16], heard: NDArray[np.int16], rate: int
     spectrum = np.fft.rfft(heard.astype(np.float32), size)
     energies = _energies(heard, window, lags + len(reference))
     curves = []
-    weights = np.array([_rms(reference[start : start + window]) for start in starts])
+    weights = np.array([rms(reference[start : start + window]) for start in starts])
     for start in starts:
         piece = reference[start : start + window].astype(np.float32)
         correlation = np.fft.irfft(spectrum * np.conj(np.fft.rfft(piece, size)), size)[start : start + lags]
@@ -63,7 +63,8 @@ def find_delay(reference: NDArray[np.int16], heard: NDArray[np.int16], rate: int
     return Match(_median(found, weights * peaks) / rate, score)
 
 
-def _rms(sound: NDArray[np.int16]) -> float:
+def rms(sound: NDArray[np.int16]) -> float:
+    """Root mean square of the samples; 0.0 of none."""
     return float(np.sqrt(np.mean(np.square(sound.astype(np.float64))))) if len(sound) else 0.0
 
 

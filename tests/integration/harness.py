@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from connector.app import Connector
 from connector.config import Settings, load_settings
 from connector.demo.carrier import Document, OutboundCall, TwilioSimulator
+from connector.demo.compare import rms
 from connector.demo.livekit_server import LiveKitServer
 from connector.demo.ports import PortLease
 from connector.model import CallRecord
@@ -37,10 +38,6 @@ def tone(frequency: float, seconds: float, level: float = 8000.0) -> NDArray[np.
     """A sine, int16 at 8 kHz."""
     time = np.arange(round(seconds * RATE)) / RATE
     return np.asarray(level * np.sin(2 * np.pi * frequency * time), dtype=np.int16)
-
-
-def _rms(pcm: NDArray[np.int16]) -> float:
-    return float(np.sqrt(np.mean(pcm.astype(np.float64) ** 2))) if len(pcm) else 0.0
 
 
 def strength(pcm: NDArray[np.int16], frequency: float) -> float:
@@ -136,7 +133,7 @@ class Guest:
         """How much of each in how long, and how loud it was in the end."""
         return ", ".join(
             f"{identity}: {len(times) * 0.02:.2f} s in {time.monotonic() - times[0]:.2f} s, of the last half second "
-            f"{_rms(self.sound_of(identity)[-RATE // 2 :]):.0f} RMS"
+            f"{rms(self.sound_of(identity)[-RATE // 2 :]):.0f} RMS"
             for identity, times in self.heard_at.items()
             if times
         )
