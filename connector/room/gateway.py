@@ -61,7 +61,7 @@ class RoomGateway:
         self._name = room
         self._participant = participant
         self._kind_details = kind_details
-        self._outage = Outage(reconnect_timeout, find_room, self, listener.room_ended)
+        self._outage = Outage(reconnect_timeout, find_room, self._is_alone, listener.room_ended)
         self._listener = listener
         self._room: rtc.Room | None = None
         self._source: CallerSource | None = None
@@ -71,17 +71,6 @@ class RoomGateway:
         self._listening = False
         self._listening_rate = 0
         self._left = False
-        self._company_has_come = False
-
-    @property
-    def has_come(self) -> bool:
-        """Whether anybody else has ever had a track in the room; see `connector.room.outage.Company`."""
-        return self._company_has_come
-
-    @property
-    def is_there(self) -> bool:
-        """Whether anybody else is in the room."""
-        return self._room is not None and bool(self._room.remote_participants)
 
     async def join_hidden(self, attributes: Mapping[str, str]) -> None:
         """Join unseen; others get no event. Raises Unavailable."""
@@ -236,10 +225,13 @@ class RoomGateway:
             raise RuntimeError("the room is not joined")
         return self._room
 
+    def _is_alone(self) -> bool:
+        return self._room is None or not self._room.remote_participants
+
     # What the room tells us
 
     def _on_track_published(self, publication: rtc.RemoteTrackPublication) -> None:
-        self._company_has_come = True
+        self._outage.company_came()
         if publication.kind == rtc.TrackKind.KIND_AUDIO:
             publication.set_subscribed(True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -21,18 +21,6 @@ FindRoom = Callable[[], Coroutine[Any, Any, str]]
 """The SID of the room of this name as LiveKit's API has it now, "" when there is none. Raises ConnectorError."""
 
 
-class Company(Protocol):
-    """The others in the room."""
-
-    @property
-    def has_come(self) -> bool:
-        """Whether there ever was anybody to talk with."""
-        ...
-
-    @property
-    def is_there(self) -> bool: ...
-
-
 class Outage:
     """The SDK reconnects by itself. This class says when it has taken too long, and when there is nothing to go back
     to: a LiveKit that deletes a room may close a connection before it has told why, and the SDK, whose token opens
@@ -42,12 +30,14 @@ class Outage:
     """
 
     def __init__(
-        self, limit: float, find_room: FindRoom, company: Company, on_end: Callable[[EndReason, str], None]
+        self, limit: float, find_room: FindRoom, is_alone: Callable[[], bool], on_end: Callable[[EndReason, str], None]
     ) -> None:
-        """`limit`: seconds until the call ends as lost, and that the others have to come back."""
+        """`limit`: seconds until the call ends as lost, and that the others have to come back; `is_alone`: whether the
+        caller is by itself in the room now."""
         self._limit = limit
         self._find_room = find_room
-        self._company = company
+        self._is_alone = is_alone
+        self._had_company = False
         self._on_end = on_end
         self._is_gone = False
         """The room was not there any more when the connection broke."""
@@ -64,6 +54,10 @@ class Outage:
     def joined(self, sdk_sid: FindRoom) -> None:
         """The room is joined; `sdk_sid` returns its SID as soon as the SDK knows it."""
         self._ask(self._learn(sdk_sid))
+
+    def company_came(self) -> None:
+        """Somebody is there to talk with."""
+        self._had_company = True
 
     def begins(self) -> None:
         if self._timer is not None:
@@ -82,7 +76,7 @@ class Outage:
         log.info("LiveKit connection regained")
         self._timer.cancel()
         self._timer = None
-        if self._is_gone and self._company.has_come:
+        if self._is_gone and self._had_company:
             self._alone = asyncio.get_running_loop().call_later(self._limit, self._nobody_came_back)
         # A LiveKit that has started again has a room of the same name, and another SID for it.
         self._ask(self._learn(self._find_room))
@@ -111,7 +105,7 @@ class Outage:
             self._is_gone = found != sid
 
     def _nobody_came_back(self) -> None:
-        if not self._company.is_there:
+        if self._is_alone():
             self._on_end(EndReason.ROOM_DELETED, "the room was gone when the connection to LiveKit broke")
 
     def _not_regained(self) -> None:

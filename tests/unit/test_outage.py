@@ -31,9 +31,11 @@ class Call:
     """As its own room sees it."""
 
     def __init__(self, livekit: LiveKit, limit: float = 60.0) -> None:
-        self.has_come = self.is_there = True
+        self.is_there = True
         self.ends: asyncio.Queue[EndReason] = asyncio.Queue()
-        self.outage = Outage(limit, livekit.find_room, self, lambda reason, _: self.ends.put_nowait(reason))
+        self.outage = Outage(
+            limit, livekit.find_room, lambda: not self.is_there, lambda reason, _: self.ends.put_nowait(reason)
+        )
 
 
 @pytest.fixture
@@ -49,8 +51,10 @@ async def settled(livekit: LiveKit) -> None:
         await asyncio.sleep(0)
 
 
-async def joined(livekit: LiveKit, **options: Any) -> Call:
+async def joined(livekit: LiveKit, company: bool = True, **options: Any) -> Call:
     call = Call(livekit, **options)
+    if company:
+        call.outage.company_came()
     call.outage.joined(livekit.find_room)
     await settled(livekit)
     return call
@@ -74,11 +78,10 @@ async def test_a_room_that_was_gone_and_stays_empty_ends_the_call(livekit: LiveK
 
 @pytest.mark.parametrize("why", ["the room was there", "the others are back", "there were none", "LiveKit was down"])
 async def test_otherwise_the_call_goes_on(livekit: LiveKit, why: str) -> None:
-    call = await joined(livekit, limit=0.05)
+    call = await joined(livekit, company=why != "there were none", limit=0.05)
     livekit.sid = "RM_1" if why == "the room was there" else "RM_2"
     livekit.is_gone = why == "LiveKit was down"
     call.is_there = why == "the others are back"
-    call.has_come = why != "there were none"
     await lost_and_regained(livekit, call)
     assert not call.outage.is_on
     await asyncio.sleep(0.1)
