@@ -100,12 +100,13 @@ class RoomGateway:
         except asyncio.CancelledError:
             _abandon(room, connecting)
             raise
-        if self._left:
-            await _disconnect(room)
-            raise Unavailable("the caller left while it was joining")
         try:
+            if self._left:
+                raise Unavailable("the caller left while it was joining")
             engine.require_clock()
         except Unavailable:
+            # The call hears of it by this error, and not by the end of the connection as well.
+            self._left = True
             await _disconnect(room)
             raise
         self._room = room

@@ -39,10 +39,9 @@ class Outage:
         self._is_alone = is_alone
         self._had_company = False
         self._on_end = on_end
-        self._is_gone = False
-        """The room was not there any more when the connection broke."""
         self._sid = ""
         """Of the room that the caller is in, as far as it is known."""
+        self._regained = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._alone: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -62,13 +61,12 @@ class Outage:
     def begins(self) -> None:
         if self._timer is not None:
             return
-        self._is_gone = False
         if self._alone is not None:
             self._alone.cancel()
         log.warning("LiveKit connection lost, reconnecting", limit_seconds=self._limit)
         self._timer = asyncio.get_running_loop().call_later(self._limit, self._not_regained)
-        if self._sid:
-            self._ask(self._look(self._sid))
+        self._regained.clear()
+        self._ask(self._follow(self._sid))
 
     def ends(self) -> None:
         if self._timer is None:
@@ -76,10 +74,7 @@ class Outage:
         log.info("LiveKit connection regained")
         self._timer.cancel()
         self._timer = None
-        if self._is_gone and self._had_company:
-            self._alone = asyncio.get_running_loop().call_later(self._limit, self._nobody_came_back)
-        # A LiveKit that has started again has a room of the same name, and another SID for it.
-        self._ask(self._learn(self._find_room))
+        self._regained.set()
 
     def close(self) -> None:
         """Nothing is said from now on."""
@@ -93,16 +88,26 @@ class Outage:
             self._asking.cancel()
         self._asking = asyncio.create_task(what, name="ask for the room")
 
+    async def _follow(self, sid: str) -> None:
+        """One outage of the room that had this SID, from its beginning; the SDK may be back before LiveKit's answer."""
+        was_gone = bool(sid) and await self._is_gone(sid)
+        await self._regained.wait()
+        if was_gone and self._had_company:
+            self._alone = asyncio.get_running_loop().call_later(self._limit, self._nobody_came_back)
+        # A LiveKit that has started again has a room of the same name, and another SID for it.
+        await self._learn(self._find_room)
+
+    async def _is_gone(self, sid: str) -> bool:
+        """Whether the room was not there any more when the connection broke; not where LiveKit cannot say."""
+        with contextlib.suppress(ConnectorError, TimeoutError):
+            async with asyncio.timeout(_LOOK_TIMEOUT):
+                return await self._find_room() != sid
+        return False
+
     async def _learn(self, find: FindRoom) -> None:
         self._sid = ""
         with contextlib.suppress(ConnectorError):
             self._sid = await find()
-
-    async def _look(self, sid: str) -> None:
-        with contextlib.suppress(ConnectorError, TimeoutError):
-            async with asyncio.timeout(_LOOK_TIMEOUT):
-                found = await self._find_room()
-            self._is_gone = found != sid
 
     def _nobody_came_back(self) -> None:
         if self._is_alone():

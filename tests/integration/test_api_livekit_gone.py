@@ -14,7 +14,7 @@ from connector.app import Connector
 from connector.demo.livekit_server import LiveKitServer
 from connector.demo.ports import PortLease
 from connector.model import EndReason
-from connector.room import gateway
+from connector.room import engine, gateway
 from tests.integration.gate import Gate, Manner, gate_to
 from tests.integration.harness import (
     INBOUND,
@@ -166,6 +166,27 @@ async def test_a_join_that_fails_as_another_begins_leaves_nobody_deaf(gate: Gate
     call = place(twilio, await connect_call(client, f"{room}-whole"))
     call.say(tone(600, PATIENCE))
     await guest.until(lambda: strength(guest.sound_of("caller")[-4000:], 600) > 3000)
+
+
+async def test_the_clock_of_this_sdk_is_known(stage: Stage, room: str) -> None:
+    """An SDK that calls its thread something else would switch the guard off unseen."""
+    connector = await stage.connector()
+    await connect_call(stage.client(connector), room)
+    assert engine._has_clock()
+
+
+async def test_a_caller_who_would_hear_nothing_is_not_left_in_the_room(
+    stage: Stage, room: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = await stage.guest(room)
+    connector = await stage.connector()
+    monkeypatch.setattr(engine, "_has_clock", lambda: False)
+    monkeypatch.setattr(engine.engine, "_seen", True)
+    error, _ = await refusal(stage, connector, room, OUTBOUND)
+    assert (error.status, error.code) == (503, "unavailable")
+    assert "lost its audio clock" in error.message
+    assert (await stage.participants(room)).keys() == {"guest"}
+    assert not guest.saw("participant_connected")
 
 
 async def test_a_join_that_fails_takes_its_dispatches_back_and_leaves_the_room(

@@ -19,9 +19,12 @@ class LiveKit:
         self.sid = "RM_1"
         self.is_gone = False
         self.asked = asyncio.Event()
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def find_room(self) -> str:
         self.asked.set()
+        await self.answers.wait()
         if self.is_gone:
             raise Unavailable("nobody there")
         return self.sid
@@ -60,10 +63,13 @@ async def joined(livekit: LiveKit, company: bool = True, **options: Any) -> Call
     return call
 
 
-async def lost_and_regained(livekit: LiveKit, call: Call) -> None:
+async def lost_and_regained(livekit: LiveKit, call: Call, answers_late: bool = False) -> None:
+    if answers_late:
+        livekit.answers.clear()
     call.outage.begins()
     await settled(livekit)
     call.outage.ends()
+    livekit.answers.set()
     await settled(livekit)
 
 
@@ -86,6 +92,14 @@ async def test_otherwise_the_call_goes_on(livekit: LiveKit, why: str) -> None:
     assert not call.outage.is_on
     await asyncio.sleep(0.1)
     assert call.ends.empty()
+    call.outage.close()
+
+
+async def test_an_answer_that_comes_after_the_sdk_is_back_counts(livekit: LiveKit) -> None:
+    call = await joined(livekit, limit=0.05)
+    livekit.sid, call.is_there = "", False
+    await lost_and_regained(livekit, call, answers_late=True)
+    assert await call.ends.get() is EndReason.ROOM_DELETED
     call.outage.close()
 
 
