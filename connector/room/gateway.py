@@ -68,6 +68,8 @@ class RoomGateway:
         self._track: rtc.LocalAudioTrack | None = None
         self._tracks: dict[str, rtc.Track] = {}
         self._taps: dict[str, AudioTap] = {}
+        self._unseen: dict[asyncio.Task[None], dict[str, str]] = {}
+        """Requests for attributes that the caller does not have yet."""
         self._listening = False
         self._listening_rate = 0
         self._left = False
@@ -179,11 +181,23 @@ class RoomGateway:
             raise Unavailable(f"the digit could not be published: {error}") from error
 
     async def set_attributes(self, attributes: Mapping[str, str]) -> None:
-        """Merge these into the caller's attributes. Raises Unavailable."""
+        """Merge these into the caller's attributes. Raises Unavailable.
+
+        In the first moments after a join the SDK loses LiveKit's answer now and then (1.1.21): to see the attributes
+        set is as good as an answer.
+        """
+        wanted = dict(attributes)
+        request = asyncio.create_task(self._connected().local_participant.set_attributes(wanted), name="set attributes")
+        self._unseen[request] = wanted
         try:
-            await asyncio.wait_for(self._connected().local_participant.set_attributes(dict(attributes)), JOIN_TIMEOUT)
-        except (TimeoutError, RuntimeError) as error:
-            raise Unavailable(f"attributes could not be set: {error!r}") from error
+            await asyncio.wait([request], timeout=JOIN_TIMEOUT)
+            if not request.done():
+                raise Unavailable(f"LiveKit has not set attributes in {JOIN_TIMEOUT:g} s")
+            if not request.cancelled() and (error := request.exception()):
+                raise Unavailable(f"attributes could not be set: {error!r}") from error
+        finally:
+            del self._unseen[request]
+            request.cancel()
 
     @property
     def attributes(self) -> Mapping[str, str]:
@@ -273,7 +287,12 @@ class RoomGateway:
         return "ok"
 
     def _on_attributes(self, changed: dict[str, str], participant: rtc.Participant) -> None:
-        if self._listening and isinstance(participant, rtc.LocalParticipant):
+        if not isinstance(participant, rtc.LocalParticipant):
+            return
+        for request, wanted in self._unseen.items():
+            if wanted.items() <= participant.attributes.items():
+                request.cancel()
+        if self._listening:
             self._listener.room_attributes(changed)
 
     def _on_reconnecting(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from livekit import rtc
 
 from connector.model import EndReason
 from tests.integration.harness import INBOUND, OUTBOUND, Stage, only_session
@@ -136,3 +138,24 @@ async def test_an_active_call_that_the_carrier_ends(
     assert_told_of_the_hangup(scene)
     assert record.started_at
     assert record.ended_at >= record.started_at >= record.created_at
+
+
+async def test_an_answer_to_the_goodbye_that_is_lost_holds_nothing_up(
+    stage: Stage, room: str, log: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the SDK loses it when a call ends in its first moments."""
+    ask = rtc.LocalParticipant.set_attributes
+    answers = asyncio.Event()
+
+    async def ask_and_lose_the_answer(me: rtc.LocalParticipant, attributes: dict[str, str]) -> None:
+        await ask(me, attributes)
+        await answers.wait()
+
+    monkeypatch.setattr(rtc.LocalParticipant, "set_attributes", ask_and_lose_the_answer)
+    scene = await set_scene(stage, room)
+    scene.log = log
+    await scene.talk()
+    await asks_the_api(scene)
+    await scene.assert_all_free(EndReason.ENDED_BY_API)
+    assert_told_of_the_hangup(scene)
+    assert not [line for line in log if line.get("step") == "attributes"], "the end of the call waited for the answer"
