@@ -6,6 +6,9 @@ PROVIDER ?=
 # Test processes at once; 0 runs in this one (for a debugger). Two a core: tests wait for calls in real time.
 JOBS ?= 4
 
+# Tests start Python more than a hundred times: what is compiled once is kept, also where the environment forbids it.
+unexport PYTHONDONTWRITEBYTECODE
+
 PY := .venv/bin/python
 MYPY_PATHS := connector scripts tests $(wildcard bench)
 
