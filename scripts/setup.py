@@ -1,7 +1,8 @@
 """Make this checkout ready to run: a virtual environment in .venv and livekit-server in .tools.
 
-What is there already is kept, so a second run takes a moment. Two runs at once, and runs that were
-interrupted, are fine. Standard library only: this runs before anything is installed.
+Packages are installed, by uv, while livekit-server is built: the build is most of the time. What is there already is
+kept, so a second run takes a moment. Two runs at once, and runs that were interrupted, are fine. Standard library only:
+this runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from livekit_server import check_named_server, ensure_server, server_ready
+from livekit_server import check_named_server, ensure_server, find_go, server_ready
 from redis_server import ensure_redis, redis_ready
-from steps import ROOT, StepFailed, exclusive, run_logged, terminate_on_signals
+from steps import ROOT, CommandFailed, StepFailed, exclusive, run_logged, run_together, say, terminate_on_signals
 
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
@@ -34,8 +38,9 @@ def main() -> int:
             terminate_on_signals()
             with exclusive("setup"):
                 _ensure_venv()
-                _ensure_packages()
-                ensure_server(VENV_PYTHON)
+                if not server_ready():
+                    find_go(VENV_PYTHON)  # First: where Go is missing it is installed into .venv, as the packages are.
+                run_together(_ensure_packages, lambda: ensure_server(VENV_PYTHON))
                 ensure_redis(VENV_PYTHON)
     except StepFailed as error:
         print(f"\nsetup: {error}", file=sys.stderr)
@@ -87,10 +92,51 @@ def _ensure_packages() -> None:
     if _packages_ready():
         return
     pip = [str(VENV_PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
-    run_logged("installing packages", [*pip, "-r", str(LOCK_FILE)], expect="about a minute")
-    # The lock file brought the build backend: no second download for an isolated build.
-    run_logged("installing the connector", [*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
+    try:
+        pinned = re.search(r"^uv==\S+", LOCK_FILE.read_text(), re.MULTILINE)
+        run_logged("fetching uv", [*pip, "--quiet", pinned[0] if pinned else "uv"])
+        _install([str(VENV_PYTHON), "-m", "uv", "pip", "install", "--python", str(VENV_PYTHON)], _uv_environment())
+    except CommandFailed as error:
+        # uv is quicker, and not everywhere: no wheel for the system, a mirror that it cannot read.
+        say(f"{error}\nsetup: uv cannot install here; pip does, in a minute or two")
+        _install(pip, None)
     PACKAGES_STAMP.write_text(_packages_identity())
+
+
+def _install(command: Sequence[str], environment: Mapping[str, str] | None) -> None:
+    run_logged("installing packages", [*command, "-r", str(LOCK_FILE)], environment, expect="up to a minute")
+    # The lock file brought the build backend: no second download for an isolated build.
+    itself = ["--no-deps", "--no-build-isolation", "-e", str(ROOT)]
+    run_logged("installing the connector", [*command, *itself], environment)
+
+
+_PIP_TO_UV = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "cert": "SSL_CERT_FILE",
+    "timeout": "UV_HTTP_TIMEOUT",
+    "default-timeout": "UV_HTTP_TIMEOUT",
+}
+
+
+def _uv_environment() -> dict[str, str]:
+    """uv does not read pip's configuration: a mirror or a certificate that pip was told of holds for uv, too."""
+    environment = dict(os.environ)
+    said = subprocess.run(
+        [str(VENV_PYTHON), "-m", "pip", "config", "list"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # Lines such as "global.index-url='https://…'" and ":env:.cert='…'"; the environment is listed last and wins.
+    told = {m[1]: m[2] for m in re.finditer(r"^[^=]*\.([a-z-]+)='(.*)'$", said.stdout, re.MULTILINE)}
+    for name, value in told.items():
+        if name in _PIP_TO_UV:
+            # Of several addresses pip writes one a line, and uv reads them with spaces between.
+            environment.setdefault(_PIP_TO_UV[name], value.replace("\\n", " ").strip())
+    return environment
 
 
 def _python_identity() -> str:
