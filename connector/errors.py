@@ -9,6 +9,7 @@
     ├── PermissionDenied           the token lacks the grant
     ├── NotFound                   no such call, rule, connector …
     ├── FailedPrecondition         not in this state of the call, or not with this configuration
+    ├── Aborted                    somebody else changed the same thing at the same time
     ├── ResourceExhausted          the configured limit of calls is reached
     ├── Unavailable                LiveKit cannot be reached, or the service drains
     ├── Unimplemented              a method that exists elsewhere but not here
@@ -74,6 +75,12 @@ class FailedPrecondition(ConnectorError):
     twirp_code = "failed_precondition"
     grpc_code = "FAILED_PRECONDITION"
     http_status = 412
+
+
+class Aborted(ConnectorError):
+    twirp_code = "aborted"
+    grpc_code = "ABORTED"
+    http_status = 409
 
 
 class ResourceExhausted(ConnectorError):

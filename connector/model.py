@@ -151,6 +151,8 @@ class CallRecord:
     region: str = ""
     timelog: tuple[tuple[str, float], ...] = ()
     """What happened when: (lifecycle event, Unix time), in order."""
+    end_id: str = ""
+    """Names the end that stands: several processes may notice the end of one call."""
 
 
 @dataclass(frozen=True, slots=True)

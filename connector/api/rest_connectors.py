@@ -14,6 +14,7 @@ from pydantic import Field
 
 from connector.api.origins import Origins
 from connector.api.rest import Operation
+from connector.api.rest_edits import edited
 from connector.api.rest_models import Answer, Asked, Body, Message, Name, Text, iso
 from connector.errors import InvalidArgument, NotFound
 from connector.model import ConnectorEntry, ConnectorMode, Provider
@@ -85,7 +86,7 @@ class ConnectorRest:
                 "Give a connector a new webhook URL",
                 self.rotate_key,
                 ConnectorChanged,
-                refusals=(404,),
+                refusals=(404, 409),
                 description="The old URL stops working at once, on every process.",
             ),
             Operation("DELETE", one, "Delete a connector", self.delete, Message, refusals=(404,)),
@@ -129,9 +130,7 @@ class ConnectorRest:
         return ConnectorAnswer(data=self._shown(await self._found_by(await self._found(asked.path["id"]))))
 
     async def rotate_key(self, asked: Asked[Any, Any]) -> ConnectorChanged:
-        entry = self._keyed(await self._found(asked.path["id"]))
-        if not await self._store.connectors.replace(entry):
-            raise _unknown()
+        entry = await edited(self._store.connectors, asked.path["id"], self._keyed, _unknown())
         log.info("webhook key rotated", connector=entry.id)
         return ConnectorChanged(message="Webhook key rotated successfully", data=self._shown(entry))
 
@@ -158,10 +157,12 @@ class ConnectorRest:
         key_hash = WebhookKeys.hash(self._keys.derive(entry.id, entry.key_nonce))
         if key_hash == entry.key_hash:
             return entry
-        entry = replace(entry, key_hash=key_hash)
-        log.warning("the API secret has changed: the connector has a new webhook URL", connector=entry.id)
-        await self._store.connectors.replace(entry)
-        return entry
+        fresh = replace(entry, key_hash=key_hash)
+        if await self._store.connectors.replace(fresh, entry):
+            log.warning("the API secret has changed: the connector has a new webhook URL", connector=entry.id)
+            return fresh
+        # Another request was quicker, with the same outcome or with a rotation.
+        return await self._store.connectors.get(entry.id) or fresh
 
     def _shown(self, entry: ConnectorEntry) -> ConnectorData:
         key = self._keys.derive(entry.id, entry.key_nonce)

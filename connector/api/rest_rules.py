@@ -13,6 +13,7 @@ import structlog
 from pydantic import Field, StringConstraints
 
 from connector.api.rest import Operation
+from connector.api.rest_edits import edited
 from connector.api.rest_models import (
     Answer,
     Asked,
@@ -184,13 +185,14 @@ class RuleRest:
         return _shown(await self._found(asked.path["id"]))
 
     async def update(self, asked: Asked[RuleChange, Any]) -> RuleAnswer:
-        rule = self._merged(await self._found(asked.path["id"]), asked.body, time.time())
+        def change(rule: RoutingRule) -> RoutingRule:
+            return self._merged(rule, asked.body, time.time())
+
+        rule_id = asked.path["id"]
         try:
-            replaced = await self._store.rules.replace(rule)
+            rule = await edited(self._store.rules, rule_id, change, _unknown())
         except NameTaken as error:
-            raise await self._claimed(rule, error) from error
-        if not replaced:
-            raise _unknown()
+            raise await self._claimed(change(await self._found(rule_id)), error) from error
         log.info("routing rule changed", rule=rule.id)
         return _shown(rule)
 

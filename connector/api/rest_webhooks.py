@@ -14,6 +14,7 @@ import structlog
 from pydantic import Field, StringConstraints
 
 from connector.api.rest import Access, Operation
+from connector.api.rest_edits import edited
 from connector.api.rest_models import Answer, Asked, Body, Message, PageInfo, PageQuery, Query, Text, iso, paged
 from connector.errors import NotFound, ResourceExhausted
 from connector.model import Attempt, LifecycleEvent, WebhookEndpoint
@@ -119,7 +120,7 @@ class WebhookRest:
             Operation("GET", path, "List the webhooks, newest first", self.list, WebhookList, query=WebhookQuery),
             Operation("GET", one, "Get a webhook", self.get, WebhookAnswer, refusals=(404,)),
             Operation(
-                "PATCH", one, "Change a webhook", self.update, WebhookAnswer, body=WebhookChange, refusals=(404,)
+                "PATCH", one, "Change a webhook", self.update, WebhookAnswer, body=WebhookChange, refusals=(404, 409)
             ),
             Operation(
                 "DELETE",
@@ -175,18 +176,19 @@ class WebhookRest:
         return _shown(await self._found(asked.path["id"]))
 
     async def update(self, asked: Asked[WebhookChange, Any]) -> WebhookAnswer:
-        change = asked.body
-        if change.url is not None:
-            self._check(change.url)
-        endpoint = await self._found(asked.path["id"])
-        endpoint = replace(
-            endpoint,
-            url=change.url or endpoint.url,
-            events=_once_each(change.events) if change.events else endpoint.events,
-            updated_at=time.time(),
-        )
-        if not await self._store.endpoints.replace(endpoint):
-            raise _unknown()
+        wanted = asked.body
+        if wanted.url is not None:
+            self._check(wanted.url)
+
+        def change(endpoint: WebhookEndpoint) -> WebhookEndpoint:
+            return replace(
+                endpoint,
+                url=wanted.url or endpoint.url,
+                events=_once_each(wanted.events) if wanted.events else endpoint.events,
+                updated_at=time.time(),
+            )
+
+        endpoint = await edited(self._store.endpoints, asked.path["id"], change, _unknown())
         log.info("webhook changed", endpoint=endpoint.id, events=[event.value for event in endpoint.events])
         return _shown(endpoint)
 

@@ -67,12 +67,18 @@ class Collection(Protocol[T]):
         """NameTaken when its id or one of its names is; then nothing is changed."""
         ...
 
-    async def replace(self, document: T) -> bool:
-        """Put it in the place of the one with its id, names too. False when there is none. NameTaken as above."""
+    async def replace(self, document: T, expected: T | None = None) -> bool:
+        """Put it in the place of the one with its id, names too. False when there is none, or, with `expected`, when
+        another one is there by now than `expected`: what somebody else wrote meanwhile is not undone by a change of
+        what was read before. NameTaken as above."""
         ...
 
     async def delete(self, document_id: str) -> bool:
         """Whether this call deleted it: of several that try at once, exactly one is told True."""
+        ...
+
+    async def take(self, document_id: str) -> T | None:
+        """Delete it and return it as it was at that moment: of several that try at once, exactly one gets it."""
         ...
 
     async def get(self, document_id: str) -> T | None: ...
@@ -152,7 +158,7 @@ class Store(Protocol):
     def sip_numbers(self) -> Collection[SipNumber]: ...
     @property
     def waiting(self) -> Collection[WaitingCall]:
-        """A claim is a `delete` that says True; a fetch that extends the wait is a `replace`."""
+        """A claim is a `take` that returns the call; a fetch that extends the wait is a `replace`."""
         ...
 
     @property
@@ -162,6 +168,18 @@ class Store(Protocol):
     async def close(self) -> None: ...
     async def save_call(self, record: CallRecord) -> None:
         """Insert or replace. A record that has ended is never replaced by one that has not."""
+        ...
+
+    async def change_call(self, before: CallRecord | None, after: CallRecord) -> bool:
+        """Replace `before` by `after`, or insert `after` where `before` is None. False when anything else than
+        `before` is there by now, and then nothing is changed."""
+        ...
+
+    async def end_call(self, record: CallRecord) -> bool:
+        """Write the record of a call that has ended. True for exactly one end of each call, which stands: who is told
+        True tells of it and counts it. False when the call has ended already, and then nothing is changed.
+
+        A step whose answer was lost may be tried again: the same end, by its `end_id`, is told True again."""
         ...
 
     async def get_call(self, call_id: str) -> CallRecord | None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,18 +34,44 @@ PAGE = 500
 _CALL, _ALL, _OPEN = f"{PREFIX}call:", f"{PREFIX}calls", f"{PREFIX}calls:open"
 _SEARCHED = "searched"
 """One more column: what `CallFilter.text` looks through, in small letters, since Lua knows those of ASCII alone."""
-_SAVE = f"""
-local id, age, end_reason = ARGV[1], ARGV[2], ARGV[3]
-local key = '{_CALL}' .. id
-local before = redis.call('HGET', key, 'end_reason')
-if before and before ~= '' and end_reason == '' then return end
-redis.call('HSET', key, unpack(ARGV, 4))
-redis.call('ZADD', '{_ALL}', age, id)
-if end_reason == '' then
-  redis.call('ZADD', '{_OPEN}', age, id)
-else
-  redis.call('ZREM', '{_OPEN}', id)
+_PUT = f"""
+local columns = cjson.decode(ARGV[1])
+local id, key = columns.call_id, '{_CALL}' .. columns.call_id
+local function put()
+  local pairs_of = {{}}
+  for column, value in pairs(columns) do
+    table.insert(pairs_of, column)
+    table.insert(pairs_of, value)
+  end
+  redis.call('HSET', key, unpack(pairs_of))
+  local age = ARGV[2]
+  redis.call('ZADD', '{_ALL}', age, id)
+  if columns.end_reason == '' then
+    redis.call('ZADD', '{_OPEN}', age, id)
+  else
+    redis.call('ZREM', '{_OPEN}', id)
+  end
 end
+local ended_as = redis.call('HGET', key, 'end_reason') or ''
+"""
+_SAVE = f"""{_PUT}
+if ended_as == '' or columns.end_reason ~= '' then put() end
+"""
+_END = f"""{_PUT}
+if ended_as == '' then put() return 1 end
+return columns.end_id ~= '' and redis.call('HGET', key, 'end_id') == columns.end_id and 1 or 0
+"""
+# ARGV[3]: the columns as they must stand, or nothing where no record may.
+_CHANGE = f"""{_PUT}
+if ARGV[3] then
+  for column, value in pairs(cjson.decode(ARGV[3])) do
+    if (redis.call('HGET', key, column) or '') ~= value then return 0 end
+  end
+elseif redis.call('EXISTS', key) == 1 then
+  return 0
+end
+put()
+return 1
 """
 _GET = f"return redis.call('HGETALL', '{_CALL}' .. ARGV[1])"
 # Looks through some of an index, from a score on and past the first `skip`, until it has found enough. All values are
@@ -124,11 +151,14 @@ class RedisStore:
         return found
 
     async def save_call(self, record: CallRecord) -> None:
-        row = {name: "" if value is None else value for name, value in to_row(record).items()}
-        row[_SEARCHED] = "\0".join(searched(record)).lower()
-        columns = [item for pair in row.items() for item in pair]
-        end_reason = record.end_reason.value if record.end_reason else ""
-        await self._server.run(_SAVE, (), (record.call_id, -record.created_at, end_reason, *columns))
+        await self._server.run(_SAVE, (), _put(record))
+
+    async def change_call(self, before: CallRecord | None, after: CallRecord) -> bool:
+        values = _put(after) if before is None else (*_put(after), _written(before))
+        return bool(await self._server.run(_CHANGE, (), values))
+
+    async def end_call(self, record: CallRecord) -> bool:
+        return bool(await self._server.run(_END, (), _put(record)))
 
     async def get_call(self, call_id: str) -> CallRecord | None:
         columns = await self._server.run(_GET, (), (call_id,))
@@ -176,3 +206,16 @@ class RedisStore:
             return from_row(row)
         except (ValueError, KeyError) as error:
             raise StoreError(f"the store {self._server.name} failed: {error}") from error
+
+
+def _put(record: CallRecord) -> tuple[str | float, ...]:
+    """What `_PUT` reads."""
+    return (_written(record), -record.created_at)
+
+
+def _written(record: CallRecord) -> str:
+    """The columns as one JSON object of texts: numbers as Python writes them."""
+    row = to_row(record)
+    texts = {name: value if isinstance(value, str) else repr(value) for name, value in row.items() if value is not None}
+    more = {"end_reason": row["end_reason"] or "", _SEARCHED: "\0".join(searched(record)).lower()}
+    return json.dumps({**texts, **more}, ensure_ascii=False)

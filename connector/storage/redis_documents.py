@@ -44,8 +44,10 @@ put(id, age, body, wanted)
 return 1
 """
 _REPLACE = f"""{_OPENING}
-local id, age, body, wanted = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-if redis.call('HEXISTS', documents, id) == 0 then return 0 end
+local id, age, body, wanted, expected = unpack(ARGV)
+local present = redis.call('HGET', documents, id)
+if not present then return 0 end
+if expected and present ~= expected then return 2 end
 local taken = taken_by_another(id, wanted)
 if taken then return taken end
 drop_names(id)
@@ -57,6 +59,15 @@ drop_names(ARGV[1])
 redis.call('ZREM', by_age, ARGV[1])
 return redis.call('HDEL', documents, ARGV[1])
 """
+_TAKE = f"""{_OPENING}
+local body = redis.call('HGET', documents, ARGV[1])
+drop_names(ARGV[1])
+redis.call('ZREM', by_age, ARGV[1])
+redis.call('HDEL', documents, ARGV[1])
+return body
+"""
+_CHANGED = 2
+"""What `_REPLACE` returns when another body than the expected one is there."""
 _GET = "return redis.call('HGET', KEYS[1], ARGV[1])"
 _FIND = """
 local id = redis.call('HGET', KEYS[3], ARGV[1])
@@ -84,14 +95,26 @@ class RedisCollection(Generic[T]):
         if isinstance(taken, str):
             raise NameTaken(taken)
 
-    async def replace(self, document: T) -> bool:
-        replaced = await self._server.run(_REPLACE, self._keys, self._values(document))
-        if isinstance(replaced, str):
-            raise NameTaken(replaced)
-        return bool(replaced)
+    async def replace(self, document: T, expected: T | None = None) -> bool:
+        values: tuple[str | float, ...] = self._values(document)
+        while True:
+            if expected is not None:
+                # Read here, since the text of one that an earlier version wrote may lack a field.
+                body = await self._server.run(_GET, self._keys, (document.id,))
+                if body is None or self._form.read(body) != expected:
+                    return False
+                values = (*self._values(document), body)
+            replaced = await self._server.run(_REPLACE, self._keys, values)
+            if isinstance(replaced, str):
+                raise NameTaken(replaced)
+            if replaced != _CHANGED:
+                return bool(replaced)
 
     async def delete(self, document_id: str) -> bool:
         return bool(await self._server.run(_DELETE, self._keys, (document_id,)))
+
+    async def take(self, document_id: str) -> T | None:
+        return self._read(await self._server.run(_TAKE, self._keys, (document_id,)))
 
     async def get(self, document_id: str) -> T | None:
         return self._read(await self._server.run(_GET, self._keys, (document_id,)))

@@ -45,6 +45,8 @@ def from_row(row: Mapping[str, Any]) -> CallRecord:
         connector_id=row["connector_id"],
         region=row["region"],
         timelog=tuple((event, float(at)) for event, at in orjson.loads(row["timelog"])),
+        # Redis has no such column in a record of an earlier version.
+        end_id=row.get("end_id", ""),
     )
 
 

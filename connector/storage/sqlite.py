@@ -54,9 +54,31 @@ class SqliteStore:
         row = to_row(record)
         await self._file.write(lambda db: db.execute(_SAVE, row))
 
+    async def change_call(self, before: CallRecord | None, after: CallRecord) -> bool:
+        row = to_row(after)
+
+        def work(db: sqlite3.Connection) -> bool:
+            if _one(db, after.call_id) != before:
+                return False
+            db.execute(_SAVE, row)
+            return True
+
+        return await self._file.write(work)
+
+    async def end_call(self, record: CallRecord) -> bool:
+        row = to_row(record)
+
+        def work(db: sqlite3.Connection) -> bool:
+            query = "SELECT end_id FROM calls WHERE call_id = ? AND end_reason IS NOT NULL"
+            stands = db.execute(query, (record.call_id,)).fetchone()
+            if stands is None:
+                db.execute(_SAVE, row)
+            return stands is None or (record.end_id != "" and stands == (record.end_id,))
+
+        return await self._file.write(work)
+
     async def get_call(self, call_id: str) -> CallRecord | None:
-        records = await self._file.read(lambda db: _select(db, f"{_SELECT} WHERE call_id = ?", (call_id,)))
-        return records[0] if records else None
+        return await self._file.read(lambda db: _one(db, call_id))
 
     async def list_calls(self, limit: int = 50, where: CallFilter = EVERY_CALL) -> list[CallRecord]:
         conditions, values = _conditions(where)
@@ -69,6 +91,11 @@ class SqliteStore:
     async def forget_before(self, created_before: float) -> int:
         query = "DELETE FROM calls WHERE created_at < ? AND end_reason IS NOT NULL"
         return await self._file.write(lambda db: db.execute(query, (created_before,)).rowcount)
+
+
+def _one(db: sqlite3.Connection, call_id: str) -> CallRecord | None:
+    records = _select(db, f"{_SELECT} WHERE call_id = ?", (call_id,))
+    return records[0] if records else None
 
 
 def _select(db: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> list[CallRecord]:

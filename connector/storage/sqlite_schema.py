@@ -44,5 +44,7 @@ _CONNECTORS_AND_WEBHOOKS = (
     "CREATE INDEX attempts_endpoint ON attempts (endpoint_id, at, sequence)",
 )
 
-MIGRATIONS: Mapping[int, Sequence[str]] = {1: _CALLS, 2: _CONNECTORS_AND_WEBHOOKS}
+_ENDS = ("ALTER TABLE calls ADD COLUMN end_id TEXT NOT NULL DEFAULT ''",)
+
+MIGRATIONS: Mapping[int, Sequence[str]] = {1: _CALLS, 2: _CONNECTORS_AND_WEBHOOKS, 3: _ENDS}
 SCHEMA_VERSION = max(MIGRATIONS)

@@ -22,6 +22,8 @@ from connector.model import (
     LifecycleEvent,
     ParticipantSpec,
     Provider,
+    RoutingRule,
+    RuleType,
     WaitingCall,
 )
 from connector.storage.base import NameTaken, Store
@@ -31,6 +33,7 @@ TASKS = 8
 """At once in each process: tasks of one process race as well."""
 LIVE = CallRecord("call", Provider.TWILIO, Direction.INBOUND, "room", "caller", CallState.ACTIVE, "here", 1000.0)
 
+RULE = RoutingRule("rule", "Rule", RuleType.INBOUND, 1.0, 1.0)
 WAITING = WaitingCall(
     "call", CallRequest("call", Provider.PLIVO, Direction.INBOUND, "room", ParticipantSpec("caller")), "here", 1.0, 2.0
 )
@@ -68,11 +71,44 @@ async def end(store: Store, number: int, item: int) -> bool:
     return number == 0
 
 
+async def end_once(store: Store, number: int, item: int) -> bool:
+    """Every process ends each call in its own way."""
+    reason = list(EndReason)[number]
+    record = replace(LIVE, call_id=f"call_{item}", state=CallState.ENDED, end_reason=reason, end_id=f"{item} {number}")
+    return await store.end_call(record)
+
+
+async def take(store: Store, _: int, item: int) -> bool:
+    return await store.waiting.take(f"call_{item}") is not None
+
+
+async def change(store: Store, number: int, item: int) -> bool:
+    """Several want to make one call active."""
+    record = await store.get_call(f"call_{item}")
+    assert record is not None
+    if record.started_at:
+        return False
+    return await store.change_call(record, replace(record, started_at=1.0 + number))
+
+
+async def edit(store: Store, number: int, item: int) -> bool:
+    """Each process adds its own word to each rule; what comes too late reads again."""
+    while True:
+        rule = await store.rules.get(f"rule_{item}")
+        assert rule is not None
+        if await store.rules.replace(replace(rule, tags=(*rule.tags, str(number))), rule):
+            return rule.tags == ()
+
+
 RACES: dict[str, Callable[[Store, int, int], Awaitable[bool]]] = {
     "claim": claim,
     "name": name,
     "rotate": rotate,
     "end": end,
+    "end once": end_once,
+    "take": take,
+    "change": change,
+    "edit": edit,
 }
 
 

@@ -44,6 +44,7 @@ ENDED = replace(
     connector_id="cn_1",
     region="eu",
     timelog=(("call-started", 1000.5), ("call-hangup", 1070.75)),
+    end_id="end_1",
 )
 
 
@@ -113,6 +114,65 @@ async def test_an_ended_record_may_learn_more(store: Store) -> None:
 async def test_saves_at_once_leave_the_end(store: Store) -> None:
     await asyncio.gather(*(store.save_call(record) for record in (ACTIVE, ENDED, RINGING, ACTIVE)))
     assert await store.get_call("call_1") == ENDED
+
+
+@pytest.mark.parametrize("before", [None, RINGING, ACTIVE], ids=["unknown", "ringing", "active"])
+async def test_a_call_ends_once_and_the_first_end_stands(store: Store, before: CallRecord | None) -> None:
+    if before is not None:
+        await store.save_call(before)
+    assert await store.end_call(ENDED)
+    other = replace(ENDED, end_reason=EndReason.ENDED_BY_API, end_id="end_2")
+    assert not await store.end_call(other)
+    assert await store.get_call("call_1") == ENDED
+    assert await store.list_calls(where=CallFilter(state=CallState.ACTIVE)) == []
+    assert await store.forget_before(1e9) == 1
+
+
+async def test_an_end_whose_answer_was_lost_may_be_tried_again(store: Store) -> None:
+    assert await store.end_call(ENDED)
+    assert await store.end_call(ENDED)
+    assert not await store.end_call(replace(ENDED, end_id="end_2"))
+
+
+async def test_an_end_of_an_earlier_version_has_no_name_and_stands(store: Store) -> None:
+    await store.save_call(replace(ENDED, end_id=""))
+    assert not await store.end_call(replace(ENDED, end_id=""))
+    assert not await store.end_call(ENDED)
+
+
+async def test_of_those_who_end_a_call_at_once_one_is_told_so(make: Callable[[], Store], store: Store) -> None:
+    other = make()
+    await other.open()
+    for number in range(10):
+        await store.save_call(call(number, state=CallState.ACTIVE, end_reason=None, end_id=""))
+    told = await asyncio.gather(
+        *(
+            each.end_call(call(number, end_id=f"{number} {who}"))
+            for number in range(10)
+            for who, each in enumerate((store, other, store))
+        )
+    )
+    assert [sum(told[start : start + 3]) for start in range(0, 30, 3)] == [1] * 10
+    for number in range(10):
+        ended = await other.get_call(f"call_{number}")
+        assert ended is not None
+        assert told[3 * number + int(ended.end_id.split()[1])]
+    await other.close()
+
+
+async def test_a_change_is_made_only_to_what_was_read(store: Store) -> None:
+    assert await store.change_call(None, RINGING)
+    assert not await store.change_call(None, ACTIVE)
+    assert not await store.change_call(ACTIVE, ENDED)
+    assert await store.get_call("call_1") == RINGING
+    assert await store.change_call(RINGING, ACTIVE)
+    assert not await store.change_call(RINGING, replace(RINGING, room="other"))
+    assert await store.change_call(ACTIVE, ENDED)
+    assert await store.change_call(ENDED, replace(ENDED, carrier_status="failed"))
+    assert not await store.change_call(ACTIVE, ACTIVE)
+    assert await store.get_call("call_1") == replace(ENDED, carrier_status="failed")
+    assert not await store.change_call(replace(RINGING, call_id="nobody"), replace(RINGING, call_id="nobody"))
+    assert await store.get_call("nobody") is None
 
 
 async def test_calls_are_listed_newest_first(store: Store) -> None:
@@ -301,6 +361,8 @@ async def test_closing_twice_is_fine_and_using_it_then_is_a_clear_error(store: S
     await store.close()
     for use in (
         store.save_call(ENDED),
+        store.change_call(None, ENDED),
+        store.end_call(ENDED),
         store.get_call("call_1"),
         store.list_calls(),
         store.forget_before(1.0),

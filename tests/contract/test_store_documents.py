@@ -214,6 +214,83 @@ async def test_a_replacement_that_wants_anothers_name_changes_nothing(store: Sto
     assert await store.rules.find("inbound:+9") is None
 
 
+async def test_a_replacement_of_what_was_read_undoes_nobody_elses(store: Store) -> None:
+    await store.rules.insert(RULE)
+    first, second = replace(RULE, name="first"), replace(RULE, tags=("second",))
+    assert await store.rules.replace(first, RULE)
+    assert not await store.rules.replace(second, RULE)
+    assert await store.rules.get("rule_1") == first
+    assert await store.rules.replace(replace(first, tags=("second",)), first)
+    assert not await store.rules.replace(replace(first, id="rule_2"), first)
+    assert await store.rules.list() == [replace(first, tags=("second",))]
+
+
+async def test_changes_at_once_are_all_made_when_those_that_were_too_late_read_again(
+    make: Callable[[], Store], store: Store
+) -> None:
+    other = make()
+    await other.open()
+    await store.rules.insert(replace(RULE, tags=()))
+
+    async def add(where: Store, tag: str) -> None:
+        while True:
+            read = await where.rules.get("rule_1")
+            assert read is not None
+            if await where.rules.replace(replace(read, tags=(*read.tags, tag)), read):
+                return
+
+    await asyncio.gather(
+        *(add(each, f"{number} {who}") for number in range(8) for who, each in enumerate((store, other)))
+    )
+    final = await other.rules.get("rule_1")
+    assert final is not None
+    assert sorted(final.tags) == sorted(f"{number} {who}" for number in range(8) for who in range(2))
+    await other.close()
+
+
+async def test_a_replacement_with_a_taken_name_is_refused_also_where_it_was_expected(store: Store) -> None:
+    await store.rules.insert(RULE)
+    await store.rules.insert(replace(RULE, id="rule_2", numbers=("+1",)))
+    with pytest.raises(NameTaken):
+        await store.rules.replace(replace(RULE, numbers=("+1",)), RULE)
+    assert await store.rules.get("rule_1") == RULE
+
+
+@EACH
+async def test_what_is_taken_is_gone_and_comes_back_as_it_was_last(
+    store: Store, collection: str, document: Any
+) -> None:
+    kept = collection_of(store, collection)
+    assert await kept.take(document.id) is None
+    await kept.insert(document)
+    assert await kept.take(document.id) == document
+    assert await kept.take(document.id) is None
+    assert await kept.list() == []
+    for name in names_of(document):
+        assert await kept.find(name) is None
+
+
+async def test_a_take_has_what_was_written_before_it(store: Store) -> None:
+    for _ in range(20):
+        await store.waiting.insert(WAITING)
+        longer = replace(WAITING, expires_at=2000.0)
+        taken, replaced = await asyncio.gather(store.waiting.take("call_1"), store.waiting.replace(longer))
+        assert taken == (longer if replaced else WAITING)
+        assert await store.waiting.get("call_1") is None
+
+
+async def test_of_those_who_take_at_once_one_gets_it(make: Callable[[], Store], store: Store) -> None:
+    other = make()
+    await other.open()
+    for number in range(20):
+        await store.waiting.insert(waiting(number))
+    taken = await asyncio.gather(
+        *(each.waiting.take(f"call_{number}") for number in range(20) for each in (store, other, store))
+    )
+    assert sorted(call.id for call in taken if call) == sorted(f"call_{number}" for number in range(20))
+    await other.close()
+
+
 async def test_a_deleted_documents_names_are_free(store: Store) -> None:
     await store.connectors.insert(CONNECTOR)
     assert await store.connectors.delete("cn_1")
@@ -302,7 +379,9 @@ async def test_a_closed_store_says_so(store: Store) -> None:
     for use in (
         store.rules.insert(RULE),
         store.rules.replace(RULE),
+        store.rules.replace(RULE, RULE),
         store.rules.delete("rule_1"),
+        store.rules.take("rule_1"),
         store.rules.get("rule_1"),
         store.rules.find("x"),
         store.rules.list(),

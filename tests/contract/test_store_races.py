@@ -14,7 +14,7 @@ import pytest
 
 from connector.model import Delivery, EndReason, LifecycleEvent
 from connector.storage.base import Store
-from tests.contract.racer import WAITING
+from tests.contract.racer import LIVE, RULE, WAITING
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESSES = 2
@@ -92,6 +92,39 @@ async def test_a_delivery_is_leased_by_one_process(address: str, store: Store) -
     assert_each_was_won_once(await run_race(address, "lease"))
     assert await store.deliveries.pending() == COUNT
     assert await store.deliveries.next_due() == 1e9
+
+
+async def test_a_waiting_call_is_taken_by_one_process(address: str, store: Store) -> None:
+    for number in range(COUNT):
+        await store.waiting.insert(replace(WAITING, id=f"call_{number}"))
+    assert_each_was_won_once(await run_race(address, "take"))
+    assert await store.waiting.list() == []
+
+
+async def test_a_call_is_ended_by_one_process(address: str, store: Store) -> None:
+    """Half of them were saved before, as live."""
+    for number in range(0, COUNT, 2):
+        await store.save_call(replace(LIVE, call_id=f"call_{number}"))
+    won = await run_race(address, "end once")
+    assert_each_was_won_once(won)
+    for number, items in enumerate(won):
+        for item in items:
+            record = await store.get_call(f"call_{item}")
+            assert record is not None
+            assert (record.end_reason, record.end_id) == (list(EndReason)[number], f"{item} {number}")
+
+
+async def test_a_change_of_a_call_is_made_by_one_process(address: str, store: Store) -> None:
+    for number in range(COUNT):
+        await store.save_call(replace(LIVE, call_id=f"call_{number}"))
+    assert_each_was_won_once(await run_race(address, "change"))
+
+
+async def test_edits_of_two_processes_are_both_kept(address: str, store: Store) -> None:
+    for number in range(COUNT):
+        await store.rules.insert(replace(RULE, id=f"rule_{number}"))
+    assert_each_was_won_once(await run_race(address, "edit"))
+    assert {tuple(sorted(rule.tags)) for rule in await store.rules.list()} == {("0", "1")}
 
 
 async def test_an_end_stands_whoever_saves_last(address: str, store: Store) -> None:

@@ -30,6 +30,7 @@ def test_codes_exist_on_their_transports(kind: type[ConnectorError]) -> None:
         (errors.Unauthenticated, "unauthenticated", 401, "UNAUTHENTICATED"),
         (errors.PermissionDenied, "permission_denied", 403, "PERMISSION_DENIED"),
         (errors.NotFound, "not_found", 404, "NOT_FOUND"),
+        (errors.Aborted, "aborted", 409, "ABORTED"),
         (errors.ResourceExhausted, "resource_exhausted", 429, "RESOURCE_EXHAUSTED"),
         (errors.Unavailable, "unavailable", 503, "UNAVAILABLE"),
         (errors.Unimplemented, "unimplemented", 501, "UNIMPLEMENTED"),

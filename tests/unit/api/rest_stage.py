@@ -1,11 +1,11 @@
-"""The REST API on a socket, over a store in memory."""
+"""The REST API on a socket, over an empty store."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
@@ -24,7 +24,7 @@ from connector.metrics import Metrics
 from connector.model import CallRecord, CallState
 from connector.storage.base import Store
 from connector.tokens import WebhookKeys
-from tests.memory_store import MemoryStore
+from tests.unit.api.sqlite_store import empty_store
 
 KEY, SECRET = "APIkey", "a-secret-of-at-least-thirty-two-bytes"
 PUBLIC = "https://calls.example.com"
@@ -34,7 +34,7 @@ TOKEN = api.AccessToken(KEY, SECRET).with_grants(api.VideoGrants(room_create=Tru
 class Desk:
     """Holds no call: what the store has is all there is."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.asked: list[tuple[str, ...]] = []
         self.error: ConnectorError | None = None
         self._store = store
@@ -65,19 +65,18 @@ class Desk:
         return await self._do(call_id, "switch", room, room=room)
 
 
-def operations(store: MemoryStore, desk: Desk) -> list[Operation]:
-    kept = cast(Store, store)
+def operations(store: Store, desk: Desk) -> list[Operation]:
     return [
-        *ConnectorRest(kept, WebhookKeys(SECRET), Origins(PUBLIC, {}, {})).operations(),
-        *RuleRest(kept, KEY).operations(),
-        *CallRest(desk, kept).operations(),
+        *ConnectorRest(store, WebhookKeys(SECRET), Origins(PUBLIC, {}, {})).operations(),
+        *RuleRest(store, KEY).operations(),
+        *CallRest(desk, store).operations(),
     ]
 
 
 class Rest:
     """A client with a token. Each call answers (status, JSON)."""
 
-    def __init__(self, client: TestClient[web.Request, web.Application], store: MemoryStore, desk: Desk) -> None:
+    def __init__(self, client: TestClient[web.Request, web.Application], store: Store, desk: Desk) -> None:
         self.client = client
         self.store = store
         self.desk = desk
@@ -99,9 +98,9 @@ class Rest:
 
 @asynccontextmanager
 async def rest_api() -> AsyncIterator[Rest]:
-    store = MemoryStore()
-    desk = Desk(store)
-    application = web.Application(client_max_size=256 * 1024)
-    RestRoutes(operations(store, desk), Authorizer(KEY, SECRET), Refusals(Metrics())).add_to(application.router)
-    async with TestClient(TestServer(application)) as client:
-        yield Rest(client, store, desk)
+    async with empty_store() as store:
+        desk = Desk(store)
+        application = web.Application(client_max_size=256 * 1024)
+        RestRoutes(operations(store, desk), Authorizer(KEY, SECRET), Refusals(Metrics())).add_to(application.router)
+        async with TestClient(TestServer(application)) as client:
+            yield Rest(client, store, desk)

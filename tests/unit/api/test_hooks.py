@@ -42,7 +42,7 @@ from connector.model import (
 )
 from connector.storage.base import NameTaken, Store, StoreError
 from connector.tokens import TokenSigner, WebhookKeys
-from tests.memory_store import MemoryStore
+from tests.unit.api.sqlite_store import empty_store
 
 PUBLIC, US = "https://calls.example.com", "https://us.example.com"
 SIGNER, KEYS = TokenSigner("secret"), WebhookKeys("secret")
@@ -92,29 +92,40 @@ class Calls:
 
 
 class Hooks:
-    def __init__(self, client: TestClient[web.Request, web.Application], store: MemoryStore, calls: Calls) -> None:
+    def __init__(self, client: TestClient[web.Request, web.Application], store: Store, calls: Calls) -> None:
         self.client = client
         self.store = store
         self.calls = calls
         self.path = ""
         self.entry: ConnectorEntry
+        self.made = 0
+        self._unsaved: list[ConnectorEntry | RoutingRule] = []
 
     def connector(self, provider: Provider = Provider.TWILIO, **fields: Any) -> ConnectorEntry:
-        """One more; its webhook is where `post` goes from now on."""
-        number = len(self.store.connectors.documents)
+        """One more, in the store at the next `post`, which goes to its webhook."""
+        number, self.made = self.made, self.made + 1
         key = KEYS.derive(f"cn_{number}", "nonce")
         entry = ConnectorEntry(f"cn_{number}", provider, WebhookKeys.hash(key), "nonce", 1.0, **fields)
-        self.store.connectors.documents[entry.id] = entry
+        self._unsaved.append(entry)
         self.path = f"/v2/hooks/{provider.value}/{key}"
         self.entry = entry
         return entry
 
     def rule(self, **changes: Any) -> RoutingRule:
         rule = replace(RULE, **changes)
-        self.store.rules.documents[rule.id] = rule
+        self._unsaved.append(rule)
         return rule
 
+    async def save(self) -> None:
+        for one in self._unsaved:
+            if isinstance(one, ConnectorEntry):
+                await self.store.connectors.insert(one)
+            else:
+                await self.store.rules.insert(one)
+        self._unsaved.clear()
+
     async def post(self, form: Any = FORM, query: str = "", path: str = "", **options: Any) -> tuple[int, str]:
+        await self.save()
         async with self.client.post((path or self.path) + query, data=form, **options) as response:
             return response.status, await response.text()
 
@@ -126,23 +137,24 @@ class Hooks:
 
 @asynccontextmanager
 async def hooks_on(secrets: CarrierSecrets = NOT_CONFIGURED, **options: Any) -> AsyncIterator[Hooks]:
-    store, calls = MemoryStore(), Calls()
+    calls = Calls()
     origins = Origins(PUBLIC, {"us002": US}, {"US": "us002"})
-    routes = HookRoutes(
-        calls,
-        cast(Store, store),
-        KEYS,
-        SIGNER,
-        origins,
-        SignatureCheck(origins, secrets),
-        Metrics(),
-        Codecs(),
-        **options,
-    )
-    application = web.Application()
-    routes.add_to(application.router)
-    async with TestClient(TestServer(application)) as client:
-        yield Hooks(client, store, calls)
+    async with empty_store() as store:
+        routes = HookRoutes(
+            calls,
+            store,
+            KEYS,
+            SIGNER,
+            origins,
+            SignatureCheck(origins, secrets),
+            Metrics(),
+            Codecs(),
+            **options,
+        )
+        application = web.Application()
+        routes.add_to(application.router)
+        async with TestClient(TestServer(application)) as client:
+            yield Hooks(client, store, calls)
 
 
 @pytest.fixture
@@ -197,7 +209,8 @@ async def test_routes_in_order(stage: Hooks) -> None:
     stage.rule()
     await stage.xml(FORM | {"CallSid": "CA2"})
     await stage.xml(FORM | {"CallSid": "CA3"}, "?roomId=here%20it%20is")
-    stage.store.rules.documents.clear()
+    for rule in await stage.store.rules.list():
+        await stage.store.rules.delete(rule.id)
     await stage.xml(FORM | {"CallSid": "CA4"})
     rooms = [(request.room, request.rule_id) for request in stage.calls.requests]
     assert rooms == [("by-default", "rule_2"), ("support", "rule_1"), ("here it is", ""), ("lobby", "")]
@@ -232,7 +245,8 @@ async def test_an_unknown_url_404(stage: Hooks, path: str) -> None:
 async def test_a_url_of_another_api_secret_404_and_the_log_says_what_to_do(stage: Hooks) -> None:
     entry = stage.connector(default_room_id="lobby")
     key = WebhookKeys("the secret before").derive(entry.id, entry.key_nonce)
-    stage.store.connectors.documents[entry.id] = replace(entry, key_hash=WebhookKeys.hash(key))
+    await stage.save()
+    await stage.store.connectors.replace(replace(entry, key_hash=WebhookKeys.hash(key)))
     with capture_logs() as lines:
         assert (await stage.post(path=f"/v2/hooks/twilio/{key}"))[0] == 404
     assert any("API secret has changed" in line.get("error", "") for line in lines)
@@ -240,8 +254,9 @@ async def test_a_url_of_another_api_secret_404_and_the_log_says_what_to_do(stage
 
 
 async def test_a_deleted_connector_s_url_is_unknown_at_once(stage: Hooks) -> None:
-    stage.connector(default_room_id="lobby")
-    stage.store.connectors.documents.clear()
+    entry = stage.connector(default_room_id="lobby")
+    await stage.save()
+    await stage.store.connectors.delete(entry.id)
     assert (await stage.post())[0] == 404
 
 

@@ -50,7 +50,7 @@ async def test_what_cannot_be_understood_400(rest: Rest, body: bytes, message: s
     status, answer = await rest("POST", "/v2/connectors", data=body)
     assert status == 400
     assert answer["message"].startswith(message)
-    assert not rest.store.connectors.documents
+    assert not await rest.store.connectors.list()
 
 
 async def test_a_body_that_is_too_large_413(rest: Rest) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -204,3 +206,31 @@ async def test_of_a_room_too_what_is_left_out_stays(rest: Rest) -> None:
     await rest.ok("PATCH", f"{PATH}/{rule['id']}", {"room": {"type": "dynamic"}})
     status, answer = await rest("PATCH", f"{PATH}/{rule['id']}", {"room": {"type": "static"}})
     assert (status, answer["message"]) == (400, "room.id: is required for a static room")
+
+
+async def test_of_changes_at_once_none_is_lost(rest: Rest) -> None:
+    """A lost one would be answered 200 all the same."""
+    rule = await made(rest)
+    for number in range(20):
+        changes = {"name": f"Rule {number}"}, {"tags": [str(number)]}
+        answers = await asyncio.gather(*(rest("PATCH", f"{PATH}/{rule['id']}", change) for change in changes))
+        assert [status for status, _ in answers] == [200, 200]
+        now = await rest.ok("GET", f"{PATH}/{rule['id']}")
+        assert (now["name"], now["tags"]) == (f"Rule {number}", [str(number)])
+
+
+async def test_a_change_that_others_always_forestall_409(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = await made(rest)
+    get = rest.store.rules.get
+
+    async def forestalled(rule_id: str) -> Any:
+        read = await get(rule_id)
+        assert read is not None
+        await rest.store.rules.replace(replace(read, updated_at=read.updated_at + 1))
+        return read
+
+    monkeypatch.setattr(rest.store.rules, "get", forestalled)
+    status, answer = await rest("PATCH", f"{PATH}/{rule['id']}", {"name": "late"})
+    assert (status, answer["code"]) == (409, "aborted")
+    monkeypatch.undo()
+    assert (await rest.ok("GET", f"{PATH}/{rule['id']}"))["name"] == "Rule"

@@ -246,9 +246,9 @@ class FakeWaiting:
         await self._faults.step("waiting.insert")
         self.entries[document.id] = document
 
-    async def replace(self, document: WaitingCall) -> bool:
+    async def replace(self, document: WaitingCall, expected: WaitingCall | None = None) -> bool:
         await self._faults.step("waiting.replace")
-        if document.id not in self.entries:
+        if document.id not in self.entries or expected not in (None, self.entries[document.id]):
             return False
         self.entries[document.id] = document
         return True
@@ -256,6 +256,10 @@ class FakeWaiting:
     async def delete(self, document_id: str) -> bool:
         await self._faults.step("waiting.delete")
         return self.entries.pop(document_id, None) is not None
+
+    async def take(self, document_id: str) -> WaitingCall | None:
+        await self._faults.step("waiting.delete")
+        return self.entries.pop(document_id, None)
 
     async def get(self, document_id: str) -> WaitingCall | None:
         await self._faults.step("waiting.get")
@@ -296,6 +300,21 @@ class FakeStore:
         await self._faults.step("store.save")
         await self._faults.step(f"store.save {record.state}")
         self.records[record.call_id] = record
+
+    async def change_call(self, before: CallRecord | None, after: CallRecord) -> bool:
+        if self.records.get(after.call_id) != before:
+            return False
+        await self.save_call(after)
+        return True
+
+    async def end_call(self, record: CallRecord) -> bool:
+        await self._faults.step("store.save")
+        await self._faults.step(f"store.save {record.state}")
+        known = self.records.get(record.call_id)
+        if known is None or known.end_reason is None:
+            self.records[record.call_id] = record
+            self.saves += 1
+        return self.records[record.call_id].end_id == record.end_id
 
     async def get_call(self, call_id: str) -> CallRecord | None:
         return self.records.get(call_id)

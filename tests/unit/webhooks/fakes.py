@@ -51,9 +51,9 @@ class FakeKeys:
             raise Unavailable("in use is taken")
         self.there[document.id] = document
 
-    async def replace(self, document: SigningKey) -> bool:
+    async def replace(self, document: SigningKey, expected: SigningKey | None = None) -> bool:
         await asyncio.sleep(0)
-        if document.id not in self.there:
+        if document.id not in self.there or expected not in (None, self.there[document.id]):
             return False
         self.there[document.id] = document
         return True
