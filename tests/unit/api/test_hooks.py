@@ -120,7 +120,7 @@ class Hooks:
         for one in self._unsaved:
             if isinstance(one, ConnectorEntry):
                 await self.store.connectors.insert(one)
-            else:
+            elif not await self.store.rules.replace(one):
                 await self.store.rules.insert(one)
         self._unsaved.clear()
 
