@@ -200,6 +200,7 @@ class Connector:
             reconnect_timeout=settings.reconnect_timeout,
             find_room=partial(self.admin.sid, request.room),
             listener=listener,
+            metrics=self.metrics,
         )
 
     async def start(self) -> None:

@@ -49,6 +49,12 @@ class Metrics:
             buckets=_LAG_BUCKETS,
             registry=registry,
         )
+        self.sdk_faults = Counter(
+            "connector_sdk_faults",
+            "Audio frames of callers that LiveKit's SDK lost (capture_lost) or refused (capture_refused)",
+            ["fault"],
+            registry=registry,
+        )
         self.dtmf = Counter("connector_dtmf", "DTMF digits", ["path"], registry=registry)
         self.refused = Counter(
             "connector_refused",

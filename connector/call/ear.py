@@ -14,16 +14,20 @@ from connector.metrics import Metrics
 from connector.model import EndReason
 
 OnEnd = Callable[[EndReason, str], None]
+OnRegained = Callable[[bool], None]
 
 
 class RoomEar:
     """A `RoomListener` for one room: silent before the caller lives there (`open`), and after (`close`)."""
 
-    def __init__(self, bridge: Bridge, ledger: Ledger, metrics: Metrics, on_end: OnEnd) -> None:
+    def __init__(
+        self, bridge: Bridge, ledger: Ledger, metrics: Metrics, on_end: OnEnd, on_regained: OnRegained
+    ) -> None:
         self._bridge = bridge
         self._ledger = ledger
         self._metrics = metrics
         self._on_end = on_end
+        self._on_regained = on_regained
         self._is_open = False
         self._sources: set[str] = set()
         self.ended: tuple[EndReason, str] | None = None
@@ -74,6 +78,10 @@ class RoomEar:
     def room_attributes(self, attributes: Mapping[str, str]) -> None:
         if self._is_open:
             self._ledger.attributes_changed(attributes)
+
+    def room_regained(self, same_room: bool) -> None:
+        if self._is_open:
+            self._on_regained(same_room)
 
     def room_ended(self, reason: EndReason, detail: str) -> None:
         self.ended = (reason, detail)

@@ -64,7 +64,7 @@ class CallSession:
         self._codec = parts.new_codec(request.provider)
         self._ledger = Ledger(request, parts, record)
         self.request = self._ledger.request
-        self.presence = Presence(parts, self._ledger, self._codec, self.room_ended)
+        self.presence = Presence(parts, self._ledger, self._codec, self.room_ended, self.room_regained)
         self.bridge = self.presence.bridge
         self._leg = Leg(parts, self._ledger, self._on_transferred)
         self._loop = asyncio.get_running_loop()
@@ -268,6 +268,9 @@ class CallSession:
     def room_ended(self, reason: EndReason, detail: str) -> None:
         """The caller's room, or its place there, is gone."""
         self.end(reason, detail)
+
+    def room_regained(self, same_room: bool) -> None:
+        """The connection to LiveKit is back. Not the same room: agents of the former one do not come by themselves."""
 
     # What the API asks
 

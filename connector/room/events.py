@@ -24,4 +24,10 @@ class RoomListener(Protocol):
         """These of the caller's attributes have changed; all of them as they are now, removed ones are empty."""
         ...
 
+    def room_regained(self, same_room: bool) -> None:
+        """The connection to LiveKit was lost and is back, and the caller is in the room again. `same_room` is false
+        when LiveKit has opened another room of this name meanwhile: agents of the former one do not come by themselves.
+        """
+        ...
+
     def room_ended(self, reason: EndReason, detail: str) -> None: ...

@@ -15,6 +15,7 @@ from livekit.rtc.participant import PublishTrackError
 from livekit.rtc.room import EventTypes
 
 from connector.errors import Unavailable
+from connector.metrics import Metrics
 from connector.model import EndReason, ParticipantSpec
 from connector.room.engine import engine
 from connector.room.events import RoomListener
@@ -54,6 +55,7 @@ class RoomGateway:
         reconnect_timeout: float,
         find_room: FindRoom,
         listener: RoomListener,
+        metrics: Metrics,
     ) -> None:
         self._url = url
         self._key = api_key
@@ -61,8 +63,9 @@ class RoomGateway:
         self._name = room
         self._participant = participant
         self._kind_details = kind_details
-        self._outage = Outage(reconnect_timeout, find_room, self._is_alone, listener.room_ended)
+        self._outage = Outage(reconnect_timeout, find_room, self._is_alone, listener.room_ended, listener.room_regained)
         self._listener = listener
+        self._metrics = metrics
         self._room: rtc.Room | None = None
         self._source: CallerSource | None = None
         self._track: rtc.LocalAudioTrack | None = None
@@ -155,6 +158,7 @@ class RoomGateway:
         """Publish the caller's microphone track, of `rate` samples a second. Raises Unavailable."""
         room = self._connected()
         self._source, self._track = _voice(rate)
+        self._source.on_fault = lambda fault: self._metrics.sdk_faults.labels(fault).inc()
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         try:
             await asyncio.wait_for(room.local_participant.publish_track(self._track, options), JOIN_TIMEOUT)

@@ -20,16 +20,23 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
+import structlog
 from livekit import rtc
 from livekit.rtc._ffi_client import INVALID_HANDLE, FfiClient, FfiHandle, FfiQueue
 from livekit.rtc._proto import audio_frame_pb2, ffi_pb2
 from numpy.typing import NDArray
+
+log = structlog.get_logger()
 
 CAPTURES_A_SECOND = 100
 """A source without a queue takes frames of exactly 10 ms; any other length is an InvalidState error."""
 STREAM_FRAME_MS = 20
 MAX_WAITING = 20
 """10 ms frames that may wait for the SDK before the oldest goes: 200 ms."""
+LOST_AFTER = 0.5
+"""Seconds without an answer after which a captured frame counts as lost by the SDK, and the next one is sent."""
+MAX_LOST_AFTER = 8.0
+"""The same after several losses in a row: the wait doubles with each, and is short again after an answer."""
 MAX_KNOWN_THREADS = 64
 """The SDK has a handful, for the life of the process; should that change, what is kept for them stays small."""
 
@@ -55,7 +62,11 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
         self._client = client
         self._guard = threading.RLock()
         self._taps: dict[int, AudioTap] = {}
+        self._closing: set[int] = set()
+        """Streams that were closed: frames already on their way must be freed, until the SDK says that it is done."""
         self._captures: dict[int, CallerSource] = {}
+        self._late: dict[int, CaptureRequest] = {}
+        """Captures that count as lost. The SDK may still read their buffers, so they are kept until it answers."""
         self._known_threads: set[int] = set()
 
     def put(self, item: ffi_pb2.FfiEvent) -> None:
@@ -63,17 +74,40 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
         self._know_thread()
         kind = item.WhichOneof("message")
         if kind == "audio_stream_event":
-            tap = self._taps.get(item.audio_stream_event.stream_handle)
-            if tap is not None:
-                self._deliver(tap, item.audio_stream_event)
-                return
+            is_ours = self._take_audio(item.audio_stream_event)
         elif kind == "capture_audio_frame":
-            with self._guard:
-                source = self._captures.pop(item.capture_audio_frame.async_id, None)
-                if source is not None:
-                    source._captured(item.capture_audio_frame.error)
-                    return
-        super().put(item)
+            is_ours = self._take_captured(item.capture_audio_frame.async_id, item.capture_audio_frame.error)
+        else:
+            is_ours = False
+        if not is_ours:
+            super().put(item)
+
+    def _take_audio(self, event: audio_frame_pb2.AudioStreamEvent) -> bool:
+        """Whether the event is of a stream of ours, open or closed."""
+        handle = event.stream_handle
+        tap = self._taps.get(handle)
+        if tap is not None:
+            self._deliver(tap, event)
+            return True
+        with self._guard:  # Holds the first frame of a new stream back until its tap is known.
+            tap = self._taps.get(handle)
+            if tap is None and handle not in self._closing:
+                return False
+            if event.HasField("eos"):
+                self._closing.discard(handle)
+        if tap is not None:
+            self._deliver(tap, event)
+        elif event.HasField("frame_received"):
+            self._free(event.frame_received.frame.handle.id)
+        return True
+
+    def _take_captured(self, async_id: int, error: str) -> bool:
+        """Whether the answer is to a capture of ours."""
+        with self._guard:
+            source = self._captures.pop(async_id, None)
+            if source is not None:
+                source._captured(error)
+            return source is not None or self._late.pop(async_id, None) is not None
 
     def _know_thread(self) -> None:
         """Keep the interpreter's state for the SDK's thread we are on, until the process ends.
@@ -88,17 +122,31 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
             _ensure_thread_state()
 
     def _deliver(self, tap: AudioTap, event: audio_frame_pb2.AudioStreamEvent) -> None:
-        if not event.HasField("frame_received"):
+        if not event.HasField("frame_received"):  # The end of the stream.
+            with self._guard:
+                self._taps.pop(event.stream_handle, None)
             return
         frame = event.frame_received.frame
         data = ctypes.string_at(frame.info.data_ptr, frame.info.samples_per_channel * 2)
-        self._client._ffi_lib.livekit_ffi_drop_handle(ctypes.c_uint64(frame.handle.id))
+        self._free(frame.handle.id)
         tap._received(data, time.monotonic())
 
-    def _request_capture(self, source: CallerSource, request: CaptureRequest, data: bytes) -> None:
+    def _free(self, handle: int) -> None:
+        self._client._ffi_lib.livekit_ffi_drop_handle(ctypes.c_uint64(handle))
+
+    def _request_capture(self, source: CallerSource, request: CaptureRequest, data: bytes) -> int:
+        """The id under which the SDK will answer."""
         with self._guard:
             # The callback runs on another thread and may be faster than this line; the guard holds it back.
-            self._captures[request.send(data)] = source
+            async_id = request.send(data)
+            self._captures[async_id] = source
+            return async_id
+
+    def _give_up_capture(self, async_id: int, request: CaptureRequest) -> None:
+        """Wait no longer for this answer; should it come after all, it is nobody's."""
+        with self._guard:
+            if self._captures.pop(async_id, None) is not None:
+                self._late[async_id] = request
 
     def _open_stream(self, tap: AudioTap, track_handle: int, rate: int, frame_ms: int) -> FfiHandle:
         request = ffi_pb2.FfiRequest()
@@ -109,12 +157,15 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
         stream.queue_size_frames = 0
         stream.frame_size_ms = frame_ms
         stream.type = audio_frame_pb2.AudioStreamType.AUDIO_STREAM_NATIVE
-        handle = FfiHandle(self._client.request(request).new_audio_stream.stream.handle.id)
-        self._taps[handle.handle] = tap
+        with self._guard:
+            handle = FfiHandle(self._client.request(request).new_audio_stream.stream.handle.id)
+            self._taps[handle.handle] = tap
         return handle
 
     def _close_stream(self, handle: FfiHandle) -> None:
-        self._taps.pop(handle.handle, None)
+        with self._guard:
+            if self._taps.pop(handle.handle, None) is not None:
+                self._closing.add(handle.handle)
         handle.dispose()
 
 
@@ -170,21 +221,30 @@ class CallerSource:
     """The caller's voice as a LiveKit audio source without a send queue.
 
     `capture` never waits. Frames go to the SDK one after the other, each when the one before was taken,
-    because the SDK spawns a task a frame and would otherwise be free to swap two of them.
+    because the SDK spawns a task a frame and would otherwise be free to swap two of them. An answer that does not come
+    within `LOST_AFTER` is given up.
     """
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, now: Callable[[], float] = time.monotonic) -> None:
         """`rate`: samples a second, a multiple of 100."""
         self.rate = rate
+        self._now = now
         self._piece_bytes = rate // CAPTURES_A_SECOND * 2
         self._router = media_router()
         self._source = rtc.AudioSource(rate, 1, queue_size_ms=0)
         self._handle = self._source._ffi_handle
-        self._request = CaptureRequest(self._router._client._ffi_lib, self._handle.handle, rate)
+        self._request = self._new_request()
         self._waiting: deque[bytes] = deque()
-        self._in_flight: bytes | None = None
+        self._in_flight: int | None = None
+        """The id of the capture that the SDK has not answered yet."""
+        self._sent_at = 0.0
+        self._lost_after = LOST_AFTER
         self.dropped = 0
-        self.errors = 0
+        self.on_fault: Callable[[str], None] | None = None
+        """Told of each `capture_lost` (no answer), on the event loop, and each `capture_refused`, on any thread."""
+
+    def _new_request(self) -> CaptureRequest:
+        return CaptureRequest(self._router._client._ffi_lib, self._handle.handle, self.rate)
 
     @property
     def rtc_source(self) -> rtc.AudioSource:
@@ -199,29 +259,58 @@ class CallerSource:
             while len(self._waiting) > MAX_WAITING:
                 self._waiting.popleft()
                 self.dropped += 1
+            if self._in_flight is not None and self._now() - self._sent_at >= self._lost_after:
+                self._lose_flight()
             if self._in_flight is None:
                 self._next()
 
     def _captured(self, error: str) -> None:
-        if error:
-            self.errors += 1
+        """The SDK has answered; on one of its threads."""
         self._in_flight = None
+        self._lost_after = LOST_AFTER
+        if error:
+            self._tell("capture_refused")
         self._next()
 
+    def _lose_flight(self) -> None:
+        log.warning("the LiveKit SDK has not taken a frame of the caller", seconds=self._lost_after)
+        self._forget_flight()
+        self._lost_after = min(2 * self._lost_after, MAX_LOST_AFTER)
+        self._tell("capture_lost")
+
+    def _forget_flight(self) -> None:
+        if self._in_flight is not None:
+            self._router._give_up_capture(self._in_flight, self._request)
+            self._in_flight = None
+            self._request = self._new_request()
+
+    def _tell(self, fault: str) -> None:
+        if self.on_fault is not None:
+            self.on_fault(fault)
+
     def _next(self) -> None:
-        if self._waiting and not self._handle.disposed:
-            self._in_flight = self._waiting.popleft()
-            self._router._request_capture(self, self._request, self._in_flight)
+        while self._waiting and self._in_flight is None and not self._handle.disposed:
+            piece = self._waiting.popleft()
+            self._sent_at = self._now()
+            try:
+                self._in_flight = self._router._request_capture(self, self._request, piece)
+            except RuntimeError:
+                self._tell("capture_refused")
 
     def take_back(self) -> None:
-        """Forget what has not been sent; the source is ready for another call."""
+        """Forget what has not been sent or answered; the source is ready for another call."""
         with self._router._guard:
             self._waiting.clear()
-            self.dropped = self.errors = 0
+            self._forget_flight()
+            self._lost_after = LOST_AFTER
+            self.dropped = 0
+            self.on_fault = None
 
     async def close(self) -> None:
         with self._router._guard:
             self._waiting.clear()
+            self._forget_flight()
+            self.on_fault = None
             await_close = self._source.aclose()
         await await_close
 

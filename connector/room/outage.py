@@ -17,6 +17,9 @@ log = structlog.get_logger()
 _LOOK_TIMEOUT = 1.0
 """Seconds for a look at whether the room is still there."""
 
+_LEARN_AGAIN = (0.25, 0.5, 1.0, 2.0, 4.0, 0.0)
+"""Pauses between looks at which room it is, after an outage: LiveKit's API may be back later than its rooms."""
+
 FindRoom = Callable[[], Coroutine[Any, Any, str]]
 """The SID of the room of this name as LiveKit's API has it now, "" when there is none. Raises ConnectorError."""
 
@@ -30,15 +33,21 @@ class Outage:
     """
 
     def __init__(
-        self, limit: float, find_room: FindRoom, is_alone: Callable[[], bool], on_end: Callable[[EndReason, str], None]
+        self,
+        limit: float,
+        find_room: FindRoom,
+        is_alone: Callable[[], bool],
+        on_end: Callable[[EndReason, str], None],
+        on_regained: Callable[[bool], None],
     ) -> None:
         """`limit`: seconds until the call ends as lost, and that the others have to come back; `is_alone`: whether the
-        caller is by itself in the room now."""
+        caller is by itself in the room now; `on_regained`: told whether the room is the same one as before."""
         self._limit = limit
         self._find_room = find_room
         self._is_alone = is_alone
         self._had_company = False
         self._on_end = on_end
+        self._on_regained = on_regained
         self._sid = ""
         """Of the room that the caller is in, as far as it is known."""
         self._regained = asyncio.Event()
@@ -95,7 +104,13 @@ class Outage:
         if was_gone and self._had_company:
             self._alone = asyncio.get_running_loop().call_later(self._limit, self._nobody_came_back)
         # A LiveKit that has started again has a room of the same name, and another SID for it.
-        await self._learn(self._find_room)
+        for pause in _LEARN_AGAIN:
+            await self._learn(self._find_room)
+            if self._sid:
+                break
+            await asyncio.sleep(pause)
+        # Where LiveKit's API does not say, nothing is known against the room.
+        self._on_regained(not sid or not self._sid or sid == self._sid)
 
     async def _is_gone(self, sid: str) -> bool:
         """Whether the room was not there any more when the connection broke; not where LiveKit cannot say."""

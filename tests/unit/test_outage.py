@@ -9,6 +9,7 @@ import pytest
 
 from connector.errors import Unavailable
 from connector.model import EndReason
+from connector.room import outage
 from connector.room.outage import Outage
 
 
@@ -36,8 +37,13 @@ class Call:
     def __init__(self, livekit: LiveKit, limit: float = 60.0) -> None:
         self.is_there = True
         self.ends: asyncio.Queue[EndReason] = asyncio.Queue()
+        self.regained: list[bool] = []
         self.outage = Outage(
-            limit, livekit.find_room, lambda: not self.is_there, lambda reason, _: self.ends.put_nowait(reason)
+            limit,
+            livekit.find_room,
+            lambda: not self.is_there,
+            lambda reason, _: self.ends.put_nowait(reason),
+            self.regained.append,
         )
 
 
@@ -114,6 +120,31 @@ async def test_the_room_after_a_restart_is_the_one_that_counts(livekit: LiveKit)
     livekit.sid = ""
     await lost_and_regained(livekit, call)
     assert await call.ends.get() is EndReason.ROOM_DELETED
+    call.outage.close()
+
+
+@pytest.mark.parametrize(
+    ("now", "is_same"), [("RM_1", True), ("RM_2", False)], ids=["the same room", "another of its name"]
+)
+async def test_the_call_is_told_whether_it_is_in_the_same_room(livekit: LiveKit, now: str, is_same: bool) -> None:
+    call = await joined(livekit)
+    livekit.sid = now
+    await lost_and_regained(livekit, call)
+    assert call.regained == [is_same]
+    call.outage.close()
+
+
+async def test_the_api_may_come_back_later_than_the_room(livekit: LiveKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outage, "_LEARN_AGAIN", (0.01, 0.01, 0.0))
+    call = await joined(livekit)
+    livekit.is_gone = True
+    await lost_and_regained(livekit, call)
+    assert call.regained == []
+    livekit.is_gone, livekit.sid = False, "RM_2"
+    async with asyncio.timeout(5):
+        while not call.regained:  # noqa: ASYNC110 - virtual events only
+            await asyncio.sleep(0.005)
+    assert call.regained == [False]
     call.outage.close()
 
 
