@@ -19,6 +19,7 @@ def test_the_text_parses_and_has_every_family_before_the_first_call() -> None:
         "connector_frames_dropped",
         "connector_frame_lateness_seconds",
         "connector_playback_lag_seconds",
+        "connector_sdk_faults",
         "connector_dtmf",
         "connector_refused",
         "connector_webhooks",
