@@ -56,7 +56,7 @@ from connector.sip.admin import SipAdmin
 from connector.sip.secrets import SipSecrets
 from connector.storage.base import Store
 from connector.storage.stores import store_at
-from connector.telephony.apis import CarrierApis
+from connector.telephony.apis import CarrierApis, say_signer
 from connector.telephony.conferences import TwilioConferences
 from connector.telephony.twilio import TwilioCalls
 from connector.tokens import DIAL_PURPOSE, TokenSigner, WebhookKeys
@@ -112,6 +112,7 @@ class Connector:
                 self.store,
                 signer,
                 TokenSigner(secret, DIAL_PURPOSE),
+                say_signer(secret),
                 signatures,
                 origins,
                 _words(settings),

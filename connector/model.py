@@ -20,6 +20,14 @@ class Provider(StrEnum):
     PLIVO = "plivo"
 
 
+REST_SETTINGS = {
+    Provider.TWILIO: "TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN",
+    Provider.TELNYX: "TELNYX_API_KEY",
+    Provider.PLIVO: "PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN",
+}
+"""The settings that a carrier's REST API needs, for people who read an error."""
+
+
 class CallState(StrEnum):
     """`RINGING` is the hidden wait of an outbound call; see `connector.call.state`."""
 

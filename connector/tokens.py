@@ -27,6 +27,8 @@ from connector.model import ConnectorEntry
 _PURPOSE = "connector connect_url token v1"
 DIAL_PURPOSE = "connector dial url token v1"
 """Of an address whose document dials the number that its token names."""
+SAY_PURPOSE = "connector say url token v1"
+"""Of an address whose document reads out the sentence that its token holds, and hangs up."""
 _KEY_PURPOSE = b"connector webhook key v1"
 _KEY_PREFIX = "whk_"
 _KEY_LENGTH = 32
@@ -35,23 +37,25 @@ _HEAD = struct.Struct(">Bd")
 _VERSION = 1
 _DIGEST_SIZE = 32
 _LONGEST_CALL_ID = 128
-_LONGEST_TOKEN = 4 * -(-(_HEAD.size + _LONGEST_CALL_ID + _DIGEST_SIZE) // 3)
 
 
 class TokenSigner:
     """Mints and verifies tokens; all processes with the same secret accept each other's."""
 
-    def __init__(self, secret: str, purpose: str = _PURPOSE) -> None:
-        """`purpose` sets the key apart from any other use of the same secret: tokens of one are foreign to others."""
+    def __init__(self, secret: str, purpose: str = _PURPOSE, longest: int = _LONGEST_CALL_ID) -> None:
+        """`purpose` sets the key apart from any other use of the same secret: tokens of one are foreign to others.
+        `longest`: bytes of what a token can name."""
         if not secret:
             raise ValueError("a token signer needs a secret")
+        self._longest = longest
+        self._longest_token = 4 * -(-(_HEAD.size + longest + _DIGEST_SIZE) // 3)
         self._key = hmac.digest(secret.encode(), purpose.encode(), "sha256")
 
     def mint(self, call_id: str, expires_at: float) -> str:
         """A token of `[A-Za-z0-9_-]` for a call id of 1 to 128 bytes; `expires_at` is in Unix seconds."""
         name = call_id.encode()
-        if not 1 <= len(name) <= _LONGEST_CALL_ID:
-            raise ValueError(f"a call id has 1 to {_LONGEST_CALL_ID} bytes")
+        if not 1 <= len(name) <= self._longest:
+            raise ValueError(f"a call id has 1 to {self._longest} bytes")
         if not math.isfinite(expires_at):
             raise ValueError("a token must expire at some time")
         body = _HEAD.pack(_VERSION, expires_at) + name
@@ -71,6 +75,8 @@ class TokenSigner:
 
     def peek(self, token: str) -> tuple[str, float]:
         """The call id and expiry of a genuine token, expired or not. TokenInvalid otherwise."""
+        if len(token) > self._longest_token:
+            raise _invalid()
         sealed = _decode(token)
         body, digest = sealed[:-_DIGEST_SIZE], sealed[-_DIGEST_SIZE:]
         if not hmac.compare_digest(self._digest(body), digest) or len(body) <= _HEAD.size:
@@ -128,8 +134,6 @@ def _encode(data: bytes) -> str:
 
 
 def _decode(token: str) -> bytes:
-    if len(token) > _LONGEST_TOKEN:
-        raise _invalid()
     try:
         data = urlsafe_b64decode(token + "=" * (-len(token) % 4))
     except ValueError:

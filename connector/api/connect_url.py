@@ -21,7 +21,7 @@ from connector.api.origins import Origins, stream_url
 from connector.api.signed import SignatureCheck
 from connector.call.manager import CallManager
 from connector.call.terms import FINAL_STATUSES
-from connector.carriers.answers import Codecs, dial, hang_up, stream_answer
+from connector.carriers.answers import Codecs, dial, farewell, hang_up, stream_answer
 from connector.carriers.facts import MAX_LEARNED, call_facts
 from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid
 from connector.logs import bind_call
@@ -45,7 +45,7 @@ class Words:
 
 
 class ConnectUrl:
-    """Every carrier's. `dialling` verifies the tokens of documents that dial a number."""
+    """Every carrier's. `dialling` verifies the tokens of documents that dial a number, `saying` those of sentences."""
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class ConnectUrl:
         store: Store,
         signer: TokenSigner,
         dialling: TokenSigner,
+        saying: TokenSigner,
         signatures: SignatureCheck,
         origins: Origins,
         words: Words,
@@ -62,6 +63,7 @@ class ConnectUrl:
         self._store = store
         self._signer = signer
         self._dialling = dialling
+        self._saying = saying
         self._signatures = signatures
         self._origins = origins
         self._words = words
@@ -77,6 +79,7 @@ class ConnectUrl:
         router.add_route("POST", "/twilio/{token}/status", self.status)
         for method in ("GET", "POST"):
             router.add_route(method, "/plivo/{token}/dial", self._of(Provider.PLIVO, self._dial))
+            router.add_route(method, "/plivo/{token}/say", self._of(Provider.PLIVO, self._say))
 
     def _of(
         self, provider: Provider, handle: Callable[[Provider, web.Request], Awaitable[web.StreamResponse]]
@@ -140,6 +143,12 @@ class ConnectUrl:
         form = await posted(request)
         self._signatures.require(provider, request, form.body, form.fields)
         return _xml(dial(provider, self._dialling.verify(_token(request), time.time())))
+
+    async def _say(self, provider: Provider, request: web.Request) -> web.Response:
+        """The document of a sentence before a hang-up, which Plivo has to fetch: the token is the sentence."""
+        form = await posted(request)
+        self._signatures.require(provider, request, form.body, form.fields)
+        return _xml(farewell(provider, self._saying.verify(_token(request), time.time())))
 
     async def status(self, request: web.Request) -> web.Response:
         """Twilio's status callback of a call that this connector placed. Signed by Twilio, named by our token."""

@@ -13,7 +13,7 @@ from connector.call.ports import CarrierControl
 from connector.call.terms import CARRIER_ENDS, FINAL_STATUSES, STEP_TIMEOUT, End, Parts
 from connector.carriers.events import StreamStarted
 from connector.errors import FailedPrecondition, Unavailable
-from connector.model import CarrierCall, EndReason, LifecycleEvent
+from connector.model import REST_SETTINGS, CarrierCall, EndReason, LifecycleEvent
 
 log = structlog.get_logger()
 
@@ -135,13 +135,19 @@ class Leg:
         """End the phone's leg over the carrier's REST API where the end of the stream would not do it.
 
         That is: always, at a carrier that keeps a call whose stream is closed, or never comes; else when the API asked
-        for the end (the answer document may go on after the stream), and when a call that we placed still rings.
+        for the end (the answer document may go on after the stream), when a call that we placed still rings, and when
+        the phone shall hear a sentence.
         """
         record = self._ledger.record
         is_over = record.carrier_status in FINAL_STATUSES or end.reason in _IN_PLACE
-        if self._control is None or not record.carrier_call_id or is_over:
+        if not record.carrier_call_id or is_over:
+            return
+        if self._control is None:
+            if end.say:
+                setting = REST_SETTINGS[self._ledger.request.provider]
+                log.warning("the phone is hung up without its sentence", set=setting)
             return
         still_rings = self._placed and not was_active
         is_held = not self._control.ends_with_stream and (self._stream is not None or end.reason in _WITHOUT_STREAM)
-        if end.reason is EndReason.ENDED_BY_API or still_rings or is_held:
-            await self._control.hang_up(self._call())
+        if end.reason is EndReason.ENDED_BY_API or still_rings or is_held or end.say:
+            await self._control.hang_up(self._call(), "" if still_rings else end.say)

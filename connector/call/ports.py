@@ -103,8 +103,9 @@ class CarrierControl(Protocol):
         """Whether the media stream goes on beside the new conversation until we close it."""
         ...
 
-    async def hang_up(self, call: CarrierCall) -> None:
-        """End the call, in whatever state it is; one that has ended is no error."""
+    async def hang_up(self, call: CarrierCall, say: str = "") -> None:
+        """End the call, in whatever state it is; one that has ended is no error. Where it was answered, `say` is read
+        out first: it takes the stream's place, and the carrier hangs up behind it by itself."""
         ...
 
     async def transfer(self, call: CarrierCall, to: str) -> None:

@@ -334,10 +334,13 @@ class CallSession:
 
     # The end
 
-    def end(self, reason: EndReason, detail: str = "", close_code: int | None = None) -> None:
-        """Ask for the end; the first caller's reason stands. Never waits: `finished` tells when all is free."""
+    def end(self, reason: EndReason, detail: str = "", close_code: int | None = None, say: str = "") -> None:
+        """Ask for the end; the first caller's reason stands. Never waits: `finished` tells when all is free.
+
+        `say`: a sentence that the phone hears before it is hung up, by the carrier's REST API.
+        """
         if not self._ended.done():
-            self._ended.set_result(End(reason, detail, close_code or CLOSE_CODES.get(reason, CLOSE_NORMAL)))
+            self._ended.set_result(End(reason, detail, close_code or CLOSE_CODES.get(reason, CLOSE_NORMAL), say))
 
     async def _supervise(self) -> None:
         end = await self._ended

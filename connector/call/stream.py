@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 
 class OnEnd(Protocol):
-    def __call__(self, reason: EndReason, detail: str = "", close_code: int | None = None) -> None: ...
+    def __call__(self, reason: EndReason, detail: str = "", close_code: int | None = None, say: str = "") -> None: ...
 
 
 class Stream:

@@ -69,6 +69,8 @@ class End:
     reason: EndReason
     detail: str
     close_code: int
+    say: str = ""
+    """Read out to the phone before it is hung up; empty: nothing is. Needs the carrier's REST API."""
 
 
 def why_not_opened(error: BaseException) -> tuple[EndReason, str]:

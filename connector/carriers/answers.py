@@ -22,6 +22,8 @@ from connector.model import Provider
 TelnyxCodecName = Literal["PCMU", "PCMA", "L16"]
 PlivoContentType = Literal["audio/x-mulaw;rate=8000", "audio/x-l16;rate=8000", "audio/x-l16;rate=16000"]
 
+LONGEST_FAREWELL = 400
+"""Characters. Twilio takes 4,000 for a whole document, and Plivo is given an address that holds the sentence."""
 PIN_TIMEOUT = 10
 """Seconds without a key after which the digits so far are sent."""
 _KEPT_ALIVE = 86400
@@ -112,6 +114,11 @@ def refusal(provider: Provider, say: str) -> str:
     _say(response, provider, say)
     _child(response, "Hangup")
     return document(response)
+
+
+def farewell(provider: Provider, say: str) -> str:
+    """A refusal for a call that is going on: the sentence is cut where it is longer than a caller would listen to."""
+    return refusal(provider, _clean(say).strip()[:LONGEST_FAREWELL])
 
 
 def hang_up(provider: Provider) -> str:

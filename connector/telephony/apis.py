@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
+from connector.carriers.answers import LONGEST_FAREWELL
 from connector.config import Settings
 from connector.model import Provider
 from connector.telephony.plivo import PlivoCalls
 from connector.telephony.telnyx import TelnyxCalls
 from connector.telephony.twilio import TwilioCalls
-from connector.tokens import DIAL_PURPOSE, TokenSigner
+from connector.tokens import DIAL_PURPOSE, SAY_PURPOSE, TokenSigner
 
-DIAL_URL_LIFE = 120.0
-"""Seconds that a carrier may take to fetch the document that a transfer names."""
+DOCUMENT_URL_LIFE = 120.0
+"""Seconds that a carrier may take to fetch the document that it was told to follow."""
 
 
 class CarrierApis:
@@ -31,11 +33,12 @@ class CarrierApis:
             self.controls[Provider.TELNYX] = TelnyxCalls(telnyx_key, settings.telnyx_api_url)
         plivo_token = settings.plivo_auth_token.get_secret_value()
         if settings.plivo_auth_id and plivo_token:
-            dialling = TokenSigner(settings.livekit_api_secret.get_secret_value(), DIAL_PURPOSE)
+            secret = settings.livekit_api_secret.get_secret_value()
             self.controls[Provider.PLIVO] = PlivoCalls(
                 settings.plivo_auth_id,
                 plivo_token,
-                lambda to: f"{settings.public_origin}/plivo/{dialling.mint(to, time.time() + DIAL_URL_LIFE)}/dial",
+                _document_url(settings, TokenSigner(secret, DIAL_PURPOSE), "dial"),
+                _document_url(settings, say_signer(secret), "say"),
                 settings.plivo_api_url,
             )
 
@@ -46,3 +49,13 @@ class CarrierApis:
     async def close(self) -> None:
         for control in self.controls.values():
             await control.close()
+
+
+def say_signer(secret: str) -> TokenSigner:
+    """Of the addresses of documents that read out a sentence."""
+    return TokenSigner(secret, SAY_PURPOSE, longest=4 * LONGEST_FAREWELL)
+
+
+def _document_url(settings: Settings, signer: TokenSigner, what: str) -> Callable[[str], str]:
+    """From what a document is about to the address at which Plivo finds it."""
+    return lambda about: f"{settings.public_origin}/plivo/{signer.mint(about, time.time() + DOCUMENT_URL_LIFE)}/{what}"

@@ -11,8 +11,9 @@ from urllib.parse import quote
 
 import aiohttp
 
-from connector.errors import NotFound
-from connector.model import CarrierCall
+from connector.carriers.answers import LONGEST_FAREWELL
+from connector.errors import FailedPrecondition, NotFound
+from connector.model import REST_SETTINGS, CarrierCall, Provider
 from connector.telephony.http import CarrierApi
 
 API = "https://api.plivo.com"
@@ -25,25 +26,48 @@ class PlivoCalls:
     """Plivo's pages disagree whether a call that is kept alive outlasts its stream; to hang up twice does no harm."""
     stream_outlives_transfer = False
 
-    def __init__(self, auth_id: str, auth_token: str, dial_url: Callable[[str], str], api_url: str = API) -> None:
-        """`dial_url` gives the address of a document that dials a number: Plivo takes no document itself."""
+    def __init__(
+        self,
+        auth_id: str,
+        auth_token: str,
+        dial_url: Callable[[str], str],
+        say_url: Callable[[str], str],
+        api_url: str = API,
+    ) -> None:
+        """Plivo takes no document itself, but the address of one: `dial_url` of one that dials a number, `say_url` of
+        one that reads out a sentence and hangs up."""
         self._path = f"/v1/Account/{quote(auth_id, safe='')}/Call"
         self._dial_url = dial_url
+        self._say_url = say_url
         authorization = aiohttp.encode_basic_auth(auth_id, auth_token)
-        self._api = CarrierApi("Plivo", api_url, authorization, "PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN")
+        self._api = CarrierApi("Plivo", api_url, authorization, REST_SETTINGS[Provider.PLIVO])
         self.start, self.close = self._api.start, self._api.close
 
-    async def hang_up(self, call: CarrierCall) -> None:
-        """End a call in whatever state it is; one that has ended is no error."""
+    async def hang_up(self, call: CarrierCall, say: str = "") -> None:
+        """End a call in whatever state it is; one that has ended is no error. `say` is read out first, in the stream's
+        place, to a phone that was answered."""
+        if say and await self._take_leave(call, say):
+            return
         try:
             await self._api.send("DELETE", self._path_of(call))
         except NotFound:
             return
 
+    async def _take_leave(self, call: CarrierCall, say: str) -> bool:
+        """Whether Plivo will fetch the sentence."""
+        try:
+            await self._turn_to(call, self._say_url(say[:LONGEST_FAREWELL]))
+        except (NotFound, FailedPrecondition):
+            return False
+        return True
+
     async def transfer(self, call: CarrierCall, to: str) -> None:
         """Connect the phone with `to`, E.164, in the stream's place."""
-        order = {"legs": "aleg", "aleg_url": self._dial_url(to), "aleg_method": "POST"}
-        await self._api.send("POST", self._path_of(call), order)
+        await self._turn_to(call, self._dial_url(to))
+
+    async def _turn_to(self, call: CarrierCall, url: str) -> None:
+        """Have the phone's leg follow another document."""
+        await self._api.send("POST", self._path_of(call), {"legs": "aleg", "aleg_url": url, "aleg_method": "POST"})
 
     def _path_of(self, call: CarrierCall) -> str:
         return f"{self._path}/{quote(call.id, safe='')}/"

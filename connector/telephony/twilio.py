@@ -14,7 +14,7 @@ from twilio.http.async_http_client import AsyncTwilioHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
 
-from connector.carriers.answers import dial
+from connector.carriers.answers import dial, farewell
 from connector.errors import (
     ConnectorError,
     FailedPrecondition,
@@ -24,7 +24,7 @@ from connector.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from connector.model import CarrierCall, Provider
+from connector.model import REST_SETTINGS, CarrierCall, Provider
 
 API = "https://api.twilio.com"
 PLACE_TIMEOUT = 10.0
@@ -93,13 +93,25 @@ class TwilioCalls:
                 raise ValueError("a call without a sid")
             return str(call.sid), str(call.status or "")
 
-    async def hang_up(self, call: CarrierCall) -> None:
-        """End a call in whatever state it is; one that has ended is no error."""
+    async def hang_up(self, call: CarrierCall, say: str = "") -> None:
+        """End a call in whatever state it is; one that has ended is no error. `say` is read out first, in the stream's
+        place, to a phone that was answered."""
+        if say and await self._take_leave(call, say):
+            return
         try:
             async with translated(HANG_UP_TIMEOUT):
                 await self._calls(call.id).update_async(status="completed")
         except NotFound:
             return
+
+    async def _take_leave(self, call: CarrierCall, say: str) -> bool:
+        """Whether Twilio has taken the sentence: it refuses a document for a phone that has not been answered."""
+        try:
+            async with translated(HANG_UP_TIMEOUT):
+                await self._calls(call.id).update_async(twiml=farewell(Provider.TWILIO, say))
+        except (NotFound, FailedPrecondition, InvalidArgument):
+            return False
+        return True
 
     async def transfer(self, call: CarrierCall, to: str) -> None:
         """Connect the phone with `to`, E.164, in the stream's place."""
@@ -158,7 +170,7 @@ def _refusal(error: TwilioRestException | TwilioServiceException) -> ConnectorEr
     said = error.msg if isinstance(error, TwilioRestException) else error.detail or error.title
     text = f"Twilio answered {error.status}, error {error.code}: {said}"
     if error.status in _REFUSED:
-        return Internal(f"{text}; check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN")
+        return Internal(f"{text}; check {REST_SETTINGS[Provider.TWILIO]}")
     if error.status == _NOT_FOUND or error.code == _HAS_ENDED:
         return NotFound(text)
     if error.status == _TOO_MANY:

@@ -157,6 +157,16 @@ async def test_when_the_call_ends_here_the_phone_is_hung_up(
     assert not line.call.errors
 
 
+async def test_a_sentence_is_heard_before_the_phone_is_hung_up(line: Line) -> None:
+    sentence = 'Nobody is here: "please" <try> again & again.'
+    line.session.end(EndReason.MAX_DURATION, say=sentence)
+    record = await ended(line.connector)
+    await line.call.ended.wait()
+    assert line.call.spoken[-1] == sentence
+    assert (record.end_reason, line.call.status) == (EndReason.MAX_DURATION, CallStatus.COMPLETED)
+    assert not line.call.errors
+
+
 async def test_when_the_phone_hangs_up_the_caller_leaves(line: Line) -> None:
     call_id = line.session.call_id
     await line.call.hangup()

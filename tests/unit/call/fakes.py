@@ -332,11 +332,15 @@ class FakeControl:
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self.hung_up: list[str] = []
+        self.said: list[str] = []
+        """Sentences read out before a hang-up."""
         self.transferred: list[tuple[str, str]] = []
 
-    async def hang_up(self, call: CarrierCall) -> None:
+    async def hang_up(self, call: CarrierCall, say: str = "") -> None:
         await self._faults.step("control.hang_up")
         self.hung_up.append(call.id)
+        if say:
+            self.said.append(say)
 
     async def transfer(self, call: CarrierCall, to: str) -> None:
         await self._faults.step("control.transfer")

@@ -20,8 +20,8 @@ class Control(FakeControl):
         self.ends_with_stream = ends_with_stream
         self.asked: list[CarrierCall] = []
 
-    async def hang_up(self, call: CarrierCall) -> None:
-        await super().hang_up(call)
+    async def hang_up(self, call: CarrierCall, say: str = "") -> None:
+        await super().hang_up(call, say)
         self.asked.append(call)
 
 
@@ -131,3 +131,36 @@ async def test_a_stream_that_outlives_a_transfer_is_closed_at_once_and_the_phone
     assert asyncio.get_running_loop().time() - began < 1
     assert (control.transferred, control.asked) == ([(CARRIER_CALL, "+15550009999")], [])
     world.assert_ended_once(call, EndReason.TRANSFERRED)
+
+
+@pytest.mark.parametrize("ends_with_stream", [False, True])
+@virtual_time
+async def test_a_sentence_is_given_to_the_carrier_with_the_hang_up_before_the_socket_closes(
+    ends_with_stream: bool,
+) -> None:
+    world, control = holding(ends_with_stream=ends_with_stream)
+    call, carrying = await streaming(world)
+    call.end(EndReason.MAX_DURATION, say="Goodbye.")
+    await carrying
+    assert (control.asked, control.said) == ([STREAMED], ["Goodbye."])
+    world.assert_ended_once(call, EndReason.MAX_DURATION)
+
+
+@virtual_time
+async def test_who_has_hung_up_is_told_nothing() -> None:
+    world, control = holding()
+    call, carrying = await streaming(world)
+    call.end(EndReason.CARRIER_HANGUP, say="Goodbye.")
+    await carrying
+    assert (control.asked, control.said) == ([], [])
+
+
+@virtual_time
+async def test_without_credentials_the_stream_is_closed_and_the_missing_setting_named() -> None:
+    world = World(Direction.INBOUND)
+    call, carrying = await streaming(world)
+    call.end(EndReason.MAX_DURATION, say="Goodbye.")
+    await carrying
+    (warning,) = [entry for entry in world.log.entries if entry["log_level"] == "warning"]
+    assert warning["set"] == "TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN"
+    world.assert_ended_once(call, EndReason.MAX_DURATION)

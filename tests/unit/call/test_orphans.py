@@ -23,7 +23,7 @@ class Control:
     fails_for: str = ""
     asked: list[str] = field(default_factory=list)
 
-    async def hang_up(self, call: CarrierCall) -> None:
+    async def hang_up(self, call: CarrierCall, say: str = "") -> None:
         self.asked.append(call.id)
         if call.id == self.fails_for:
             raise Unavailable("no answer")

@@ -44,7 +44,13 @@ async def telnyx(api: Api) -> AsyncIterator[TelnyxCalls]:
 
 @pytest.fixture
 async def plivo(api: Api) -> AsyncIterator[PlivoCalls]:
-    calls = PlivoCalls("MA1", KEY, lambda to: f"https://calls.example.com/plivo/dial/{to.removeprefix('+')}", api.url)
+    calls = PlivoCalls(
+        "MA1",
+        KEY,
+        lambda to: f"https://calls.example.com/plivo/dial/{to.removeprefix('+')}",
+        lambda text: f"https://calls.example.com/plivo/say/{len(text)}",
+        api.url,
+    )
     await calls.start()
     yield calls
     await calls.close()
@@ -89,6 +95,22 @@ class TestTelnyx:
         api.answers = [answer]
         await telnyx.hang_up(CALL)
 
+    async def test_a_sentence_takes_the_place_of_the_document_that_holds_the_phone(
+        self, api: Api, telnyx: TelnyxCalls
+    ) -> None:
+        await telnyx.hang_up(STREAMED, "Bye & bye.")
+        (asked,) = api.asked
+        assert asked.path == "/v2/texml/Accounts/the-account/Calls/v3:sid"
+        assert "<Say>Bye &amp; bye.</Say>\n  <Hangup />" in asked.body["Texml"]
+
+    @pytest.mark.parametrize("status", [404, 422])
+    async def test_a_phone_that_cannot_hear_a_sentence_is_hung_up_without(
+        self, api: Api, telnyx: TelnyxCalls, status: int
+    ) -> None:
+        api.answers = [(status, {}), (200, {})]
+        await telnyx.hang_up(STREAMED, "Goodbye.")
+        assert [asked.path.rpartition("/")[2] for asked in api.asked] == ["v3:sid", "hangup"]
+
     async def test_a_transfer_replaces_the_document(self, api: Api, telnyx: TelnyxCalls) -> None:
         await telnyx.transfer(CALL, NUMBER)
         (asked,) = api.asked
@@ -119,6 +141,16 @@ class TestPlivo:
     async def test_hanging_up_what_has_ended_is_no_error(self, api: Api, plivo: PlivoCalls) -> None:
         api.answers = [(404, {"error": "call not found"})]
         await plivo.hang_up(CarrierCall("u1"))
+
+    async def test_a_sentence_before_the_hang_up_is_a_document_to_fetch(self, api: Api, plivo: PlivoCalls) -> None:
+        await plivo.hang_up(CarrierCall("u1"), "x" * 5000)
+        (asked,) = api.asked
+        assert (asked.method, asked.body["aleg_url"]) == ("POST", "https://calls.example.com/plivo/say/400")
+
+    async def test_a_phone_that_cannot_hear_a_sentence_is_hung_up_without(self, api: Api, plivo: PlivoCalls) -> None:
+        api.answers = [(404, {"error": "not found"})]
+        await plivo.hang_up(CarrierCall("u1"), "Goodbye.")
+        assert [asked.method for asked in api.asked] == ["POST", "DELETE"]
 
     async def test_a_transfer_has_the_phones_leg_fetch_a_document(self, api: Api, plivo: PlivoCalls) -> None:
         api.answers = [(202, {"message": "call transferred"})]

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from aiohttp import web
 
+from connector.carriers.answers import LONGEST_FAREWELL
 from connector.demo.ports import PortLease
 from connector.errors import (
     ConnectorError,
@@ -79,6 +80,23 @@ async def test_hanging_up_completes_the_call(carrier: TwilioApi, calls: TwilioCa
     await calls.hang_up(CarrierCall(SID))
     ((path, form, _),) = carrier.requests
     assert (path, dict(form)) == (f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{SID}.json", {"Status": "completed"})
+
+
+async def test_a_sentence_before_the_hang_up_is_a_document(carrier: TwilioApi, calls: TwilioCalls) -> None:
+    await calls.hang_up(CarrierCall(SID), "Bye & <thanks>." * 100)
+    ((path, form, _),) = carrier.requests
+    assert (path, list(form)) == (f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{SID}.json", ["Twiml"])
+    response = ElementTree.fromstring(form["Twiml"])
+    assert [verb.tag for verb in response] == ["Say", "Hangup"]
+    said = response.findtext("Say") or ""
+    assert said.startswith("Bye & <thanks>.Bye")
+    assert len(said) == LONGEST_FAREWELL
+
+
+async def test_a_phone_that_cannot_hear_a_sentence_is_hung_up_without(carrier: TwilioApi, calls: TwilioCalls) -> None:
+    carrier.will(error(400, 21220, "Call is not in-progress. Cannot redirect."))
+    await calls.hang_up(CarrierCall(SID), "Goodbye.")
+    assert [list(form) for _, form, _ in carrier.requests] == [["Twiml"], ["Status"]]
 
 
 async def test_a_transfer_gives_the_call_another_document(carrier: TwilioApi, calls: TwilioCalls) -> None:

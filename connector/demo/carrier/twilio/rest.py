@@ -19,6 +19,7 @@ from connector.demo.carrier.terms import Callback, CallStatus, Document
 from connector.demo.carrier.twilio.dialect import API_VERSION, DIRECTIONS
 
 _EVENTS = frozenset({"initiated", "ringing", "answered", "completed"})
+_LONGEST_TWIML = 4000
 
 
 class TwilioExchange(Exchange, Protocol):
@@ -146,6 +147,8 @@ def _method(form: MultiMapping[str], name: str) -> str:
 
 def _document(form: MultiMapping[str], method: str) -> Document | None:
     url, inline = _url(form, "Url"), form.get("Twiml", "")
+    if len(inline) > _LONGEST_TWIML:
+        raise ApiError(400, 20001, f"Twiml must have at most {_LONGEST_TWIML} characters")
     if not url and not inline:
         return None
     return Document(url, _method(form, method), "" if url else inline)
