@@ -94,7 +94,10 @@ async def test_a_sentence_before_the_hang_up_is_a_document(carrier: TwilioApi, c
 
 
 async def test_a_phone_that_cannot_hear_a_sentence_is_hung_up_without(carrier: TwilioApi, calls: TwilioCalls) -> None:
-    carrier.will(error(400, 21220, "Call is not in-progress. Cannot redirect."))
+    async def refuse(_: Any) -> web.Response:
+        return error(400, 21220, "Call is not in-progress. Cannot redirect.")
+
+    carrier.hang_up_answer = refuse
     await calls.hang_up(CarrierCall(SID), "Goodbye.")
     assert [list(form) for _, form, _ in carrier.requests] == [["Twiml"], ["Status"]]
 
