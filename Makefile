@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 PROVIDER ?=
 # Test processes at once; 0 runs in this one (for a debugger). Two a core: tests wait for calls in real time.
-JOBS ?= 4
+JOBS ?= $(shell "$(PYTHON)" -c 'import os; print(2 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2))')
 
 # Tests start Python more than a hundred times: what is compiled once is kept, also where the environment forbids it.
 unexport PYTHONDONTWRITEBYTECODE
@@ -13,7 +13,7 @@ PY := .venv/bin/python
 MYPY_PATHS := connector scripts tests $(wildcard bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format gen conformance bench lock clean
+.PHONY: help setup demo check test lint format gen conformance bench dist lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +27,11 @@ setup: ## make .venv and build livekit-server into .tools (kept; PYTHON=python3.
 demo: setup ## a simulated phone call talks with an agent in a real room (ARGS=--keep leaves it running)
 	@$(PY) -m connector.demo $(if $(PROVIDER),--provider $(PROVIDER)) $(ARGS)
 
+check: setup ## run the tests that need no livekit-server
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile tests/unit tests/contract $(ARGS)
+
 test: setup ## run the tests (ARGS="-k name", JOBS=0 for one process)
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not alone" $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not alone" --durations=25 $(ARGS)
 
 lint: setup ## ruff, mypy, the layers, generated code up to date, nothing of one machine committed
 	@$(PY) -m ruff check .
@@ -51,11 +54,16 @@ conformance: setup ## run the official SDK clients against the service, and the 
 bench: setup ## measure latency and cost against the baselines; writes bench-out/
 	@$(PY) -m bench $(ARGS)
 
+dist: setup ## build the source archive and the wheel into dist/, and check them
+	@rm -rf dist
+	@$(PY) -m uv build --quiet --python $(PY) --no-build-isolation
+	@$(PY) -m uv tool run --quiet --from 'twine~=6.2' twine check --strict dist/*
+
 lock: setup ## resolve requirements.lock anew from pyproject.toml
 	@$(PY) scripts/lock.py $(ARGS)
 
 clean: ## remove what setup and the runs made
-	rm -rf .venv .tools demo-out bench-out ci-out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .tools demo-out bench-out ci-out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf tests/conformance/*/build tests/conformance/*/target tests/conformance/*/node_modules
 	rm -rf examples/*/build examples/*/target examples/*/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
