@@ -50,6 +50,7 @@ from connector.logs import never_log
 from connector.metrics import Metrics
 from connector.model import CallRequest, Provider
 from connector.room.admin import RoomAdmin
+from connector.room.admission import JoinAdmission
 from connector.room.events import RoomListener
 from connector.room.gateway import RoomGateway, drain_abandoned
 from connector.sip.admin import SipAdmin
@@ -84,6 +85,7 @@ class Connector:
         )
         self.metrics = Metrics()
         self.store: Store = store_at(settings.store)
+        self.joins = JoinAdmission(settings.joins_at_once, settings.join_wait, self.metrics)
         self.admin = RoomAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
         self._carriers = CarrierApis(settings)
         self.webhooks = Webhooks(self.store, self.metrics, as_json, allow_private=settings.webhook_allow_private)
@@ -167,6 +169,7 @@ class Connector:
             admin=self.admin,
             store=self.store,
             metrics=self.metrics,
+            joins=self.joins,
             limits=Limits(
                 connect_timeout=settings.connect_timeout,
                 answer_grace=settings.answer_grace,

@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     max_duration: Seconds = Field(4 * 3600, validation_alias=_env("CONNECTOR_MAX_DURATION"))
     drain_timeout: float = Field(30, ge=0, validation_alias=_env("CONNECTOR_DRAIN_TIMEOUT"))
     max_calls: int = Field(200, ge=1, validation_alias=_env("CONNECTOR_MAX_CALLS"))
+    joins_at_once: int = Field(8, ge=1, validation_alias=_env("CONNECTOR_JOINS_AT_ONCE"))
+    join_wait: Seconds = Field(8, validation_alias=_env("CONNECTOR_JOIN_WAIT"))
+    """How long a call may wait for its turn to join LiveKit; one that would wait longer is refused at once."""
     greeting: str = Field(
         "This is LiveKit Twilio Connector", max_length=4096, validation_alias=_env("CONNECTOR_GREETING")
     )

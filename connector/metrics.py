@@ -19,9 +19,13 @@ class Metrics:
             "connector_calls", "Calls that ended", ["provider", "direction", "reason"], registry=registry
         )
         self.active = Gauge("connector_calls_active", "Calls now held, by state", ["state"], registry=registry)
+        self.joins_waiting = Gauge(
+            "connector_joins_waiting", "Calls that wait for their turn to join LiveKit", registry=registry
+        )
         self.setup = Histogram(
             "connector_setup_seconds",
-            "Time to hand out a connect_url (api), to join, from the stream's start to a published track (answer)",
+            "Time to hand out a connect_url (api), to wait for a turn to join (queue), to join, from the stream's "
+            "start to a published track (answer)",
             ["step", "direction"],
             buckets=_SETUP_BUCKETS,
             registry=registry,

@@ -59,6 +59,8 @@ class EndReason(StrEnum):
     """Another participant joined the room with the caller's identity."""
     LIVEKIT_LOST = "livekit_lost"
     """The connection to LiveKit broke and did not come back."""
+    OVERLOADED = "overloaded"
+    """Too many calls began at once: this one waited in vain for its turn to join."""
     LIVEKIT_UNAVAILABLE = "livekit_unavailable"
     """The room could not be joined or published to."""
     CONNECT_TIMEOUT = "connect_timeout"

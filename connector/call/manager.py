@@ -60,10 +60,12 @@ class CallManager:
             counts[call.state] += 1
         for state in LIVE_STATES:
             self._parts.metrics.active.labels(state.value).set(counts[state])
+        self._parts.metrics.joins_waiting.set(self._parts.joins.waiting)
 
     async def create(self, request: CallRequest) -> CallSession:
         """Admit and open a call. Raises Unavailable, ResourceExhausted or what LiveKit's state demands."""
         self._admit()
+        self._parts.joins.expect(request.call_id)
         started = time.monotonic()
         call = self._hold(CallSession(request, self._parts, self._finished))
         await call.open()

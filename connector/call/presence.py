@@ -69,6 +69,11 @@ class Presence:
 
     # In
 
+    @property
+    def is_in(self) -> bool:
+        """Whether the caller has joined already, unseen."""
+        return self._hidden
+
     async def wait_hidden(self, attributes: Mapping[str, str]) -> None:
         """An outbound call's wait: the room with its agents, and the caller in it, unseen."""
         await self._ensure_room()
@@ -109,9 +114,10 @@ class Presence:
             raise FailedPrecondition(f"the room has a participant {identity!r} already, the caller's identity")
         there = self._new_place(name)
         try:
-            there.setup = await self._parts.admin.ensure_room(name, agents)
-            await there.room.join_visible({**self._ledger.told_attributes, **self._place.room.attributes})
-            await there.room.publish(self._codec.format.rate)
+            async with self._parts.joins.live_call(self._ledger.request.call_id):
+                there.setup = await self._parts.admin.ensure_room(name, agents)
+                await there.room.join_visible({**self._ledger.told_attributes, **self._place.room.attributes})
+                await there.room.publish(self._codec.format.rate)
             if there.ear.ended is not None:
                 raise Unavailable(f"the caller was taken out of the other room at once: {there.ear.ended[0].value}")
         except BaseException:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 import structlog
@@ -41,7 +42,8 @@ from connector.model import AgentDispatch, CallRecord, CallRequest, CallState, D
 log = structlog.get_logger()
 
 OPEN_BUDGET = 4.0
-"""Seconds for all that a call needs before its client is answered, however slow LiveKit is at each step."""
+"""Seconds for all that a call needs before its client is answered, however slow LiveKit is at each step; counted from
+its turn to join."""
 OPEN_LIMIT = 4.7
 """Seconds until a client whose call could not be opened is told so; what is still to be freed then is freed later."""
 TRANSFER_GRACE = 15.0
@@ -115,18 +117,18 @@ class CallSession:
     # Before the stream
 
     async def open(self) -> None:
-        """Create what the direction asks for. Raises the error that the client shall see, within OPEN_LIMIT."""
+        """Create what the direction asks for. Raises the error that the client shall see: within OPEN_LIMIT of its
+        turn to join, which an outbound call may have to wait for."""
         with bind_call(self.call_id):
-            began = self._loop.time()
+            began, queued = self._loop.time(), time.monotonic()
             try:
-                async with asyncio.timeout(OPEN_BUDGET):
-                    await self._open()
-            except TimeoutError as error:
-                late = Unavailable(f"LiveKit and the store took longer than {OPEN_BUDGET:g} s together")
-                await self._give_up(late, began)
-                raise late from error
+                async with self._turn_to_open():
+                    self._ledger.observe("queue", queued)
+                    began = self._loop.time()
+                    await self._open_in_time()
             except BaseException as error:
-                await self._give_up(error, began)
+                self.end(*why_not_opened(error))
+                await asyncio.wait([self._supervisor], timeout=max(0.0, began + OPEN_LIMIT - self._loop.time()))
                 raise
             log.info(
                 "call created",
@@ -136,6 +138,18 @@ class CallSession:
                 identity=self.request.participant.identity,
                 agents=[agent.agent_name for agent in self.request.agents],
             )
+
+    def _turn_to_open(self) -> AbstractAsyncContextManager[None]:
+        """Only an outbound call joins before its stream."""
+        is_outbound = self.request.direction is Direction.OUTBOUND
+        return self._parts.joins.new_call(self.call_id) if is_outbound else nullcontext()
+
+    async def _open_in_time(self) -> None:
+        try:
+            async with asyncio.timeout(OPEN_BUDGET):
+                await self._open()
+        except TimeoutError as error:
+            raise Unavailable(f"LiveKit and the store took longer than {OPEN_BUDGET:g} s together") from error
 
     async def _open(self) -> None:
         if self.request.direction is Direction.OUTBOUND:
@@ -148,10 +162,6 @@ class CallSession:
         await self.wait.share()
         self._ledger.open()
         await self._parts.store.save_call(self.record)
-
-    async def _give_up(self, error: BaseException, began: float) -> None:
-        self.end(*why_not_opened(error))
-        await asyncio.wait([self._supervisor], timeout=max(0.0, began + OPEN_LIMIT - self._loop.time()))
 
     async def fetched(self, carrier_call_id: str, from_number: str, to_number: str) -> None:
         """The carrier fetched the answer document: the callee has picked up. Empty strings teach nothing.
@@ -249,9 +259,11 @@ class CallSession:
         started = time.monotonic()
         try:
             theirs = self._codec.attributes(event, known)
-            await self.presence.appear(self._ledger.attributes_of(event, theirs))
+            async with self._turn_to_appear():
+                self._ledger.observe("queue", started)
+                await self.presence.appear(self._ledger.attributes_of(event, theirs))
         except ConnectorError as error:
-            self.end(EndReason.LIVEKIT_UNAVAILABLE, error.message)
+            self.end(*why_not_opened(error))
             return
         if self._ended.done():
             return
@@ -264,6 +276,10 @@ class CallSession:
         self._ledger.observe("answer", started)
         log.info("call active", milliseconds=round((time.monotonic() - started) * 1000))
         await self._ledger.save()
+
+    def _turn_to_appear(self) -> AbstractAsyncContextManager[None]:
+        joins = self._parts.joins
+        return joins.live_call(self.call_id) if self.presence.is_in else joins.streaming_call(self.call_id)
 
     def room_ended(self, reason: EndReason, detail: str) -> None:
         """The caller's room, or its place there, is gone."""
@@ -345,6 +361,7 @@ class CallSession:
     async def _supervise(self) -> None:
         end = await self._ended
         with bind_call(self.call_id):
+            self._parts.joins.forget(self.call_id)
             was_active = self.state is CallState.ACTIVE
             self.bridge.close()
             self.bridge.collect_drops()

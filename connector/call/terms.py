@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from connector.call.ports import Admin, CallStore, CarrierControl, CodecFactory, Lifecycle, RoomFactory
-from connector.errors import ConnectorError
+from connector.errors import ConnectorError, ResourceExhausted
 from connector.metrics import Metrics
 from connector.model import CallRecord, EndReason, LifecycleEvent, Provider
+from connector.room.admission import JoinAdmission
 from connector.storage.base import StoreError
 
 STEP_TIMEOUT = 6.0
@@ -45,6 +46,7 @@ class Parts:
     store: CallStore
     metrics: Metrics
     limits: Limits
+    joins: JoinAdmission
     new_room: RoomFactory
     new_codec: CodecFactory
     owner: str
@@ -77,6 +79,8 @@ def why_not_opened(error: BaseException) -> tuple[EndReason, str]:
     """The end of a call whose creation failed with `error`."""
     if isinstance(error, StoreError):
         return EndReason.INTERNAL_ERROR, error.message
+    if isinstance(error, ResourceExhausted):
+        return EndReason.OVERLOADED, error.message
     if isinstance(error, ConnectorError):
         return EndReason.LIVEKIT_UNAVAILABLE, error.message
     if isinstance(error, asyncio.CancelledError):

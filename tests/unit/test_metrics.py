@@ -13,6 +13,7 @@ def test_the_text_parses_and_has_every_family_before_the_first_call() -> None:
     assert families == {
         "connector_calls",
         "connector_calls_active",
+        "connector_joins_waiting",
         "connector_setup_seconds",
         "connector_call_duration_seconds",
         "connector_frames",

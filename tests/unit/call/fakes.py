@@ -38,6 +38,7 @@ from connector.model import (
     Provider,
     WaitingCall,
 )
+from connector.room.admission import JoinAdmission
 from connector.room.events import RoomListener
 from connector.storage.base import EVERY_CALL
 from connector.storage.rows import admits
@@ -356,6 +357,7 @@ class World:
     faults: Faults = field(default_factory=Faults)
     metrics: Metrics = field(default_factory=Metrics)
     max_calls: int = 10
+    joins_at_once: int = 8
     owner: str = "test"
     store: FakeStore = None  # type: ignore[assignment]
     """Another world's, for two processes that share one."""
@@ -363,16 +365,19 @@ class World:
 
     def __post_init__(self) -> None:
         self.rooms: list[FakeRoom] = []
+        self.carrying: list[asyncio.Task[None]] = []
         self.admin = FakeAdmin(self.faults)
         self.store = self.store or FakeStore(self.faults)
         self.lifecycle = FakeLifecycle(self.faults)
         self.socket = FakeSocket(self.faults)
         self.finished: list[CallSession] = []
+        self.joins = JoinAdmission(most=self.joins_at_once, patience=8, metrics=self.metrics)
         self.parts = Parts(
             admin=self.admin,
             store=self.store,
             metrics=self.metrics,
             limits=self.limits,
+            joins=self.joins,
             new_room=self._new_room,
             new_codec=lambda _: FakeCodec(),
             owner=self.owner,
