@@ -29,7 +29,7 @@ from connector.api.rest_connectors import ConnectorRest
 from connector.api.rest_rules import RuleRest
 from connector.api.rest_webhooks import WebhookRest
 from connector.api.service import ConnectorService
-from connector.api.signed import CarrierSecrets, SignatureCheck
+from connector.api.signed import ALLOW_UNSIGNED, SignatureCheck
 from connector.api.sip_dial import PURPOSE as SIP_PURPOSE
 from connector.api.sip_dial import SipDialler, SipParts
 from connector.api.twirp import TwirpRoutes
@@ -41,7 +41,6 @@ from connector.call.terms import Limits, Parts
 from connector.carriers.answers import Codecs
 from connector.carriers.base import Codec
 from connector.carriers.plivo import PlivoCodec
-from connector.carriers.signatures import telnyx_public_key
 from connector.carriers.telnyx import TelnyxCodec
 from connector.carriers.twilio import TwilioCodec
 from connector.config import Settings
@@ -57,9 +56,9 @@ from connector.sip.admin import SipAdmin
 from connector.sip.secrets import SipSecrets
 from connector.storage.base import Store
 from connector.storage.stores import store_at
+from connector.telephony.accounts import TwilioAccounts
 from connector.telephony.apis import CarrierApis, say_signer
 from connector.telephony.conferences import TwilioConferences
-from connector.telephony.twilio import TwilioCalls
 from connector.tokens import DIAL_PURPOSE, TokenSigner, WebhookKeys
 from connector.webhooks.service import Webhooks
 
@@ -77,12 +76,7 @@ class Connector:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         secret = settings.livekit_api_secret.get_secret_value()
-        never_log(
-            secret,
-            settings.twilio_auth_token.get_secret_value(),
-            settings.telnyx_api_key.get_secret_value(),
-            settings.plivo_auth_token.get_secret_value(),
-        )
+        never_log(secret, *settings.carrier_secrets)
         self.metrics = Metrics()
         self.store: Store = store_at(settings.store)
         self.joins = JoinAdmission(settings.joins_at_once, settings.join_wait, self.metrics)
@@ -96,7 +90,11 @@ class Connector:
         signer = TokenSigner(secret)
         self._webhook_keys = WebhookKeys(secret)
         origins = Origins(settings.public_origin, settings.regions, settings.countries)
-        signatures = SignatureCheck(origins, _carrier_secrets(settings))
+        signatures = self._signatures = SignatureCheck(
+            origins,
+            {provider: settings.accounts(provider) for provider in Provider},
+            allow_unsigned=settings.allow_unsigned_webhooks,
+        )
         service = ConnectorService(
             self.calls, self.desk, self.store, signer, origins, settings.connect_timeout, self._carriers.twilio
         )
@@ -157,7 +155,7 @@ class Connector:
         settings = self.settings
         endpoints = WebhookRest(self.store, self.webhooks.keys, allow_private=settings.webhook_allow_private)
         return [
-            *ConnectorRest(self.store, self._webhook_keys, origins).operations(),
+            *ConnectorRest(self.store, self._webhook_keys, origins, self._signatures).operations(),
             *RuleRest(self.store, settings.livekit_api_key).operations(),
             *CallRest(self.desk, self.store).operations(),
             *endpoints.operations(),
@@ -209,6 +207,13 @@ class Connector:
 
     async def start(self) -> None:
         """Open the store, then the door. Raises ConnectorError or OSError; then nothing is left open."""
+        if self.settings.allow_unsigned_webhooks:
+            open_to_all = [provider.value for provider in Provider if not self._signatures.signs(provider)]
+            log.warning(
+                "whoever learns a webhook URL can call in its name: for development alone",
+                setting=ALLOW_UNSIGNED,
+                unchecked=open_to_all,
+            )
         async with contextlib.AsyncExitStack() as undo:
             await self.store.open()
             undo.push_async_callback(self.store.close)
@@ -304,21 +309,12 @@ class Connector:
                 log.warning("calls that wait in vain could not be looked for", error=error.message)
 
 
-def conference_bridge(settings: Settings, store: Store, twilio: TwilioCalls | None) -> ConferenceBridge:
+def conference_bridge(settings: Settings, store: Store, twilio: TwilioAccounts | None) -> ConferenceBridge:
     """Bridges conferences with the numbers that this store knows."""
     return ConferenceBridge(
         TwilioConferences(twilio) if twilio else None,
         SipSecrets(store.sip_numbers, settings.livekit_api_secret.get_secret_value()),
         settings.sip_endpoint,
-    )
-
-
-def _carrier_secrets(settings: Settings) -> CarrierSecrets:
-    key = settings.telnyx_public_key
-    return CarrierSecrets(
-        twilio_auth_token=settings.twilio_auth_token.get_secret_value(),
-        telnyx_public_key=telnyx_public_key(key) if key else None,
-        plivo_auth_token=settings.plivo_auth_token.get_secret_value(),
     )
 
 

@@ -15,7 +15,17 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -24,10 +34,39 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from connector.accounts import CarrierAccount, CarrierAccounts
 from connector.errors import Internal
+from connector.model import Provider
 
 _SIP_ENDPOINT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:;[A-Za-z0-9-]+=[A-Za-z0-9.-]+)*")
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _several(value: Any) -> Any:
+    """One secret, or several with the newest first."""
+    if isinstance(value, str):
+        return [value]
+    return value
+
+
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_several), Field(min_length=1, max_length=4)]
+"""One secret, or the new and the old one while it is rotated."""
+
+
+class TelnyxAccount(BaseModel):
+    """Telnyx signs with one secret, and takes another one over REST."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    public_key: Annotated[tuple[str, ...], BeforeValidator(_several), Field(max_length=4)] = ()
+    api_key: Annotated[tuple[SecretStr, ...], BeforeValidator(_several), Field(max_length=4)] = ()
+
+    @field_validator("public_key")
+    @classmethod
+    def _public_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for key in value:
+            _check_public_key(key)
+        return value
 
 
 class ConfigError(Internal):
@@ -78,6 +117,8 @@ class Settings(BaseSettings):
 
     twilio_account_sid: str = Field("", validation_alias=_env("TWILIO_ACCOUNT_SID"))
     twilio_auth_token: SecretStr = Field(SecretStr(""), validation_alias=_env("TWILIO_AUTH_TOKEN"))
+    twilio_accounts: dict[str, Secrets] = Field({}, validation_alias=_env("TWILIO_ACCOUNTS"), repr=False)
+    """AccountSid to its auth token, or to the new and the old one."""
     twilio_api_url: str = Field("https://api.twilio.com", validation_alias=_env("TWILIO_API_URL"))
 
     sip_endpoint: str = Field("", validation_alias=_env("CONNECTOR_SIP_ENDPOINT"))
@@ -88,14 +129,21 @@ class Settings(BaseSettings):
     webhook_allow_private: bool = Field(False, validation_alias=_env("CONNECTOR_WEBHOOK_ALLOW_PRIVATE"))
     """Whether lifecycle webhooks may go to private, loopback and link-local addresses."""
 
+    allow_unsigned_webhooks: bool = Field(False, validation_alias=_env("CONNECTOR_ALLOW_UNSIGNED_WEBHOOKS"))
+    """For development: connectors for carriers whose requests cannot be checked."""
+
     telnyx_public_key: str = Field("", validation_alias=_env("TELNYX_PUBLIC_KEY"))
     """Base64, as Telnyx's portal shows it: webhooks are signed with its other half."""
     telnyx_api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("TELNYX_API_KEY"))
+    telnyx_accounts: dict[str, TelnyxAccount] = Field({}, validation_alias=_env("TELNYX_ACCOUNTS"), repr=False)
+    """Account id to its keys, each one or the new and the old one."""
     telnyx_api_url: str = Field("https://api.telnyx.com", validation_alias=_env("TELNYX_API_URL"))
     telnyx_codec: Literal["PCMU", "PCMA", "L16"] = Field("PCMU", validation_alias=_env("CONNECTOR_TELNYX_CODEC"))
     """What Telnyx is asked for, in both directions."""
     plivo_auth_id: str = Field("", validation_alias=_env("PLIVO_AUTH_ID"))
     plivo_auth_token: SecretStr = Field(SecretStr(""), validation_alias=_env("PLIVO_AUTH_TOKEN"))
+    plivo_accounts: dict[str, Secrets] = Field({}, validation_alias=_env("PLIVO_ACCOUNTS"), repr=False)
+    """Auth id to its auth token, or to the new and the old one."""
     plivo_api_url: str = Field("https://api.plivo.com", validation_alias=_env("PLIVO_API_URL"))
     plivo_codec: Literal["audio/x-mulaw;rate=8000", "audio/x-l16;rate=8000", "audio/x-l16;rate=16000"] = Field(
         "audio/x-mulaw;rate=8000", validation_alias=_env("CONNECTOR_PLIVO_CODEC")
@@ -134,12 +182,15 @@ class Settings(BaseSettings):
     @field_validator("telnyx_public_key")
     @classmethod
     def _telnyx_public_key(cls, value: str) -> str:
-        try:
-            key = b64decode(value, validate=True)
-        except ValueError:
-            key = b""
-        if value and len(key) != 32:
-            raise ValueError("must be the base64 of a 32 byte Ed25519 key, as Telnyx's portal shows it")
+        for key in _listed(value):
+            _check_public_key(key)
+        return value
+
+    @field_validator("twilio_accounts", "telnyx_accounts", "plivo_accounts")
+    @classmethod
+    def _account_ids(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if wrong := [name for name in value if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name)]:
+            raise ValueError(f"{', '.join(map(repr, wrong))}: must be account ids, letters and digits")
         return value
 
     @field_validator("regions")
@@ -196,6 +247,29 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings
 
+    def accounts(self, provider: Provider) -> CarrierAccounts:
+        """The accounts of one carrier: the one of the plain settings first, then those of its map."""
+        match provider:
+            case Provider.TWILIO:
+                plain = _listed(self.twilio_auth_token.get_secret_value())
+                return _merged(provider, self.twilio_account_sid, plain, plain, _by_token(self.twilio_accounts))
+            case Provider.PLIVO:
+                plain = _listed(self.plivo_auth_token.get_secret_value())
+                return _merged(provider, self.plivo_auth_id, plain, plain, _by_token(self.plivo_accounts))
+            case Provider.TELNYX:
+                keys = [
+                    CarrierAccount(name, each.public_key, tuple(key.get_secret_value() for key in each.api_key))
+                    for name, each in self.telnyx_accounts.items()
+                ]
+                signing, rest = _listed(self.telnyx_public_key), _listed(self.telnyx_api_key.get_secret_value())
+                return _merged(provider, "", signing, rest, keys)
+
+    @property
+    def carrier_secrets(self) -> tuple[str, ...]:
+        """Everything of the carriers' that no log may show."""
+        accounts = [account for provider in Provider for account in self.accounts(provider).all]
+        return tuple(secret for account in accounts for secret in account.rest)
+
     @property
     def public_origin(self) -> str:
         """The origin that carriers reach, without a trailing slash."""
@@ -220,6 +294,39 @@ class Settings(BaseSettings):
     @property
     def owner(self) -> str:
         return self.instance or f"{socket.gethostname()}:{self.port}"
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """A secret, or several with commas between them, the newest first."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _by_token(accounts: Mapping[str, tuple[SecretStr, ...]]) -> list[CarrierAccount]:
+    tokens = {name: tuple(token.get_secret_value() for token in several) for name, several in accounts.items()}
+    return [CarrierAccount(name, each, each) for name, each in tokens.items()]
+
+
+def _merged(
+    provider: Provider,
+    plain_id: str,
+    signing: tuple[str, ...],
+    rest: tuple[str, ...],
+    others: list[CarrierAccount],
+) -> CarrierAccounts:
+    """The plain settings' account first; what the map says of the same account counts after it."""
+    more = next((account for account in others if account.id == plain_id), CarrierAccount(plain_id))
+    plain = CarrierAccount(plain_id, (*signing, *more.signing), (*rest, *more.rest))
+    rest_of_them = [account for account in others if account is not more]
+    return CarrierAccounts(provider, ([plain] if plain.signing or plain.rest else []) + rest_of_them)
+
+
+def _check_public_key(text: str) -> None:
+    try:
+        key = b64decode(text, validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise ValueError("must be the base64 of a 32 byte Ed25519 key, as Telnyx's portal shows it")
 
 
 def _origin(value: str, schemes: set[str]) -> str:
@@ -273,8 +380,12 @@ def load_settings(file: Path | None = None, flags: Mapping[str, Any] | None = No
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
     except SettingsError as error:
-        names = [name for name in ("regions", "countries") if f'"{name}"' in str(error)]
+        names = [name for name in _JSON if f'"{name}"' in str(error)]
         raise ConfigError(f"{' or '.join(map(_alias, names)).upper()}: must be JSON, a map of names") from None
+
+
+_JSON = ("regions", "countries", "twilio_accounts", "telnyx_accounts", "plivo_accounts")
+"""Settings that are JSON in the environment."""
 
 
 class _FileSource(PydanticBaseSettingsSource):

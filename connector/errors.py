@@ -14,6 +14,7 @@
     ├── Unavailable                LiveKit cannot be reached, or the service drains
     ├── Unimplemented              a method that exists elsewhere but not here
     ├── Internal                   the operator's set-up is wrong (credentials, config)
+    │   └── CredentialsRefused     a carrier's REST API does not take ours
     ├── ConnectUrlError            what is wrong with a connect_url
     │   ├── TokenInvalid           malformed, altered or foreign
     │   ├── TokenExpired           its time is over, or its call has ended
@@ -102,6 +103,10 @@ class Unimplemented(ConnectorError):
 
 
 class Internal(ConnectorError):
+    pass
+
+
+class CredentialsRefused(Internal):
     pass
 
 

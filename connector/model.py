@@ -126,7 +126,9 @@ class CallRequest:
     from_number: str = ""
     to_number: str = ""
     carrier_call_id: str = ""
-    """These three where they are known before the stream: a carrier's webhook has told them."""
+    account_id: str = ""
+    """The carrier's account that the call belongs to. These four where they are known before the stream: a carrier's
+    webhook has told them."""
     hide_number: bool = False
     """The phone's number is to be seen nowhere: no attribute, record, event or log line."""
     dtmf: bool = True
@@ -163,6 +165,8 @@ class CallRecord:
     """What happened when: (lifecycle event, Unix time), in order."""
     end_id: str = ""
     """Names the end that stands: several processes may notice the end of one call."""
+    account_id: str = ""
+    """The carrier's account that the call belongs to: its credentials end and move the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +176,9 @@ class CarrierCall:
     id: str
     """`CallRecord.carrier_call_id`: that of the carrier's HTTP requests, where one has told it."""
     account_id: str = ""
+    """Empty where neither a request nor the stream has told it."""
     stream_call_id: str = ""
-    """That of its media stream; these two are empty before the stream."""
+    """That of its media stream; empty before the stream."""
 
 
 class LifecycleEvent(StrEnum):
@@ -203,6 +208,7 @@ class WaitingCall:
     carrier_call_id: str = ""
     from_number: str = ""
     to_number: str = ""
+    account_id: str = ""
 
 
 class ConnectorMode(StrEnum):

@@ -76,6 +76,8 @@ class Arrival:
     """ISO 3166-1 alpha-2, where the carrier tells it."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """SIP headers of the call that the carrier passes on, by their names in lower case."""
+    account_id: str = ""
+    """The carrier's account whose number was called."""
 
 
 class Refusal(StrEnum):
@@ -167,6 +169,7 @@ def call_request(
         from_number=caller,
         to_number=normal_number(arrival.to_number),
         carrier_call_id=arrival.carrier_call_id,
+        account_id=arrival.account_id,
         hide_number=route.hide_number,
         dtmf=route.dtmf,
         headers_to_attributes=dict(route.headers_to_attributes),

@@ -44,7 +44,7 @@ class ConferenceCallback:
     async def handle(self, request: web.Request) -> web.Response:
         try:
             if not self._signatures.signs(Provider.TWILIO):
-                raise SignatureInvalid("conference callbacks need TWILIO_AUTH_TOKEN")
+                raise SignatureInvalid("conference callbacks need TWILIO_AUTH_TOKEN or TWILIO_ACCOUNTS")
             body = await _read(request)
             form = _fields(body)
             self._signatures.require(Provider.TWILIO, request, body, form)

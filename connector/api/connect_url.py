@@ -115,7 +115,7 @@ class ConnectUrl:
         self._signatures.require(provider, request, form.body, form.fields)
         wanted = await self._verified(provider, request)
         facts = call_facts(provider, dict(form.fields) or dict(request.query))
-        await self._calls.fetched(wanted.call_id, facts.call_id, facts.from_number, facts.to_number)
+        await self._calls.fetched(wanted.call_id, facts.call_id, facts.from_number, facts.to_number, facts.account_id)
         url = stream_url(self._origins.pick(wanted.region), provider, _token(request))
         return _xml(stream_answer(provider, url, self._words.greetings[provider], self._words.codecs))
 
@@ -154,7 +154,7 @@ class ConnectUrl:
         """Twilio's status callback of a call that this connector placed. Signed by Twilio, named by our token."""
         try:
             if not self._signatures.signs(Provider.TWILIO):
-                raise SignatureInvalid("status callbacks need TWILIO_AUTH_TOKEN")
+                raise SignatureInvalid("status callbacks need TWILIO_AUTH_TOKEN or TWILIO_ACCOUNTS")
             form = await posted(request)
             self._signatures.require(Provider.TWILIO, request, form.body, form.fields)
             call_id, _ = self._signer.peek(_token(request))

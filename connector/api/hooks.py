@@ -22,7 +22,7 @@ from aiohttp import web
 from connector.api.forms import posted
 from connector.api.origins import Origins, stream_url
 from connector.api.pins import TRIES, PinTries, right
-from connector.api.signed import SETTINGS, SignatureCheck
+from connector.api.signed import SignatureCheck
 from connector.call.manager import Expected
 from connector.call.terms import FINAL_STATUSES
 from connector.carriers import answers
@@ -40,7 +40,7 @@ from connector.errors import (
 )
 from connector.logs import bind_call
 from connector.metrics import Metrics
-from connector.model import CallRequest, ConnectorEntry, ConnectorMode, Provider, RoutingRule, RuleType
+from connector.model import CallRequest, ConnectorEntry, ConnectorMode, RoutingRule, RuleType
 from connector.routing import Arrival, Refusal, Route, call_request, find_route, normal_number
 from connector.storage.base import NameTaken, Store, StoreError
 from connector.tokens import TokenSigner, WebhookKeys
@@ -126,8 +126,6 @@ class HookRoutes:
         self._sip = sip
         self._arriving: dict[str, asyncio.Task[str]] = {}
         """Calls that are being made, by our id: a second webhook waits for what the first one gets."""
-        self._unsigned: set[Provider] = set()
-        """Carriers of which it has been told that their requests are not checked."""
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_route("POST", "/v2/hooks/{provider}/{key}", self.handle)
@@ -166,8 +164,7 @@ class HookRoutes:
     async def _announced(self, request: web.Request, connector: ConnectorEntry) -> Announced:
         """Who announces which call. Raises SignatureInvalid, Malformed or InvalidArgument."""
         form = await posted(request)
-        self._signatures.require(connector.provider, request, form.body, form.fields)
-        self._note_unsigned(connector.provider)
+        self._signatures.require_webhook(connector.provider, request, form.body, form.fields)
         fields = dict(form.fields)
         call = call_facts(connector.provider, fields)
         if not call.call_id:
@@ -187,19 +184,13 @@ class HookRoutes:
                 room_id=room_id,
                 from_country=call.from_country,
                 headers=sip_headers(fields),
+                account_id=call.account_id,
             ),
             call_id=self._keys.call_id(connector.id, call.call_id),
             region=self._origins.region(connector.region or "", call.from_country),
             pin_token=request.query.get(_PIN_ARGUMENT, ""),
             url=request.rel_url.raw_path + own,
         )
-
-    def _note_unsigned(self, provider: Provider) -> None:
-        """Once: then the key in the URL is all that keeps strangers out."""
-        if provider not in self._unsigned and not self._signatures.signs(provider):
-            self._unsigned.add(provider)
-            missing = SETTINGS[provider]
-            log.warning("webhooks of this carrier are not checked for its signature", set=missing)
 
     async def _answer(self, announced: Announced) -> str:
         """The XML for this call."""

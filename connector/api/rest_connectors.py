@@ -16,7 +16,8 @@ from connector.api.origins import Origins
 from connector.api.rest import Operation
 from connector.api.rest_edits import edited
 from connector.api.rest_models import Answer, Asked, Body, Message, Name, Text, iso
-from connector.errors import InvalidArgument, NotFound
+from connector.api.signed import SignatureCheck
+from connector.errors import FailedPrecondition, InvalidArgument, NotFound
 from connector.model import ConnectorEntry, ConnectorMode, Provider
 from connector.storage.base import Store
 from connector.tokens import WebhookKeys
@@ -67,8 +68,9 @@ class ConnectorList(Answer):
 class ConnectorRest:
     """The operations on connectors."""
 
-    def __init__(self, store: Store, keys: WebhookKeys, origins: Origins) -> None:
+    def __init__(self, store: Store, keys: WebhookKeys, origins: Origins, signatures: SignatureCheck) -> None:
         self._store = store
+        self._signatures = signatures
         self._keys = keys
         self._origins = origins
 
@@ -96,6 +98,10 @@ class ConnectorRest:
         wanted = asked.body
         if wanted.mode is ConnectorMode.SIP and wanted.provider is not Provider.TWILIO:
             raise InvalidArgument("mode", "sip is for provider twilio alone")
+        try:
+            self._signatures.require_checkable(wanted.provider)
+        except FailedPrecondition as error:
+            raise InvalidArgument("provider", error.message) from None
         entry = self._keyed(
             ConnectorEntry(
                 id="cn_" + "".join(secrets.choice(_ID_CHARACTERS) for _ in range(16)),

@@ -155,7 +155,7 @@ class SipDialler:
         async def checked(request: web.Request) -> web.Response:
             try:
                 form = await posted(request)
-                self._signatures.require(Provider.TWILIO, request, form.body, form.fields)
+                self._signatures.require_webhook(Provider.TWILIO, request, form.body, form.fields)
                 call_id = self._signer.verify(request.match_info["token"], time.time())
                 with bind_call(call_id):
                     return web.Response(text=await handle(call_id, dict(form.fields)), content_type="text/xml")

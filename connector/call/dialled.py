@@ -63,7 +63,7 @@ class DialledCalls:
 
     async def hang_up(self, record: CallRecord) -> CallRecord:
         """End the call at the carrier. FailedPrecondition without the carrier's credentials."""
-        await self._control(record).hang_up(CarrierCall(record.carrier_call_id))
+        await self._control(record).hang_up(CarrierCall(record.carrier_call_id, record.account_id))
         return await self._end(record, EndReason.ENDED_BY_API, "")
 
     async def transfer(self, record: CallRecord, to: str) -> CallRecord:
@@ -71,7 +71,7 @@ class DialledCalls:
         for a call that was not answered yet."""
         if record.state is not CallState.ACTIVE:
             raise FailedPrecondition(f"the call is {record.state.value}, not active")
-        await self._control(record).transfer(CarrierCall(record.carrier_call_id), to)
+        await self._control(record).transfer(CarrierCall(record.carrier_call_id, record.account_id), to)
         record = await self._keep(record, LifecycleEvent.TRANSFERRED, to=to)
         return await self._end(record, EndReason.TRANSFERRED, "")
 

@@ -44,7 +44,13 @@ class Ledger:
         self.record = replace(record, owner=parts.owner) if record else new_record(self.request, parts.owner)
 
     def learn(
-        self, *, carrier_call_id: str = "", from_number: str = "", to_number: str = "", carrier_status: str = ""
+        self,
+        *,
+        carrier_call_id: str = "",
+        from_number: str = "",
+        to_number: str = "",
+        carrier_status: str = "",
+        account_id: str = "",
     ) -> None:
         """What the carrier tells; an empty string teaches nothing."""
         old = self.record
@@ -55,6 +61,7 @@ class Ledger:
             from_number=from_number or old.from_number,
             to_number=to_number or old.to_number,
             carrier_status=carrier_status or old.carrier_status,
+            account_id=old.account_id or account_id,
         )
 
     def tell(self, event: LifecycleEvent, **details: str) -> None:

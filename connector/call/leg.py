@@ -47,8 +47,8 @@ class Leg:
         return self._control is not None and self._control.stream_outlives_transfer
 
     def _call(self) -> CarrierCall:
-        call_id, stream = self._ledger.record.carrier_call_id, self._stream
-        return CarrierCall(call_id, stream.account_id, stream.call_id) if stream else CarrierCall(call_id)
+        record = self._ledger.record
+        return CarrierCall(record.carrier_call_id, record.account_id, self._stream.call_id if self._stream else "")
 
     async def dial(self, place: Callable[[], Awaitable[tuple[str, str]]], from_number: str, to_number: str) -> None:
         """Have the carrier call the phone; `place` returns its id and first status. The call is then ours to hang up.

@@ -111,12 +111,14 @@ class CallManager:
         waiting = await self._waiting(call_id)
         return Expected(waiting.request, waiting.expires_at)
 
-    async def fetched(self, call_id: str, carrier_call_id: str, from_number: str, to_number: str) -> None:
+    async def fetched(
+        self, call_id: str, carrier_call_id: str, from_number: str, to_number: str, account_id: str = ""
+    ) -> None:
         """The carrier fetched the answer document. Raises as `expected` does, and TokenUsed when another carrier
         call fetched it before."""
         call = self._calls.get(call_id)
         if call is not None:
-            await call.fetched(carrier_call_id, from_number, to_number)
+            await call.fetched(carrier_call_id, from_number, to_number, account_id)
             return
         waiting = await self._waiting(call_id)
         known = waiting.carrier_call_id
@@ -124,7 +126,7 @@ class CallManager:
             raise TokenUsed("this connect_url belongs to another carrier call")
         ledger = Ledger(waiting.request, self._parts, _record_of(waiting))
         grace = self._parts.limits.answer_grace
-        extended = with_facts(waiting, ledger, carrier_call_id, from_number, to_number, grace)
+        extended = with_facts(waiting, ledger, carrier_call_id, from_number, to_number, account_id, grace)
         if not await self._parts.store.waiting.replace(extended):
             raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
         log.info("answer document fetched for another process", owner=waiting.owner)
@@ -240,6 +242,7 @@ def _record_of(waiting: WaitingCall) -> CallRecord:
         carrier_call_id=waiting.carrier_call_id,
         from_number=waiting.from_number,
         to_number=waiting.to_number,
+        account_id=waiting.account_id,
     )
 
 

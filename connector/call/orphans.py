@@ -50,7 +50,7 @@ async def hang_up_held(parts: Parts, orphans: Sequence[CallRecord]) -> None:
         with bind_call(record.call_id):
             try:
                 async with asyncio.timeout(STEP_TIMEOUT):
-                    await control.hang_up(CarrierCall(record.carrier_call_id))
+                    await control.hang_up(CarrierCall(record.carrier_call_id, record.account_id))
             except (ConnectorError, TimeoutError) as error:
                 log.warning("the phone of an interrupted call could not be hung up", error=str(error))
 

@@ -32,6 +32,7 @@ def new_record(request: CallRequest, owner: str) -> CallRecord:
         rule_id=request.rule_id,
         connector_id=request.connector_id,
         region=request.region,
+        account_id=request.account_id,
     )
 
 

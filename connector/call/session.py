@@ -163,7 +163,7 @@ class CallSession:
         self._ledger.open()
         await self._parts.store.save_call(self.record)
 
-    async def fetched(self, carrier_call_id: str, from_number: str, to_number: str) -> None:
+    async def fetched(self, carrier_call_id: str, from_number: str, to_number: str, account_id: str = "") -> None:
         """The carrier fetched the answer document: the callee has picked up. Empty strings teach nothing.
 
         Raises TokenUsed when another carrier call fetched it before: one connect_url serves one call.
@@ -171,7 +171,9 @@ class CallSession:
         known = self.record.carrier_call_id
         if carrier_call_id and known and carrier_call_id != known:
             raise TokenUsed("this connect_url belongs to another carrier call")
-        self._ledger.learn(carrier_call_id=carrier_call_id, from_number=from_number, to_number=to_number)
+        self._ledger.learn(
+            carrier_call_id=carrier_call_id, from_number=from_number, to_number=to_number, account_id=account_id
+        )
         with bind_call(self.call_id):
             if not self.claimed and not self._ended.done():
                 await self.extend_deadline(self._parts.limits.answer_grace)
@@ -222,7 +224,10 @@ class CallSession:
     def learn(self, waiting: WaitingCall) -> None:
         """What the processes that waited with the call have learnt of it."""
         self._ledger.learn(
-            carrier_call_id=waiting.carrier_call_id, from_number=waiting.from_number, to_number=waiting.to_number
+            carrier_call_id=waiting.carrier_call_id,
+            from_number=waiting.from_number,
+            to_number=waiting.to_number,
+            account_id=waiting.account_id,
         )
 
     async def save(self) -> None:
@@ -250,7 +255,10 @@ class CallSession:
             self.end(EndReason.CALL_MISMATCH, "the stream is not of the call that fetched the answer document")
             return
         self._ledger.learn(
-            carrier_call_id=known or event.call_id, from_number=event.from_number, to_number=event.to_number
+            carrier_call_id=known or event.call_id,
+            from_number=event.from_number,
+            to_number=event.to_number,
+            account_id=event.account_id,
         )
         self._leg.streams(event)
         self._begin("answer", self._answer(event, known))

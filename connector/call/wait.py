@@ -81,6 +81,7 @@ class Wait:
             carrier_call_id=record.carrier_call_id,
             from_number=record.from_number,
             to_number=record.to_number,
+            account_id=record.account_id,
         )
 
     async def share(self) -> None:
@@ -143,7 +144,10 @@ class Wait:
         """What other processes have learnt of the call."""
         self.deadline = max(self.deadline, entry.expires_at)
         self._ledger.learn(
-            carrier_call_id=entry.carrier_call_id, from_number=entry.from_number, to_number=entry.to_number
+            carrier_call_id=entry.carrier_call_id,
+            from_number=entry.from_number,
+            to_number=entry.to_number,
+            account_id=entry.account_id,
         )
 
     @property
@@ -203,15 +207,22 @@ class Wait:
 
 
 def with_facts(
-    entry: WaitingCall, ledger: Ledger, carrier_call_id: str, from_number: str, to_number: str, seconds: float
+    entry: WaitingCall,
+    ledger: Ledger,
+    carrier_call_id: str,
+    from_number: str,
+    to_number: str,
+    account_id: str,
+    seconds: float,
 ) -> WaitingCall:
     """Another process's entry, with what a fetch of the answer document has taught, and more time."""
-    ledger.learn(carrier_call_id=carrier_call_id, from_number=from_number, to_number=to_number)
+    ledger.learn(carrier_call_id=carrier_call_id, from_number=from_number, to_number=to_number, account_id=account_id)
     record = ledger.record
     return replace(
         entry,
         carrier_call_id=record.carrier_call_id,
         from_number=record.from_number,
         to_number=record.to_number,
+        account_id=record.account_id,
         expires_at=max(entry.expires_at, time.time() + seconds),
     )

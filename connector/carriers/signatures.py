@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from twilio.request_validator import RequestValidator
+
+from connector.carriers.spelling import spellings
 
 TELNYX_TOLERANCE = 300
 """Seconds that a request's timestamp may differ from our clock, either way."""
@@ -37,41 +38,42 @@ def twilio_signature_valid(
     twice.
 
     Twilio is not consistent about what it signs, so any of these counts: the URL as it is, without its port,
-    or with its scheme's default port when it has none; each with and without the path's trailing slash. The
-    `twilio` package's own `validate` is not used: it takes 80 for the default port of wss, tries no slash,
-    cuts IPv6 hosts and user names at their first colon, and raises when there is no signature.
+    or with its scheme's default port when it has none; each with and without the path's trailing slash, and with its
+    query in another spelling of the same (`connector.carriers.spelling`). The `twilio` package's validator is not used:
+    it takes 80 for the default port of wss, tries no slash and no spelling, and cuts IPv6 hosts and user names at
+    their first colon.
 
     Takes the same time for every signature. ValueError for an empty `auth_token`, with which anybody could
     sign. https://www.twilio.com/docs/usage/security#validating-requests
     """
     if not auth_token:
         raise ValueError("an empty auth token verifies nothing")
-    validator = RequestValidator(auth_token)
-    form = _form(params)
+    key, form = auth_token.encode(), _signed_form(params)
     given = (signature or "").encode("utf-8", "surrogatepass")
     valid = False
-    for candidate in _candidates(url):
+    for candidate in _spelled(_candidates(url)):
         try:
-            expected: str = validator.compute_signature(candidate, form)
+            message = (candidate + form).encode()
         except UnicodeEncodeError:
             # Half of a surrogate pair: Twilio cannot have sent, and so not signed it.
             return False
-        valid |= compare_digest(expected.encode(), given)
+        valid |= compare_digest(b64encode(hmac.digest(key, message, "sha1")), given)
     return valid
 
 
-class _Form(dict[str, list[str]]):
-    """Fields that may have several values, in the shape that the validator knows from web frameworks."""
+def _signed_form(params: Mapping[str, str] | Sequence[tuple[str, str]]) -> str:
+    """Names and values, sorted by name; of a name that comes several times each value once, sorted."""
+    pairs = params.items() if isinstance(params, Mapping) else params
+    return "".join(name + value for name, value in sorted(set(pairs)))
 
-    def getall(self, name: str) -> list[str]:
-        return self[name]
 
-
-def _form(params: Mapping[str, str] | Sequence[tuple[str, str]]) -> _Form:
-    form = _Form()
-    for name, value in params.items() if isinstance(params, Mapping) else params:
-        form.setdefault(name, []).append(value)
-    return form
+def _spelled(urls: Sequence[str]) -> list[str]:
+    """The same URLs in every spelling of their query."""
+    found: list[str] = []
+    for url in urls:
+        address, mark, query = url.partition("?")
+        found += [f"{address}?{each}" for each in spellings(query)] if mark else [url]
+    return found
 
 
 def _candidates(url: str) -> list[str]:
@@ -133,7 +135,9 @@ def plivo_signature_valid(
 
     `url` is the public one that Plivo was given, with its query; `params` are the fields of the POST form. A
     WebSocket handshake is a GET. `nonce` is the X-Plivo-Signature-V3-Nonce header. As with Twilio, a default port
-    may be there or not, and so may a slash at the end; and a handshake may be signed as https or as wss.
+    may be there or not, and so may a slash at the end; and a handshake may be signed as https or as wss. The query is
+    signed decoded, so that its spelling does not matter; Plivo's package for Java leaves it as it is, and so it counts
+    in every spelling too.
 
     The `plivo` package computes the same; it is not used, since it stops at the first URL, compares in a time that
     tells how much was right, and garbles what is not ASCII in a query.
@@ -144,9 +148,9 @@ def plivo_signature_valid(
     given = [each.strip().encode("utf-8", "surrogatepass") for each in (signatures or "").split(",")]
     form = list(params.items()) if isinstance(params, Mapping) else list(params)
     valid = False
-    for candidate in _plivo_candidates(url):
+    for base in dict.fromkeys(base for each in _plivo_candidates(url) for base in _plivo_bases(method, each, form)):
         try:
-            message = f"{_plivo_base(method, candidate, form)}.{nonce or ''}".encode()
+            message = f"{base}.{nonce or ''}".encode()
         except UnicodeEncodeError:
             return False
         expected = b64encode(hmac.digest(auth_token.encode(), message, "sha256"))
@@ -162,14 +166,15 @@ def _plivo_candidates(url: str) -> list[str]:
     return [candidate for each in urls for candidate in _candidates(each)]
 
 
-def _plivo_base(method: str, url: str, form: list[tuple[str, str]]) -> str:
-    """What is signed before the nonce: the URL with its query sorted and decoded, then the form, sorted."""
+def _plivo_bases(method: str, url: str, form: list[tuple[str, str]]) -> list[str]:
+    """What is signed before the nonce: the URL with its query sorted, decoded or as it was written, then the form,
+    sorted."""
     address, _, query = url.partition("#")[0].partition("?")
-    sorted_query = "&".join(
-        f"{name}={value}" for name, value in sorted(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))
-    )
+    decoded = sorted(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))
+    queries = ["&".join(f"{name}={value}" for name, value in decoded)]
+    queries += ["&".join(sorted(each.split("&"))) for each in spellings(query)]
     if method.upper() == "GET" or not form:
-        return f"{address}?{sorted_query}" if sorted_query else address
+        return [f"{address}?{each}" if each else address for each in queries]
     # The question mark is there even when no query is.
     fields = "".join(f"{name}{value}" for name, value in sorted(form))
-    return f"{address}?{sorted_query}.{fields}" if sorted_query else f"{address}?{fields}"
+    return [f"{address}?{each}.{fields}" if each else f"{address}?{fields}" for each in queries]

@@ -13,6 +13,7 @@ from connector.api.origins import Origins
 from connector.api.rest import checked
 from connector.api.rest_connectors import ConnectorChanged, ConnectorData, ConnectorRest, NewConnector
 from connector.api.rest_models import Asked
+from connector.api.signed import SignatureCheck
 from connector.cli.common import AsJson, ConfigFile, Row, print_rows, run_or_exit, settings_or_exit, with_store
 from connector.config import Settings
 from connector.logs import configure_logging
@@ -79,7 +80,10 @@ def _ask(config: ConfigFile, work: Callable[[ConnectorRest], Awaitable[T]]) -> T
 
 def _rest(settings: Settings, store: Store) -> ConnectorRest:
     keys = WebhookKeys(settings.livekit_api_secret.get_secret_value())
-    return ConnectorRest(store, keys, Origins(settings.public_origin, settings.regions, settings.countries))
+    origins = Origins(settings.public_origin, settings.regions, settings.countries)
+    accounts = {provider: settings.accounts(provider) for provider in Provider}
+    signatures = SignatureCheck(origins, accounts, allow_unsigned=settings.allow_unsigned_webhooks)
+    return ConnectorRest(store, keys, origins, signatures)
 
 
 def _asked(connector_id: str = "", body: BaseModel | None = None) -> Asked[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from connector.api.signed import SETTINGS
+from connector.accounts import SIGNING_SETTINGS
 from connector.cli.findings import Finding
 from connector.config import Settings
 from connector.errors import ConnectorError
@@ -12,7 +12,7 @@ from connector.model import Provider
 from connector.storage.stores import opened
 
 _NAMES = {Provider.TWILIO: "Twilio", Provider.TELNYX: "Telnyx", Provider.PLIVO: "Plivo"}
-_WITHOUT_SIGNATURE = "are not checked: anyone who learns a connect_url or a webhook URL can use it"
+_WITHOUT_SIGNATURE = "cannot be checked: connectors are refused, and anyone who learns a connect_url can use it"
 _WITHOUT_API = {
     Provider.TELNYX: ("TELNYX_API_KEY", "a call that the room ends stays up, in silence, until the phone hangs up"),
     Provider.PLIVO: ("PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN", "calls cannot be transferred"),
@@ -34,33 +34,22 @@ async def _with_connectors(settings: Settings) -> set[Provider]:
 
 def check(settings: Settings, with_connectors: Collection[Provider]) -> list[Finding]:
     """See `carrier_findings`."""
-    credentials = {
-        Provider.TWILIO: bool(settings.twilio_account_sid or settings.twilio_auth_token.get_secret_value()),
-        Provider.TELNYX: bool(settings.telnyx_public_key or settings.telnyx_api_key.get_secret_value()),
-        Provider.PLIVO: bool(settings.plivo_auth_id or settings.plivo_auth_token.get_secret_value()),
+    credentials = {provider: bool(settings.accounts(provider).all) for provider in Provider} | {
+        Provider.TWILIO: bool(settings.twilio_account_sid or settings.accounts(Provider.TWILIO).all),
     }
     used = [provider for provider in Provider if provider in with_connectors or credentials[provider]]
     return [finding for provider in used or [Provider.TWILIO] for finding in _of(provider, settings)]
 
 
 def _of(provider: Provider, settings: Settings) -> list[Finding]:
-    plivo_token = settings.plivo_auth_token.get_secret_value()
-    signs = {
-        Provider.TWILIO: settings.twilio_auth_token.get_secret_value(),
-        Provider.TELNYX: settings.telnyx_public_key,
-        Provider.PLIVO: plivo_token,
-    }
+    accounts = settings.accounts(provider)
     subject = f"{_NAMES[provider]} signatures"
     findings = [
         Finding("ok", subject, "are checked")
-        if signs[provider]
-        else Finding("warning", subject, _WITHOUT_SIGNATURE, f"set {SETTINGS[provider]}")
+        if accounts.signs
+        else Finding("warning", subject, _WITHOUT_SIGNATURE, f"set {SIGNING_SETTINGS[provider]}")
     ]
-    has_api = {
-        Provider.TELNYX: settings.telnyx_api_key.get_secret_value(),
-        Provider.PLIVO: settings.plivo_auth_id and plivo_token,
-    }
-    if provider in _WITHOUT_API and not has_api[provider]:
+    if provider in _WITHOUT_API and not accounts.with_api:
         names, text = _WITHOUT_API[provider]
         findings.append(Finding("warning", f"{_NAMES[provider]} REST API", text, f"set {names}"))
     return findings

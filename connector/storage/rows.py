@@ -44,6 +44,8 @@ def from_row(row: Mapping[str, Any]) -> CallRecord:
         rule_id=row["rule_id"],
         connector_id=row["connector_id"],
         region=row["region"],
+        # Redis has records from before there was this column.
+        account_id=row.get("account_id", ""),
         timelog=tuple((event, float(at)) for event, at in orjson.loads(row["timelog"])),
         # Redis has no such column in a record of an earlier version.
         end_id=row.get("end_id", ""),

@@ -45,6 +45,12 @@ _CONNECTORS_AND_WEBHOOKS = (
 )
 
 _ENDS = ("ALTER TABLE calls ADD COLUMN end_id TEXT NOT NULL DEFAULT ''",)
+_ACCOUNTS = ("ALTER TABLE calls ADD COLUMN account_id TEXT NOT NULL DEFAULT ''",)
 
-MIGRATIONS: Mapping[int, Sequence[str]] = {1: _CALLS, 2: _CONNECTORS_AND_WEBHOOKS, 3: _ENDS}
+MIGRATIONS: Mapping[int, Sequence[str]] = {
+    1: _CALLS,
+    2: _CONNECTORS_AND_WEBHOOKS,
+    3: _ENDS,
+    4: _ACCOUNTS,
+}
 SCHEMA_VERSION = max(MIGRATIONS)

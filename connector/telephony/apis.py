@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from connector.carriers.answers import LONGEST_FAREWELL
 from connector.config import Settings
 from connector.model import Provider
+from connector.telephony.accounts import AccountCalls, TwilioAccounts
 from connector.telephony.plivo import PlivoCalls
 from connector.telephony.telnyx import TelnyxCalls
 from connector.telephony.twilio import TwilioCalls
@@ -21,25 +23,24 @@ class CarrierApis:
     """`start` before use."""
 
     def __init__(self, settings: Settings) -> None:
-        self.twilio: TwilioCalls | None = None
-        self.controls: dict[Provider, TwilioCalls | TelnyxCalls | PlivoCalls] = {}
+        self.twilio: TwilioAccounts | None = None
+        self.controls: dict[Provider, AccountCalls[Any]] = {}
         """By carrier; those without credentials are missing."""
-        twilio_token = settings.twilio_auth_token.get_secret_value()
-        if settings.twilio_account_sid and twilio_token:
-            self.twilio = TwilioCalls(settings.twilio_account_sid, twilio_token, settings.twilio_api_url)
+        twilio, telnyx, plivo = (settings.accounts(provider) for provider in Provider)
+        if twilio.with_api:
+            self.twilio = TwilioAccounts(twilio, lambda sid, token: TwilioCalls(sid, token, settings.twilio_api_url))
             self.controls[Provider.TWILIO] = self.twilio
-        telnyx_key = settings.telnyx_api_key.get_secret_value()
-        if telnyx_key:
-            self.controls[Provider.TELNYX] = TelnyxCalls(telnyx_key, settings.telnyx_api_url)
-        plivo_token = settings.plivo_auth_token.get_secret_value()
-        if settings.plivo_auth_id and plivo_token:
+        if telnyx.with_api:
+            self.controls[Provider.TELNYX] = AccountCalls(
+                telnyx, lambda _, key: TelnyxCalls(key, settings.telnyx_api_url)
+            )
+        if plivo.with_api:
             secret = settings.livekit_api_secret.get_secret_value()
-            self.controls[Provider.PLIVO] = PlivoCalls(
-                settings.plivo_auth_id,
-                plivo_token,
-                _document_url(settings, TokenSigner(secret, DIAL_PURPOSE), "dial"),
-                _document_url(settings, say_signer(secret), "say"),
-                settings.plivo_api_url,
+            dial_url = _document_url(settings, TokenSigner(secret, DIAL_PURPOSE), "dial")
+            say_url = _document_url(settings, say_signer(secret), "say")
+            self.controls[Provider.PLIVO] = AccountCalls(
+                plivo,
+                lambda auth_id, token: PlivoCalls(auth_id, token, dial_url, say_url, settings.plivo_api_url),
             )
 
     async def start(self) -> None:

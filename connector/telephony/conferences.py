@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from connector.errors import ConnectorError, NotFound
+from connector.telephony.accounts import TwilioAccounts
 from connector.telephony.twilio import TwilioCalls, translated
 
 TIMEOUT = 10.0
@@ -27,15 +28,19 @@ class SipGuest:
 class TwilioConferences:
     """A participant is known by its label, of which Twilio keeps each unique within a conference."""
 
-    def __init__(self, twilio: TwilioCalls) -> None:
+    def __init__(self, twilio: TwilioAccounts) -> None:
         self._twilio = twilio
 
     async def find(self, conference_sid: str, label: str) -> str:
         """The CallSid of the participant with this label, connected or on its way; empty when there is none."""
-        try:
+
+        async def find(twilio: TwilioCalls) -> str:
             async with translated(TIMEOUT):
-                participant = await self._participants(conference_sid)(label).fetch_async()
+                participant = await _participants(twilio, conference_sid)(label).fetch_async()
                 return str(participant.call_sid or "")
+
+        try:
+            return await self._twilio.take("", find)
         except NotFound:
             return ""
 
@@ -45,16 +50,20 @@ class TwilioConferences:
         there = await self.find(conference_sid, label)
         if there:
             return there, False
-        try:
+
+        async def add(twilio: TwilioCalls) -> str:
             async with translated(TIMEOUT):
-                participant = await self._participants(conference_sid).create_async(
+                participant = await _participants(twilio, conference_sid).create_async(
                     from_=guest.from_,
                     to=guest.uri,
                     label=label,
                     sip_auth_username=guest.username,
                     sip_auth_password=guest.password,
                 )
-                return str(participant.call_sid or ""), True
+                return str(participant.call_sid or "")
+
+        try:
+            return await self._twilio.take("", add), True
         except NotFound:
             raise NotFound(f"Twilio knows no conference {conference_sid} that is in progress") from None
         except ConnectorError:
@@ -66,12 +75,17 @@ class TwilioConferences:
 
     async def remove(self, conference_sid: str, label: str) -> bool:
         """Whether there was anybody to remove."""
-        try:
+
+        async def remove(twilio: TwilioCalls) -> None:
             async with translated(TIMEOUT):
-                await self._participants(conference_sid)(label).delete_async()
+                await _participants(twilio, conference_sid)(label).delete_async()
+
+        try:
+            await self._twilio.take("", remove)
         except NotFound:
             return False
         return True
 
-    def _participants(self, conference_sid: str) -> Any:
-        return self._twilio.client.conferences(conference_sid).participants
+
+def _participants(twilio: TwilioCalls, conference_sid: str) -> Any:
+    return twilio.client.conferences(conference_sid).participants

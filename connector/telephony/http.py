@@ -11,6 +11,7 @@ import aiohttp
 
 from connector.errors import (
     ConnectorError,
+    CredentialsRefused,
     FailedPrecondition,
     Internal,
     NotFound,
@@ -84,7 +85,9 @@ class CarrierApi:
         if self._ended and _first_error(answer.body).get("code") == self._ended:
             return NotFound(text)
         match answer.status:
-            case 401 | 403:
+            case 401:
+                return CredentialsRefused(f"{text}; check {self._check}")
+            case 403:
                 return Internal(f"{text}; check {self._check}")
             case 404:
                 return NotFound(text)

@@ -17,6 +17,7 @@ from twilio.rest import Client
 from connector.carriers.answers import dial, farewell
 from connector.errors import (
     ConnectorError,
+    CredentialsRefused,
     FailedPrecondition,
     Internal,
     InvalidArgument,
@@ -33,7 +34,8 @@ HANG_UP_TIMEOUT = 5.0
 STATUS_EVENTS = ["initiated", "ringing", "answered", "completed"]
 """Twilio's names of the moments at which it calls back; the last stands for every final status."""
 
-_REFUSED = (401, 403)
+_UNAUTHORISED = 401
+_FORBIDDEN = 403
 _TOO_MANY = 429
 _NOT_FOUND = 404
 _HAS_ENDED = 21220
@@ -43,8 +45,13 @@ _FIELDS = dict.fromkeys((13223, 13224, 13226, 21201, 21211, 21214, 21215, 21216,
 )
 
 
+class _CallOver(NotFound):
+    """Twilio knows the call, and it has ended."""
+
+
 class TwilioCalls:
-    """Call resources of one account. `start` before use. Every method raises ConnectorError for what fails."""
+    """Call resources, with the credentials of one account. `start` before use. Every method raises ConnectorError for
+    what fails."""
 
     ends_with_stream = True
     """Nothing follows the stream in the answer document, so the call ends with it."""
@@ -76,6 +83,10 @@ class TwilioCalls:
     def _calls(self) -> Any:
         return self.client.calls
 
+    def _call(self, call: CarrierCall) -> Any:
+        """The resource, in the call's own account: a main account reaches those of its subaccounts."""
+        return self.client.api.v2010.accounts(call.account_id or self._account_sid).calls(call.id)
+
     async def place(self, to: str, from_: str, url: str, status_url: str, ring_timeout: int) -> tuple[str, str]:
         """Have Twilio call `to`; it fetches TwiML at `url` on the answer. The CallSid and Twilio's first status."""
         async with translated(PLACE_TIMEOUT):
@@ -94,21 +105,25 @@ class TwilioCalls:
             return str(call.sid), str(call.status or "")
 
     async def hang_up(self, call: CarrierCall, say: str = "") -> None:
-        """End a call in whatever state it is; one that has ended is no error. `say` is read out first, in the stream's
-        place, to a phone that was answered."""
+        """End a call in whatever state it is; one that has ended is no error. NotFound for one that Twilio does not
+        know in its account: it may be up in another one. `say` is read out first, in the stream's place, to a phone
+        that was answered."""
         if say and await self._take_leave(call, say):
             return
         try:
             async with translated(HANG_UP_TIMEOUT):
-                await self._calls(call.id).update_async(status="completed")
-        except NotFound:
+                await self._call(call).update_async(status="completed")
+        except _CallOver:
             return
+        except NotFound as error:
+            account = call.account_id or self._account_sid
+            raise NotFound(f"account {account} has no call {call.id}: {error.message}") from error
 
     async def _take_leave(self, call: CarrierCall, say: str) -> bool:
         """Whether Twilio has taken the sentence: it refuses a document for a phone that has not been answered."""
         try:
             async with translated(HANG_UP_TIMEOUT):
-                await self._calls(call.id).update_async(twiml=farewell(Provider.TWILIO, say))
+                await self._call(call).update_async(twiml=farewell(Provider.TWILIO, say))
         except (NotFound, FailedPrecondition, InvalidArgument):
             return False
         return True
@@ -116,7 +131,7 @@ class TwilioCalls:
     async def transfer(self, call: CarrierCall, to: str) -> None:
         """Connect the phone with `to`, E.164, in the stream's place."""
         async with translated(HANG_UP_TIMEOUT):
-            await self._calls(call.id).update_async(twiml=dial(Provider.TWILIO, to))
+            await self._call(call).update_async(twiml=dial(Provider.TWILIO, to))
 
 
 class _HttpClient(AsyncTwilioHttpClient):  # type: ignore[misc]
@@ -169,9 +184,12 @@ async def translated(seconds: float) -> AsyncIterator[None]:
 def _refusal(error: TwilioRestException | TwilioServiceException) -> ConnectorError:
     said = error.msg if isinstance(error, TwilioRestException) else error.detail or error.title
     text = f"Twilio answered {error.status}, error {error.code}: {said}"
-    if error.status in _REFUSED:
-        return Internal(f"{text}; check {REST_SETTINGS[Provider.TWILIO]}")
-    if error.status == _NOT_FOUND or error.code == _HAS_ENDED:
+    if error.status in (_UNAUTHORISED, _FORBIDDEN):
+        refused = CredentialsRefused if error.status == _UNAUTHORISED else Internal
+        return refused(f"{text}; check {REST_SETTINGS[Provider.TWILIO]}")
+    if error.code == _HAS_ENDED:
+        return _CallOver(text)
+    if error.status == _NOT_FOUND:
         return NotFound(text)
     if error.status == _TOO_MANY:
         return ResourceExhausted(text)

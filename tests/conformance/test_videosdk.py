@@ -51,7 +51,7 @@ def built(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 async def connector(stage: Stage) -> Connector:
-    return await stage.connector(webhook_allow_private=True)
+    return await stage.connector(webhook_allow_private=True, plivo_auth_token="plivo-token-of-the-tests")
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ ENDED = replace(
     region="eu",
     timelog=(("call-started", 1000.5), ("call-hangup", 1070.75)),
     end_id="end_1",
+    account_id="AC1",
 )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from connector.app import Connector
 from connector.demo.connector_process import clean_environment
-from tests.integration.harness import Stage
+from tests.integration.harness import TWILIO_TOKEN, Stage
 
 
 class Shell:
@@ -23,6 +23,7 @@ class Shell:
             "LIVEKIT_API_KEY": settings.livekit_api_key,
             "LIVEKIT_API_SECRET": settings.livekit_api_secret.get_secret_value(),
             "CONNECTOR_STORE": settings.store,
+            "TWILIO_AUTH_TOKEN": TWILIO_TOKEN,
             "CONNECTOR_PUBLIC_URL": settings.public_origin,
             "PYTHONPATH": os.environ.get("PYTHONPATH", str(Path(__file__).parents[2])),
         }
@@ -78,6 +79,12 @@ def test_what_goes_wrong_is_one_line(shell: Shell) -> None:
 
 
 def test_a_region_that_is_not_configured_is_told(shell: Shell) -> None:
-    url, said = shell("create", "plivo", "--region", "mars")
+    url, said = shell("create", "twilio", "--region", "mars")
     assert url.count("\n") == 1
     assert "region is not configured" in said
+
+
+def test_a_carrier_whose_signature_cannot_be_checked_gets_no_connector(shell: Shell) -> None:
+    _, said = shell("create", "plivo", status=1)
+    assert said.startswith("error: provider: a connector for Plivo needs PLIVO_AUTH_TOKEN")
+    assert shell("list")[1] == "there are no connectors\n"

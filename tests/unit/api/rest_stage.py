@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from livekit import api
 
+from connector.accounts import CarrierAccount, CarrierAccounts
 from connector.api.auth import Authorizer
 from connector.api.openapi import document
 from connector.api.origins import Origins
@@ -19,9 +20,10 @@ from connector.api.rest import Operation, RestRoutes
 from connector.api.rest_calls import CallRest
 from connector.api.rest_connectors import ConnectorRest
 from connector.api.rest_rules import RuleRest
+from connector.api.signed import SignatureCheck
 from connector.errors import ConnectorError, NotFound
 from connector.metrics import Metrics
-from connector.model import CallRecord, CallState
+from connector.model import CallRecord, CallState, Provider
 from connector.storage.base import Store
 from connector.tokens import WebhookKeys
 from tests.unit.api.sqlite_store import empty_store
@@ -29,6 +31,8 @@ from tests.unit.api.sqlite_store import empty_store
 KEY, SECRET = "APIkey", "a-secret-of-at-least-thirty-two-bytes"
 PUBLIC = "https://calls.example.com"
 TOKEN = api.AccessToken(KEY, SECRET).with_grants(api.VideoGrants(room_create=True)).to_jwt()
+
+ACCOUNTS = {provider: CarrierAccounts(provider, [CarrierAccount("", ("secret",))]) for provider in Provider}
 
 
 class Desk:
@@ -66,8 +70,10 @@ class Desk:
 
 
 def operations(store: Store, desk: Desk) -> list[Operation]:
+    origins = Origins(PUBLIC, {}, {})
+    signatures = SignatureCheck(origins, ACCOUNTS)
     return [
-        *ConnectorRest(store, WebhookKeys(SECRET), Origins(PUBLIC, {}, {})).operations(),
+        *ConnectorRest(store, WebhookKeys(SECRET), origins, signatures).operations(),
         *RuleRest(store, KEY).operations(),
         *CallRest(desk, store).operations(),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -21,10 +22,11 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from twilio.request_validator import RequestValidator
 
+from connector.accounts import SIGNING_SETTINGS, CarrierAccount, CarrierAccounts
 from connector.api import hooks
 from connector.api.hooks import HookRoutes
 from connector.api.origins import Origins
-from connector.api.signed import CarrierSecrets, SignatureCheck
+from connector.api.signed import SignatureCheck
 from connector.call.manager import Expected
 from connector.carriers.answers import Codecs
 from connector.errors import ConnectorError, ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
@@ -45,9 +47,10 @@ from connector.tokens import TokenSigner, WebhookKeys
 from tests.unit.api.sqlite_store import empty_store
 
 PUBLIC, US = "https://calls.example.com", "https://us.example.com"
+TELNYX_PUBLIC = b64encode(Ed25519PrivateKey.generate().public_key().public_bytes_raw()).decode()
 SIGNER, KEYS = TokenSigner("secret"), WebhookKeys("secret")
 CALLER, CALLED = "+15552223333", "+15550001111"
-NOT_CONFIGURED = CarrierSecrets()
+Accounts = dict[Provider, CarrierAccounts]
 FORM = {"CallSid": "CA1", "From": CALLER, "To": CALLED, "FromCountry": "US", "Direction": "inbound"}
 RULE = RoutingRule(
     "rule_1", "Support", RuleType.INBOUND, 1.0, 1.0, numbers=(CALLED,), room=RuleRoom(RoomType.STATIC, "support")
@@ -136,7 +139,7 @@ class Hooks:
 
 
 @asynccontextmanager
-async def hooks_on(secrets: CarrierSecrets = NOT_CONFIGURED, **options: Any) -> AsyncIterator[Hooks]:
+async def hooks_on(accounts: Accounts | None = None, **options: Any) -> AsyncIterator[Hooks]:
     calls = Calls()
     origins = Origins(PUBLIC, {"us002": US}, {"US": "us002"})
     async with empty_store() as store:
@@ -146,7 +149,7 @@ async def hooks_on(secrets: CarrierSecrets = NOT_CONFIGURED, **options: Any) -> 
             KEYS,
             SIGNER,
             origins,
-            SignatureCheck(origins, secrets),
+            SignatureCheck(origins, accounts or {}, allow_unsigned=accounts is None),
             Metrics(),
             Codecs(),
             **options,
@@ -161,6 +164,11 @@ async def hooks_on(secrets: CarrierSecrets = NOT_CONFIGURED, **options: Any) -> 
 async def stage() -> AsyncIterator[Hooks]:
     async with hooks_on() as stage:
         yield stage
+
+
+def signing(provider: Provider, *secrets: str, account: str = "") -> Accounts:
+    """One account of one carrier."""
+    return {provider: CarrierAccounts(provider, [CarrierAccount(account, secrets)])}
 
 
 def stream_token(answer: ElementTree.Element) -> str:
@@ -530,7 +538,7 @@ async def test_the_region_chooses_the_origin(stage: Hooks, region: str | None, c
 
 @pytest.mark.parametrize("origin", [PUBLIC, US])
 async def test_a_signature_may_be_for_any_of_our_origins(origin: str) -> None:
-    async with hooks_on(CarrierSecrets(twilio_auth_token="token")) as stage:
+    async with hooks_on(signing(Provider.TWILIO, "token")) as stage:
         stage.connector(default_room_id="lobby")
         signed = RequestValidator("token").compute_signature(f"{origin}{stage.path}?roomId=a%20b", FORM)
         status, _ = await stage.post(FORM, "?roomId=a%20b", headers={"X-Twilio-Signature": signed})
@@ -540,12 +548,52 @@ async def test_a_signature_may_be_for_any_of_our_origins(origin: str) -> None:
 @pytest.mark.parametrize("provider", list(Provider))
 @pytest.mark.parametrize("headers", [{}, {"X-Twilio-Signature": "x", "X-Plivo-Signature-V3": "x"}])
 async def test_what_the_carrier_did_not_sign_403(provider: Provider, headers: dict[str, str]) -> None:
-    secrets = CarrierSecrets("token", Ed25519PrivateKey.generate().public_key(), "token")
-    async with hooks_on(secrets) as stage:
+    async with hooks_on(signing(provider, TELNYX_PUBLIC if provider is Provider.TELNYX else "token")) as stage:
         connector = stage.connector(provider, default_room_id="lobby")
         with capture_logs() as lines:
             assert (await stage.post(FORM | {"CallUUID": "CA1"}, headers=headers))[0] == 403
         assert [line["connector"] for line in lines] == [connector.id]
+        assert not stage.calls.requests
+
+
+@pytest.mark.parametrize(
+    ("account", "token", "status", "says"),
+    [
+        ("AC1", "new-1", 200, ""),
+        ("AC1", "old-1", 200, ""),
+        ("AC2", "token-2", 200, ""),
+        ("AC2", "new-1", 403, "the request is of account AC2"),
+        ("AC1", "token-2", 403, "the request is of account AC1"),
+        ("AC9", "token-9", 403, "the request is of Twilio account AC9, which is not configured: see TWILIO_ACCOUNTS"),
+        ("AC9", "new-1", 403, "account AC9"),
+        ("AC 9\n", "new-1", 403, "account with a name that is none"),
+        ("", "token-2", 200, ""),
+        ("", "token-9", 403, "of any configured account"),
+    ],
+)
+async def test_the_secret_is_that_of_the_account_that_the_request_names(
+    account: str, token: str, status: int, says: str
+) -> None:
+    accounts = [CarrierAccount("AC1", ("new-1", "old-1")), CarrierAccount("AC2", ("token-2",))]
+    async with hooks_on({Provider.TWILIO: CarrierAccounts(Provider.TWILIO, accounts)}) as stage:
+        stage.connector(default_room_id="lobby")
+        form = FORM | ({"AccountSid": account} if account else {})
+        signed = RequestValidator(token).compute_signature(f"{PUBLIC}{stage.path}", form)
+        with capture_logs() as lines:
+            assert (await stage.post(form, headers={"X-Twilio-Signature": signed}))[0] == status
+        assert [request.account_id for request in stage.calls.requests] == ([account] if status == 200 else [])
+        assert not says or [line for line in lines if says in line.get("error", "")], lines
+
+
+@pytest.mark.parametrize("provider", list(Provider))
+async def test_a_carrier_whose_signature_cannot_be_checked_is_refused(provider: Provider) -> None:
+    async with hooks_on({}) as stage:
+        stage.connector(provider, default_room_id="lobby")
+        with capture_logs() as lines:
+            assert (await stage.post(FORM | {"CallUUID": "CA1"}))[0] == 403
+        (line,) = lines
+        assert SIGNING_SETTINGS[provider] in line["error"]
+        assert "CONNECTOR_ALLOW_UNSIGNED_WEBHOOKS" in line["error"]
         assert not stage.calls.requests
 
 

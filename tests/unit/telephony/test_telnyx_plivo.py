@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from connector.demo.ports import PortLease
-from connector.errors import ConnectorError, FailedPrecondition, Internal, NotFound, ResourceExhausted, Unavailable
+from connector.errors import (
+    ConnectorError,
+    CredentialsRefused,
+    FailedPrecondition,
+    Internal,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 from connector.model import CarrierCall
 from connector.telephony import http
 from connector.telephony.plivo import PlivoCalls
@@ -166,7 +174,7 @@ class TestPlivo:
 
 ANSWERS = [
     ((400, {"error": "bad legs"}), FailedPrecondition, "Plivo answered 400: bad legs"),
-    ((401, "nope"), Internal, "check PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN"),
+    ((401, "nope"), CredentialsRefused, "check PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN"),
     ((403, {}), Internal, "check PLIVO_AUTH_ID"),
     ((404, {"error": "no such call"}), NotFound, "no such call"),
     ((429, {}), ResourceExhausted, "answered 429"),

@@ -15,6 +15,7 @@ from connector.carriers.answers import LONGEST_FAREWELL
 from connector.demo.ports import PortLease
 from connector.errors import (
     ConnectorError,
+    CredentialsRefused,
     FailedPrecondition,
     Internal,
     InvalidArgument,
@@ -116,13 +117,20 @@ async def test_a_transfer_of_what_has_ended_is_an_error(carrier: TwilioApi, call
         await calls.transfer(CarrierCall(SID), "+15551234567")
 
 
-@pytest.mark.parametrize("answer", [(404, 20404, "not found"), (400, 21220, "Call is not in-progress")], ids=str)
-async def test_hanging_up_what_has_ended_is_no_error(
-    carrier: TwilioApi, calls: TwilioCalls, answer: tuple[int, int, str]
-) -> None:
-    carrier.will(error(*answer))
+async def test_hanging_up_what_has_ended_is_no_error(carrier: TwilioApi, calls: TwilioCalls) -> None:
+    carrier.will(error(400, 21220, "Call is not in-progress"))
     await calls.hang_up(CarrierCall(SID))
     assert carrier.hung_up.is_set()
+
+
+@pytest.mark.parametrize(("account", "named"), [("", ACCOUNT), ("AC2", "AC2")])
+async def test_a_call_that_twilio_does_not_know_in_its_account_is_an_error(
+    carrier: TwilioApi, calls: TwilioCalls, account: str, named: str
+) -> None:
+    carrier.will(error(404, 20404, "not found"))
+    with pytest.raises(NotFound, match=f"account {named} has no call {SID}"):
+        await calls.hang_up(CarrierCall(SID, account))
+    assert carrier.requests[0][0] == f"/2010-04-01/Accounts/{named}/Calls/{SID}.json"
 
 
 def problem(status: int, code: int) -> web.Response:
@@ -140,8 +148,8 @@ def problem(status: int, code: int) -> web.Response:
         (error(400, 21212, "no number"), InvalidArgument, "from: "),
         (error(400, 21606, "not yours"), InvalidArgument, "from: "),
         (error(400, 21205, "Url"), FailedPrecondition, "error 21205"),
-        (error(401, 20003, "Authenticate"), Internal, "check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN"),
-        (web.Response(status=401), Internal, "check TWILIO_ACCOUNT_SID"),
+        (error(401, 20003, "Authenticate"), CredentialsRefused, "check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN"),
+        (web.Response(status=401), CredentialsRefused, "check TWILIO_ACCOUNT_SID"),
         (error(403, 20403, "Forbidden"), Internal, "Forbidden"),
         (error(404, 20404, "No such account"), NotFound, "No such account"),
         (error(429, 20429, "Too Many Requests"), ResourceExhausted, "Too Many Requests"),

@@ -1,0 +1,95 @@
+"""A carrier's REST API for several accounts: each step is taken with the credentials of the call's account.
+
+While a token is rotated an account has two: the new one is tried first, and the old one where the carrier refuses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+
+from connector.accounts import TITLES, CarrierAccounts
+from connector.errors import CredentialsRefused
+from connector.model import CarrierCall
+from connector.telephony.twilio import TwilioCalls
+
+log = structlog.get_logger()
+
+
+class AccountClient(Protocol):
+    """The calls of one account, with one of its secrets."""
+
+    @property
+    def ends_with_stream(self) -> bool: ...
+    @property
+    def stream_outlives_transfer(self) -> bool: ...
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+    async def hang_up(self, call: CarrierCall, say: str = "") -> None: ...
+    async def transfer(self, call: CarrierCall, to: str) -> None: ...
+
+
+ClientT = TypeVar("ClientT", bound=AccountClient)
+T = TypeVar("T")
+
+
+class AccountCalls(Generic[ClientT]):
+    """See `connector.call.ports.CarrierControl`. At least one of the accounts must have credentials."""
+
+    def __init__(self, accounts: CarrierAccounts, make: Callable[[str, str], ClientT]) -> None:
+        """`make` gets the account's id and one of its secrets."""
+        self._accounts = accounts
+        self._clients = {
+            account.id: [make(account.id, secret) for secret in dict.fromkeys(account.rest)]
+            for account in accounts.with_api
+        }
+        first = self._clients[accounts.with_api[0].id][0]
+        self.ends_with_stream = first.ends_with_stream
+        self.stream_outlives_transfer = first.stream_outlives_transfer
+
+    @property
+    def default_account(self) -> str:
+        """The id of the account that places calls; empty where its credentials do not name it."""
+        return self._accounts.with_api[0].id
+
+    async def start(self) -> None:
+        for client in self._every():
+            await client.start()
+
+    async def close(self) -> None:
+        for client in self._every():
+            await client.close()
+
+    def _every(self) -> list[ClientT]:
+        return [client for clients in self._clients.values() for client in clients]
+
+    async def hang_up(self, call: CarrierCall, say: str = "") -> None:
+        await self.take(call.account_id, lambda client: client.hang_up(call, say))
+
+    async def transfer(self, call: CarrierCall, to: str) -> None:
+        await self.take(call.account_id, lambda client: client.transfer(call, to))
+
+    async def take(self, account_id: str, step: Callable[[ClientT], Awaitable[T]]) -> T:
+        """Take a step with the credentials of this account; an empty id is the default's. Raises what the step does,
+        and FailedPrecondition for an account without credentials."""
+        account = self._accounts.calling(account_id)
+        clients = self._clients[account.id]
+        for client in clients[:-1]:
+            try:
+                return await step(client)
+            except CredentialsRefused as error:
+                title = TITLES[self._accounts.provider]
+                log.warning(
+                    "a newer credential was refused, the older one is tried", carrier=title, error=error.message
+                )
+        return await step(clients[-1])
+
+
+class TwilioAccounts(AccountCalls[TwilioCalls]):
+    """The same, and the calls that the connector places: in the default account."""
+
+    async def place(self, to: str, from_: str, url: str, status_url: str, ring_timeout: int) -> tuple[str, str]:
+        """See `TwilioCalls.place`."""
+        return await self.take("", lambda client: client.place(to, from_, url, status_url, ring_timeout))

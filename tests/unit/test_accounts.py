@@ -1,0 +1,86 @@
+"""Several accounts of a carrier, and two secrets of one while they are rotated."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+
+import pytest
+
+from connector.accounts import CarrierAccount, CarrierAccounts
+from connector.config import ConfigError, Settings, load_settings
+from connector.errors import FailedPrecondition
+from connector.model import Provider
+
+KEYS = [b64encode(bytes([number]) * 32).decode() for number in range(3)]
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, **environment: object) -> Settings:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value if isinstance(value, str) else json.dumps(value))
+    return load_settings(None, {"livekit_api_key": "k", "livekit_api_secret": "s" * 32})
+
+
+def test_a_token_by_account_and_two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    accounts = settings(
+        monkeypatch,
+        TWILIO_ACCOUNT_SID="AC1",
+        TWILIO_AUTH_TOKEN="new-1",
+        TWILIO_ACCOUNTS={"AC1": "old-1", "AC2": ["new-2", "old-2"]},
+    ).accounts(Provider.TWILIO)
+    assert accounts.signing("AC1") == ("new-1", "old-1")
+    assert accounts.signing("AC2") == ("new-2", "old-2")
+    assert accounts.signing("AC3") == ()
+    assert accounts.signing("") == ("new-1", "old-1", "new-2", "old-2")
+    assert accounts.calling("").id == "AC1"
+    assert accounts.calling("AC2").rest == ("new-2", "old-2")
+    assert accounts.calling("AC3").id == "AC1"  # Twilio's main account reaches its subaccounts.
+
+
+def test_telnyx_and_plivo_have_the_same_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = settings(
+        monkeypatch,
+        TELNYX_PUBLIC_KEY=f"{KEYS[0]},{KEYS[1]}",
+        TELNYX_API_KEY="KEY1",
+        TELNYX_ACCOUNTS={"org-2": {"public_key": KEYS[2], "api_key": ["KEY2", "KEY3"]}},
+        PLIVO_AUTH_ID="MA1",
+        PLIVO_AUTH_TOKEN="new,old",
+        PLIVO_ACCOUNTS={"MA2": "t2", "SA3": "t3"},
+    )
+    telnyx, plivo = loaded.accounts(Provider.TELNYX), loaded.accounts(Provider.PLIVO)
+    # What has no id of its own stands for every account that has none here.
+    assert telnyx.signing("org-1") == (KEYS[0], KEYS[1])
+    assert telnyx.signing("org-2") == (KEYS[2], KEYS[0], KEYS[1])
+    assert (telnyx.calling("org-1").rest, telnyx.calling("org-2").rest) == (("KEY1",), ("KEY2", "KEY3"))
+    # Plivo's requests name the main account, and a subaccount signs all the same.
+    assert plivo.signing("MA1") == ("new", "old", "t3")
+    assert plivo.signing("MA9") == ("t3",)
+    assert plivo.calling("MA2").rest == ("t2",)
+    assert set(loaded.carrier_secrets) == {"KEY1", "KEY2", "KEY3", "new", "old", "t2", "t3"}
+    assert "KEY2" not in repr(loaded)
+
+
+def test_a_call_of_an_account_without_credentials_is_named() -> None:
+    plivo = CarrierAccounts(Provider.PLIVO, [CarrierAccount("MA1", ("t",), ("t",))])
+    with pytest.raises(FailedPrecondition, match="Plivo account MA2, which PLIVO_ACCOUNTS does not have"):
+        plivo.calling("MA2")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("TWILIO_ACCOUNTS", "AC1=token", "TWILIO_ACCOUNTS: must be JSON"),
+        ("TWILIO_ACCOUNTS", {"AC 1": "secret-token"}, "must be account ids"),
+        ("TWILIO_ACCOUNTS", {"AC1": []}, "TWILIO_ACCOUNTS.AC1: "),
+        ("PLIVO_ACCOUNTS", {"MA1": {"token": "secret-token"}}, "PLIVO_ACCOUNTS.MA1"),
+        ("TELNYX_ACCOUNTS", {"org": {"public_key": "secret-token"}}, "base64 of a 32 byte Ed25519 key"),
+        ("TELNYX_ACCOUNTS", {"org": {"publicKey": "secret-token"}}, "TELNYX_ACCOUNTS.ORG.PUBLICKEY"),
+    ],
+)
+def test_what_cannot_be_used_is_told_without_its_secret(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: object, says: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings(monkeypatch, **{name: value})
+    assert says in caught.value.message
+    assert "secret-token" not in caught.value.message
