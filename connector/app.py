@@ -66,6 +66,8 @@ log = structlog.get_logger()
 
 FORGET_EVERY = 3600.0
 SWEEP_EVERY = 10.0
+LOOK_EVERY = 5.0
+"""Seconds between two looks at a LiveKit that could not be used at the start."""
 _KIND_DETAILS = {Provider.TWILIO: ("connector_twilio",)}
 """LiveKit knows a detail for Twilio alone; the other carriers are told apart by an attribute."""
 
@@ -237,8 +239,25 @@ class Connector:
             asyncio.create_task(self._forget_old_calls()),
             asyncio.create_task(self._sweep()),
             asyncio.create_task(hang_up_held(self._call_parts, orphans)),
+            asyncio.create_task(self._tell_of_livekit()),
         ]
         log.info("connector ready", host=self.settings.host, port=self.port, public_url=self.settings.public_origin)
+
+    async def _tell_of_livekit(self) -> None:
+        """Nothing waits for LiveKit, which may start after us: but an operator shall read it here, not in each call."""
+        said = ""
+        while True:
+            try:
+                await self.admin.check()
+            except ConnectorError as error:
+                if error.message != said:
+                    log.warning("LiveKit cannot be used: calls will be refused", error=error.message)
+                said = error.message
+            else:
+                if said:
+                    log.info("LiveKit can be used now")
+                return
+            await asyncio.sleep(LOOK_EVERY)
 
     async def _listen(self) -> None:
         application = web.Application(client_max_size=256 * 1024)

@@ -37,6 +37,7 @@ from pydantic_settings import (
 from connector.accounts import CarrierAccount, CarrierAccounts
 from connector.errors import Internal
 from connector.model import Provider
+from connector.spelling import nearest
 
 _SIP_ENDPOINT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:;[A-Za-z0-9-]+=[A-Za-z0-9.-]+)*")
 Seconds = Annotated[float, Field(gt=0)]
@@ -426,8 +427,18 @@ def _read_file(path: Path) -> dict[str, Any]:
     values = {str(key).lower().removeprefix("connector_"): value for key, value in loaded.items()}
     unknown = sorted(set(values) - set(Settings.model_fields))
     if unknown:
-        raise ConfigError(f"{path} has keys that do not exist: {', '.join(unknown)}")
+        raise ConfigError(f"{path} has keys that do not exist: {', '.join(map(_with_the_nearest, unknown))}")
     return values
+
+
+def _with_the_nearest(key: str) -> str:
+    meant = nearest(key, Settings.model_fields)
+    return f"{key} ({meant}?)" if meant else key
+
+
+def setting_names() -> frozenset[str]:
+    """Of all settings, as the environment has them."""
+    return frozenset(_alias(name).upper() for name in Settings.model_fields)
 
 
 def _explain(error: ValidationError) -> str:

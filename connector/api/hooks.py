@@ -317,6 +317,6 @@ class HookRoutes:
 
 
 def _new_name() -> str:
-    """A room's name as VideoSDK's are, longer: four letters, thrice."""
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    """A room's name as VideoSDK's are, longer: four characters, four times. Without vowels it never is a word."""
+    letters = "bcdfghjklmnpqrstvwxyz0123456789"
     return "-".join("".join(secrets.choice(letters) for _ in range(4)) for _ in range(4))

@@ -1,4 +1,4 @@
-"""`connector serve | doctor | token | call | calls`."""
+"""The commands: `serve`, `doctor`, `token`, `version`, and those of the other modules beside this one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Annotated, NoReturn
 
+import structlog
 import typer
 import uvloop
 from rich.console import Console
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from connector import __version__
 from connector.cli.calls import call, calls_app
-from connector.cli.common import ConfigFile, api_token, settings_or_exit
+from connector.cli.common import ConfigFile, api_token, misspelt, settings_of_service, settings_or_exit
 from connector.cli.connectors import connectors_app
 from connector.cli.doctor import examine
 from connector.cli.findings import Finding
@@ -51,8 +52,10 @@ def serve_command(
     # The whole service, which takes longer to import than the other commands take to run.
     from connector.app import serve
 
-    settings = settings_or_exit(config, host=host, port=port, public_url=public_url)
+    settings = settings_of_service(config, host=host, port=port, public_url=public_url)
     configure_logging(settings.log_level, settings.log_format)
+    for line in misspelt():
+        structlog.get_logger().warning("a variable is not read", why=line)
     status = 0
     try:
         uvloop.run(serve(settings))
@@ -74,7 +77,7 @@ def _leave(status: int) -> NoReturn:
 @app.command()
 def doctor(config: ConfigFile = None) -> None:
     """Check the set-up and say what to mend. Exit status 1 when something must be mended."""
-    settings = settings_or_exit(config)
+    settings = settings_of_service(config)
     findings = asyncio.run(examine(settings))
     marks = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "problem": "[red]problem[/]"}
     table = Table.grid(padding=(0, 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -18,8 +19,9 @@ from livekit import api
 from rich.console import Console
 from rich.table import Table
 
-from connector.config import Settings, load_settings
+from connector.config import Settings, load_settings, setting_names
 from connector.errors import ConnectorError, Unavailable
+from connector.spelling import unknown_variables
 from connector.storage.base import Store
 from connector.storage.stores import opened
 
@@ -38,7 +40,24 @@ PATIENCE = 30.0
 
 
 def settings_or_exit(config: Path | None, **flags: object) -> Settings:
-    """Exit status 2, and one line for each thing to mend, when they cannot be used."""
+    """Exit status 2, and one line for each thing to mend, when they cannot be used. What looks like a setting and is
+    none is warned of."""
+    settings = settings_of_service(config, **flags)
+    for line in misspelt():
+        typer.echo(f"warning: {line}", err=True)
+    return settings
+
+
+def misspelt() -> list[str]:
+    """Variables of the environment that look like settings, and are none: one line each."""
+    return [
+        f"{name} is not a setting" + (f"; did you mean {meant}?" if meant else "")
+        for name, meant in unknown_variables(os.environ, setting_names())
+    ]
+
+
+def settings_of_service(config: Path | None, **flags: object) -> Settings:
+    """The same, for `serve`, which warns in its log."""
     try:
         return load_settings(config, flags)
     except ConnectorError as error:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from connector.cli.common import misspelt
 from connector.cli.doctor_carriers import carrier_findings
 from connector.cli.doctor_sip import sip_findings
 from connector.cli.findings import Finding
@@ -28,6 +29,7 @@ SAFE_SECRET = 32
 async def examine(settings: Settings) -> list[Finding]:
     """Run every check; none of them raises."""
     checks = (
+        _variables(),
         _livekit(settings),
         _public_url(settings),
         _clock(settings),
@@ -37,6 +39,10 @@ async def examine(settings: Settings) -> list[Finding]:
     )
     results = await asyncio.gather(*checks)
     return [finding for findings in results for finding in findings]
+
+
+async def _variables() -> list[Finding]:
+    return [Finding("warning", "settings", line, "mend or unset it") for line in misspelt()]
 
 
 async def _livekit(settings: Settings) -> list[Finding]:

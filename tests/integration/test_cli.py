@@ -188,15 +188,23 @@ async def test_a_store_that_cannot_be_made_is_one_clear_line(env: dict[str, str]
 
 
 async def test_serve_starts_although_livekit_is_away(env: dict[str, str]) -> None:
-    """The two may start in any order; `/readyz` says what is missing."""
-    env = env | {"LIVEKIT_URL": "ws://127.0.0.1:1"}
+    """The two may start in any order; `/readyz` and a warning say what is missing."""
+    env = env | {"LIVEKIT_URL": "ws://127.0.0.1:1", "CONNECTOR_MAXCALLS": "5"}
     async with (
-        serving(env, origin(env) + "/healthz"),
+        serving(env, origin(env) + "/healthz") as process,
         aiohttp.ClientSession() as session,
         session.get(origin(env) + "/readyz") as response,
     ):
         assert response.status == 503
         assert "connection refused" in (await response.json())["problems"][0]
+        await process.until_prints("LiveKit cannot be used", PATIENCE)
+        await process.until_prints("CONNECTOR_MAXCALLS is not a setting; did you mean CONNECTOR_MAX_CALLS?", PATIENCE)
+
+
+async def test_serve_warns_of_a_secret_that_livekit_refuses(env: dict[str, str]) -> None:
+    env = env | {"LIVEKIT_API_SECRET": "another-secret-of-thirty-two-characters"}
+    async with serving(env, origin(env) + "/healthz") as process:
+        await process.until_prints("refused the connector's credentials", PATIENCE)
 
 
 # doctor -----------------------------------------------------------------------------------------------------

@@ -136,7 +136,8 @@ def test_both_missing_keys_are_named_in_one_sentence(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("prot: 80\n", "keys that do not exist: prot"),
+        ("prot: 80\n", "keys that do not exist: prot (port?)"),
+        ("maxcalls: 5\nqqqq: 1\n", "keys that do not exist: maxcalls (max_calls?), qqqq"),
         ("- port\n", "must be a mapping"),
         ("port: [\n", "is not valid YAML"),
         ("port: abc\n", "CONNECTOR_PORT: Input should be a valid integer"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import io
 import logging
 from collections.abc import Iterator
 
 import pytest
 import structlog
+from livekit.rtc import room
 
 from connector.logs import bind_call, configure_logging, mask_phone, never_log, scrub
 from tests.captured_logs import Terminal, lines_of, logging_as_before
@@ -173,3 +175,24 @@ def test_statements_of_the_database_are_not_logged_even_at_debug(out: io.StringI
     """A statement has its values, and a number without a plus cannot be told from any other."""
     logging.getLogger("redis.connection").debug("executing HSET connector:call:1 from_number 15551234567")
     assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize("kind", ["text", "byte"])
+def test_streams_of_the_room_that_nobody_reads_are_no_news(out: io.StringIO, kind: str) -> None:
+    """As `livekit.rtc.room` logs them, by the root logger, four a second while an agent speaks."""
+    said = f"ignoring {kind} stream with topic '%s', no callback attached"
+    stream = io.StringIO()
+    configure_logging("info", "json", stream)
+    logging.info(said, "lk.transcription")
+    logging.info("ignoring nothing")
+    assert [line["event"] for line in lines_of(stream)] == ["ignoring nothing"]
+    stream = io.StringIO()
+    configure_logging("debug", "json", stream)
+    logging.info(said, "lk.transcription")
+    assert [line["level"] for line in lines_of(stream)] == ["debug"]
+
+
+@pytest.mark.parametrize("kind", ["text", "byte"])
+def test_the_sdk_says_so_in_the_words_that_are_filtered(kind: str) -> None:
+    source = inspect.getsource(room)
+    assert f'"ignoring {kind} stream with topic' in source
