@@ -13,12 +13,14 @@ import cProfile
 import os
 import sys
 from types import ModuleType
+from typing import Any
 
 from livekit import rtc
 
 from connector.audio import g711
 from connector.call import presence
-from connector.call.bridge import Bridge, CallerVoice, Now
+from connector.call.bridge import Bridge
+from connector.call.from_carrier import CallerVoice, Later, Now
 from connector.carriers.base import Codec
 from connector.carriers.events import AudioReceived
 from connector.cli import main
@@ -65,9 +67,14 @@ class QueuedSource:
 class PlainBridge(Bridge):
     """Takes the place of `connector.call.bridge.Bridge`: in order, everything, however old."""
 
-    def __init__(self, codec: Codec, room: CallerVoice, metrics: Metrics, now: Now) -> None:
-        super().__init__(codec, room, metrics, now)
+    def __init__(self, codec: Codec, room: CallerVoice, metrics: Metrics, now: Now, later: Later, *more: Any) -> None:
+        super().__init__(codec, room, metrics, now, later, *more)
+        self._room = room
         self._early: list[bytes] = []
+        self._open = False
+
+    def open_from_carrier(self, keep: float = 0.0) -> None:
+        self._open = True
 
     def from_carrier(self, audio: AudioReceived) -> None:
         self._early.append(g711.ulaw_decode(audio.payload).tobytes())

@@ -174,6 +174,7 @@ class Connector:
                 connect_timeout=settings.connect_timeout,
                 answer_grace=settings.answer_grace,
                 media_timeout=settings.media_timeout,
+                max_audio_age=settings.max_audio_age,
                 max_duration=settings.max_duration,
             ),
             new_room=self._new_room,

@@ -104,6 +104,8 @@ class Settings(BaseSettings):
     answer_grace: Seconds = Field(30, validation_alias=_env("CONNECTOR_ANSWER_GRACE"))
     """A fetch of the TwiML leaves the stream at least this long to open."""
     media_timeout: Seconds = Field(30, validation_alias=_env("CONNECTOR_MEDIA_TIMEOUT"))
+    max_audio_age: Annotated[float, Field(ge=0.2, le=10)] = Field(1, validation_alias=_env("CONNECTOR_MAX_AUDIO_AGE"))
+    """How late the caller's voice may come and is still given to the room."""
     reconnect_timeout: Seconds = Field(20, validation_alias=_env("CONNECTOR_RECONNECT_TIMEOUT"))
     """How long a lost LiveKit connection may take to come back."""
     max_duration: Seconds = Field(4 * 3600, validation_alias=_env("CONNECTOR_MAX_DURATION"))

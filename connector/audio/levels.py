@@ -14,6 +14,9 @@ ALAW_SILENT_MIN = -16
 ALAW_SILENT_MAX = 15
 """The bounds of the two quietest codes of A-law, 0x55 and 0xD5: it has none for zero itself."""
 
+QUIET = 256
+"""Samples below this may be left out to catch up: line noise, the gaps between words. 42 dB below full scale."""
+
 
 def peak(pcm: NDArray[np.int16]) -> int:
     """The largest magnitude, 0 to 32768; 0 for no samples. (`abs` of the int16 -32768 would be -32768.)"""

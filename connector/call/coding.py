@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from connector.audio import g711, levels
 from connector.carriers.base import MediaFormat
 from connector.carriers.events import Encoding
+from connector.errors import CarrierProtocolError
 
 FRAMES_A_SECOND = 50
 PIECES_A_SECOND = 100
 _INT16 = np.dtype(np.int16)
+_UNACCEPTABLE = 1008
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,9 @@ class Coding:
 
 
 def coding_of(media: MediaFormat) -> Coding:
+    """CarrierProtocolError for a rate at which 10 ms, the frame of a room, are no whole number of samples."""
+    if media.rate < PIECES_A_SECOND or media.rate % PIECES_A_SECOND:
+        raise CarrierProtocolError(f"audio of {media.rate} samples a second cannot be carried", _UNACCEPTABLE)
     match media.encoding:
         case Encoding.MULAW:
             return Coding(media.rate, g711.ulaw_decode, g711.ulaw_encode, levels.SILENT_MIN, levels.SILENT_MAX)
@@ -54,7 +59,8 @@ def coding_of(media: MediaFormat) -> Coding:
 
 
 def _linear_decode(data: bytes) -> NDArray[np.int16]:
-    return np.frombuffer(data, _INT16)
+    # Half a sample would make noise of all behind it; codecs refuse such a frame, and count it.
+    return np.frombuffer(data, _INT16, len(data) // _INT16.itemsize)
 
 
 def _linear_encode(pcm: NDArray[np.int16]) -> bytes:

@@ -21,6 +21,9 @@ from connector.model import AgentDispatch, Direction
 
 log = structlog.get_logger()
 
+HEARD_WAIT = 2.0
+"""Seconds from the published track in which the caller's voice waits for somebody to hear it."""
+
 
 @dataclass(slots=True)
 class Place:
@@ -42,7 +45,15 @@ class Presence:
         self._codec = codec
         self._on_end = on_end
         self._on_regained = on_regained
-        self.bridge = Bridge(codec, self, parts.metrics, time.monotonic)
+        self.bridge = Bridge(
+            codec,
+            self,
+            parts.metrics,
+            time.monotonic,
+            asyncio.get_running_loop().call_later,
+            parts.limits.max_audio_age,
+            ledger.request.call_id,
+        )
         self._place = self._new_place(ledger.record.room)
         self._place.ear.open()
         self._hidden = self._visible = False
@@ -83,9 +94,11 @@ class Presence:
         self._ledger.observe("join", started)
 
     async def appear(self, attributes: Mapping[str, str]) -> None:
-        """Be seen and heard. The stream has started: its rate is known."""
+        """Be seen, and hear from that moment on; and publish. The stream has started: its rate is known."""
         request = self._ledger.request
         if self._hidden:
+            # Whoever greets the caller on sight is quicker than the answer to our request.
+            self._listen()
             await self._parts.admin.reveal(self._place.name, request.participant.identity, attributes)
         else:
             if request.direction is Direction.OUTBOUND:
@@ -95,14 +108,26 @@ class Presence:
             else:
                 await self._ensure_room()
             await self._place.room.join_visible(attributes)
+            self._listen()
         self._visible = True
         await self._place.room.publish(self._codec.format.rate)
 
     async def _ensure_room(self) -> None:
         self._place.setup = await self._parts.admin.ensure_room(self._place.name, self._ledger.request.agents)
 
-    def listen(self) -> None:
+    def _listen(self) -> None:
         self._place.room.listen(self._codec.reply_format.rate)
+        self.bridge.open_to_carrier()
+
+    async def wait_until_heard(self) -> bool:
+        """Until somebody in the room is given the caller's voice, which before is lost. False when LiveKit tells of
+        nobody in `HEARD_WAIT` seconds: it does not tell of hidden participants."""
+        try:
+            async with asyncio.timeout(HEARD_WAIT):
+                await self._place.room.wait_until_heard()
+        except TimeoutError:
+            return False
+        return True
 
     # Over
 

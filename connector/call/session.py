@@ -277,9 +277,7 @@ class CallSession:
             return
         self._ledger.start()
         self.settled.set()
-        self.bridge.open()
-        self.presence.listen()
-        self._begin("digits", self._digits.run())
+        self._begin("first words", self._first_words())
         self._in(self._parts.limits.max_duration, EndReason.MAX_DURATION)
         self._ledger.observe("answer", started)
         log.info("call active", milliseconds=round((time.monotonic() - started) * 1000))
@@ -288,6 +286,14 @@ class CallSession:
     def _turn_to_appear(self) -> AbstractAsyncContextManager[None]:
         joins = self._parts.joins
         return joins.live_call(self.call_id) if self.presence.is_in else joins.streaming_call(self.call_id)
+
+    async def _first_words(self) -> None:
+        """What the caller has said and pressed so far goes to the room as soon as it is heard there; then the rest."""
+        if await self.presence.wait_until_heard():
+            self.bridge.open_from_carrier()
+        else:
+            self.bridge.open_from_carrier(self._parts.limits.max_audio_age)
+        await self._digits.run()
 
     def room_ended(self, reason: EndReason, detail: str) -> None:
         """The caller's room, or its place there, is gone."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from connector.call.from_carrier import MAX_AUDIO_AGE
 from connector.call.ports import Admin, CallStore, CarrierControl, CodecFactory, Lifecycle, RoomFactory
 from connector.errors import ConnectorError, ResourceExhausted
 from connector.metrics import Metrics
@@ -29,6 +30,7 @@ class Limits:
     answer_grace: float
     media_timeout: float
     max_duration: float
+    max_audio_age: float = MAX_AUDIO_AGE
 
 
 class NobodyAsked:

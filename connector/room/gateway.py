@@ -69,6 +69,7 @@ class RoomGateway:
         self._room: rtc.Room | None = None
         self._source: CallerSource | None = None
         self._track: rtc.LocalAudioTrack | None = None
+        self._publication: rtc.LocalTrackPublication | None = None
         self._tracks: dict[str, rtc.Track] = {}
         self._taps: dict[str, AudioTap] = {}
         self._unseen: dict[asyncio.Task[None], dict[str, str]] = {}
@@ -161,9 +162,16 @@ class RoomGateway:
         self._source.on_fault = lambda fault: self._metrics.sdk_faults.labels(fault).inc()
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         try:
-            await asyncio.wait_for(room.local_participant.publish_track(self._track, options), JOIN_TIMEOUT)
+            self._publication = await asyncio.wait_for(
+                room.local_participant.publish_track(self._track, options), JOIN_TIMEOUT
+            )
         except (PublishTrackError, TimeoutError) as error:
             raise Unavailable(f"the caller's audio track could not be published: {error!r}") from error
+
+    async def wait_until_heard(self) -> None:
+        """Until LiveKit gives the published track to somebody: before, it is lost. Not told of hidden participants."""
+        if self._publication is not None:
+            await self._publication.wait_for_subscription()
 
     def capture(self, pcm: bytes) -> None:
         """The caller's voice: int16 mono, a multiple of 10 ms. Nothing happens before `publish`."""
@@ -229,7 +237,7 @@ class RoomGateway:
                 _stranded.setdefault(self._source.rate, []).append((self._source, self._track))
             else:
                 await self._source.close()
-        self._source = self._track = None
+        self._source = self._track = self._publication = None
         if room is not None:
             if was_listening:
                 # In the SDK a registered method holds its room, with half a megabyte, for the life of the process.

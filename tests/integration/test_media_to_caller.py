@@ -97,7 +97,7 @@ async def test_two_people_and_another_phone_are_mixed_and_each_can_come_and_go(l
     await anna.room.disconnect()
     await line.until_gone(700)
     await line.until_heard(1300)
-    assert len(line.session.bridge._mixer._queues) == 1
+    assert len(line.session.bridge._to_carrier._mixer._queues) == 1
 
 
 async def test_a_phone_does_not_hear_itself(line: Line) -> None:
@@ -143,7 +143,7 @@ async def test_nothing_is_sent_when_nobody_publishes_or_speaks(line: Line) -> No
     assert line.call.stream.received_frames == 0
     await guest.publish()
     guest.start_saying(np.zeros(RATE, np.int16))
-    await until(lambda: bool(line.session.bridge._mixer._queues))
+    await until(lambda: bool(line.session.bridge._to_carrier._mixer._queues))
     await asyncio.sleep(0.5)
     assert line.call.stream.received_bytes == 0
     assert line.call.stream.received_marks == 0

@@ -176,6 +176,9 @@ class FakeRoom:
     async def publish(self, rate: int) -> None:
         await self._faults.step("room.publish")
 
+    async def wait_until_heard(self) -> None:
+        await self._faults.step("heard")
+
     def listen(self, rate: int) -> None:
         self.listening = True
 

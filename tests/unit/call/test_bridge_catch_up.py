@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from connector.call.bridge import CATCH_UP_AHEAD, MAX_AHEAD, MAX_STANDING, QUIET, Bridge
+from connector.audio.levels import QUIET
+from connector.call.bridge import Bridge
+from connector.call.to_carrier import CATCH_UP_AHEAD, MAX_AHEAD, MAX_STANDING
 from connector.metrics import Metrics
+from tests.unit.call.clock import Clock
 from tests.unit.call.fakes import FakeCodec
 
 FRAME = 0.02
@@ -29,8 +32,8 @@ class Voice:
 class Talk:
     def __init__(self) -> None:
         self.now = 0.0
-        self.bridge = Bridge(FakeCodec(), Voice(), Metrics(), lambda: self.now)
-        self.bridge.open()
+        self.bridge = Bridge(FakeCodec(), Voice(), Metrics(), lambda: self.now, Clock().later)
+        self.bridge.open_to_carrier()
         self.bridge.source_added("talker")
         self._empty_at = 0.0
 
@@ -123,14 +126,14 @@ async def test_the_rest_of_a_shortened_frame_is_not_lost_in_silence() -> None:
     held = 0
     for index in range(30):
         await talk.frame(voice(index))
-        if held := len(talk.bridge._held):
+        if held := len(talk.bridge._to_carrier._held):
             break
         talk.now += FRAME
     assert 0 < held < 160
     for _ in range(10):
         await talk.frame(np.zeros(160, np.int16))
         talk.now += FRAME
-    assert len(talk.bridge._held) == 0
+    assert len(talk.bridge._to_carrier._held) == 0
     before = talk.bridge.sent_frames
     await talk.frame(np.zeros(160, np.int16))
     assert talk.bridge.sent_frames == before
@@ -141,7 +144,7 @@ async def test_an_even_voice_is_never_shortened() -> None:
     for index in range(200):
         talk.now = index * FRAME + (0.015 if index % 3 == 0 else 0.0)
         await talk.frame(voice(index))
-        assert not len(talk.bridge._held)
+        assert not len(talk.bridge._to_carrier._held)
 
 
 async def test_what_is_as_loud_as_a_word_is_never_left_out() -> None:

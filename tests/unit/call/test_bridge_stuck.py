@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
+import heapq
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+import structlog
 
-from connector.call.bridge import MARK_EVERY, MAX_UNHEARD, Bridge
+from connector.call.bridge import Bridge
+from connector.call.marks import PROBE_EVERY, PROBE_FOR, Marks
 from connector.metrics import Metrics
+from tests.unit.call.clock import Clock
 from tests.unit.call.fakes import FakeCodec
 
 LOUD = np.full(160, 4000, np.int16)
+SILENT = np.zeros(160, np.int16)
 FRAME = 0.02
+
+Loses = Callable[[int, str], bool]
+"""Whether the mark is lost which is the so-manieth to be returned, and has this name."""
 
 
 class Voice:
@@ -22,91 +30,347 @@ class Voice:
         return 0
 
 
-class Talk:
-    """Somebody who talks on and on into a bridge whose socket is never full."""
+class Line:
+    """Somebody who talks into a bridge, and a carrier that plays it, a way of `way` seconds off."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.sent: list[str] = []
-        self.bridge = Bridge(FakeCodec(), Voice(), Metrics(), lambda: self.now)
-        self.bridge.open()
+    def __init__(self, loses: Loses = lambda *_: False, way: float = 0.05, clear_returns_marks: bool = True) -> None:
+        self.clock = Clock(0.0)
+        self.bridge = Bridge(FakeCodec(), Voice(), Metrics(), self.clock, self.clock.later)
+        self.bridge.open_to_carrier()
         self.bridge.source_added("talker")
+        self.loses = loses
+        self.way = way
+        self.is_stuck = False
+        """A proxy takes in whatever it is given, and passes nothing on."""
+        self.shuffles = False
+        """Marks come back in another order, and twice."""
+        self.heard: list[float] = []
+        """Moments at which the caller heard 20 ms."""
+        self.sent: list[str] = []
+        self.clears = 0
+        self._clear_returns_marks = clear_returns_marks
+        self._in_proxy: list[str] = []
+        self._arriving: list[tuple[float, int, str]] = []
+        self._buffer: list[str] = []
+        self._returning: list[tuple[float, int, str]] = []
+        self._count = 0
+        self._marks = 0
 
-    async def goes_on(self, seconds: float) -> list[str]:
-        """What is sent to the carrier meanwhile."""
+    def goes_on(self, seconds: float, pcm: np.ndarray = LOUD) -> list[str]:
+        """The same for so long; what is sent meanwhile."""
         before = len(self.sent)
         for _ in range(round(seconds / FRAME)):
-            self.bridge.from_room("talker", LOUD, self.now)
-            await self._send()
-            self.now += FRAME
+            self.bridge.from_room("talker", pcm, self.clock.now)
+            self.take()
+            self._play()
+            self.clock.advance(FRAME)
         return self.sent[before:]
 
-    async def _send(self) -> None:
-        """A proxy takes in whatever it is given."""
-        sending = asyncio.create_task(self.bridge.outbox.send_to(self))  # type: ignore[arg-type]
-        await asyncio.sleep(0)
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
+    def take(self) -> None:
+        """The socket takes all that waits."""
+        outbox = self.bridge.outbox
+        texts = [message.text for message in outbox._waiting]
+        outbox._waiting.clear()
+        outbox._seconds, outbox._tones = 0.0, 0
+        self.sent += texts
+        self._in_proxy += texts
 
-    async def send(self, text: str) -> None:
-        self.sent.append(text)
+    def _play(self) -> None:
+        now = self.clock.now
+        if not self.is_stuck:
+            for text in self._in_proxy:
+                self._later(self._arriving, now + self.way, text)
+            self._in_proxy.clear()
+        while self._arriving and self._arriving[0][0] <= now + 1e-6:
+            self._arrive(heapq.heappop(self._arriving)[2])
+        while self._buffer and self._buffer[0].startswith("mark"):
+            self._return(self._buffer.pop(0))
+        if self._buffer:
+            self._buffer.pop(0)
+            self.heard.append(now)
+        while self._returning and self._returning[0][0] <= now + 1e-6:
+            self.bridge.mark_reached(heapq.heappop(self._returning)[2])
 
-    def come_back(self) -> None:
-        """The carrier has played all that it was sent."""
-        for text in self.sent:
-            if text.startswith("mark "):
-                self.bridge.mark_reached(text.removeprefix("mark "))
+    def _arrive(self, text: str) -> None:
+        if text == "clear":
+            self.clears += 1
+            dropped, self._buffer = self._buffer, []
+            for each in dropped:
+                if each.startswith("mark") and self._clear_returns_marks:
+                    self._return(each)
+        elif text.startswith("mark"):
+            self._buffer.append(text)
+        else:
+            self._buffer += ["audio"] * (int(text.split()[1]) // 160)
+
+    def _return(self, mark: str) -> None:
+        name = mark.removeprefix("mark ")
+        self._marks += 1
+        if self.loses(self._marks, name):
+            return
+        self._later(self._returning, self.clock.now + self.way, name)
+        if self.shuffles:
+            self._later(self._returning, self.clock.now + self.way + 1.3 * (self._marks % 2), name)
+
+    def _later(self, queue: list[tuple[float, int, str]], at: float, text: str) -> None:
+        self._count += 1
+        heapq.heappush(queue, (at, self._count, text))
+
+    def gets_stuck(self) -> None:
+        """Until the bridge has noticed."""
+        self.goes_on(3)
+        self.is_stuck = True
+        marks = self.bridge._to_carrier._marks
+        while not marks.is_stuck:
+            self.goes_on(FRAME)
+
+    def longest_hole(self) -> float:
+        return max(np.diff(self.heard), default=0.0)
 
 
-@pytest.fixture
-def talk() -> Talk:
-    return Talk()
+def lost(*numbers: int) -> Loses:
+    return lambda number, _: number in numbers
 
 
-async def stuck(talk: Talk) -> list[str]:
-    """One mark has come back, then none does; what is sent from then on."""
-    await talk.goes_on(MARK_EVERY + FRAME)
-    talk.come_back()
-    return await talk.goes_on(MARK_EVERY + MAX_UNHEARD + 5)
+# Marks that are lost
 
 
-async def test_nothing_is_sent_into_a_way_that_is_stuck(talk: Talk) -> None:
-    sent = await stuck(talk)
-    assert sent.count("clear") == 1
-    clear, probe = sent[-2:]
-    assert (clear, probe.split()[0]) == ("clear", "mark")
-    heard = sum(text.startswith("audio") for text in sent) * FRAME
-    assert heard == pytest.approx(MARK_EVERY + MAX_UNHEARD, abs=3 * FRAME)
-    assert talk.bridge.dropped_frames == pytest.approx(5 / FRAME, abs=3)
+@pytest.mark.parametrize(
+    "numbers", [(1,), (2,), (5,), (1, 2), (3, 4), (1, 3, 5, 7, 9, 11), (2, 3, 4, 5), tuple(range(2, 60, 2))], ids=str
+)
+@pytest.mark.parametrize("way", [0.02, 0.3])
+def test_marks_that_are_lost_are_not_heard(numbers: Sequence[int], way: float) -> None:
+    line = Line(lost(*numbers), way)
+    line.goes_on(12)
+    assert line.clears == 0
+    assert line.bridge.dropped_frames == 0
+    assert line.longest_hole() == pytest.approx(FRAME)
 
 
-async def test_sound_goes_on_when_the_mark_behind_the_clear_is_back(talk: Talk) -> None:
-    *_, probe = await stuck(talk)
-    assert talk.bridge.mark_reached("lag-1") is None
-    assert await talk.goes_on(1.0) == []
-    assert talk.bridge.mark_reached(probe.removeprefix("mark ")) is None
-    sent = await talk.goes_on(0.5)
-    assert len(sent) == pytest.approx(0.5 / FRAME, abs=1)
-    talk.come_back()
-    assert "clear" not in await talk.goes_on(MAX_UNHEARD - FRAME)
+def test_the_last_mark_before_a_pause_is_lost_and_the_next_sentence_is_heard_from_its_first_word() -> None:
+    line = Line()
+    line.goes_on(3.0)
+    line.loses = lambda *_: True
+    line.goes_on(1.2)
+    line.loses = lambda *_: False
+    line.goes_on(60, SILENT)
+    heard = len(line.heard)
+    line.goes_on(3)
+    assert (len(line.heard) - heard) * FRAME == pytest.approx(3, abs=0.2)
+    assert line.clears == 0
 
 
-async def test_it_can_get_stuck_again(talk: Talk) -> None:
-    *_, probe = await stuck(talk)
-    talk.bridge.mark_reached(probe.removeprefix("mark "))
-    assert (await talk.goes_on(MARK_EVERY + MAX_UNHEARD + 1)).count("clear") == 1
+def test_marks_that_come_doubled_and_out_of_order_are_not_heard() -> None:
+    line = Line()
+    line.shuffles = True
+    line.goes_on(20)
+    assert line.clears == 0
+    assert line.longest_hole() == pytest.approx(FRAME)
 
 
-async def test_a_carrier_that_has_never_returned_a_mark_is_not_taken_for_stuck(talk: Talk) -> None:
-    sent = await talk.goes_on(MARK_EVERY + MAX_UNHEARD + 5)
+def test_the_marks_and_the_first_probe_are_lost() -> None:
+    line = Line()
+    line.goes_on(2)
+    cleared_at: list[float] = []
+
+    def loses(_: int, __: str) -> bool:
+        """All, until the second after the clear."""
+        if line.clears and not cleared_at:
+            cleared_at.append(line.clock.now)
+        return not cleared_at or line.clock.now < cleared_at[0] + 0.2
+
+    line.loses = loses
+    line.goes_on(12)
+    assert line.clears == 1
+    assert line.longest_hole() < PROBE_EVERY + 0.5
+    line.heard.clear()
+    line.goes_on(5)
+    assert len(line.heard) * FRAME == pytest.approx(5, abs=FRAME)
+
+
+@pytest.mark.parametrize("clear_returns_marks", [True, False])
+def test_a_carrier_that_returns_no_mark_any_more_is_soon_taken_for_such_a_one(clear_returns_marks: bool) -> None:
+    line = Line(clear_returns_marks=clear_returns_marks)
+    line.goes_on(3)
+    line.loses = lambda *_: True
+    line.goes_on(60)
+    assert line.clears == 1
+    assert line.longest_hole() < PROBE_FOR + 0.5
+    line.heard.clear()
+    line.goes_on(10)
+    assert len(line.heard) * FRAME == pytest.approx(10, abs=FRAME)
+
+
+def test_a_carrier_that_returns_marks_again_is_believed_again() -> None:
+    line = Line()
+    line.goes_on(3)
+    line.loses = lambda *_: True
+    line.goes_on(20)
+    line.loses = lambda *_: False
+    line.goes_on(5)
+    line.is_stuck = True
+    line.goes_on(10)
+    assert line.bridge.dropped_frames > PROBE_FOR / FRAME + 1 / FRAME
+
+
+def test_a_carrier_that_has_never_returned_a_mark_is_not_taken_for_stuck() -> None:
+    line = Line(lambda *_: True)
+    sent = line.goes_on(200)
     assert "clear" not in sent
-    assert talk.bridge.dropped_frames == 0
+    assert line.bridge.dropped_frames == 0
+    assert len(line.bridge._to_carrier._marks._out) <= 64
 
 
-async def test_a_clear_that_somebody_asks_for_does_not_lose_the_mark_that_is_waited_for(talk: Talk) -> None:
-    await stuck(talk)
-    talk.bridge.clear()
-    sent = await talk.goes_on(1.0)
+@pytest.mark.parametrize("way", [1.5, 2.5, 5.0])
+def test_marks_that_are_always_late_cost_a_hole_or_two_and_then_none(way: float) -> None:
+    line = Line(way=way)
+    line.goes_on(60)
+    line.heard.clear()
+    dropped = line.bridge.dropped_frames
+    sent = line.goes_on(60)
+    assert line.bridge.dropped_frames == dropped
+    assert line.longest_hole() == pytest.approx(FRAME)
+    assert sum(text.startswith("mark") for text in sent) < 60 * 8
+
+
+# A path that is stuck
+
+
+def test_nothing_is_sent_into_a_path_that_is_stuck_but_probes() -> None:
+    line = Line()
+    line.gets_stuck()
+    sent = line.goes_on(1.1)
+    assert {text.split()[0] for text in sent} == {"mark"}
+    assert len(sent) == 2
+
+
+@pytest.mark.parametrize("stall", [2.5, 3.5, 6, 30])
+def test_after_a_stall_the_caller_hears_what_is_said_now(stall: float) -> None:
+    line = Line()
+    line.goes_on(3)
+    line.is_stuck = True
+    line.goes_on(stall)
+    line.is_stuck = False
+    line.heard.clear()
+    line.goes_on(1.0)
+    assert len(line._buffer) * FRAME < 0.2, "no delay stays"
+    assert line.heard
+    line.heard.clear()
+    line.goes_on(5)
+    assert len(line.heard) * FRAME == pytest.approx(5, abs=2 * FRAME)
+
+
+def test_it_can_get_stuck_again() -> None:
+    line = Line()
+    for _ in range(3):
+        line.gets_stuck()
+        line.is_stuck = False
+        line.goes_on(0.5)
+    assert line.clears == 3
+
+
+def test_the_room_may_be_silent_while_the_path_is_probed() -> None:
+    line = Line()
+    line.gets_stuck()
+    line.goes_on(PROBE_FOR, SILENT)
+    line.is_stuck = False
+    line.goes_on(1.0, SILENT)
+    line.heard.clear()
+    line.goes_on(2)
+    assert len(line.heard) * FRAME == pytest.approx(2, abs=0.1)
+
+
+def test_a_clear_that_somebody_asks_for_does_not_lose_the_mark_that_is_waited_for() -> None:
+    line = Line()
+    line.gets_stuck()
+    line.bridge.clear()
+    sent = line.goes_on(FRAME)
     assert [text.split()[0] for text in sent] == ["clear", "mark"]
-    talk.bridge.mark_reached(sent[-1].removeprefix("mark "))
-    assert len(await talk.goes_on(0.5)) == pytest.approx(0.5 / FRAME, abs=1)
+    line.is_stuck = False
+    line.heard.clear()
+    line.goes_on(1)
+    assert len(line.heard) * FRAME > 0.7
+
+
+def test_clears_that_somebody_asks_for_again_and_again_do_not_keep_the_path_closed() -> None:
+    line = Line()
+    line.gets_stuck()
+    line.loses = lambda *_: True
+    line.is_stuck = False
+    for _ in range(40):
+        line.bridge.clear()
+        line.goes_on(PROBE_EVERY - 0.1)
+    line.heard.clear()
+    line.goes_on(1)
+    assert len(line.heard) * FRAME == pytest.approx(1, abs=0.1)
+
+
+def test_digits_that_are_played_while_the_path_is_probed_are_heard() -> None:
+    line = Line()
+    line.gets_stuck()
+    line.heard.clear()
+    assert line.bridge.play_tones("12")
+    line.goes_on(0.5)
+    line.is_stuck = False
+    line.goes_on(0.5, SILENT)
+    assert len(line.heard) * FRAME == pytest.approx(0.44, abs=0.02)
+
+
+def test_digits_that_are_played_after_the_probes_were_given_up_are_heard() -> None:
+    line = Line()
+    line.goes_on(3)
+    line.is_stuck = True
+    line.goes_on(9)
+    assert line.bridge.play_tones("12")
+    line.goes_on(0.44, SILENT)
+    line.is_stuck = False
+    line.heard.clear()
+    line.goes_on(8, SILENT)
+    assert len(line.heard) * FRAME >= 0.44
+
+
+def test_a_probe_that_waits_for_the_socket_is_not_taken_for_lost() -> None:
+    line = Line()
+    line.gets_stuck()
+    for _ in range(500):  # The socket takes nothing any more.
+        line.bridge.outbox.put_mark("mark waits")
+        line.bridge.from_room("talker", LOUD, line.clock.now)
+        line.clock.advance(FRAME)
+    assert len(line.bridge.outbox) in (499, 500)
+    assert line.bridge._to_carrier._marks.is_stuck
+
+
+def test_the_log_says_when_the_ear_was_closed_and_opened_and_whose() -> None:
+    line = Line()
+    with structlog.testing.capture_logs() as told:
+        line.gets_stuck()
+        line.goes_on(0.8)
+        line.is_stuck = False
+        line.gets_stuck()
+        line.goes_on(PROBE_FOR + 0.1)
+    events = [entry["event"].split(":")[0] for entry in told]
+    assert events == ["no audio is sent to the phone", "audio is sent to the phone again"] * 2
+    assert all("call" in entry for entry in told)
+    assert told[1]["seconds"] == pytest.approx(1.0, abs=0.3)
+
+
+def test_a_socket_that_takes_nothing_is_told_of_once() -> None:
+    line = Line()
+    with structlog.testing.capture_logs() as told:
+        for _ in range(100):
+            line.bridge.from_room("talker", LOUD, line.clock.now)
+            line.clock.advance(FRAME)
+        line.take()
+        line.goes_on(0.1)
+    assert [entry["event"].split(":")[0] for entry in told] == [
+        "audio for the phone is dropped",
+        "audio is sent to the phone again",
+    ]
+
+
+def test_a_mark_that_returns_settles_all_before_it() -> None:
+    marks = Marks()
+    names = [marks.mark(at) for at in (0.0, 1.0, 2.0)]
+    marks.returned(names[1], 2.5)
+    assert marks.lag == pytest.approx(1.5)
+    assert list(marks._out) == [names[2]]
