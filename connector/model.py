@@ -278,6 +278,12 @@ class RoutingRule:
     agent_id: str = ""
     agent_metadata: str = ""
     allowed_numbers: tuple[str, ...] = ()
+    blocked_numbers: tuple[str, ...] = ()
+    """Callers whom the rule does not take: numbers, or the beginnings of numbers with a `*` behind them."""
+    block_withheld: bool = False
+    """The same for callers who withhold their number."""
+    divert_rule_id: str = ""
+    """The rule that takes those whom this one blocks; empty: they are refused before the call is answered."""
     allowed_ip_addresses: tuple[str, ...] = ()
     hide_phone_number: bool = False
     dtmf: bool = True

@@ -1,6 +1,7 @@
 """Where an incoming call goes: a pure function of the call, its connector and the rules.
 
-The first of these that gives a room decides:
+The first of these that gives a room decides; a rule that blocks the caller ends the search, or diverts it to another
+rule:
 
 1. the `roomId` in the query of the webhook URL: the room, and nothing else
 2. an inbound rule that has the called number and admits the caller
@@ -31,6 +32,7 @@ from connector.model import (
     RuleRoom,
     RuleType,
 )
+from connector.numbers import WITHHELD, is_withheld
 
 _DECORATION = re.compile(r"[\s().\-\u2010-\u2015/]+")
 _NO_DIGIT = re.compile(r"[^0-9]+")
@@ -44,11 +46,13 @@ def normal_number(number: str) -> str:
     """One spelling for each number, so that two can be compared.
 
     `+15551234567` for `+1 (555) 123-4567`, `0015551234567`, `15551234567` (Plivo leaves the plus out) and
-    `sip:+15551234567@host`. What cannot have a country code stays as it is, without decoration: short codes, national
-    numbers with their leading 0, and names such as `anonymous`.
+    `sip:+15551234567@host`; `withheld` for what stands for no number, such as `anonymous`. What cannot have a country
+    code stays as it is, without decoration: short codes, national numbers with their leading 0, and names.
     """
     # Who calls over SIP writes what they like: nothing of it may look like more than one line.
     text = "".join(character for character in number if character.isprintable()).strip()
+    if text and is_withheld(text):
+        return WITHHELD
     if match := _SIP.fullmatch(text):
         text = match["user"]
     bare = _DECORATION.sub("", text)
@@ -84,6 +88,7 @@ class Refusal(StrEnum):
     """Why a call has no room; the words that the log has."""
 
     NO_ROUTE = "no rule has this number, and the connector has neither a default rule nor a default room"
+    BLOCKED = "the rule blocks the caller"
     NOT_ADMITTED = "the rule's allowed numbers do not include the caller"
     RULE_GONE = "the connector's default rule does not exist, and it has no default room"
     RULE_OUTBOUND = "the connector's default rule is for outbound calls, and it has no default room"
@@ -103,17 +108,28 @@ class Route:
     headers_to_attributes: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Diversion:
+    """The rule that has the called number blocks the caller, and sends them to another rule."""
+
+    blocked_by: RoutingRule
+    rule_id: str
+
+
 def find_route(
     arrival: Arrival,
     connector: ConnectorEntry,
     by_number: RoutingRule | None,
     by_default: RoutingRule | None,
     new_name: Callable[[], str],
-) -> Route | Refusal:
+) -> Route | Refusal | Diversion:
     """See the module. `by_number` is the inbound rule that has the called number, `by_default` the rule that the
-    connector names, each None where there is none; `new_name` makes a name that no room has."""
+    connector names, each None where there is none; `new_name` makes a name that no room has. What follows a Diversion
+    says `diverted`."""
     if arrival.room_id:
         return Route(arrival.room_id)
+    if by_number is not None and by_number.type is RuleType.INBOUND and blocks(by_number, arrival.from_number):
+        return _blocked(by_number)
     if by_number is not None and by_number.type is RuleType.INBOUND and admits(by_number, arrival.from_number):
         return _by_rule(by_number, arrival, new_name)
     refusal = Refusal.NO_ROUTE if by_number is None else Refusal.NOT_ADMITTED
@@ -122,6 +138,8 @@ def find_route(
             refusal = Refusal.RULE_GONE
         elif by_default.type is not RuleType.INBOUND:
             refusal = Refusal.RULE_OUTBOUND
+        elif blocks(by_default, arrival.from_number):
+            return _blocked(by_default)
         elif admits(by_default, arrival.from_number):
             return _by_rule(by_default, arrival, new_name)
         else:
@@ -129,6 +147,44 @@ def find_route(
     if connector.default_room_id:
         return Route(connector.default_room_id)
     return refusal
+
+
+def _blocked(rule: RoutingRule) -> Refusal | Diversion:
+    return Diversion(rule, rule.divert_rule_id) if rule.divert_rule_id else Refusal.BLOCKED
+
+
+def diverted(arrival: Arrival, rule: RoutingRule | None, new_name: Callable[[], str]) -> Route | Refusal:
+    """Where a blocked caller goes: to the room of this rule, unless it does not take them either. Nobody is diverted
+    twice."""
+    if rule is None or rule.type is not RuleType.INBOUND:
+        return Refusal.BLOCKED
+    if blocks(rule, arrival.from_number) or not admits(rule, arrival.from_number):
+        return Refusal.BLOCKED
+    return _by_rule(rule, arrival, new_name)
+
+
+def blocks(rule: RoutingRule, from_number: str) -> bool:
+    """Whether the rule does not take this caller, who may be among its allowed numbers all the same."""
+    caller = normal_number(from_number) or WITHHELD
+    if caller == WITHHELD:
+        return rule.block_withheld
+    return any(_matches(pattern, caller) for pattern in rule.blocked_numbers)
+
+
+def _matches(pattern: str, number: str) -> bool:
+    if not pattern.endswith("*"):
+        return number == normal_number(pattern)
+    beginning = pattern[:-1]
+    return (number if beginning.startswith("+") else number.removeprefix("+")).startswith(beginning)
+
+
+def normal_pattern(pattern: str) -> str:
+    """One spelling of a number, or of the beginning of numbers: `+1900*` for `001 900 *`. A beginning without a plus
+    means those with it too."""
+    if not pattern.rstrip().endswith("*"):
+        return normal_number(pattern)
+    bare = _DECORATION.sub("", pattern.rstrip().rstrip("*"))
+    return f"+{bare[2:]}*" if bare.startswith("00") and len(bare) > 2 else f"{bare}*"
 
 
 def admits(rule: RoutingRule, from_number: str) -> bool:
@@ -153,14 +209,16 @@ def call_request(
     arrival: Arrival, route: Route, connector: ConnectorEntry, call_id: str, identity: str, region: str
 ) -> CallRequest:
     """What the call layer is asked for. A hidden number is in none of its names."""
-    caller = normal_number(arrival.from_number)
+    caller = normal_number(arrival.from_number) or WITHHELD
     return CallRequest(
         call_id=call_id,
         provider=arrival.provider,
         direction=Direction.INBOUND,
         room=route.room,
         participant=ParticipantSpec(
-            identity=identity, name="" if route.hide_number else caller, attributes=_attributes(arrival, route)
+            identity=identity,
+            name="" if route.hide_number or caller == WITHHELD else caller,
+            attributes=_attributes(arrival, route),
         ),
         agents=route.agents,
         rule_id=route.rule.id if route.rule else "",
@@ -207,10 +265,10 @@ def _room(rule: RoutingRule, arrival: Arrival, new_name: Callable[[], str]) -> s
     room = rule.room or RuleRoom(RoomType.DYNAMIC)
     if room.type is RoomType.STATIC:
         return room.id
-    prefix = ""
+    prefix, caller = "", normal_number(arrival.from_number) or WITHHELD
     match room.prefix:
-        case RoomPrefix.PARTICIPANT_NUMBER if not rule.hide_phone_number:
-            prefix = normal_number(arrival.from_number)
+        case RoomPrefix.PARTICIPANT_NUMBER if not rule.hide_phone_number and caller != WITHHELD:
+            prefix = caller
         case RoomPrefix.SIP_NUMBER:
             prefix = normal_number(arrival.to_number)
         case RoomPrefix.RANDOM | RoomPrefix.PARTICIPANT_NUMBER:

@@ -41,7 +41,8 @@ from connector.errors import (
 from connector.logs import bind_call
 from connector.metrics import Metrics
 from connector.model import CallRequest, ConnectorEntry, ConnectorMode, RoutingRule, RuleType
-from connector.routing import Arrival, Refusal, Route, call_request, find_route, normal_number
+from connector.numbers import WITHHELD
+from connector.routing import Arrival, Diversion, Refusal, Route, call_request, diverted, find_route, normal_number
 from connector.storage.base import NameTaken, Store, StoreError
 from connector.tokens import TokenSigner, WebhookKeys
 
@@ -179,7 +180,7 @@ class HookRoutes:
             arrival=Arrival(
                 provider=connector.provider,
                 carrier_call_id=call.call_id,
-                from_number=call.from_number,
+                from_number=call.from_number or WITHHELD,
                 to_number=call.to_number,
                 room_id=room_id,
                 from_country=call.from_country,
@@ -218,6 +219,8 @@ class HookRoutes:
             return told
         route, by_number = await self._route(announced)
         by_sip = announced.connector.mode is ConnectorMode.SIP
+        if route is Refusal.BLOCKED:
+            return self._reject(announced, route.value, by_number)
         if by_sip and route is Refusal.NO_ROUTE:
             return await self._dial(announced, None)
         if isinstance(route, Refusal):
@@ -250,7 +253,27 @@ class HookRoutes:
         called = f"{RuleType.INBOUND.value}:{normal_number(arrival.to_number)}"
         by_number = await self._store.rules.find(called)
         by_default = await self._store.rules.get(connector.default_rule_id) if connector.default_rule_id else None
-        return find_route(arrival, connector, by_number, by_default, _new_name), by_number or by_default
+        route = find_route(arrival, connector, by_number, by_default, _new_name)
+        if not isinstance(route, Diversion):
+            return route, by_number or by_default
+        other = await self._store.rules.get(route.rule_id)
+        if other is None or other.type is not RuleType.INBOUND:
+            log.warning("the rule for blocked callers does not exist, or is outbound", rule=route.rule_id)
+        log.info("incoming call diverted", rule=route.rule_id, blocked_by=route.blocked_by.id)
+        return diverted(arrival, other, _new_name), route.blocked_by
+
+    def _reject(self, announced: Announced, reason: str, rule: RoutingRule | None) -> str:
+        """Before the answer, without a word."""
+        self._metrics.refused.labels("hook", "blocked").inc()
+        hidden = rule is not None and rule.hide_phone_number
+        log.info(
+            "incoming call rejected",
+            reason=reason,
+            to=normal_number(announced.arrival.to_number),
+            rule=rule.id if rule else None,
+            **({} if hidden else {"from": normal_number(announced.arrival.from_number)}),
+        )
+        return answers.reject(announced.arrival.provider)
 
     def _refuse(self, announced: Announced, why: str, reason: str, rule: RoutingRule | None, say: str = SORRY) -> str:
         """A sentence for the caller; the reason for the operator."""

@@ -30,7 +30,7 @@ from connector.api.rest_models import (
 from connector.call.ledger import OUR_PREFIXES
 from connector.errors import InvalidArgument, NotFound
 from connector.model import RoomPrefix, RoomType, RoutingRule, RuleRoom, RuleType
-from connector.routing import claimed_twice, normal_number
+from connector.routing import claimed_twice, normal_number, normal_pattern
 from connector.storage.base import NameTaken, Store
 
 log = structlog.get_logger()
@@ -40,6 +40,8 @@ MAX_NUMBERS = 1000
 MAX_HEADERS = 64
 Number = Annotated[str, StringConstraints(max_length=40, pattern=r"^\+?([ ().-]*[0-9]){3,15}[ ().-]*$")]
 """With or without plus, blanks, dots, dashes and brackets; 3 digits are a short code."""
+Pattern = Annotated[str, StringConstraints(max_length=40, pattern=r"^\+?([ ().-]*[0-9]){1,15}[ ().-]*\*?$")]
+"""A number as above, or the first digits of numbers and `*`."""
 Pin = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,16}$")]
 Address = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[0-9A-Fa-f:./]+$")]
 Headers = Annotated[dict[Name, Text], Field(max_length=MAX_HEADERS)]
@@ -73,6 +75,17 @@ class _RuleFields(Body):
     agent_metadata: dict[str, Any] | str | None = Field(None, description="What the agent is told, as JSON")
     allowed_numbers: Annotated[list[Number], Field(max_length=MAX_NUMBERS)] | None = Field(
         None, description="The callers that may use the rule; without it, all"
+    )
+    blocked_numbers: Annotated[list[Pattern], Field(max_length=MAX_NUMBERS)] | None = Field(
+        None,
+        description="Inbound rules only: callers whom the rule does not take, numbers or beginnings such as `+1900*`. "
+        "They are rejected before the answer, or diverted",
+    )
+    block_withheld: bool | None = Field(
+        None, description="Inbound rules only: the same for callers who withhold their number"
+    )
+    divert_rule_id: Text | None = Field(
+        None, description="Inbound rules only: the rule that takes the blocked callers; without it they are rejected"
     )
     allowed_ip_addresses: Annotated[list[Address], Field(max_length=MAX_NUMBERS)] | None = Field(
         None, description="For calls over SIP. A call over a stream comes from its carrier's address: no effect there"
@@ -123,6 +136,9 @@ class RuleAnswer(Answer):
     recording: bool
     noise_cancellation: bool
     allowed_numbers: list[str]
+    blocked_numbers: list[str]
+    block_withheld: bool
+    divert_rule_id: str | None
     allowed_ip_addresses: list[str]
     tags: list[str]
     headers: dict[str, str]
@@ -167,6 +183,7 @@ class RuleRest:
 
     async def create(self, asked: Asked[NewRule, Any]) -> RuleAnswer:
         now = time.time()
+        await self._check_diversion(asked.body, "")
         blank = RoutingRule("rule_" + secrets.token_hex(8), asked.body.name, asked.body.type, now, now)
         rule = self._merged(blank, asked.body, now)
         try:
@@ -189,6 +206,7 @@ class RuleRest:
             return self._merged(rule, asked.body, time.time())
 
         rule_id = asked.path["id"]
+        await self._check_diversion(asked.body, rule_id)
         try:
             rule = await edited(self._store.rules, rule_id, change, _unknown())
         except NameTaken as error:
@@ -201,6 +219,13 @@ class RuleRest:
             raise _unknown()
         log.info("routing rule deleted", rule=asked.path["id"])
         return Message(message="Routing rule deleted successfully")
+
+    async def _check_diversion(self, change: NewRule | RuleChange, rule_id: str) -> None:
+        if not change.divert_rule_id:
+            return
+        other = await self._store.rules.get(change.divert_rule_id)
+        if other is None or other.type is not RuleType.INBOUND or other.id == rule_id:
+            raise InvalidArgument("divertRuleId", "must be the id of another inbound rule")
 
     async def _found(self, rule_id: str) -> RoutingRule:
         rule = await self._store.rules.get(rule_id)
@@ -235,6 +260,9 @@ class RuleRest:
             agent_id=taken("agent_id", rule.agent_id, change.agent_id, ""),
             agent_metadata=taken("agent_metadata", rule.agent_metadata, _written(change.agent_metadata), ""),
             allowed_numbers=taken("allowed_numbers", rule.allowed_numbers, _numbers(change.allowed_numbers), ()),
+            blocked_numbers=taken("blocked_numbers", rule.blocked_numbers, _patterns(change.blocked_numbers), ()),
+            block_withheld=taken("block_withheld", rule.block_withheld, change.block_withheld, False),
+            divert_rule_id=taken("divert_rule_id", rule.divert_rule_id, change.divert_rule_id, ""),
             allowed_ip_addresses=taken(
                 "allowed_ip_addresses", rule.allowed_ip_addresses, tuple(change.allowed_ip_addresses or ()), ()
             ),
@@ -257,6 +285,13 @@ class RuleRest:
             raise InvalidArgument("headersToAttributes", "is for inbound rules only")
         if type_ is RuleType.OUTBOUND and change.include_headers:
             raise InvalidArgument("includeHeaders", "is for inbound rules only")
+        for name, value in (
+            ("blockedNumbers", change.blocked_numbers),
+            ("blockWithheld", change.block_withheld),
+            ("divertRuleId", change.divert_rule_id),
+        ):
+            if type_ is RuleType.OUTBOUND and value:
+                raise InvalidArgument(name, "is for inbound rules only")
         if type_ is RuleType.INBOUND and change.headers:
             raise InvalidArgument("headers", "is for outbound rules only")
         if any(name.startswith(OUR_PREFIXES) for name in (change.headers_to_attributes or {}).values()):
@@ -266,6 +301,10 @@ class RuleRest:
 
 def _numbers(given: list[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(normal_number(number) for number in given or ()))
+
+
+def _patterns(given: list[str] | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(normal_pattern(pattern) for pattern in given or ()))
 
 
 def _room(body: RoomBody | None, now: RuleRoom | None) -> RuleRoom | None:
@@ -334,6 +373,9 @@ def _shown(rule: RoutingRule) -> RuleAnswer:
         recording=rule.recording,
         noise_cancellation=rule.noise_cancellation,
         allowed_numbers=list(rule.allowed_numbers),
+        blocked_numbers=list(rule.blocked_numbers),
+        block_withheld=rule.block_withheld,
+        divert_rule_id=rule.divert_rule_id or None,
         allowed_ip_addresses=list(rule.allowed_ip_addresses),
         tags=list(rule.tags),
         headers=rule.headers,

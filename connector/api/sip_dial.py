@@ -25,6 +25,7 @@ from connector.errors import ConnectorError, FailedPrecondition, TokenInvalid
 from connector.logs import bind_call
 from connector.metrics import Metrics
 from connector.model import CallRequest, ConnectorEntry, Provider
+from connector.numbers import WITHHELD
 from connector.routing import Arrival, Route, call_request, normal_number
 from connector.sip.admin import CallerTaken
 from connector.sip.plan import RoomForCall
@@ -218,7 +219,7 @@ def _named(request: CallRequest, caller: str) -> CallRequest:
 
 def _caller_id(request: CallRequest) -> str:
     """What LiveKit SIP is to see as the caller: the number, or our id where there is none or it is to be hidden."""
-    hidden = request.hide_number or not valid_caller_id(request.from_number)
+    hidden = request.hide_number or request.from_number == WITHHELD or not valid_caller_id(request.from_number)
     return request.call_id if hidden else request.from_number
 
 

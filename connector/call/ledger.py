@@ -17,6 +17,7 @@ from connector.call.terms import End, Parts
 from connector.carriers.events import StreamStarted
 from connector.errors import ConnectorError
 from connector.model import CallRecord, CallRequest, CallState, Direction, LifecycleEvent
+from connector.numbers import WITHHELD, is_withheld
 
 log = structlog.get_logger()
 
@@ -54,6 +55,8 @@ class Ledger:
     ) -> None:
         """What the carrier tells; an empty string teaches nothing."""
         old = self.record
+        if from_number and self.request.direction is Direction.INBOUND and is_withheld(from_number):
+            from_number = WITHHELD
         from_number, to_number = self.privacy.numbers(from_number, to_number)
         self.record = replace(
             old,

@@ -126,6 +126,19 @@ def hang_up(provider: Provider) -> str:
     return refusal(provider, "")
 
 
+def reject(provider: Provider) -> str:
+    """Refuse a call before it is answered: nobody pays for it, and the caller hears what their own network has for a
+    number that does not answer. A call that was answered is hung up.
+
+    https://www.twilio.com/docs/voice/twiml/reject,
+    https://developers.telnyx.com/docs/voice/programmable-voice/texml-verbs/reject,
+    https://www.plivo.com/docs/voice/xml/hangup
+    """
+    response = _response()
+    _child(response, "Hangup" if provider is Provider.PLIVO else "Reject", reason="rejected")
+    return document(response)
+
+
 def ask_pin(provider: Provider, action_url: str, prompt: str, digits: int) -> str:
     """Ask for `digits` keys; the carrier sends what was pressed, also nothing, to `action_url` as `Digits`.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from connector.model import Provider
+from connector.numbers import WITHHELD, is_withheld
 
 MAX_LEARNED = 128
 """Characters of an id or number that are kept; real ones are far shorter."""
@@ -23,6 +24,7 @@ class CallFacts:
     call_id: str = ""
     account_id: str = ""
     from_number: str = ""
+    """`connector.numbers.WITHHELD` for a caller who has none for us."""
     to_number: str = ""
     status: str = ""
     from_country: str = ""
@@ -57,7 +59,7 @@ def call_facts(provider: Provider, fields: Mapping[str, str]) -> CallFacts:
     return CallFacts(
         call_id=field(names.call_id),
         account_id=field(names.account_id),
-        from_number=_number(field("From")),
+        from_number=_caller(field("From")) if "From" in fields else "",
         to_number=_number(field("To")),
         status=_STATUS_WORDS.get(status, status),
         from_country=field("FromCountry"),
@@ -75,6 +77,10 @@ def sip_headers(fields: Mapping[str, str]) -> dict[str, str]:
         for name, value in fields.items()
         if name.startswith((_SIP_HEADER, "X-"))
     }
+
+
+def _caller(text: str) -> str:
+    return WITHHELD if is_withheld(text) else _number(text)
 
 
 def _number(text: str) -> str:

@@ -259,6 +259,19 @@ async def test_the_report_of_a_calls_end_at_the_same_address_is_no_new_call(
     assert len(await line.connector.store.list_calls()) == 1
 
 
+async def test_a_blocked_caller_is_rejected_and_nobody_pays(stage: Stage, room: str, provider: Provider) -> None:
+    line = await line_at(stage, room, provider)
+    rest = await rest_of(line)
+    rule: Any = await rest.rule(phoneNumbers=[CALLEE], blockedNumbers=["+1555*"], blockWithheld=True)
+    made = await rest.connector(provider=provider.value, defaultRuleId=rule["id"])
+    for caller in (OURS, "anonymous"):
+        call = line.carrier.call_in(made["webhookUrl"], caller, CALLEE)
+        await call.ended.wait()
+        assert not call.answered.has_come()
+        assert (call.spoken, call.streams, call.errors) == ([], [], [])
+    assert await line.connector.store.list_calls() == []
+
+
 async def test_a_pin_is_asked_for_before_the_caller_joins(stage: Stage, room: str, provider: Provider) -> None:
     line = await line_at(stage, room, provider)
     rest = await rest_of(line)

@@ -176,7 +176,7 @@ async def test_a_report_while_the_call_is_taken_down_is_not_lost(
 async def test_an_answered_call_ends_by_its_stream_and_keeps_the_report(
     stage: Stage, room: str, connector: Connector, http: aiohttp.ClientSession
 ) -> None:
-    twilio = await stage.twilio()
+    twilio = await stage.twilio(account_sid=ACCOUNT)
     connect_url = await connect_call(stage.client(connector), room)
     phone = place(twilio, connect_url)
     await until(lambda: only_session(connector).state == "active")
@@ -194,7 +194,7 @@ async def test_an_application_that_places_the_call_itself_may_point_its_status_c
     stage: Stage, room: str, connector: Connector, status_url: str
 ) -> None:
     """ConnectTwilioCall, then the application's own calls.create: busy ends the hidden participant at once too."""
-    twilio = await stage.twilio()
+    twilio = await stage.twilio(account_sid=ACCOUNT)
     events = frozenset({"initiated", "ringing", "answered", "completed"})
     document = Document(status_url.removesuffix("/status"))
     twilio.script("+15551234567", Outcome(Answer.BUSY))

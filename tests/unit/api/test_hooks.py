@@ -423,6 +423,40 @@ async def test_the_news_of_a_call_s_end_makes_none(stage: Hooks, provider: Provi
     assert not stage.calls.requests
 
 
+# Blocked callers
+
+
+@pytest.mark.parametrize(
+    ("provider", "verb"), [(Provider.TWILIO, "Reject"), (Provider.TELNYX, "Reject"), (Provider.PLIVO, "Hangup")]
+)
+@pytest.mark.parametrize("mode", list(ConnectorMode))
+async def test_a_blocked_caller_is_rejected_before_the_answer(
+    stage: Hooks, provider: Provider, verb: str, mode: ConnectorMode
+) -> None:
+    stage.connector(provider, default_room_id="lobby", mode=mode)
+    stage.rule(blocked_numbers=("+1555222*",), block_withheld=True, hide_phone_number=True)
+    with capture_logs() as lines:
+        for caller in (CALLER, "+266696687", "anonymous", ""):
+            answer = await stage.xml(FORM | {"CallUUID": "CA1", "From": caller})
+            assert [(child.tag, child.attrib) for child in answer] == [(verb, {"reason": "rejected"})]
+    assert [line["reason"] for line in lines] == ["the rule blocks the caller"] * 4
+    assert CALLER not in repr(lines)
+    assert not stage.calls.requests
+
+
+async def test_a_blocked_caller_is_diverted(stage: Hooks) -> None:
+    stage.connector(default_room_id="lobby")
+    stage.rule(block_withheld=True, divert_rule_id="rule_2")
+    assert [child.tag for child in await stage.xml(FORM | {"From": "Restricted"})] == ["Reject"]
+    stage.rule(id="rule_2", numbers=(), room=RuleRoom(RoomType.STATIC, "screening"), agent_id="screener")
+    stream_token(await stage.xml(FORM | {"From": "Restricted"}))
+    stream_token(await stage.xml(FORM | {"CallSid": "CA2"}))
+    diverted, direct = stage.calls.requests
+    assert (diverted.room, diverted.rule_id, diverted.from_number) == ("screening", "rule_2", "withheld")
+    assert [agent.agent_name for agent in diverted.agents] == ["screener"]
+    assert (direct.room, direct.from_number) == ("support", CALLER)
+
+
 # The PIN
 
 WITH_PIN = RuleRoom(RoomType.STATIC, "support", pin="4711")

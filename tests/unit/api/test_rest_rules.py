@@ -234,3 +234,38 @@ async def test_a_change_that_others_always_forestall_409(rest: Rest, monkeypatch
     assert (status, answer["code"]) == (409, "aborted")
     monkeypatch.undo()
     assert (await rest.ok("GET", f"{PATH}/{rule['id']}"))["name"] == "Rule"
+
+
+async def test_blocked_callers_can_be_set_read_and_changed(rest: Rest) -> None:
+    screening = await made(rest, name="Screening")
+    rule = await made(rest, blockedNumbers=["+1 (900) 555-0000", "001900*", "+1900*"], blockWithheld=True)
+    assert rule["blockedNumbers"] == ["+19005550000", "+1900*"]
+    assert (rule["blockWithheld"], rule["divertRuleId"]) == (True, None)
+    path = f"{PATH}/{rule['id']}"
+    changed = await rest.ok("PATCH", path, {"blockedNumbers": ["+44*"], "divertRuleId": screening["id"]})
+    assert (changed["blockedNumbers"], changed["divertRuleId"]) == (["+44*"], screening["id"])
+    assert await rest.ok("GET", path) == changed
+    cleared = await rest.ok("PATCH", path, {"blockedNumbers": None, "blockWithheld": None, "divertRuleId": None})
+    assert (cleared["blockedNumbers"], cleared["blockWithheld"], cleared["divertRuleId"]) == ([], False, None)
+
+
+@pytest.mark.parametrize(
+    ("type_", "fields", "says"),
+    [
+        ("inbound", {"blockedNumbers": ["*"]}, "blockedNumbers"),
+        ("inbound", {"blockedNumbers": ["anonymous"]}, "blockedNumbers"),
+        ("inbound", {"blockWithheld": "yes"}, "blockWithheld"),
+        ("inbound", {"divertRuleId": "rule_none"}, "divertRuleId: must be the id of another inbound rule"),
+        ("outbound", {"blockedNumbers": ["+1*"]}, "blockedNumbers: is for inbound rules only"),
+        ("outbound", {"blockWithheld": True}, "blockWithheld: is for inbound rules only"),
+    ],
+)
+async def test_blocked_callers_that_make_no_sense_400(rest: Rest, type_: str, fields: Any, says: str) -> None:
+    status, answer = await rest("POST", PATH, {"name": "Rule", "type": type_} | fields)
+    assert status == 400
+    assert says in answer["message"]
+
+
+async def test_a_rule_does_not_divert_to_itself(rest: Rest) -> None:
+    rule = await made(rest)
+    assert (await rest("PATCH", f"{PATH}/{rule['id']}", {"divertRuleId": rule["id"]}))[0] == 400

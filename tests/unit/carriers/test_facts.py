@@ -4,6 +4,7 @@ import pytest
 
 from connector.carriers.facts import MAX_LEARNED, CallFacts, call_facts
 from connector.model import Provider
+from connector.numbers import WITHHELD, is_withheld
 
 TWILIO = {
     "CallSid": "CA1",
@@ -15,6 +16,17 @@ TWILIO = {
     "Digits": "4711",
 }
 FACTS = CallFacts("CA1", "AC1", "+15557654321", "+15551234567", "in-progress", "US", "4711")
+
+
+WITHHELD_FORMS = [
+    *("+266696687", "+7378742833", "+86282452253", "+8656696", "+2562533"),
+    *("266696687", "sip:+266696687@carrier.example"),
+    *("anonymous", "Anonymous", "+anonymous", "Restricted", "unavailable", "unknown", "UNKNOWN", "Private Number", ""),
+    *(" ", "no caller-id", "withheld", '"Anonymous"', "Unknown Caller", "number withheld"),
+    *("anonymous@anonymous.invalid", "sip:anonymous@anonymous.invalid", "sips:anonymous@anonymous.invalid;user=phone"),
+    *('"Anonymous" <sip:anonymous@anonymous.invalid>;tag=1', "sip:alice@anonymous.invalid:5060", "sip:restricted@x"),
+    *("anonymous.invalid", "sip:anonymous.invalid"),
+]
 
 
 @pytest.mark.parametrize("provider", [Provider.TWILIO, Provider.TELNYX])
@@ -32,9 +44,23 @@ def test_plivos_words_for_a_status_become_the_common_ones(theirs: str, ours: str
     assert call_facts(Provider.PLIVO, {"CallStatus": theirs}).status == ours
 
 
-@pytest.mark.parametrize("text", ["anonymous", "", "100", "0123456789", "sip:a@b", "client:jenny", "1234567890123456"])
+@pytest.mark.parametrize("text", ["100", "0123456789", "sip:a@b", "client:jenny", "1234567890123456"])
 def test_what_is_no_number_of_the_world_stays_as_it_is(text: str) -> None:
     assert call_facts(Provider.PLIVO, {"From": text}).from_number == text
+
+
+@pytest.mark.parametrize("provider", Provider)
+@pytest.mark.parametrize("text", WITHHELD_FORMS)
+def test_a_withheld_number_is_one_word_of_every_carrier(provider: Provider, text: str) -> None:
+    assert is_withheld(text)
+    assert call_facts(provider, {"From": text, "To": "+15550001111"}).from_number == WITHHELD
+
+
+@pytest.mark.parametrize(
+    "text", ["+15551234567", "+2666966871", "client:anonymous", "sip:bob@example.com", "911", "anna"]
+)
+def test_a_number_or_a_name_is_none(text: str) -> None:
+    assert not is_withheld(text)
 
 
 @pytest.mark.parametrize("provider", Provider)

@@ -23,13 +23,17 @@ from connector.model import (
 )
 from connector.routing import (
     Arrival,
+    Diversion,
     Refusal,
     Route,
     admits,
+    blocks,
     call_request,
     claimed_twice,
+    diverted,
     find_route,
     normal_number,
+    normal_pattern,
 )
 
 CALLER, CALLED = "+15552223333", "+15550001111"
@@ -51,11 +55,11 @@ def routed(
     connector: ConnectorEntry = CONNECTOR,
     by_number: RoutingRule | None = None,
     by_default: RoutingRule | None = None,
-) -> Route | Refusal:
+) -> Route | Refusal | Diversion:
     return find_route(arrival, connector, by_number, by_default, names())
 
 
-def room_of(route: Route | Refusal) -> str:
+def room_of(route: Route | Refusal | Diversion) -> str:
     assert isinstance(route, Route), route
     return route.room
 
@@ -201,8 +205,8 @@ def test_others_are_not_admitted(caller: str) -> None:
         ("03012345678", "03012345678"),
         ("+1234567890123456", "+1234567890123456"),
         ("1234567890123456", "1234567890123456"),
-        ("anonymous", "anonymous"),
-        ("Restricted", "restricted"),
+        ("anonymous", "withheld"),
+        ("Restricted", "withheld"),
         ("client:alice", "client:alice"),
         ("eve\x00\r\nX: y\u2028", "evex: y"),
         ("+1555\x1b[2J1234567", "+1555[2j1234567"),
@@ -270,3 +274,67 @@ def test_headers_become_attributes_where_the_rule_says_so() -> None:
         route = routed(arrival, CONNECTOR, replace(rule, hide_phone_number=hidden))
         assert isinstance(route, Route)
         assert call_request(arrival, route, CONNECTOR, "c", "i", "").participant.attributes == expected
+
+
+# Blocked callers
+
+
+@pytest.mark.parametrize(
+    ("pattern", "normal", "blocked", "free"),
+    [
+        ("+1 (900) 555-0000", "+19005550000", "+19005550000", "+19005550001"),
+        ("19005550000", "+19005550000", "19005550000", "+19005550001"),
+        ("+1900*", "+1900*", "+19005550000", "+18005550000"),
+        ("001 900 *", "+1900*", "sip:+19005550000@carrier", "+2190"),
+        ("1900*", "1900*", "+19005550000", "+4419005550"),
+        ("030*", "030*", "03012345678", "+493012345678"),
+        ("+*", "+*", "+19005550000", "911"),
+    ],
+)
+def test_numbers_and_beginnings_are_blocked_in_any_spelling(pattern: str, normal: str, blocked: str, free: str) -> None:
+    assert normal_pattern(pattern) == normal
+    rule = replace(RULE, blocked_numbers=(normal,))
+    assert blocks(rule, blocked)
+    assert not blocks(rule, free)
+    assert not blocks(rule, "anonymous")
+
+
+@pytest.mark.parametrize("caller", ["", "anonymous", "+266696687", "Restricted", "sip:anonymous@anonymous.invalid"])
+def test_withheld_callers_are_blocked_by_their_own_field(caller: str) -> None:
+    assert blocks(replace(RULE, block_withheld=True), caller)
+    assert not blocks(replace(RULE, blocked_numbers=("+266*", "2*")), caller)
+    assert not blocks(replace(RULE, block_withheld=True), CALLER)
+
+
+def test_a_blocked_caller_falls_to_no_default_and_no_list_saves_them() -> None:
+    blocking = replace(RULE, blocked_numbers=(CALLER,), allowed_numbers=(CALLER,))
+    assert routed(ARRIVAL, WITH_BOTH, blocking, DEFAULT) is Refusal.BLOCKED
+    by_default = replace(blocking, id="rule_2", numbers=())
+    assert routed(ARRIVAL, WITH_BOTH, None, by_default) is Refusal.BLOCKED
+    # Whom the number's rule does not admit the default rule may still block.
+    assert routed(ARRIVAL, WITH_BOTH, replace(RULE, allowed_numbers=("+1",)), by_default) is Refusal.BLOCKED
+    assert room_of(routed(replace(ARRIVAL, room_id="here"), WITH_BOTH, blocking)) == "here"
+
+
+def test_a_blocked_caller_can_be_diverted_once() -> None:
+    blocking = replace(RULE, blocked_numbers=(CALLER,), divert_rule_id="rule_3")
+    assert routed(ARRIVAL, WITH_BOTH, blocking, DEFAULT) == Diversion(blocking, "rule_3")
+    other = replace(RULE, id="rule_3", room=RuleRoom(RoomType.STATIC, "screening"))
+    assert room_of(diverted(ARRIVAL, other, names())) == "screening"
+    for none in (
+        None,
+        replace(other, type=RuleType.OUTBOUND),
+        replace(other, allowed_numbers=("+1",)),
+        replace(other, blocked_numbers=("+1*",), divert_rule_id="rule_1"),
+    ):
+        assert diverted(ARRIVAL, none, names()) is Refusal.BLOCKED
+
+
+@pytest.mark.parametrize("caller", ["", "anonymous", "+8656696"])
+def test_a_withheld_caller_has_one_word_and_no_name(caller: str) -> None:
+    arrival = replace(ARRIVAL, from_number=caller)
+    route = Route("support", RULE)
+    request = call_request(arrival, route, CONNECTOR, "call_1", "twilio_1", "")
+    assert (request.from_number, request.participant.name) == ("withheld", "")
+    rule = replace(RULE, room=RuleRoom(RoomType.DYNAMIC, prefix=RoomPrefix.PARTICIPANT_NUMBER))
+    assert room_of(routed(arrival, CONNECTOR, rule)) == "new1-new2"
