@@ -38,5 +38,6 @@ def is_withheld(caller: str) -> bool:
         user, host = (found["user"], found["host"] or "") if found else (text, "")
     if host.strip().lower().endswith(_ANONYMOUS_HOST):
         return True
-    word = _BETWEEN_WORDS.sub("", user.strip("\"'<> ")).lower().removeprefix("+")
-    return not word or _WITHHELD_WORDS.fullmatch(word) is not None
+    name = user.strip("\"'<> ")
+    word = _BETWEEN_WORDS.sub("", name).lower().removeprefix("+")
+    return not name or _WITHHELD_WORDS.fullmatch(word) is not None
