@@ -177,12 +177,19 @@ class ConnectUrl:
                     return
                 # It is being taken down, and its record may be written already.
                 await call.finished.wait()
+            await self._keep(call_id, status)
+
+    async def _keep(self, call_id: str, status: str) -> None:
+        """In the record of a call that has ended, or that another process carries."""
+        while True:
             record = await self._store.get_call(call_id)
             if record is None:
                 raise TokenInvalid("no such call")
             # Reports may overtake each other: after the end, only what is final is news.
-            if status in FINAL_STATUSES:
-                await self._store.save_call(replace(record, carrier_status=status))
+            if status not in FINAL_STATUSES or record.carrier_status == status:
+                return
+            if await self._store.change_call(record, replace(record, carrier_status=status)):
+                return
 
     async def _verified(self, provider: Provider, request: web.Request) -> CallRequest:
         """The call of this URL's token. The call's own deadline counts: a fetch may have moved it. Which process

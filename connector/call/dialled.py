@@ -4,6 +4,7 @@ carrier's reports, whichever process they reach, are what changes it."""
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -11,11 +12,10 @@ import structlog
 from connector.call.chronicle import Chronicle
 from connector.call.ports import CarrierControl
 from connector.call.privacy import Privacy
-from connector.call.records import count_end, ended, event_of_end, new_record
+from connector.call.records import end_of, new_record, write_end
 from connector.call.state import Trigger, next_state
 from connector.call.terms import CARRIER_ENDS, Parts
 from connector.errors import FailedPrecondition
-from connector.logs import bind_call
 from connector.model import CallFilter, CallRecord, CallRequest, CallState, CarrierCall, EndReason, LifecycleEvent
 
 log = structlog.get_logger()
@@ -42,29 +42,35 @@ class DialledCalls:
         known = await self._parts.store.get_call(request.call_id)
         if known is not None:
             return known
-        return await self._keep(new_record(Privacy(request).request, OWNER), LifecycleEvent.STARTED)
+        record = _noted(new_record(Privacy(request).request, OWNER), LifecycleEvent.STARTED)
+        if await self._parts.store.change_call(None, record):
+            await self._tell(LifecycleEvent.STARTED, record)
+            return record
+        # It asked twice at once.
+        return await self._parts.store.get_call(request.call_id) or record
 
     async def answered(self, call_id: str) -> None:
         """LiveKit has picked up. A report that comes late or again changes nothing."""
-        record = await self._parts.store.get_call(call_id)
-        if record is not None and record.state is CallState.PENDING:
-            await self._keep(_active(record, time.time()), LifecycleEvent.ANSWERED)
+        await self._answer(call_id, time.time())
+
+    async def _answer(self, call_id: str, at: float) -> None:
+        def change(record: CallRecord) -> CallRecord | None:
+            return _active(record, at) if record.state is CallState.PENDING else None
+
+        await self._change(call_id, change, LifecycleEvent.ANSWERED)
 
     async def ended(self, call_id: str, status: str, seconds: float, detail: str) -> None:
         """The dial is over. `status` is one of the carrier's final ones, `seconds` the length of the talk."""
-        record = await self._parts.store.get_call(call_id)
-        if record is None or record.state is CallState.ENDED:
-            return
-        if status == "completed" and record.state is CallState.PENDING:
-            # Its answer was not reported: the two reports are requests of their own, and either may be lost.
-            record = await self._keep(_active(record, time.time() - seconds), LifecycleEvent.ANSWERED)
-        reason = CARRIER_ENDS.get(status, EndReason.CARRIER_FAILED)
-        await self._end(replace(record, carrier_status=status), reason, detail)
+        if status == "completed":
+            # Its answer may not have been reported: the two reports are requests of their own, and either may be lost.
+            await self._answer(call_id, time.time() - seconds)
+        await self._end(call_id, CARRIER_ENDS.get(status, EndReason.CARRIER_FAILED), detail, status)
 
     async def hang_up(self, record: CallRecord) -> CallRecord:
-        """End the call at the carrier. FailedPrecondition without the carrier's credentials."""
+        """End the call at the carrier; its report may be quicker than its answer, and is then the end that stands.
+        FailedPrecondition without the carrier's credentials."""
         await self._control(record).hang_up(CarrierCall(record.carrier_call_id, record.account_id))
-        return await self._end(record, EndReason.ENDED_BY_API, "")
+        return await self._end(record.call_id, EndReason.ENDED_BY_API, "") or record
 
     async def transfer(self, record: CallRecord, to: str) -> CallRecord:
         """Have the carrier connect the phone with `to`, E.164, in LiveKit's place. FailedPrecondition as above, and
@@ -72,8 +78,8 @@ class DialledCalls:
         if record.state is not CallState.ACTIVE:
             raise FailedPrecondition(f"the call is {record.state.value}, not active")
         await self._control(record).transfer(CarrierCall(record.carrier_call_id, record.account_id), to)
-        record = await self._keep(record, LifecycleEvent.TRANSFERRED, to=to)
-        return await self._end(record, EndReason.TRANSFERRED, "")
+        await self._change(record.call_id, _if_active, LifecycleEvent.TRANSFERRED, to=to)
+        return await self._end(record.call_id, EndReason.TRANSFERRED, "") or record
 
     def _control(self, record: CallRecord) -> CarrierControl:
         control = self._parts.control.get(record.provider)
@@ -87,23 +93,49 @@ class DialledCalls:
         for state in (CallState.PENDING, CallState.ACTIVE):
             where = CallFilter(state=state, owner=OWNER, created_before=before)
             for record in await self._parts.store.list_calls(MOST, where):
-                await self._end(record, EndReason.INTERRUPTED, "the carrier did not report its end")
+                await self._end(record.call_id, EndReason.INTERRUPTED, "the carrier did not report its end")
 
-    async def _end(self, record: CallRecord, reason: EndReason, detail: str) -> CallRecord:
-        over = await self._keep(ended(record, reason, detail), event_of_end(record), reason=reason.value)
-        with bind_call(over.call_id):
-            count_end(self._parts.metrics, over)
-        return over
+    async def _end(self, call_id: str, reason: EndReason, detail: str, status: str = "") -> CallRecord | None:
+        """The call's record with the end that stands, this one or an earlier one; None when there is no such call."""
+        chronicle = Chronicle(self._parts.lifecycle)
+        while True:
+            record = await self._parts.store.get_call(call_id)
+            if record is None or record.state is CallState.ENDED:
+                return record
+            end = end_of(replace(record, carrier_status=status or record.carrier_status), reason, detail)
+            if await write_end(self._parts, chronicle, end, record):
+                await chronicle.told()
+                return end.record
 
-    async def _keep(self, record: CallRecord, event: LifecycleEvent, **details: str) -> CallRecord:
-        record = replace(record, timelog=(*record.timelog, (event.value, time.time())))
-        await self._parts.store.save_call(record)
+    async def _change(
+        self, call_id: str, change: Callable[[CallRecord], CallRecord | None], event: LifecycleEvent, **details: str
+    ) -> None:
+        """Make a change of the record as it is now, and tell the event of it; None is no change. Reports of one call
+        may reach several processes at once."""
+        while True:
+            record = await self._parts.store.get_call(call_id)
+            changed = change(record) if record is not None else None
+            if changed is None:
+                return
+            changed = _noted(changed, event)
+            if await self._parts.store.change_call(record, changed):
+                await self._tell(event, changed, **details)
+                return
+
+    async def _tell(self, event: LifecycleEvent, record: CallRecord, **details: str) -> None:
         chronicle = Chronicle(self._parts.lifecycle)
         chronicle.tell(event, record, details)
         await chronicle.told()
-        return record
+
+
+def _noted(record: CallRecord, event: LifecycleEvent) -> CallRecord:
+    return replace(record, timelog=(*record.timelog, (event.value, time.time())))
 
 
 def _active(record: CallRecord, at: float) -> CallRecord:
     state = next_state(record.direction, record.state, Trigger.STREAM_STARTED)
     return replace(record, state=state, started_at=at)
+
+
+def _if_active(record: CallRecord) -> CallRecord | None:
+    return record if record.state is CallState.ACTIVE else None

@@ -1,4 +1,4 @@
-"""The last record of calls that ended while the store was away: saved as soon as it is back, for an hour at most."""
+"""Calls that ended while the store was away: written, told and counted as soon as it is back, for an hour at most."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import contextvars
 
 import structlog
 
-from connector.call.ports import CallStore
-from connector.call.terms import STEP_TIMEOUT
+from connector.call.chronicle import Chronicle
+from connector.call.records import CallEnd, write_end
+from connector.call.terms import STEP_TIMEOUT, Parts
 from connector.errors import ConnectorError
+from connector.logs import bind_call
 from connector.model import CallRecord
 
 log = structlog.get_logger()
@@ -22,21 +24,23 @@ MOST = 10_000
 """Records in memory; past that, the newest are lost and said to be."""
 
 
-class LateRecords:
-    """`keep` never waits. One task saves what is kept, and ends when nothing is left."""
+class LateEnds:
+    """`keep` never waits. One task writes what is kept, and ends when nothing is left."""
 
-    def __init__(self, store: CallStore) -> None:
-        self._store = store
-        self._late: dict[str, tuple[CallRecord, float]] = {}
-        """By call id: the record, and until when it is tried, by the event loop's clock."""
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._chronicle = Chronicle(parts.lifecycle)
+        self._late: dict[str, tuple[CallEnd, float]] = {}
+        """By call id: the end, and until when it is tried, by the event loop's clock."""
         self._saving: asyncio.Task[None] | None = None
 
-    def keep(self, record: CallRecord) -> None:
-        """Have the record of an ended call saved, which the store has not taken."""
+    def keep(self, end: CallEnd) -> None:
+        """Have an end written of which the store has not said whether it stands."""
+        call_id = end.record.call_id
         if len(self._late) >= MOST:
-            log.error("a call's last record is lost: the store has failed for too long", call=record.call_id)
+            log.error("a call's last record is lost: the store has failed for too long", call=call_id)
             return
-        self._late[record.call_id] = (record, asyncio.get_running_loop().time() + KEEP_FOR)
+        self._late[call_id] = (end, asyncio.get_running_loop().time() + KEEP_FOR)
         if self._saving is None or self._saving.done():
             # Not in the call's own context: it logs of others too.
             context = contextvars.Context()
@@ -45,7 +49,7 @@ class LateRecords:
     def get(self, call_id: str) -> CallRecord | None:
         """What the store is yet to learn of a call."""
         kept = self._late.get(call_id)
-        return kept[0] if kept else None
+        return kept[0].record if kept else None
 
     async def close(self) -> None:
         """Try each once more, as long as the store takes them; say which are lost."""
@@ -56,20 +60,23 @@ class LateRecords:
         for call_id in self._late:
             log.error("a call's last record is lost: the store fails", call=call_id)
         self._late.clear()
+        await self._chronicle.told()
 
     async def _save_again(self) -> None:
         delay = FIRST_DELAY
         while self._late:
             await asyncio.sleep(delay)
             await self._save_all()
+            await self._chronicle.told()
             delay = min(2 * delay, LONGEST_DELAY)
 
     async def _save_all(self) -> None:
         """Until the store fails."""
-        for call_id, (record, until) in list(self._late.items()):
+        for call_id, (end, until) in list(self._late.items()):
             try:
                 async with asyncio.timeout(STEP_TIMEOUT):
-                    await self._store.save_call(record)
+                    with bind_call(call_id):
+                        stands = await write_end(self._parts, self._chronicle, end)
             except (ConnectorError, TimeoutError) as error:
                 if asyncio.get_running_loop().time() < until:
                     log.warning("last records of calls wait for the store", calls=len(self._late), error=str(error))
@@ -78,5 +85,6 @@ class LateRecords:
             except Exception:
                 log.exception("a call's last record is lost", call=call_id)
             else:
-                log.info("a call's last record is saved, late", call=call_id)
+                done = "is saved, late" if stands else "is not wanted: another process has ended the call"
+                log.info(f"a call's last record {done}", call=call_id)
             del self._late[call_id]

@@ -11,7 +11,7 @@ import structlog
 from connector.call.bridge import Bridge
 from connector.call.chronicle import Chronicle
 from connector.call.privacy import Privacy
-from connector.call.records import count_end, ended, event_of_end, new_record
+from connector.call.records import CallEnd, end_of, new_record, write_end
 from connector.call.state import Trigger, next_state
 from connector.call.terms import End, Parts
 from connector.carriers.events import StreamStarted
@@ -39,8 +39,8 @@ class Ledger:
         self.chronicle = Chronicle(parts.lifecycle)
         self.told_attributes: dict[str, str] = {}
         """What the participant was last given by us."""
-        self.unsaved = False
-        """The call is over, and the store has not taken its last record."""
+        self.unwritten: CallEnd | None = None
+        """The call is over, and the store has not said whether this end of it stands."""
         self.inherited = record is not None
         self.record = replace(record, owner=parts.owner) if record else new_record(self.request, parts.owner)
 
@@ -116,12 +116,15 @@ class Ledger:
             self.told_attributes |= {name: attributes[name] for name in news}
             self.tell(LifecycleEvent.UPDATE, change="attributes", names=",".join(sorted(news)))
 
-    def finish(self, end: End) -> None:
-        event = event_of_end(self.record)
-        self.record = ended(self.record, end.reason, end.detail)
-        # A call that could not even be opened was refused to its client, and nobody has heard of it.
-        if self.has_told(LifecycleEvent.STARTED):
-            self.tell(event, reason=end.reason.value)
+    def finish(self, end: End, bridge: Bridge) -> None:
+        """The call is over; `close` has it stand, told and counted."""
+        frames = {
+            "heard_frames": bridge.heard_frames,
+            "sent_frames": bridge.sent_frames,
+            "dropped_frames": bridge.dropped_frames,
+        }
+        self.unwritten = replace(end_of(self.record, end.reason, end.detail), frames=frames)
+        self.record = self.unwritten.record
 
     def attributes(self, status: str) -> dict[str, str]:
         """The request's attributes and ours; see docs/attributes.md."""
@@ -159,10 +162,15 @@ class Ledger:
             log.warning("the call record could not be saved", error=error.message)
 
     async def close(self) -> None:
-        """Write the finished record. Raises StoreError; whatever happens, `unsaved` says whether it is written."""
-        self.unsaved = True
-        await self._parts.store.save_call(self.record)
-        self.unsaved = False
+        """Have the end stand, told and counted; where another process has ended the call already, its end is the
+        record's. Raises StoreError; whatever happens, `unwritten` is what the store has not answered."""
+        if self.unwritten is None:
+            return
+        stands = await write_end(self._parts, self.chronicle, self.unwritten)
+        self.unwritten = None
+        if not stands:
+            await self.reread()
+            log.warning("another process has ended the call already", reason=self.record.end_reason)
 
     async def reread(self) -> None:
         """The call is another process's now: what that has written of it. Raises StoreError."""
@@ -171,16 +179,6 @@ class Ledger:
     def observe(self, step: str, started: float) -> None:
         """A step of the set-up took from `started`, monotonic, until now."""
         self._parts.metrics.setup.labels(step, self.request.direction.value).observe(time.monotonic() - started)
-
-    def count(self, bridge: Bridge) -> None:
-        """Once, when the record is finished."""
-        count_end(
-            self._parts.metrics,
-            self.record,
-            heard_frames=bridge.heard_frames,
-            sent_frames=bridge.sent_frames,
-            dropped_frames=bridge.dropped_frames,
-        )
 
 
 def that_fit(more: dict[str, str], kept: dict[str, str]) -> dict[str, str]:

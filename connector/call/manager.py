@@ -9,13 +9,21 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from connector.call.late import LateRecords
+from connector.call.late import LateEnds
 from connector.call.ledger import Ledger
 from connector.call.records import new_record
 from connector.call.session import CallSession
 from connector.call.terms import FINAL_STATUSES, Parts
 from connector.call.wait import with_facts
-from connector.errors import ConnectUrlError, ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
+from connector.errors import (
+    ConnectorError,
+    ConnectUrlError,
+    ResourceExhausted,
+    TokenExpired,
+    TokenInvalid,
+    TokenUsed,
+    Unavailable,
+)
 from connector.logs import bind_call
 from connector.model import LIVE_STATES, CallRecord, CallRequest, CallState, Direction, EndReason, WaitingCall
 
@@ -41,10 +49,12 @@ class CallManager:
         self._parts = parts
         self._max_calls = max_calls
         self._calls: dict[str, CallSession] = {}
-        self._late = LateRecords(parts.store)
+        self._late = LateEnds(parts)
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False
+        self._drained = False
+        self._taking: set[asyncio.Task[CallSession]] = set()
 
     @property
     def full(self) -> bool:
@@ -85,8 +95,8 @@ class CallManager:
 
     def _finished(self, call: CallSession) -> None:
         self._calls.pop(call.call_id, None)
-        if call.late_record is not None:
-            self._late.keep(call.late_record)
+        if call.late_end is not None:
+            self._late.keep(call.late_end)
         if not self._calls:
             self._empty.set()
 
@@ -120,15 +130,17 @@ class CallManager:
         if call is not None:
             await call.fetched(carrier_call_id, from_number, to_number, account_id)
             return
-        waiting = await self._waiting(call_id)
-        known = waiting.carrier_call_id
-        if carrier_call_id and known and carrier_call_id != known:
-            raise TokenUsed("this connect_url belongs to another carrier call")
-        ledger = Ledger(waiting.request, self._parts, _record_of(waiting))
-        grace = self._parts.limits.answer_grace
-        extended = with_facts(waiting, ledger, carrier_call_id, from_number, to_number, account_id, grace)
-        if not await self._parts.store.waiting.replace(extended):
-            raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+        while True:
+            waiting = await self._waiting(call_id)
+            known = waiting.carrier_call_id
+            if carrier_call_id and known and carrier_call_id != known:
+                raise TokenUsed("this connect_url belongs to another carrier call")
+            ledger = Ledger(waiting.request, self._parts, _record_of(waiting))
+            grace = self._parts.limits.answer_grace
+            extended = with_facts(waiting, ledger, carrier_call_id, from_number, to_number, account_id, grace)
+            # Two carrier calls may fetch it at once, each at a process of its own.
+            if await self._parts.store.waiting.replace(extended, waiting):
+                break
         log.info("answer document fetched for another process", owner=waiting.owner)
 
     async def claim(self, call_id: str) -> CallSession:
@@ -141,16 +153,11 @@ class CallManager:
             await call.claim()
             return call
         self._admit()
-        # Not left half done by a client that goes away: the store may have said by then that the call is ours.
-        taking = asyncio.create_task(self._take_over(call_id), name=f"take over {call_id}")
-        try:
-            return await asyncio.shield(taking)
-        except asyncio.CancelledError:
-            taking.add_done_callback(_abandon)
-            raise
+        return await self._take_over(call_id)
 
     async def end_waiting(self, call_id: str, reason: EndReason, detail: str = "") -> CallSession | None:
-        """End a call that waits for its stream on another process; None when none does. Raises StoreError."""
+        """End a call that waits for its stream on another process; None when none does. Raises StoreError, and
+        Unavailable when this process is about to stop."""
         call = await self._taken_over(call_id)
         if call is not None:
             call.end(reason, detail)
@@ -158,7 +165,7 @@ class CallManager:
 
     async def carrier_said(self, call_id: str, status: str, number: int) -> CallSession | None:
         """A carrier's report of a call, see `CallSession.carrier_said`; the call where it is held here, and since it
-        was told what ends its wait. Raises StoreError."""
+        was told what ends its wait. Raises as `end_waiting` does."""
         call = self._calls.get(call_id)
         if call is None and status in FINAL_STATUSES:
             call = await self._taken_over(call_id)
@@ -188,12 +195,33 @@ class CallManager:
         raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
 
     async def _take_over(self, call_id: str) -> CallSession:
-        waiting = await self._waiting(call_id)
-        record = await self._parts.store.get_call(call_id) or _record_of(waiting)
-        if not await self._parts.store.waiting.delete(call_id):
+        """The call, which goes on here. Raises as `expected` does; Unavailable after the drain: the store closes."""
+        if self._drained:
+            raise Unavailable("the connector is shutting down and takes no calls over")
+        # Not left half done by a client that goes away: the store may have said by then that the call is ours.
+        taking = asyncio.create_task(self._take(call_id), name=f"take over {call_id}")
+        self._taking.add(taking)
+        taking.add_done_callback(self._taking.discard)
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(_abandon)
+            raise
+
+    async def _take(self, call_id: str) -> CallSession:
+        await self._waiting(call_id)
+        waiting = await self._parts.store.waiting.take(call_id)
+        if waiting is None:
             raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
-        # No `await` from here to the holding: of this process's sockets only this one was told True.
-        call = self._hold(CallSession(waiting.request, self._parts, self._finished, record))
+        # Read now: until a moment ago others could write of it. This process alone has got the call.
+        try:
+            record = await self._parts.store.get_call(call_id)
+        except ConnectorError as error:
+            log.warning("the record of a call that was taken over cannot be read", call=call_id, error=error.message)
+            record = None
+        if record is not None and record.end_reason is not None:
+            raise TokenExpired("the call has ended")
+        call = self._hold(CallSession(waiting.request, self._parts, self._finished, record or _record_of(waiting)))
         with bind_call(call_id):
             call.learn(waiting)
             log.info("call taken over", owner=waiting.owner)
@@ -223,8 +251,13 @@ class CallManager:
                 await asyncio.wait_for(self._empty.wait(), limit)
             except TimeoutError:
                 log.warning("drain limit reached, ending live calls", calls=len(self._calls))
-        self.end_all()
-        await self._empty.wait()
+        while self._calls or self._taking:
+            self.end_all()
+            await self._empty.wait()
+            if self._taking:
+                await asyncio.wait(self._taking)
+        # No `await` since the last look: nothing is held from here on.
+        self._drained = True
         await self._late.close()
 
     def end_all(self) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 import structlog
 
 from connector.call.chronicle import Chronicle
-from connector.call.records import ended, event_of_end
+from connector.call.records import end_of, write_end
 from connector.call.terms import STEP_TIMEOUT, Parts
 from connector.errors import ConnectorError
 from connector.logs import bind_call
@@ -35,8 +34,9 @@ async def end_orphans(parts: Parts) -> list[CallRecord]:
         for record in await parts.store.list_calls(MOST, CallFilter(state=state, owner=parts.owner)):
             if record.call_id not in waiting:
                 with bind_call(record.call_id):
-                    await _end(parts, chronicle, record)
-                orphans.append(record)
+                    end = end_of(record, EndReason.INTERRUPTED, INTERRUPTED_DETAIL)
+                    if await write_end(parts, chronicle, end, record):
+                        orphans.append(record)
     await chronicle.told()
     return orphans
 
@@ -53,15 +53,3 @@ async def hang_up_held(parts: Parts, orphans: Sequence[CallRecord]) -> None:
                     await control.hang_up(CarrierCall(record.carrier_call_id, record.account_id))
             except (ConnectorError, TimeoutError) as error:
                 log.warning("the phone of an interrupted call could not be hung up", error=str(error))
-
-
-async def _end(parts: Parts, chronicle: Chronicle, record: CallRecord) -> None:
-    event = event_of_end(record)
-    over = ended(record, EndReason.INTERRUPTED, INTERRUPTED_DETAIL)
-    if not record.timelog:
-        # It was being opened, and nobody has been told of it.
-        await parts.store.save_call(over)
-        return
-    over = replace(over, timelog=(*record.timelog, (event.value, over.ended_at)))
-    await parts.store.save_call(over)
-    chronicle.tell(event, over, {"reason": EndReason.INTERRUPTED.value})

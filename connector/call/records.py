@@ -3,12 +3,16 @@ another, or the carrier's reports of a call that no process holds."""
 
 from __future__ import annotations
 
+import secrets
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import structlog
 
+from connector.call.chronicle import Chronicle
 from connector.call.state import Trigger, next_state
+from connector.call.terms import Parts
 from connector.metrics import Metrics
 from connector.model import CallRecord, CallRequest, CallState, EndReason, LifecycleEvent
 
@@ -36,22 +40,63 @@ def new_record(request: CallRequest, owner: str) -> CallRecord:
     )
 
 
-def ended(record: CallRecord, reason: EndReason, detail: str) -> CallRecord:
-    """The record of a call that ends now. IllegalTransition when it has ended already."""
-    state = next_state(record.direction, record.state, Trigger.END)
-    return replace(record, state=state, ended_at=time.time(), end_reason=reason, end_detail=detail)
+@dataclass(frozen=True, slots=True)
+class CallEnd:
+    """The end of a call as one process noticed it. Several may notice the end of one call, each in its own way: the
+    first that the store takes stands, and is told and counted."""
+
+    record: CallRecord
+    """The finished record; its timelog ends with the event."""
+    event: LifecycleEvent | None
+    """None where nobody has heard of the call: it could not even be opened."""
+    frames: Mapping[str, int] = field(default_factory=dict)
+    """Counts of audio frames, for the line that sums the call up."""
 
 
-def event_of_end(record: CallRecord) -> LifecycleEvent:
-    """What customers are told when a call that is where this one is now ends."""
-    return LifecycleEvent.HANGUP if record.state is CallState.ACTIVE else LifecycleEvent.MISSED
+def end_of(record: CallRecord, reason: EndReason, detail: str, at: float | None = None) -> CallEnd:
+    """The end, now or at a Unix time, of a call that stands as `record` says. IllegalTransition when it has ended."""
+    at = time.time() if at is None else at
+    event = None
+    timelog = record.timelog
+    if timelog:
+        event = LifecycleEvent.HANGUP if record.state is CallState.ACTIVE else LifecycleEvent.MISSED
+        timelog = (*timelog, (event.value, at))
+    over = replace(
+        record,
+        state=next_state(record.direction, record.state, Trigger.END),
+        ended_at=at,
+        end_reason=reason,
+        end_detail=detail,
+        timelog=timelog,
+        end_id=secrets.token_hex(8),
+    )
+    return CallEnd(over, event)
 
 
-def count_end(metrics: Metrics, ended: CallRecord, **frames: int) -> None:
+async def write_end(parts: Parts, chronicle: Chronicle, end: CallEnd, expected: CallRecord | None = None) -> bool:
+    """Have an end stand, told and counted, unless another one does; see `Store.end_call`. Raises StoreError: then it
+    may be tried again."""
+    if not await parts.store.end_call(end.record, expected):
+        return False
+    if end.event is not None:
+        chronicle.tell(end.event, end.record, {"reason": end.record.end_reason or ""})
+    _count(parts.metrics, end)
+    return True
+
+
+def _count(metrics: Metrics, end: CallEnd) -> None:
     """Once for each call: the metrics, and the line that sums it up."""
-    reason = ended.end_reason.value if ended.end_reason else ""
-    metrics.calls.labels(ended.provider.value, ended.direction.value, reason).inc()
-    seconds = ended.ended_at - ended.started_at if ended.started_at else 0.0
-    if ended.started_at:
-        metrics.duration.labels(ended.direction.value).observe(seconds)
-    log.info("call ended", reason=reason, detail=ended.end_detail or None, seconds=round(seconds, 3), **frames)
+    record = end.record
+    reason = record.end_reason.value if record.end_reason else ""
+    metrics.calls.labels(record.provider.value, record.direction.value, reason).inc()
+    seconds = record.ended_at - record.started_at if record.started_at else 0.0
+    if record.started_at:
+        metrics.duration.labels(record.direction.value).observe(seconds)
+    log.info(
+        "call ended",
+        call=record.call_id,
+        reason=reason,
+        detail=record.end_detail or None,
+        seconds=round(seconds, 3),
+        **end.frames,
+    )

@@ -23,6 +23,7 @@ from connector.call.ledger import Ledger
 from connector.call.leg import Leg
 from connector.call.ports import CarrierSocket
 from connector.call.presence import Presence
+from connector.call.records import CallEnd
 from connector.call.stream import Stream
 from connector.call.teardown import Teardown, stop_tasks
 from connector.call.terms import CLOSE_CODES, CLOSE_NORMAL, End, Parts, why_not_opened
@@ -101,9 +102,11 @@ class CallSession:
         return self.record.state
 
     @property
-    def late_record(self) -> CallRecord | None:
-        """The last record, where the store has not taken it, and no other process can have written one since."""
-        return self.record if self._ledger.unsaved and self.wait.is_certain else None
+    def late_end(self) -> CallEnd | None:
+        """The end, where the store has not answered, and no other process can have the call: it is this one's, or
+        nobody has heard of it."""
+        end = self._ledger.unwritten
+        return end if end is not None and (self.wait.is_certain or end.event is None) else None
 
     @property
     def claimed(self) -> bool:

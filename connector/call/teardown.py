@@ -54,9 +54,8 @@ class Teardown:
         await _step("room", self._presence.leave())
         if not was_active:
             await _step("undo", self._presence.undo())
-        self._ledger.finish(end)
+        self._ledger.finish(end, self._presence.bridge)
         await _step("record", self._ledger.close())
-        self._ledger.count(self._presence.bridge)
         await _step("events", self._ledger.chronicle.told())
 
     async def _step_aside(self, socket: CarrierSocket | None, end: End) -> None:

@@ -167,19 +167,17 @@ class Wait:
         decision = Stage.UNSURE
         try:
             async with asyncio.timeout(STORE_PATIENCE):
-                entry = await self._store.waiting.get(self._ledger.record.call_id)
-                is_ours = await self._store.waiting.delete(self._ledger.record.call_id)
-            decision = Stage.OURS if is_ours else Stage.LOST
+                entry = await self._store.waiting.take(self._ledger.record.call_id)
+            decision = Stage.OURS if entry is not None else Stage.LOST
         except TimeoutError as error:
             raise StoreError("the store did not answer in time") from error
         finally:
             self.stage = decision
             self.is_certain = decision is Stage.OURS
             self._decided.set()
-        if not is_ours:
+        if entry is None:
             raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
-        if entry is not None:
-            self._adopt(entry)
+        self._adopt(entry)
 
     async def settle(self) -> bool:
         """The call ends here: whether that is this process's to say. From now on no other can have the call.

@@ -175,9 +175,10 @@ class Store(Protocol):
         `before` is there by now, and then nothing is changed."""
         ...
 
-    async def end_call(self, record: CallRecord) -> bool:
+    async def end_call(self, record: CallRecord, expected: CallRecord | None = None) -> bool:
         """Write the record of a call that has ended. True for exactly one end of each call, which stands: who is told
-        True tells of it and counts it. False when the call has ended already, and then nothing is changed.
+        True tells of it and counts it. False when the call has ended already, or, with `expected`, when anything else
+        is there by now; then nothing is changed.
 
         A step whose answer was lost may be tried again: the same end, by its `end_id`, is told True again."""
         ...

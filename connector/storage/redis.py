@@ -52,24 +52,28 @@ local function put()
     redis.call('ZREM', '{_OPEN}', id)
   end
 end
+local function stands(expected)
+  for column, value in pairs(cjson.decode(expected)) do
+    if (redis.call('HGET', key, column) or '') ~= value then return false end
+  end
+  return true
+end
 local ended_as = redis.call('HGET', key, 'end_reason') or ''
 """
 _SAVE = f"""{_PUT}
 if ended_as == '' or columns.end_reason ~= '' then put() end
 """
 _END = f"""{_PUT}
-if ended_as == '' then put() return 1 end
-return columns.end_id ~= '' and redis.call('HGET', key, 'end_id') == columns.end_id and 1 or 0
+if ended_as ~= '' then
+  return columns.end_id ~= '' and redis.call('HGET', key, 'end_id') == columns.end_id and 1 or 0
+end
+if ARGV[3] and not stands(ARGV[3]) then return 0 end
+put()
+return 1
 """
 # ARGV[3]: the columns as they must stand, or nothing where no record may.
 _CHANGE = f"""{_PUT}
-if ARGV[3] then
-  for column, value in pairs(cjson.decode(ARGV[3])) do
-    if (redis.call('HGET', key, column) or '') ~= value then return 0 end
-  end
-elseif redis.call('EXISTS', key) == 1 then
-  return 0
-end
+if not ARGV[3] and redis.call('EXISTS', key) == 1 or ARGV[3] and not stands(ARGV[3]) then return 0 end
 put()
 return 1
 """
@@ -157,8 +161,9 @@ class RedisStore:
         values = _put(after) if before is None else (*_put(after), _written(before))
         return bool(await self._server.run(_CHANGE, (), values))
 
-    async def end_call(self, record: CallRecord) -> bool:
-        return bool(await self._server.run(_END, (), _put(record)))
+    async def end_call(self, record: CallRecord, expected: CallRecord | None = None) -> bool:
+        values = _put(record) if expected is None else (*_put(record), _written(expected))
+        return bool(await self._server.run(_END, (), values))
 
     async def get_call(self, call_id: str) -> CallRecord | None:
         columns = await self._server.run(_GET, (), (call_id,))

@@ -65,15 +65,17 @@ class SqliteStore:
 
         return await self._file.write(work)
 
-    async def end_call(self, record: CallRecord) -> bool:
+    async def end_call(self, record: CallRecord, expected: CallRecord | None = None) -> bool:
         row = to_row(record)
 
         def work(db: sqlite3.Connection) -> bool:
-            query = "SELECT end_id FROM calls WHERE call_id = ? AND end_reason IS NOT NULL"
-            stands = db.execute(query, (record.call_id,)).fetchone()
-            if stands is None:
-                db.execute(_SAVE, row)
-            return stands is None or (record.end_id != "" and stands == (record.end_id,))
+            present = _one(db, record.call_id)
+            if present is not None and present.end_reason is not None:
+                return bool(record.end_id) and present.end_id == record.end_id
+            if expected is not None and present != expected:
+                return False
+            db.execute(_SAVE, row)
+            return True
 
         return await self._file.write(work)
 

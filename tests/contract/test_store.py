@@ -129,6 +129,16 @@ async def test_a_call_ends_once_and_the_first_end_stands(store: Store, before: C
     assert await store.forget_before(1e9) == 1
 
 
+async def test_an_end_of_what_was_read_is_not_that_of_what_was_written_since(store: Store) -> None:
+    assert not await store.end_call(ENDED, RINGING)
+    await store.save_call(ACTIVE)
+    assert not await store.end_call(ENDED, RINGING)
+    assert await store.get_call("call_1") == ACTIVE
+    assert await store.end_call(ENDED, ACTIVE)
+    assert await store.end_call(ENDED, ACTIVE)
+    assert not await store.end_call(replace(ENDED, end_id="end_2"), ENDED)
+
+
 async def test_an_end_whose_answer_was_lost_may_be_tried_again(store: Store) -> None:
     assert await store.end_call(ENDED)
     assert await store.end_call(ENDED)

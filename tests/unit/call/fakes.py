@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from connector.call.late import LateEnds
 from connector.call.manager import CallManager
 from connector.call.session import CallSession
 from connector.call.terms import Limits, Parts
@@ -306,19 +307,24 @@ class FakeStore:
         self.records[record.call_id] = record
 
     async def change_call(self, before: CallRecord | None, after: CallRecord) -> bool:
+        await self._faults.step("store.save")
+        await self._faults.step(f"store.save {after.state}")
         if self.records.get(after.call_id) != before:
             return False
-        await self.save_call(after)
+        self.records[after.call_id] = after
         return True
 
-    async def end_call(self, record: CallRecord) -> bool:
+    async def end_call(self, record: CallRecord, expected: CallRecord | None = None) -> bool:
+        self.saves += 1
         await self._faults.step("store.save")
         await self._faults.step(f"store.save {record.state}")
         known = self.records.get(record.call_id)
-        if known is None or known.end_reason is None:
-            self.records[record.call_id] = record
-            self.saves += 1
-        return self.records[record.call_id].end_id == record.end_id
+        if known is not None and known.end_reason is not None:
+            return known.end_id == record.end_id
+        if expected not in (None, known):
+            return False
+        self.records[record.call_id] = record
+        return True
 
     async def get_call(self, call_id: str) -> CallRecord | None:
         return self.records.get(call_id)
@@ -388,6 +394,7 @@ class World:
             control={Provider.TWILIO: self.control} if self.control else {},
         )
         self.manager = CallManager(self.parts, self.max_calls)
+        self.late = LateEnds(self.parts)
         self.log = structlog.testing.LogCapture()
         structlog.configure(processors=[structlog.contextvars.merge_contextvars, self.log])
 
@@ -405,7 +412,18 @@ class World:
         )
 
     def session(self) -> CallSession:
-        return CallSession(self.request(), self.parts, self.finished.append)
+        return CallSession(self.request(), self.parts, self._finished)
+
+    def _finished(self, call: CallSession) -> None:
+        self.finished.append(call)
+        if call.late_end is not None:
+            self.late.keep(call.late_end)
+
+    async def store_is_back(self) -> None:
+        """What the store has not taken is written once more."""
+        for step in [step for step in self.faults.planned if step.startswith("store.")]:
+            del self.faults.planned[step]
+        await self.late.close()
 
     @property
     def room(self) -> FakeRoom:

@@ -46,6 +46,7 @@ async def whole_call(world: World) -> BaseException | None:
     hung.cancel()
     error = (await asyncio.gather(opening, hung, return_exceptions=True))[0]
     assert world.finished == [call]
+    await world.store_is_back()
     assert sum(world.counted().values()) == 1
     assert len(world.endings()) == 1
     assert call.state is CallState.ENDED
@@ -122,6 +123,7 @@ async def test_everything_hangs_at_once_and_the_call_still_ends() -> None:
     world.socket.feed("stop")
     async with asyncio.timeout(60):
         await carrying
+    await world.store_is_back()
     world.assert_ended_once(call, EndReason.CARRIER_HANGUP)
 
 

@@ -126,14 +126,17 @@ async def test_a_listener_that_comes_back_is_told_the_rest_in_order() -> None:
 
 
 @virtual_time
-async def test_a_store_that_fails_does_not_keep_events_back() -> None:
+async def test_a_store_that_fails_keeps_the_end_back_until_it_has_said_that_it_stands() -> None:
     world = World()
     world.faults.planned |= {"store.save active": StoreError("full"), "store.save ended": StoreError("full")}
     call = world.session()
     carrying = await talk(world, call)
     world.socket.feed("stop")
     await carrying
+    assert world.lifecycle.events == ["call-started", "call-ringing", "call-answered"]
+    await world.store_is_back()
     assert world.lifecycle.events == ["call-started", "call-ringing", "call-answered", "call-hangup"]
+    assert world.counted() == {"carrier_hangup": 1.0}
 
 
 @virtual_time

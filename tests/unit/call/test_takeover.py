@@ -11,9 +11,10 @@ import pytest
 
 from connector.call import manager
 from connector.call.orphans import end_orphans
+from connector.call.records import end_of
 from connector.call.session import CallSession
 from connector.errors import ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
-from connector.model import CallState, Direction, EndReason
+from connector.model import CallState, Direction, EndReason, WaitingCall
 from connector.storage.base import StoreError
 from tests.unit.call.fakes import LIMITS, FakeSocket, World
 from tests.unit.call.virtual_time import virtual_time
@@ -130,11 +131,11 @@ async def test_of_many_claims_everywhere_one_is_granted(first: str) -> None:
 async def test_an_end_in_the_middle_of_a_claim_waits_for_the_stores_word(others: bool) -> None:
     maker, taker = two()
     former = await maker.manager.create(maker.request())
-    maker.store.waiting._faults.delays["waiting.get"] = 0.01
+    maker.store.waiting._faults.delays["waiting.delete"] = 0.01
     claiming = asyncio.create_task(maker.manager.claim("call_1"))
     await settle()
     if others:
-        del maker.store.waiting._faults.delays["waiting.get"]
+        del maker.store.waiting._faults.delays["waiting.delete"]
         taken = await taker.manager.claim("call_1")
         put_out(maker)
     else:
@@ -160,17 +161,17 @@ async def test_a_claim_whose_answer_was_lost_is_ended_by_whoever_has_the_call(de
     maker, taker = two()
     former = await maker.manager.create(maker.request())
     waiting = maker.store.waiting
-    delete = waiting.delete
+    take = waiting.take
 
-    async def answer_lost(document_id: str) -> bool:
-        waiting.delete = delete  # type: ignore[method-assign]
+    async def answer_lost(document_id: str) -> WaitingCall | None:
+        waiting.take = take  # type: ignore[method-assign]
         if deleted:
-            await delete(document_id)
+            await take(document_id)
         else:
             await taker.manager.claim("call_1")
         raise StoreError("the connection broke")
 
-    waiting.delete = answer_lost  # type: ignore[method-assign]
+    waiting.take = answer_lost  # type: ignore[method-assign]
     with pytest.raises(StoreError):
         await maker.manager.claim("call_1")
     await former.finished.wait()
@@ -258,14 +259,11 @@ async def test_a_call_that_another_process_opens_between_two_looks_is_not_taken_
 @pytest.mark.parametrize(
     "fault", [StoreError("gone"), ZeroDivisionError("a bug"), None], ids=["refuses", "breaks", "hangs"]
 )
-@pytest.mark.parametrize("step", ["waiting.get", "waiting.delete"])
 @virtual_time
-async def test_without_the_stores_word_no_socket_is_let_in_and_the_call_ends(
-    step: str, fault: Exception | None
-) -> None:
+async def test_without_the_stores_word_no_socket_is_let_in_and_the_call_ends(fault: Exception | None) -> None:
     world = World()
     call = await world.manager.create(world.request())
-    world.store.waiting._faults.planned[step] = fault
+    world.store.waiting._faults.planned["waiting.delete"] = fault
     with pytest.raises((StoreError, ZeroDivisionError)):
         await world.manager.claim("call_1")
     async with asyncio.timeout(30):
@@ -427,3 +425,96 @@ async def test_a_restart_ends_what_its_former_life_held_tells_so_and_leaves_what
     await carrying
     waiting.end(EndReason.SHUTDOWN)
     await waiting.finished.wait()
+
+
+@virtual_time
+async def test_a_take_over_has_what_was_written_while_it_was_under_way() -> None:
+    """The record and the wait are another process's to write until the moment of the claim."""
+    maker, taker = two()
+    await maker.manager.create(maker.request())
+    waiting, store = maker.store.waiting, maker.store
+    take = waiting.take
+
+    async def learnt_first(document_id: str) -> WaitingCall | None:
+        entry, record = waiting.entries[document_id], store.records[document_id]
+        waiting.entries[document_id] = replace(entry, carrier_call_id="CA7", to_number="+15551234567")
+        store.records[document_id] = replace(record, carrier_status="ringing")
+        return await take(document_id)
+
+    waiting.take = learnt_first  # type: ignore[method-assign]
+    call = await taker.manager.claim("call_1")
+    assert (call.record.carrier_call_id, call.record.to_number) == ("CA7", "+15551234567")
+    assert (call.record.carrier_status, call.record.owner) == ("ringing", "taker")
+    put_out(maker)
+    call.end(EndReason.SHUTDOWN)
+    await call.finished.wait()
+    await settle()
+
+
+@virtual_time
+async def test_of_two_carrier_calls_that_fetch_one_document_at_once_one_is_refused() -> None:
+    maker, taker = two()
+    third = World(store=maker.store, owner="third")
+    call = await maker.manager.create(maker.request())
+    maker.store.waiting._faults.delays["waiting.get"] = 0.01
+    fetches = [
+        world.manager.fetched("call_1", carrier_call, "", "")
+        for world, carrier_call in ((taker, "CA1"), (third, "CA2"))
+    ]
+    outcomes = await asyncio.gather(*fetches, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None), TokenUsed]
+    assert maker.store.waiting.entries["call_1"].carrier_call_id == "CA1"
+    call.end(EndReason.SHUTDOWN)
+    await call.finished.wait()
+
+
+@virtual_time
+async def test_a_drained_process_takes_nothing_over() -> None:
+    maker, taker = two()
+    call = await maker.manager.create(maker.request())
+    await taker.manager.drain(0)
+    for attempt in (
+        taker.manager.end_waiting("call_1", EndReason.ENDED_BY_API),
+        taker.manager.carrier_said("call_1", "busy", 1),
+        taker.manager.claim("call_1"),
+    ):
+        with pytest.raises(Unavailable, match="shutting down"):
+            await attempt
+    assert taker.manager.live() == []
+    assert "call_1" in maker.store.waiting.entries
+    call.end(EndReason.SHUTDOWN)
+    await call.finished.wait()
+
+
+@virtual_time
+async def test_a_drain_waits_for_what_is_being_taken_over_and_ends_it() -> None:
+    maker, taker = two()
+    await maker.manager.create(maker.request())
+    taker.store.waiting._faults.delays["waiting.delete"] = 1.0
+    ending = asyncio.create_task(taker.manager.end_waiting("call_1", EndReason.ENDED_BY_API))
+    await asyncio.sleep(0.5)
+    await taker.manager.drain(0)
+    assert taker.manager.live() == []
+    assert taker.store.records["call_1"].end_reason in (EndReason.SHUTDOWN, EndReason.ENDED_BY_API)
+    await ending
+    del taker.store.waiting._faults.delays["waiting.delete"]
+    put_out(maker)
+    await settle()
+    assert maker.counted() == {}
+
+
+@virtual_time
+async def test_an_end_that_another_process_was_quicker_with_is_neither_told_nor_counted() -> None:
+    world = World()
+    call = await world.manager.create(world.request())
+    await world.manager.claim("call_1")
+    carrying = asyncio.create_task(call.carry(world.socket))
+    world.socket.feed("start")
+    await settle()
+    theirs = end_of(world.store.records["call_1"], EndReason.INTERRUPTED, "gone for a minute").record
+    assert await world.store.end_call(theirs)
+    world.socket.feed("stop")
+    await carrying
+    assert world.lifecycle.events == ["call-started", "call-ringing", "call-answered"]
+    assert world.counted() == {}
+    assert call.record == world.store.records["call_1"] == theirs
