@@ -11,7 +11,7 @@ import pytest
 from connector.app import Connector
 from connector.demo.carrier import Answer, Callback, Document, Outcome
 from connector.demo.carrier.twilio.signing import signed_headers
-from connector.model import EndReason
+from connector.model import CallRecord, EndReason
 from connector.tokens import TokenSigner
 from tests.integration.harness import TWILIO_TOKEN, Stage, connect_call, ended, only_session, place, until
 from tests.integration.twilio_api import ACCOUNT, SID, TwilioApi, twilio_api
@@ -153,15 +153,16 @@ async def test_a_report_while_the_call_is_taken_down_is_not_lost(
 ) -> None:
     """Twilio reports `completed` in the very moment in which we hang up."""
     saving, saved = asyncio.Event(), asyncio.Event()
-    save_call = connector.store.save_call
+    end_call = connector.store.end_call
 
-    async def slow_save(record: object) -> None:
-        await save_call(record)  # type: ignore[arg-type]
+    async def slow_end(record: CallRecord, expected: CallRecord | None = None) -> bool:
+        stands = await end_call(record, expected)
         saving.set()
         await saved.wait()
+        return stands
 
     session = only_session(connector)
-    monkeypatch.setattr(connector.store, "save_call", slow_save)
+    monkeypatch.setattr(connector.store, "end_call", slow_end)
     session.end(EndReason.ENDED_BY_API)
     await saving.wait()
     monkeypatch.undo()

@@ -19,9 +19,9 @@ class Control(FakeControl):
         super().__init__(Faults())
         self._first = first
 
-    async def hang_up(self, call: CarrierCall) -> None:
+    async def hang_up(self, call: CarrierCall, say: str = "") -> None:
         await self._first()
-        await super().hang_up(call)
+        await super().hang_up(call, say)
 
     async def transfer(self, call: CarrierCall, to: str) -> None:
         await self._first()
