@@ -41,16 +41,17 @@ class PlayoutClock:
     """
 
     def __init__(self) -> None:
-        self._empty_at = float("-inf")
+        self.ends_at = float("-inf")
+        """When the far end runs dry, or ran."""
 
     def ahead(self, now: float) -> float:
         """Seconds of audio sent and not yet played; 0.0 when the far end has run dry."""
-        return max(0.0, self._empty_at - now)
+        return max(0.0, self.ends_at - now)
 
     def sent(self, now: float, duration: float) -> None:
         """`duration` seconds of audio have just been sent."""
-        self._empty_at = max(self._empty_at, now) + duration
+        self.ends_at = max(self.ends_at, now) + duration
 
     def cleared(self, now: float) -> None:
         """The far end has been told to drop what it holds."""
-        self._empty_at = now
+        self.ends_at = now

@@ -11,6 +11,8 @@ that the carrier has chosen for the stream; see `connector.call.coding`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 from numpy import int16
 from numpy.typing import NDArray
@@ -118,6 +120,11 @@ class Bridge:
         The room is not mixed in while the tones last: a detector wants the two frequencies alone.
         """
         return self._to_carrier.play_tones(digits)
+
+    def last_words(self, on_played: Callable[[], None]) -> float:
+        """Send what is left to be sent of the room, and a mark: `on_played` is called when it is back. Returns the
+        seconds after which all has been played by our reckoning; 0.0 when there is nothing, or no way."""
+        return self._to_carrier.last_words(on_played)
 
     def _on_sent(self) -> None:
         self._frames_out.inc()

@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from connector.call.digits import DigitRelay
+from connector.call.last_words import play_out
 from connector.call.ledger import Ledger
 from connector.call.leg import Leg
 from connector.call.ports import CarrierSocket
@@ -385,8 +386,10 @@ class CallSession:
             self._stream.stop()
             for timer in self._timers:
                 timer.cancel()
-            await stop_tasks((*self._tasks, self._moving))
             try:
+                if was_active:
+                    await play_out(end.reason, self.bridge, self._stream.over)
+                await stop_tasks((*self._tasks, self._moving))
                 await self._teardown.run(end, self._socket, was_active)
             except Exception:
                 log.exception("the call could not be taken down whole")

@@ -56,12 +56,14 @@ class Stream:
         self._on_started = on_started
         self._end = end
         self._over = False
+        self.over = asyncio.Event()
+        """Nothing more comes from the carrier."""
         self._loop = asyncio.get_running_loop()
         self._last_message = 0.0
         self._watch: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
-        """The call ends: what still comes is not looked at."""
+        """The call ends: what still comes is not looked at, but for marks."""
         self._over = True
         if self._watch is not None:
             self._watch.cancel()
@@ -76,6 +78,10 @@ class Stream:
                 event = self._codec.receive(text)
                 if not self._over:
                     self._receive(event)
+                elif isinstance(event, MarkReached):
+                    self._bridge.mark_reached(event.name)
+                elif isinstance(event, StreamStopped):
+                    break
             self._end(EndReason.CARRIER_CLOSED if socket.ended_cleanly else EndReason.CARRIER_LOST)
         except CarrierProtocolError as error:
             self._end(EndReason.PROTOCOL_ERROR, error.message, error.close_code)
@@ -85,6 +91,8 @@ class Stream:
         except Exception:
             log.exception("a message from the carrier could not be handled")
             self._end(EndReason.INTERNAL_ERROR)
+        finally:
+            self.over.set()
 
     def _receive(self, event: Event) -> None:
         match event:

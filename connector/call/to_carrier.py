@@ -42,6 +42,11 @@ know the way there."""
 
 _NOTHING = np.zeros(0, np.int16)
 
+
+def _do_nothing() -> None:
+    return
+
+
 Now = Callable[[], float]
 Drop = Callable[[str, str], None]
 
@@ -76,6 +81,8 @@ class ToCarrier:
         """Since when the socket has taken nothing, where the log says so."""
         self._tell_next = float("-inf")
         self._probed_since = 0.0
+        self._last_mark = ""
+        self._on_played: Callable[[], None] = _do_nothing
         self.is_open = False
         self.start(media)
 
@@ -200,6 +207,8 @@ class ToCarrier:
     def mark_reached(self, name: str) -> float | None:
         """The carrier's playback reached a mark; the seconds since it was sent, None for one that measures nothing."""
         now = self._now()
+        if name == self._last_mark:
+            self._on_played()
         match self._marks.returned(name, now):
             case Returned.NOTHING:
                 return None
@@ -215,6 +224,24 @@ class ToCarrier:
                     self._log.warning("the carrier is told to drop what came late", seconds=round(self._marks.lag, 2))
                     self._start_over(now)
         return self._marks.lag
+
+    # The end
+
+    def last_words(self, on_played: Callable[[], None]) -> float:
+        """See `Bridge.last_words`."""
+        now = self._now()
+        if self._marks.is_stuck or not self.outbox.has_room_for(0.1):
+            return 0.0
+        if len(self._held):
+            pcm, self._held = self._held, _NOTHING
+            # No carrier has to take less than 20 ms at once.
+            self._send(np.concatenate((pcm, np.zeros(self._coding.frame_samples - len(pcm), np.int16))), now)
+        left = self._playout.ends_at + JUST_SENT - now
+        if left <= 0:
+            return 0.0
+        self._last_mark, self._on_played = self._marks.mark(now), on_played
+        self._put_mark(self._last_mark)
+        return left
 
     # What is asked for
 
