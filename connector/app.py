@@ -47,7 +47,7 @@ from connector.config import Settings
 from connector.errors import ConnectorError
 from connector.logs import never_log
 from connector.metrics import Metrics
-from connector.model import CallRequest, Provider
+from connector.model import AgentWatch, CallRequest, Provider
 from connector.room.admin import RoomAdmin
 from connector.room.admission import JoinAdmission
 from connector.room.events import RoomListener
@@ -182,6 +182,14 @@ class Connector:
             owner=settings.owner,
             control=self._carriers.controls,
             lifecycle=self.webhooks.lifecycle,
+            watch=AgentWatch(
+                warn_after=settings.agent_warn_after,
+                timeout=settings.agent_timeout,
+                empty_timeout=settings.room_empty_timeout,
+                fallback_agent=settings.fallback_agent,
+                fallback_number=settings.fallback_number,
+                message=settings.no_agent_message,
+            ),
         )
 
     def _new_codec(self, provider: Provider) -> Codec:

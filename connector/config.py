@@ -37,10 +37,12 @@ from pydantic_settings import (
 from connector.accounts import CarrierAccount, CarrierAccounts
 from connector.errors import Internal
 from connector.model import Provider
+from connector.numbers import E164
 from connector.spelling import nearest
 
 _SIP_ENDPOINT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:;[A-Za-z0-9-]+=[A-Za-z0-9.-]+)*")
 Seconds = Annotated[float, Field(gt=0)]
+DAY = 86400
 
 
 def _several(value: Any) -> Any:
@@ -109,6 +111,18 @@ class Settings(BaseSettings):
     reconnect_timeout: Seconds = Field(20, validation_alias=_env("CONNECTOR_RECONNECT_TIMEOUT"))
     """How long a lost LiveKit connection may take to come back."""
     max_duration: Seconds = Field(4 * 3600, validation_alias=_env("CONNECTOR_MAX_DURATION"))
+    agent_warn_after: float = Field(5, ge=0, le=DAY, validation_alias=_env("CONNECTOR_AGENT_WARN_AFTER"))
+    """An answered call without an agent for so long: a warning, and the agent is dispatched again. 0: neither."""
+    agent_timeout: float = Field(30, ge=0, le=DAY, validation_alias=_env("CONNECTOR_AGENT_TIMEOUT"))
+    """An answered call that nobody talks with for so long ends as `no_agent`. 0: never."""
+    room_empty_timeout: float = Field(10, ge=0, le=DAY, validation_alias=_env("CONNECTOR_ROOM_EMPTY_TIMEOUT"))
+    """After the last agent or person has left, a call ends as `room_empty`. 0: never."""
+    fallback_agent: str = Field("", max_length=256, validation_alias=_env("CONNECTOR_FALLBACK_AGENT"))
+    """The agent to dispatch before a call ends as `no_agent`."""
+    fallback_number: str = Field("", validation_alias=_env("CONNECTOR_FALLBACK_NUMBER"))
+    """The number to transfer the phone to before a call ends as `no_agent`."""
+    no_agent_message: str = Field("", max_length=4096, validation_alias=_env("CONNECTOR_NO_AGENT_MESSAGE"))
+    """What the phone hears before a call ends as `no_agent`."""
     drain_timeout: float = Field(30, ge=0, validation_alias=_env("CONNECTOR_DRAIN_TIMEOUT"))
     max_calls: int = Field(200, ge=1, validation_alias=_env("CONNECTOR_MAX_CALLS"))
     joins_at_once: int = Field(8, ge=1, validation_alias=_env("CONNECTOR_JOINS_AT_ONCE"))
@@ -176,6 +190,13 @@ class Settings(BaseSettings):
         if endpoint and not _SIP_ENDPOINT.fullmatch(endpoint):
             raise ValueError("must be the host of your LiveKit SIP, such as sip.example.com or sip.example.com:5060")
         return endpoint
+
+    @field_validator("fallback_number")
+    @classmethod
+    def _fallback_number(cls, value: str) -> str:
+        if value and not E164.fullmatch(value):
+            raise ValueError("must be a number in E.164 form such as +15551234567")
+        return value
 
     @field_validator("public_url")
     @classmethod

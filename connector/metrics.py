@@ -66,6 +66,13 @@ class Metrics:
             ["at", "why"],
             registry=registry,
         )
+        self.agents = Counter(
+            "connector_agents",
+            "Answered calls that nobody talked with: missing, dispatched (again), returned, fallback, transferred, "
+            "no_agent, room_empty",
+            ["what"],
+            registry=registry,
+        )
         self.webhooks = Counter(
             "connector_webhooks",
             "Attempts to deliver a webhook, by their result: delivered, failed (another follows), given_up",

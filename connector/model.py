@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 
@@ -79,6 +79,10 @@ class EndReason(StrEnum):
     """Hung up by our side before the callee answered."""
     CARRIER_FAILED = "carrier_failed"
     """The carrier could not place the call: a wrong number, no permission, its own failure."""
+    NO_AGENT = "no_agent"
+    """The call was answered, and no agent (nobody but phones, where none was dispatched) came in time."""
+    ROOM_EMPTY = "room_empty"
+    """The last agent or person has left, and nobody came in the grace after that."""
     TRANSFERRED = "transferred"
     """The carrier was asked to connect the phone with another number, and did."""
     ENDED_BY_API = "ended_by_api"
@@ -95,6 +99,30 @@ class AgentDispatch:
     restart_policy: int = 0
     deployment: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentWatch:
+    """What is done about a call that nobody talks with; see `connector.call.watchdog`. Seconds, 0 turns a step off.
+    In a rule or a request, None leaves a value to the next wider choice: request, rule, setting."""
+
+    warn_after: float | None = None
+    """Without an agent for so long: it is told, and the agent dispatched again."""
+    timeout: float | None = None
+    """Without an agent for so long: the end, `no_agent`, by the three below in this order."""
+    empty_timeout: float | None = None
+    """The last one has left on purpose, and nobody has come for so long: the end, `room_empty`."""
+    fallback_agent: str | None = None
+    """The agent to try in the place of those that do not come."""
+    fallback_number: str | None = None
+    """The number, E.164, that the phone is then connected with, where the carrier's REST API can be used."""
+    message: str | None = None
+    """The sentence that the phone hears before it is hung up."""
+
+    def over(self, wider: AgentWatch) -> AgentWatch:
+        """These choices, and `wider` for what is left open."""
+        chosen = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return replace(wider, **chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +163,7 @@ class CallRequest:
     """Whether digits pass, in either direction."""
     headers_to_attributes: dict[str, str] = field(default_factory=dict)
     """Name of a stream parameter to the name of the attribute that it becomes."""
+    watch: AgentWatch = AgentWatch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +322,7 @@ class RoutingRule:
     headers: dict[str, str] = field(default_factory=dict)
     headers_to_attributes: dict[str, str] = field(default_factory=dict)
     include_headers: str = ""
+    watch: AgentWatch = AgentWatch()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from enum import StrEnum
 
 from connector.model import (
     AgentDispatch,
+    AgentWatch,
     CallRequest,
     ConnectorEntry,
     Direction,
@@ -231,6 +232,7 @@ def call_request(
         hide_number=route.hide_number,
         dtmf=route.dtmf,
         headers_to_attributes=dict(route.headers_to_attributes),
+        watch=route.rule.watch if route.rule else AgentWatch(),
     )
 
 

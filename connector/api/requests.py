@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 
 from connector.api.countries import COUNTRIES
+from connector.api.watch import WATCH_ATTRIBUTES, agent_watch
 from connector.audio import dtmf
 from connector.errors import InvalidArgument
 from connector.model import AgentDispatch, CallRequest, Direction, ParticipantSpec, Provider, new_call_id
@@ -86,6 +87,7 @@ def _call_request(provider: Provider, direction: Direction, request: _CallReques
     name = _text("participant_name", request.participant_name, MAX_NAME)
     if len(request.participant_metadata.encode()) > MAX_METADATA:
         raise InvalidArgument("participant_metadata", f"is longer than {MAX_METADATA} bytes")
+    attributes = dict(request.participant_attributes)
     country = request.destination_country.upper()
     if country and country not in COUNTRIES:
         raise InvalidArgument("destination_country", "is not an ISO 3166-1 alpha-2 code such as US")
@@ -98,8 +100,9 @@ def _call_request(provider: Provider, direction: Direction, request: _CallReques
             identity=identity or f"{provider.value}_{secrets.token_hex(6)}",
             name=name,
             metadata=request.participant_metadata,
-            attributes=_attributes(dict(request.participant_attributes)),
+            attributes=_attributes({key: value for key, value in attributes.items() if key not in WATCH_ATTRIBUTES}),
         ),
+        watch=agent_watch(attributes),
         agents=agents(list(request.agents)),
         destination_country=country,
     )

@@ -28,8 +28,9 @@ from connector.api.rest_models import (
     paged,
 )
 from connector.call.ledger import OUR_PREFIXES
+from connector.config import DAY
 from connector.errors import InvalidArgument, NotFound
-from connector.model import RoomPrefix, RoomType, RoutingRule, RuleRoom, RuleType
+from connector.model import AgentWatch, RoomPrefix, RoomType, RoutingRule, RuleRoom, RuleType
 from connector.routing import claimed_twice, normal_number, normal_pattern
 from connector.storage.base import NameTaken, Store
 
@@ -46,6 +47,10 @@ Pin = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,16}$")]
 Address = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[0-9A-Fa-f:./]+$")]
 Headers = Annotated[dict[Name, Text], Field(max_length=MAX_HEADERS)]
 Attributes = Annotated[dict[Name, Name], Field(max_length=MAX_HEADERS)]
+WatchSeconds = Annotated[float, Field(ge=0, le=DAY)]
+WholeNumber = Annotated[str, StringConstraints(max_length=16, pattern=r"^(\+[1-9][0-9]{6,14})?$")]
+"""E.164, or nothing at all."""
+Sentence = Annotated[str, StringConstraints(max_length=4096)]
 IncludeHeaders = Literal["ALL", "SIP_X_HEADERS", "NONE"]
 
 
@@ -94,6 +99,25 @@ class _RuleFields(Body):
     dtmf: bool | None = Field(None, description="Whether digits pass; true by default")
     recording: bool | None = Field(None, description="Kept, without effect: record with LiveKit's egress")
     noise_cancellation: bool | None = Field(None, description="Kept, without effect: a feature of the agent")
+    agent_warn_after: WatchSeconds | None = Field(
+        None, description="Seconds without an agent until it is dispatched again; 0: never. Without it, the setting"
+    )
+    agent_timeout: WatchSeconds | None = Field(
+        None,
+        description="Seconds that nobody talks with the caller until the call ends; 0: never. Without it: the setting",
+    )
+    room_empty_timeout: WatchSeconds | None = Field(
+        None,
+        description="Seconds until the call ends after the last agent or person has left; 0: never. Without it, the "
+        "setting",
+    )
+    fallback_agent_id: Text | None = Field(None, description="The agent to try before a call ends without one")
+    fallback_number: WholeNumber | None = Field(
+        None, description="The number to transfer the phone to before a call ends without an agent; empty: none"
+    )
+    no_agent_message: Sentence | None = Field(
+        None, description="What the phone hears before a call ends without an agent; empty: nothing"
+    )
     tags: Annotated[list[Text], Field(max_length=100)] | None = None
     headers: Headers | None = Field(None, description="Outbound rules only. Kept, without effect")
     headers_to_attributes: Attributes | None = Field(
@@ -140,6 +164,12 @@ class RuleAnswer(Answer):
     block_withheld: bool
     divert_rule_id: str | None
     allowed_ip_addresses: list[str]
+    agent_warn_after: float | None
+    agent_timeout: float | None
+    room_empty_timeout: float | None
+    fallback_agent_id: str | None
+    fallback_number: str | None
+    no_agent_message: str | None
     tags: list[str]
     headers: dict[str, str]
     headers_to_attributes: dict[str, str]
@@ -276,6 +306,14 @@ class RuleRest:
                 "headers_to_attributes", rule.headers_to_attributes, change.headers_to_attributes, {}
             ),
             include_headers=taken("include_headers", rule.include_headers, change.include_headers, ""),
+            watch=AgentWatch(
+                warn_after=taken("agent_warn_after", rule.watch.warn_after, change.agent_warn_after, None),
+                timeout=taken("agent_timeout", rule.watch.timeout, change.agent_timeout, None),
+                empty_timeout=taken("room_empty_timeout", rule.watch.empty_timeout, change.room_empty_timeout, None),
+                fallback_agent=taken("fallback_agent_id", rule.watch.fallback_agent, change.fallback_agent_id, None),
+                fallback_number=taken("fallback_number", rule.watch.fallback_number, change.fallback_number, None),
+                message=taken("no_agent_message", rule.watch.message, change.no_agent_message, None),
+            ),
         )
 
     def _check(self, type_: RuleType, change: NewRule | RuleChange) -> None:
@@ -381,6 +419,12 @@ def _shown(rule: RoutingRule) -> RuleAnswer:
         headers=rule.headers,
         headers_to_attributes=rule.headers_to_attributes,
         include_headers=rule.include_headers or None,
+        agent_warn_after=rule.watch.warn_after,
+        agent_timeout=rule.watch.timeout,
+        room_empty_timeout=rule.watch.empty_timeout,
+        fallback_agent_id=rule.watch.fallback_agent,
+        fallback_number=rule.watch.fallback_number,
+        no_agent_message=rule.watch.message,
         created_at=iso(rule.created_at),
         updated_at=iso(rule.updated_at),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,23 +12,31 @@ from connector.audio import dtmf
 from connector.call.bridge import Bridge
 from connector.call.ledger import Ledger
 from connector.metrics import Metrics
-from connector.model import EndReason
+from connector.model import AgentDispatch, EndReason
+from connector.room.events import Departure, Occupant
 
 OnEnd = Callable[[EndReason, str], None]
-OnRegained = Callable[[bool], None]
+
+
+class RoomWatcher(Protocol):
+    """Who is told who is in the caller's room; see `connector.call.watch.CallWatch`."""
+
+    def people(self, people: Sequence[Occupant], gone: Departure | None) -> None: ...
+    def lost(self) -> None: ...
+    def regained(self, same_room: bool, may_be_deleted: bool) -> None: ...
+    def moved(self, agents: Sequence[AgentDispatch]) -> None: ...
 
 
 class RoomEar:
     """A `RoomListener` for one room: silent before the caller lives there (`open`), and after (`close`)."""
 
-    def __init__(
-        self, bridge: Bridge, ledger: Ledger, metrics: Metrics, on_end: OnEnd, on_regained: OnRegained
-    ) -> None:
+    def __init__(self, bridge: Bridge, ledger: Ledger, metrics: Metrics, on_end: OnEnd, watcher: RoomWatcher) -> None:
         self._bridge = bridge
         self._ledger = ledger
         self._metrics = metrics
         self._on_end = on_end
-        self._on_regained = on_regained
+        self._watcher = watcher
+        self._people: Sequence[Occupant] = ()
         self._is_open = False
         self._sources: set[str] = set()
         self.ended: tuple[EndReason, str] | None = None
@@ -37,6 +46,7 @@ class RoomEar:
         self._is_open = True
         for source in self._sources:
             self._bridge.source_added(source)
+        self._watcher.people(self._people, None)
 
     def close(self) -> None:
         """Nothing is heard from here any more, not even that the caller was taken out."""
@@ -79,9 +89,18 @@ class RoomEar:
         if self._is_open:
             self._ledger.attributes_changed(attributes)
 
-    def room_regained(self, same_room: bool) -> None:
+    def room_people(self, people: Sequence[Occupant], gone: Departure | None) -> None:
+        self._people = people
         if self._is_open:
-            self._on_regained(same_room)
+            self._watcher.people(people, gone)
+
+    def room_lost(self) -> None:
+        if self._is_open:
+            self._watcher.lost()
+
+    def room_regained(self, same_room: bool, may_be_deleted: bool) -> None:
+        if self._is_open:
+            self._watcher.regained(same_room, may_be_deleted)
 
     def room_ended(self, reason: EndReason, detail: str) -> None:
         self.ended = (reason, detail)

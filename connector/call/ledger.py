@@ -116,6 +116,11 @@ class Ledger:
             self.told_attributes |= {name: attributes[name] for name in news}
             self.tell(LifecycleEvent.UPDATE, change="attributes", names=",".join(sorted(news)))
 
+    def agent_changed(self, status: str, **details: str) -> None:
+        """An agent is missing, was dispatched again or is there again."""
+        if self.record.state is CallState.ACTIVE and len(self.record.timelog) < MOST_EVENTS:
+            self.tell(LifecycleEvent.UPDATE, change="agent", status=status, **details)
+
     def finish(self, end: End, bridge: Bridge) -> None:
         """The call is over; `close` has it stand, told and counted."""
         frames = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from connector.carriers.base import Codec
@@ -16,6 +16,7 @@ from connector.model import (
     Provider,
     WaitingCall,
 )
+from connector.room.dispatches import Dispatched
 from connector.room.events import RoomListener
 from connector.storage.base import Collection
 
@@ -79,6 +80,10 @@ class Admin(Protocol):
     async def ensure_room(self, room: str, agents: Sequence[AgentDispatch]) -> Any: ...
     async def keep_room(self, room: str, agents: Sequence[AgentDispatch]) -> Any: ...
     async def undo(self, setup: Any) -> None: ...
+    async def dispatch_again(
+        self, room: str, agents: Sequence[AgentDispatch], others: Iterable[str], memory: Dispatched
+    ) -> dict[str, int]: ...
+    async def withdraw(self, room: str, memory: Dispatched) -> None: ...
     async def has(self, room: str, identity: str) -> bool: ...
     async def remove(self, room: str, identity: str) -> None: ...
     async def reveal(self, room: str, identity: str, attributes: Mapping[str, str]) -> None: ...
@@ -127,10 +132,10 @@ class Lifecycle(Protocol):
         """One event of one call; the events of a call come one after the other, in order.
 
         `record` is the call as it stood then, its `timelog` ends with the event. `details` by event: `call-hangup`,
-        `call-missed` have `reason` (an `EndReason`); `call-transferred` has `to`; `call-update` has `change`, either
-        `room` with `from_room` and `to_room`, or `attributes` with the names of those that changed under `names`,
-        comma-separated. What it raises is logged; when it takes longer than `connector.call.chronicle.PATIENCE`, it
-        is cancelled. Neither harms the call.
+        `call-missed` have `reason` (an `EndReason`); `call-transferred` has `to`; `call-update` has `change`: `room`
+        with `from_room` and `to_room`, `attributes` with the names of those that changed under `names`,
+        comma-separated, or `agent` with a `status` (docs/webhooks.md). What it raises is logged; when it takes longer
+        than `connector.call.chronicle.PATIENCE`, it is cancelled. Neither harms the call.
         """
         ...
 

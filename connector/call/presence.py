@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from connector.call.bridge import Bridge
-from connector.call.ear import OnEnd, OnRegained, RoomEar
+from connector.call.ear import OnEnd, RoomEar, RoomWatcher
 from connector.call.ledger import Ledger
 from connector.call.ports import Room
 from connector.call.terms import Parts
@@ -39,12 +39,12 @@ class Place:
 class Presence:
     """The caller's room, whichever it is at the moment: the bridge's `CallerVoice`, and the way in, over and out."""
 
-    def __init__(self, parts: Parts, ledger: Ledger, codec: Codec, on_end: OnEnd, on_regained: OnRegained) -> None:
+    def __init__(self, parts: Parts, ledger: Ledger, codec: Codec, on_end: OnEnd, watcher: RoomWatcher) -> None:
         self._parts = parts
         self._ledger = ledger
         self._codec = codec
         self._on_end = on_end
-        self._on_regained = on_regained
+        self._watcher = watcher
         self.bridge = Bridge(
             codec,
             self,
@@ -60,7 +60,7 @@ class Presence:
         self._leaving: asyncio.Task[None] | None = None
 
     def _new_place(self, name: str) -> Place:
-        ear = RoomEar(self.bridge, self._ledger, self._parts.metrics, self._on_end, self._on_regained)
+        ear = RoomEar(self.bridge, self._ledger, self._parts.metrics, self._on_end, self._watcher)
         return Place(name, self._parts.new_room(replace(self._ledger.request, room=name), ear), ear)
 
     @property
@@ -152,6 +152,7 @@ class Presence:
             raise
         here, self._place = self._place, there
         here.ear.close()
+        self._watcher.moved(agents)
         there.ear.open()
         there.room.listen(self._codec.reply_format.rate)
         self._ledger.moved(name)

@@ -29,6 +29,7 @@ from connector.call.stream import Stream
 from connector.call.teardown import Teardown, stop_tasks
 from connector.call.terms import CLOSE_CODES, CLOSE_NORMAL, End, Parts, why_not_opened
 from connector.call.wait import Wait
+from connector.call.watch import CallWatch
 from connector.carriers.events import StreamStarted
 from connector.errors import (
     ConnectorError,
@@ -68,7 +69,8 @@ class CallSession:
         self._codec = parts.new_codec(request.provider)
         self._ledger = Ledger(request, parts, record)
         self.request = self._ledger.request
-        self.presence = Presence(parts, self._ledger, self._codec, self.room_ended, self.room_regained)
+        self.watch = CallWatch(parts, self._ledger, self.end, self.transfer)
+        self.presence = Presence(parts, self._ledger, self._codec, self.room_ended, self.watch)
         self.bridge = self.presence.bridge
         self._leg = Leg(parts, self._ledger, self._on_transferred)
         self._loop = asyncio.get_running_loop()
@@ -281,6 +283,7 @@ class CallSession:
             return
         self._ledger.start()
         self.settled.set()
+        self.watch.start()
         self._begin("first words", self._first_words())
         self._in(self._parts.limits.max_duration, EndReason.MAX_DURATION)
         self._ledger.observe("answer", started)
@@ -302,9 +305,6 @@ class CallSession:
     def room_ended(self, reason: EndReason, detail: str) -> None:
         """The caller's room, or its place there, is gone."""
         self.end(reason, detail)
-
-    def room_regained(self, same_room: bool) -> None:
-        """The connection to LiveKit is back. Not the same room: agents of the former one do not come by themselves."""
 
     # What the API asks
 
@@ -386,10 +386,11 @@ class CallSession:
             self._stream.stop()
             for timer in self._timers:
                 timer.cancel()
+            self.watch.stop()
             try:
                 if was_active:
                     await play_out(end.reason, self.bridge, self._stream.over)
-                await stop_tasks((*self._tasks, self._moving))
+                await stop_tasks((*self._tasks, *self.watch.tasks, self._moving))
                 await self._teardown.run(end, self._socket, was_active)
             except Exception:
                 log.exception("the call could not be taken down whole")

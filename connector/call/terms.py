@@ -10,7 +10,7 @@ from connector.call.from_carrier import MAX_AUDIO_AGE
 from connector.call.ports import Admin, CallStore, CarrierControl, CodecFactory, Lifecycle, RoomFactory
 from connector.errors import ConnectorError, ResourceExhausted
 from connector.metrics import Metrics
-from connector.model import CallRecord, EndReason, LifecycleEvent, Provider
+from connector.model import AgentWatch, CallRecord, EndReason, LifecycleEvent, Provider
 from connector.room.admission import JoinAdmission
 from connector.storage.base import StoreError
 
@@ -55,6 +55,8 @@ class Parts:
     control: Mapping[Provider, CarrierControl] = field(default_factory=dict)
     """Carriers whose REST API can be used; empty where no credentials are configured."""
     lifecycle: Lifecycle = field(default_factory=NobodyAsked)
+    watch: AgentWatch = field(default_factory=AgentWatch)
+    """What is done about a call that nobody talks with, where neither its request nor its rule says so."""
 
 
 CARRIER_ENDS = {

@@ -6,7 +6,8 @@ All LiveKit and HTTP exceptions become ours here, with the cause kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from livekit import api
 from connector.errors import NotFound
 from connector.livekit_errors import translated
 from connector.model import AgentDispatch
+from connector.room.dispatches import Dispatched, create_dispatch, dispatch_again, withdraw
 
 REQUEST_TIMEOUT = 3.0
 """Seconds for one thing asked of LiveKit; a ConnectTwilioCall must answer within 5 even when LiveKit is gone."""
@@ -134,17 +136,7 @@ class RoomAdmin:
             await self._create(setup, agents)
             return
         for agent in agents:
-            dispatch = await self._client.agent_dispatch.create_dispatch(
-                api.CreateAgentDispatchRequest(
-                    room=setup.room,
-                    agent_name=agent.agent_name,
-                    metadata=agent.metadata,
-                    restart_policy=agent.restart_policy,  # type: ignore[arg-type]
-                    deployment=agent.deployment,
-                    attributes=agent.attributes,
-                )
-            )
-            setup.dispatches.append(dispatch.id)
+            setup.dispatches.append(await create_dispatch(self._client, setup.room, agent))
 
     async def _create(self, setup: RoomSetup, agents: Sequence[AgentDispatch]) -> None:
         await self._client.room.create_room(
@@ -169,6 +161,18 @@ class RoomAdmin:
         except NotFound:
             return False
         return True
+
+    async def dispatch_again(
+        self, room: str, agents: Sequence[AgentDispatch], others: Iterable[str], memory: Dispatched
+    ) -> dict[str, int]:
+        """See `connector.room.dispatches.dispatch_again`; NotFound when there is no such room."""
+        async with self._translated(), self._locks.setdefault(room, asyncio.Lock()):
+            return await dispatch_again(self._client, room, agents, others, memory, time.monotonic())
+
+    async def withdraw(self, room: str, memory: Dispatched) -> None:
+        """Take back what `dispatch_again` has made, with the agents that it has brought."""
+        async with self._translated(), self._locks.setdefault(room, asyncio.Lock()):
+            await withdraw(self._client, room, memory)
 
     async def undo(self, setup: RoomSetup) -> None:
         """Take back what `ensure_room` did, as far as LiveKit lets us; raises nothing."""

@@ -17,6 +17,7 @@ from livekit.rtc.room import EventTypes
 from connector.errors import Unavailable
 from connector.metrics import Metrics
 from connector.model import EndReason, ParticipantSpec
+from connector.room.company import Company
 from connector.room.engine import engine
 from connector.room.events import RoomListener
 from connector.room.media import AudioTap, CallerSource, media_router
@@ -63,8 +64,9 @@ class RoomGateway:
         self._name = room
         self._participant = participant
         self._kind_details = kind_details
-        self._outage = Outage(reconnect_timeout, find_room, self._is_alone, listener.room_ended, listener.room_regained)
+        self._outage = Outage(reconnect_timeout, find_room, self._is_alone, listener.room_ended, self._on_regained)
         self._listener = listener
+        self._company = Company(listener)
         self._metrics = metrics
         self._room: rtc.Room | None = None
         self._source: CallerSource | None = None
@@ -118,6 +120,7 @@ class RoomGateway:
         self._room = room
         self._outage.joined(lambda: room.sid)
         self._subscribe_to_all()
+        self._company.begin(room)
 
     async def _after_those_given_up(self) -> None:
         """Until a room is held, no join may begin while a failed one takes the media engine down."""
@@ -146,6 +149,7 @@ class RoomGateway:
             ("reconnecting", self._on_reconnecting),
             ("reconnected", self._on_reconnected),
             ("disconnected", self._on_disconnected),
+            *self._company.listeners(),
         ]
 
     def listen(self, rate: int) -> None:
@@ -226,6 +230,7 @@ class RoomGateway:
         self._left = True
         was_listening, self._listening = self._listening, False
         self._outage.close()
+        self._company.end()
         for tap in self._taps.values():
             tap.close()
         self._taps.clear()
@@ -309,6 +314,7 @@ class RoomGateway:
 
     def _on_reconnecting(self) -> None:
         if not self._left:
+            self._listener.room_lost()
             self._outage.begins()
 
     def _on_reconnected(self) -> None:
@@ -316,6 +322,10 @@ class RoomGateway:
         if not self._left:
             # A full reconnect announces every track before the new connection takes subscriptions: they are lost.
             self._subscribe_to_all()
+
+    def _on_regained(self, same_room: bool) -> None:
+        self._company.tell()
+        self._listener.room_regained(same_room, self._outage.may_be_deleted)
 
     def _on_disconnected(self, reason: int) -> None:
         # Our own disconnect() fires this event too; the call has decided its end by then.

@@ -48,6 +48,8 @@ class Outage:
         self._had_company = False
         self._on_end = on_end
         self._on_regained = on_regained
+        self.may_be_deleted = False
+        """LiveKit was there when the connection broke, and the room was not: somebody may have deleted it."""
         self._sid = ""
         """Of the room that the caller is in, as far as it is known."""
         self._regained = asyncio.Event()
@@ -101,7 +103,8 @@ class Outage:
         """One outage of the room that had this SID, from its beginning; the SDK may be back before LiveKit's answer."""
         was_gone = bool(sid) and await self._is_gone(sid)
         await self._regained.wait()
-        if was_gone and self._had_company:
+        self.may_be_deleted = was_gone and self._had_company
+        if self.may_be_deleted:
             self._alone = asyncio.get_running_loop().call_later(self._limit, self._nobody_came_back)
         # A LiveKit that has started again has a room of the same name, and another SID for it.
         for pause in _LEARN_AGAIN:

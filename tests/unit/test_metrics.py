@@ -23,6 +23,7 @@ def test_the_text_parses_and_has_every_family_before_the_first_call() -> None:
         "connector_sdk_faults",
         "connector_dtmf",
         "connector_refused",
+        "connector_agents",
         "connector_webhooks",
         "connector_webhooks_pending",
     }

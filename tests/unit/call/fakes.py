@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -28,6 +28,7 @@ from connector.errors import CarrierProtocolError
 from connector.metrics import Metrics
 from connector.model import (
     AgentDispatch,
+    AgentWatch,
     CallFilter,
     CallRecord,
     CallRequest,
@@ -40,6 +41,7 @@ from connector.model import (
     WaitingCall,
 )
 from connector.room.admission import JoinAdmission
+from connector.room.dispatches import Dispatched
 from connector.room.events import RoomListener
 from connector.storage.base import EVERY_CALL
 from connector.storage.rows import admits
@@ -211,6 +213,10 @@ class FakeAdmin:
         self.revealed: dict[str, str] = {}
         self.taken: set[tuple[str, str]] = set()
         """Rooms and identities of participants that are not ours."""
+        self.dispatched: list[tuple[str, list[str]]] = []
+        """Rooms and names of agents that were dispatched again."""
+        self.withdrawn: list[list[str]] = []
+        self.present: dict[str, int] = {}
 
     async def check(self) -> None:
         await self._faults.step("admin.check")
@@ -230,6 +236,20 @@ class FakeAdmin:
     async def remove(self, room: str, identity: str) -> None:
         await self._faults.step("admin.remove")
         self.removed.append((room, identity))
+
+    async def dispatch_again(
+        self, room: str, agents: Sequence[AgentDispatch], others: Iterable[str], memory: Dispatched
+    ) -> dict[str, int]:
+        names = [*(agent.agent_name for agent in agents), *sorted(others)]
+        self.dispatched.append((room, names))
+        memory.ours |= {f"{name}-{len(self.dispatched)}" for name in names}
+        await self._faults.step("admin.dispatch_again")
+        return self.present
+
+    async def withdraw(self, room: str, memory: Dispatched) -> None:
+        await self._faults.step("admin.withdraw")
+        self.withdrawn.append(sorted(memory.ours))
+        memory.ours.clear()
 
     async def undo(self, setup: str) -> None:
         await self._faults.step("admin.undo")
@@ -371,6 +391,8 @@ class World:
     store: FakeStore = None  # type: ignore[assignment]
     """Another world's, for two processes that share one."""
     control: FakeControl | None = None
+    watch: AgentWatch = field(default_factory=AgentWatch)
+    agents: tuple[AgentDispatch, ...] = ()
 
     def __post_init__(self) -> None:
         self.rooms: list[FakeRoom] = []
@@ -392,6 +414,7 @@ class World:
             owner=self.owner,
             lifecycle=self.lifecycle,
             control={Provider.TWILIO: self.control} if self.control else {},
+            watch=self.watch,
         )
         self.manager = CallManager(self.parts, self.max_calls)
         self.late = LateEnds(self.parts)
@@ -409,6 +432,7 @@ class World:
             direction=self.direction,
             room="lobby",
             participant=ParticipantSpec("caller", attributes={"theirs": "kept"}),
+            agents=self.agents,
         )
 
     def session(self) -> CallSession:

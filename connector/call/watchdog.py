@@ -1,0 +1,292 @@
+"""Decides what is done about a call that nobody talks with. Pure: facts in, actions out, the time is passed in.
+
+Two questions are kept apart:
+
+- Is an agent *missing*, of those that the call had dispatched? It never came, its job crashed, or LiveKit restarted.
+  Then this is told, and the agent is dispatched again, and again with a back-off, whoever else is in the room. An agent
+  that left on purpose is not missing, nor one that is there hidden.
+- Is the caller *alone*? Nobody is there who could be heard: no person, no agent that publishes audio, no other phone
+  (several phones are people talking). Then the call ends: as `room_empty` soon after the last one left on purpose, else
+  as `no_agent`, when nobody has come or come back for longer.
+
+Both clocks start at the answer, stand still while LiveKit is lost or the phone is being transferred, and start again
+after that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from connector.model import AgentWatch, EndReason
+from connector.room.events import Departure, Kind, Occupant
+
+REPEAT = 2.0
+"""Seconds between two dispatches of a missing agent: LiveKit does not repeat one that found no worker, and a worker
+that registers late is to get the call at once."""
+REPEAT_QUICKLY = 30.0
+"""Seconds for which it is repeated so often; then the pause grows by half each time."""
+REPEAT_MOST = 60.0
+RETURN_PATIENCE = 8.0
+"""Seconds that agents have to come back by themselves after LiveKit was lost: their SDK tries again every five."""
+
+
+class Why(StrEnum):
+    """Why nobody is there, or an agent is missing."""
+
+    NEVER_CAME = "never_came"
+    CRASHED = "crashed"
+    """It left, and not on purpose."""
+    LEFT = "left"
+    OUTAGE = "outage"
+    """LiveKit was lost, and it has not come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Tell it: these agents are missing; none named: the caller is alone."""
+
+    agents: tuple[str, ...]
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchAgain:
+    """Look for these agents, dispatch those that are neither there nor on their way, and say so to `looked`."""
+
+    agents: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """Tell it: nothing that was missing is missing any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """End the call, or take what its rules have in the place of an end."""
+
+    reason: EndReason
+    why: Why
+
+
+Action = Missing | DispatchAgain | Returned | GiveUp
+
+
+@dataclass(slots=True)
+class _Lack:
+    """One agent that is missing."""
+
+    why: Why
+    since: float
+    dispatch_at: float
+    dispatches: int = 0
+
+
+@dataclass(slots=True)
+class _Seen:
+    occupant: Occupant
+    since: float
+    has_been_heard: bool = field(default=False)
+    """It publishes audio, or has."""
+
+
+class Watchdog:
+    """See the module. After every fact, `due` returns what is to be done; `next_at` says when to ask again."""
+
+    def __init__(self, rules: AgentWatch, agents: Sequence[str], once: Collection[str] = ()) -> None:
+        """`rules` without anything left open; `agents`: the names that were dispatched, one twice if it was; `once`:
+        those that must not be started again when their job has crashed."""
+        self._warn_after = rules.warn_after or 0.0
+        self._timeout = rules.timeout or 0.0
+        self._empty_timeout = rules.empty_timeout or 0.0
+        self._wanted = Counter(agents)
+        self._once = frozenset(once)
+        self._hidden: Counter[str] = Counter()
+        """Agents that LiveKit says are there though they are not seen."""
+        self._seen: dict[str, _Seen] = {}
+        self._lacks: dict[str, _Lack] = {}
+        self._why = Why.NEVER_CAME
+        """Why nobody is there, if nobody is."""
+        self._alone_since: float | None = None
+        self._told: tuple[str, ...] | None = None
+        """What was told as missing; None: nothing is."""
+        self._is_on = False
+        self._holds: set[str] = set()
+        self._has_given_up = False
+        self._patient_until = 0.0
+        """Agents may come back by themselves until then."""
+
+    # Facts
+
+    def start(self, now: float) -> None:
+        """The call was answered."""
+        self._is_on = True
+        self._begin(now, Why.NEVER_CAME, now + self._warn_after)
+
+    def hold(self, cause: str) -> None:
+        """Stand still from now on, for one cause or several."""
+        self._holds.add(cause)
+
+    def resume(self, now: float, cause: str, patience: float = 0.0) -> None:
+        """Start again when no cause is left; agents have `patience`, or the time of a warning, to be back."""
+        if cause not in self._holds:
+            return
+        self._holds.discard(cause)
+        self._patient_until = now + patience
+        self._has_given_up = False
+        if self._is_on and not self._holds:
+            self._begin(now, Why.OUTAGE if patience else self._why, now + max(self._warn_after, patience))
+
+    def expect(self, now: float, agents: Sequence[str]) -> None:
+        """Other agents from now on, which have just been dispatched: the caller is in another room, or these are to
+        take the place of those that did not come."""
+        self._wanted = Counter(agents)
+        self._has_given_up = False
+        if self._is_on:
+            self._begin(now, Why.NEVER_CAME, now + self._warn_after)
+
+    def want_none(self) -> None:
+        """Nobody is to be dispatched any more."""
+        self._wanted.clear()
+
+    def people(self, now: float, people: Iterable[Occupant], gone: Departure | None = None) -> None:
+        """Who is in the room now, and who has just left it."""
+        before = self._seen
+        self._seen = {}
+        for occupant in people:
+            known = before.get(occupant.identity) or _Seen(occupant, now)
+            known.occupant = occupant
+            known.has_been_heard |= occupant.has_audio
+            self._seen[occupant.identity] = known
+        is_told = self._is_on and not self._holds
+        if gone is not None and is_told and gone.identity in before and gone.identity not in self._seen:
+            self._left(now, before[gone.identity], gone.on_purpose)
+
+    def _left(self, now: float, who: _Seen, on_purpose: bool) -> None:
+        name = who.occupant.agent_name
+        if who.occupant.kind is Kind.RECORDER:
+            return
+        if who.occupant.kind is not Kind.AGENT:
+            # A person whose connection broke has had LiveKit's own time to come back.
+            self._why = Why.LEFT
+            return
+        # A job whose code fails before it talks leaves like one that is done.
+        has_crashed = not on_purpose or not who.has_been_heard
+        self._why = Why.CRASHED if has_crashed else Why.LEFT
+        self._hidden[name] = 0
+        if not has_crashed or name in self._once:
+            self._wanted[name] = max(0, self._wanted[name] - 1)
+            return
+        missing = self._missing()
+        if name in missing or (missing and not name):
+            for lost in [name] if name else missing:
+                self._lacks.setdefault(lost, _Lack(Why.CRASHED, now, max(now, self._patient_until)))
+        else:
+            # Somebody else had it dispatched, maybe for another call, which is then the first to do it again.
+            self._wanted[name] = self._visible(name) + 1
+            self._lacks[name] = _Lack(Why.CRASHED, now, max(now + self._warn_after, self._patient_until))
+
+    def looked(self, present: Mapping[str, int]) -> None:
+        """The answer to `DispatchAgain`: how many agents of a name LiveKit has in the room, hidden ones too."""
+        for name, number in present.items():
+            self._hidden[name] = max(0, number - self._visible(name))
+
+    # Decisions
+
+    def _begin(self, now: float, why: Why, dispatch_at: float) -> None:
+        self._why = why
+        self._alone_since = None
+        self._hidden.clear()
+        self._lacks = {name: _Lack(why, now, dispatch_at) for name in self._missing()}
+
+    def _visible(self, name: str) -> int:
+        agents = [seen.occupant for seen in self._seen.values() if seen.occupant.kind is Kind.AGENT]
+        return sum(agent.agent_name in (name, "") for agent in agents)
+
+    def _missing(self) -> list[str]:
+        return [name for name, number in self._wanted.items() if number > self._visible(name) + self._hidden[name]]
+
+    def _is_alone(self) -> bool:
+        others = (Kind.PERSON, Kind.PHONE)
+        return not any(
+            seen.occupant.kind in others or (seen.occupant.kind is Kind.AGENT and seen.has_been_heard)
+            for seen in self._seen.values()
+        )
+
+    def due(self, now: float) -> list[Action]:
+        """What is to be done now; each action is given once."""
+        if not self._is_on or self._holds or self._has_given_up:
+            return []
+        self._update(now)
+        actions: list[Action] = [*self._tell(now), *self._dispatch(now)]
+        deadline = self._deadline()
+        if deadline is not None and deadline <= now:
+            self._has_given_up = True
+            actions.append(GiveUp(EndReason.ROOM_EMPTY if self._is_deserted() else EndReason.NO_AGENT, self._why))
+        return actions
+
+    def _update(self, now: float) -> None:
+        missing = self._missing()
+        self._lacks = {name: lack for name, lack in self._lacks.items() if name in missing}
+        for name in missing:
+            self._lacks.setdefault(name, _Lack(self._why, now, now + self._warn_after))
+        if not self._is_alone():
+            self._alone_since = None
+            if not self._lacks:
+                # Whoever goes next decides why nobody is there then.
+                self._why = Why.LEFT
+        elif self._alone_since is None:
+            self._alone_since = now
+
+    def _tell(self, now: float) -> list[Action]:
+        if not self._warn_after:
+            return []
+        late = tuple(name for name, lack in self._lacks.items() if lack.dispatch_at <= now or lack.dispatches)
+        is_alone = self._alone_since is not None and self._alone_since + self._warn_after <= now
+        if not self._lacks and self._alone_since is None:
+            was_told, self._told = self._told is not None, None
+            return [Returned()] if was_told else []
+        if (late or is_alone) and (self._told is None or set(late) - set(self._told)):
+            self._told = tuple({*(self._told or ()), *late})
+            return [Missing(late, self._lacks[late[0]].why if late else self._why)]
+        return []
+
+    def _dispatch(self, now: float) -> list[Action]:
+        if not self._warn_after:
+            return []
+        due = [name for name, lack in self._lacks.items() if lack.dispatch_at <= now]
+        for name in due:
+            lack = self._lacks[name]
+            lack.dispatches += 1
+            lack.dispatch_at = now + max(REPEAT, min(REPEAT_MOST, (now - lack.since - REPEAT_QUICKLY) / 2))
+        return [DispatchAgain(tuple(due))] if due else []
+
+    def _is_deserted(self) -> bool:
+        """The conversation is over as far as anybody knows: the last one has left, and no agent is awaited."""
+        return self._why is Why.LEFT and not self._lacks
+
+    def _deadline(self) -> float | None:
+        """When the call ends if nothing changes."""
+        if self._alone_since is None:
+            return None
+        if self._is_deserted():
+            return self._alone_since + self._empty_timeout if self._empty_timeout else None
+        if not self._timeout:
+            return None
+        # An agent that has come and is not heard yet has the time of one that is still to come, once.
+        silent = [seen.since for seen in self._seen.values() if seen.occupant.kind is Kind.AGENT]
+        since = max([self._alone_since, *silent])
+        return min(since + self._timeout, self._alone_since + 2 * self._timeout)
+
+    def next_at(self) -> float | None:
+        """When `due` may have something to do without a new fact; None: never."""
+        if not self._is_on or self._holds or self._has_given_up:
+            return None
+        times = [lack.dispatch_at for lack in self._lacks.values()] if self._warn_after else []
+        if self._alone_since is not None and self._warn_after and self._told is None:
+            times.append(self._alone_since + self._warn_after)
+        deadline = self._deadline()
+        return min([*times, deadline] if deadline is not None else times, default=None)
