@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 from aiohttp import web
 
+from connector.api.administration import administration, signature_check
 from connector.api.auth import Authorizer
 from connector.api.conference_callback import ConferenceCallback
 from connector.api.conferences import ConferenceBridge, ConferenceRpc
@@ -25,9 +26,6 @@ from connector.api.origins import Origins
 from connector.api.refusals import Refusals
 from connector.api.rest import Operation, RestRoutes
 from connector.api.rest_calls import CallRest, as_json
-from connector.api.rest_connectors import ConnectorRest
-from connector.api.rest_rules import RuleRest
-from connector.api.rest_webhooks import WebhookRest
 from connector.api.service import ConnectorService
 from connector.api.signed import ALLOW_UNSIGNED, SignatureCheck
 from connector.api.sip_dial import PURPOSE as SIP_PURPOSE
@@ -92,11 +90,7 @@ class Connector:
         signer = TokenSigner(secret)
         self._webhook_keys = WebhookKeys(secret)
         origins = Origins(settings.public_origin, settings.regions, settings.countries)
-        signatures = self._signatures = SignatureCheck(
-            origins,
-            {provider: settings.accounts(provider) for provider in Provider},
-            allow_unsigned=settings.allow_unsigned_webhooks,
-        )
+        signatures = self._signatures = signature_check(settings, origins)
         service = ConnectorService(
             self.calls, self.desk, self.store, signer, origins, settings.connect_timeout, self._carriers.twilio
         )
@@ -134,7 +128,7 @@ class Connector:
             self._sip,
             ConferenceCallback(conferences, signatures, refusals, settings.sip_conferences),
             # Last of what is below /v2: it answers for all paths there that nobody has.
-            RestRoutes(self._rest_operations(origins), authorizer, refusals),
+            RestRoutes(self._rest_operations(), authorizer, refusals),
             OpsRoutes(self.calls, self.admin, self.metrics),
         )
         self._runner: web.AppRunner | None = None
@@ -153,14 +147,10 @@ class Connector:
         )
         return SipDialler(self._dialled, parts, TokenSigner(secret, SIP_PURPOSE), signatures, self.metrics)
 
-    def _rest_operations(self, origins: Origins) -> list[Operation]:
-        settings = self.settings
-        endpoints = WebhookRest(self.store, self.webhooks.keys, allow_private=settings.webhook_allow_private)
+    def _rest_operations(self) -> list[Operation]:
         return [
-            *ConnectorRest(self.store, self._webhook_keys, origins, self._signatures).operations(),
-            *RuleRest(self.store, settings.livekit_api_key).operations(),
+            *administration(self.settings, self.store, self.webhooks.keys),
             *CallRest(self.desk, self.store).operations(),
-            *endpoints.operations(),
         ]
 
     def _parts(self) -> Parts:

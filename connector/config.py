@@ -306,6 +306,16 @@ class Settings(BaseSettings):
         return f"{self.store.partition('://')[0]}://{place}" if head and self.store.startswith("redis") else self.store
 
     @property
+    def store_file(self) -> Path | None:
+        """The absolute path of a store in a file."""
+        return Path(self.store.removeprefix("sqlite:///")).absolute() if self.store.startswith("sqlite") else None
+
+    @property
+    def store_place(self) -> str:
+        """The store as an operator finds it from any folder; without user and password."""
+        return str(self.store_file or self.store_name)
+
+    @property
     def livekit_http_url(self) -> str:
         """LiveKit's API origin: `ws` becomes `http`, `wss` `https`."""
         return "http" + self.livekit_url[2:] if self.livekit_url.startswith("ws") else self.livekit_url

@@ -24,7 +24,7 @@ from connector.api.origins import Origins, stream_url
 from connector.api.pins import TRIES, PinTries, right
 from connector.api.signed import SignatureCheck
 from connector.call.manager import Expected
-from connector.call.terms import FINAL_STATUSES
+from connector.call.terms import BUSY, FINAL_STATUSES
 from connector.carriers import answers
 from connector.carriers.answers import Codecs
 from connector.carriers.facts import CallFacts, call_facts, sip_headers
@@ -50,7 +50,6 @@ log = structlog.get_logger()
 
 MAX_ROOM = 256
 SORRY = "We are sorry, this call cannot be connected. Goodbye."
-BUSY = "We are sorry, all lines are busy. Please try again later. Goodbye."
 ASK_PIN = "Please enter your PIN, followed by the pound key."
 WRONG_PIN = "That PIN is not correct. Please try again."
 NO_MORE_TRIES = "That PIN is not correct. Goodbye."

@@ -16,9 +16,10 @@ from connector.api.origins import Origins
 from connector.api.rest import Operation
 from connector.api.rest_edits import edited
 from connector.api.rest_models import Answer, Asked, Body, Message, Name, Text, iso
+from connector.api.rest_rules import NewRule, RoomBody, RuleRest
 from connector.api.signed import SignatureCheck
 from connector.errors import FailedPrecondition, InvalidArgument, NotFound
-from connector.model import ConnectorEntry, ConnectorMode, Provider
+from connector.model import ConnectorEntry, ConnectorMode, Provider, RuleType
 from connector.storage.base import Store
 from connector.tokens import WebhookKeys
 
@@ -30,8 +31,17 @@ _ID_CHARACTERS = string.digits + string.ascii_lowercase
 class NewConnector(Body):
     provider: Provider = Field(description="The telephony carrier")
     name: Text | None = Field(None, description="A label")
-    default_room_id: Name | None = Field(None, description="The room of calls that no routing rule matches")
+    default_room_id: Name | None = Field(
+        None, description="One room for all calls that no routing rule matches: their callers share it, and talk there"
+    )
     default_rule_id: Name | None = Field(None, description="The routing rule of calls whose number no rule has")
+    agent_id: Name | None = Field(
+        None,
+        description="The agent to dispatch, LiveKit's agent name. Makes the default rule of the connector, by which "
+        "each call has a room of its own with this agent",
+    )
+    agent_metadata: dict[str, Any] | str | None = Field(None, description="What that agent is told, as JSON")
+    room: RoomBody | None = Field(None, description="The room of that rule, as of a routing rule")
     region: Name | None = Field(
         None, description="One of the configured regions; without it the caller's country decides"
     )
@@ -68,10 +78,13 @@ class ConnectorList(Answer):
 class ConnectorRest:
     """The operations on connectors."""
 
-    def __init__(self, store: Store, keys: WebhookKeys, origins: Origins, signatures: SignatureCheck) -> None:
+    def __init__(
+        self, store: Store, keys: WebhookKeys, origins: Origins, signatures: SignatureCheck, rules: RuleRest
+    ) -> None:
         self._store = store
         self._signatures = signatures
         self._keys = keys
+        self._rules = rules
         self._origins = origins
 
     def operations(self) -> Sequence[Operation]:
@@ -102,6 +115,7 @@ class ConnectorRest:
             self._signatures.require_checkable(wanted.provider)
         except FailedPrecondition as error:
             raise InvalidArgument("provider", error.message) from None
+        rule_id = await self._rule_of(wanted)
         entry = self._keyed(
             ConnectorEntry(
                 id="cn_" + "".join(secrets.choice(_ID_CHARACTERS) for _ in range(16)),
@@ -111,15 +125,42 @@ class ConnectorRest:
                 created_at=time.time(),
                 name=wanted.name,
                 default_room_id=wanted.default_room_id,
-                default_rule_id=wanted.default_rule_id,
+                default_rule_id=rule_id or wanted.default_rule_id,
                 region=wanted.region,
                 mode=wanted.mode or ConnectorMode.STREAM,
             )
         )
-        await self._store.connectors.insert(entry)
+        try:
+            await self._store.connectors.insert(entry)
+        except BaseException:
+            if rule_id:
+                await self._store.rules.delete(rule_id)
+            raise
         log.info("connector created", connector=entry.id, provider=entry.provider.value)
         await self._warn(entry)
         return ConnectorChanged(message="Connector created successfully", data=self._shown(entry))
+
+    async def _rule_of(self, wanted: NewConnector) -> str:
+        """Make the default rule that the request describes; its id, or "" when it describes none."""
+        if wanted.agent_id is None and wanted.room is None:
+            if wanted.agent_metadata is not None:
+                raise InvalidArgument("agentMetadata", "is for the agent in agentId")
+            return ""
+        given = "agentId" if wanted.agent_id is not None else "room"
+        if wanted.default_rule_id is not None:
+            raise InvalidArgument(given, "makes the default rule: leave it out, or defaultRuleId")
+        if wanted.default_room_id is not None:
+            raise InvalidArgument(given, "makes the default rule: say `room` in place of defaultRoomId")
+        rule = NewRule.model_validate(
+            {
+                "name": (f"Calls of {wanted.name}" if wanted.name else f"Calls by {wanted.provider.value}")[:256],
+                "type": RuleType.INBOUND,
+                "agentId": wanted.agent_id,
+                "agentMetadata": wanted.agent_metadata,
+                "room": wanted.room,
+            }
+        )
+        return (await self._rules.create(Asked({}, rule, None))).id
 
     async def _warn(self, entry: ConnectorEntry) -> None:
         """A rule may be made later, and a region configured: neither keeps the connector from being made."""

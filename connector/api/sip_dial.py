@@ -15,10 +15,11 @@ import structlog
 from aiohttp import web
 
 from connector.api.forms import posted
-from connector.api.hooks import BUSY, SORRY
+from connector.api.hooks import SORRY
 from connector.api.signed import SignatureCheck
 from connector.call.dialled import DialledCalls
 from connector.call.ports import Admin
+from connector.call.terms import BUSY
 from connector.carriers import answers
 from connector.carriers.twilio_dial import SipDial, sip_uri, twilio_dial, valid_caller_id
 from connector.errors import ConnectorError, FailedPrecondition, TokenInvalid

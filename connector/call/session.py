@@ -27,7 +27,7 @@ from connector.call.presence import Presence
 from connector.call.records import CallEnd
 from connector.call.stream import Stream
 from connector.call.teardown import Teardown, stop_tasks
-from connector.call.terms import CLOSE_CODES, CLOSE_NORMAL, End, Parts, why_not_opened
+from connector.call.terms import BUSY, CLOSE_CODES, CLOSE_NORMAL, End, Parts, why_not_opened
 from connector.call.wait import Wait
 from connector.call.watch import CallWatch
 from connector.carriers.events import StreamStarted
@@ -277,7 +277,7 @@ class CallSession:
                 self._ledger.observe("queue", started)
                 await self.presence.appear(self._ledger.attributes_of(event, theirs))
         except ConnectorError as error:
-            self.end(*why_not_opened(error))
+            self.end(*why_not_opened(error), say=BUSY if isinstance(error, ResourceExhausted) else "")
             return
         if self._ended.done():
             return

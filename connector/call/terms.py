@@ -16,6 +16,8 @@ from connector.storage.base import StoreError
 
 STEP_TIMEOUT = 6.0
 """Seconds that any one step of the teardown may take before the next one starts."""
+BUSY = "We are sorry, all lines are busy. Please try again later. Goodbye."
+"""What a caller hears whom nobody can take now."""
 CLOSE_NORMAL = 1000
 CLOSE_POLICY = 1008
 CLOSE_INTERNAL = 1011

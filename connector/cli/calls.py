@@ -66,7 +66,9 @@ def list_calls(
     where = CallFilter(room, state, provider, since.astimezone().timestamp() if since else 0.0)
     records = run_or_exit(lambda: with_store(settings, lambda store: store.list_calls(limit, where)))
     rows = [_row(record, str if full_numbers else mask_phone) for record in records]
-    print_rows(rows, as_json, f"no calls in {settings.store_name}")
+    if not as_json and rows:
+        typer.echo(f"from the store {settings.store_place}", err=True)
+    print_rows(rows, as_json, f"no calls in {settings.store_place}")
 
 
 def _row(record: CallRecord, shown: Any) -> dict[str, str | float]:

@@ -21,6 +21,7 @@ from connector.cli.common import ConfigFile, api_token, misspelt, settings_of_se
 from connector.cli.connectors import connectors_app
 from connector.cli.doctor import examine
 from connector.cli.findings import Finding
+from connector.cli.rules import rules_app
 from connector.cli.sip import sip_app
 from connector.cli.webhooks import webhooks_app
 from connector.errors import ConnectorError
@@ -36,6 +37,7 @@ app = typer.Typer(
 
 app.add_typer(calls_app, name="calls")
 app.add_typer(connectors_app, name="connectors")
+app.add_typer(rules_app, name="rules")
 app.add_typer(sip_app, name="sip")
 app.add_typer(webhooks_app, name="webhooks")
 app.command("call")(call)

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from connector.config import Settings, load_settings, setting_names
-from connector.errors import ConnectorError, Unavailable
+from connector.errors import ConnectorError, NotFound, Unavailable
 from connector.spelling import unknown_variables
 from connector.storage.base import Store
 from connector.storage.stores import opened
@@ -88,7 +88,7 @@ def api_token(settings: Settings, valid_for: int) -> str:
 
 async def call_service(settings: Settings, url: str, method: str, request: Message, answer: type[M]) -> M:
     """One RPC of connector.v1 over Twirp. Raises ConnectorError with the service's own message."""
-    origin = (url or f"http://{_reachable(settings.host)}:{settings.port}").rstrip("/")
+    origin = url.rstrip("/") or service_origin(settings)
     headers: Mapping[str, str] = {
         "Authorization": f"Bearer {api_token(settings, TOKEN_TTL)}",
         "Content-Type": "application/protobuf",
@@ -115,6 +115,11 @@ def as_dict(message: Message) -> dict[str, Any]:
     return dict(json_format.MessageToDict(message, preserving_proto_field_name=True))
 
 
+def service_origin(settings: Settings) -> str:
+    """Where the running service that these settings describe is asked."""
+    return f"http://{_reachable(settings.host)}:{settings.port}"
+
+
 def _reachable(host: str) -> str:
     listening_everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
     host = listening_everywhere.get(host, host)
@@ -129,10 +134,22 @@ def _reason(body: bytes, status: int, origin: str) -> str:
         return f"{origin} answered {status}, which is not a connector's answer"
 
 
-async def with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
-    """Work on the store that the settings name; the service need not run."""
+async def with_store(settings: Settings, work: Callable[[Store], Awaitable[T]], *, creates: bool = False) -> T:
+    """Work on the store that the settings name; the service need not run. NotFound where there is none, unless the
+    work creates it."""
+    if not creates:
+        require_store(settings)
     async with opened(settings.store) as store:
         return await work(store)
+
+
+def require_store(settings: Settings) -> None:
+    """Raise NotFound when reading would create the store."""
+    if settings.store_file is not None and not settings.store_file.exists():
+        raise NotFound(
+            f"there is no store {settings.store_place}; run this with the settings and in the folder of the service, "
+            "or set CONNECTOR_STORE"
+        )
 
 
 def shown_time(at: float) -> str:

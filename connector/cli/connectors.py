@@ -2,107 +2,96 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
 
-from connector.api.origins import Origins
-from connector.api.rest import checked
-from connector.api.rest_connectors import ConnectorChanged, ConnectorData, ConnectorRest, NewConnector
-from connector.api.rest_models import Asked
-from connector.api.signed import SignatureCheck
-from connector.cli.common import AsJson, ConfigFile, Row, print_rows, run_or_exit, settings_or_exit, with_store
-from connector.config import Settings
-from connector.logs import configure_logging
+from connector.cli.administration import administer
+from connector.cli.common import AsJson, ConfigFile, Row, Service, print_rows
 from connector.model import ConnectorMode, Provider
-from connector.storage.base import Store
-from connector.tokens import WebhookKeys
 
 connectors_app = typer.Typer(
     no_args_is_help=True,
-    help="Webhook URLs for carriers' consoles, in the store: the service need not run. See docs/connectors.md.",
+    help="Webhook URLs for carriers' consoles. Asks the running service; where none runs, works on its store. "
+    "See docs/connectors.md.",
 )
 
-T = TypeVar("T")
 ConnectorId = Annotated[str, typer.Argument(metavar="CONNECTOR_ID")]
+PATH, ONE = "/v2/connectors", "/v2/connectors/{id}"
+SHARED = "all callers of this connector share the room {room}, and hear each other"
 
 
 @connectors_app.command("create")
 def create(
     provider: Annotated[Provider, typer.Argument()],
     config: ConfigFile = None,
+    url: Service = "",
     name: Annotated[str | None, typer.Option(help="A label.")] = None,
-    room: Annotated[str | None, typer.Option(help="The room of calls that no routing rule takes.")] = None,
+    agent: Annotated[
+        str | None, typer.Option(help="Each call gets a room of its own, and this agent (LiveKit's agent name).")
+    ] = None,
+    agent_metadata: Annotated[str | None, typer.Option(help="What the agent is told.")] = None,
+    room: Annotated[
+        str | None, typer.Option(help="One room that all callers share whom no routing rule takes.")
+    ] = None,
     rule: Annotated[str | None, typer.Option(help="The routing rule of calls whose number no rule has.")] = None,
     region: Annotated[str | None, typer.Option(help="One of the configured regions.")] = None,
     mode: Annotated[ConnectorMode, typer.Option(help="`sip`: the carrier dials LiveKit SIP.")] = ConnectorMode.STREAM,
 ) -> None:
     """Make a connector; prints the URL for the carrier's console. Keep it secret."""
-    wanted = {
-        "provider": provider,
+    wanted: dict[str, Any] = {
+        "provider": provider.value,
         "name": name,
-        "defaultRoomId": room,
+        "agentId": agent,
+        "agentMetadata": agent_metadata,
         "defaultRuleId": rule,
         "region": region,
-        "mode": mode,
+        "mode": mode.value,
     }
-    _tell(_ask(config, lambda rest: rest.create(_asked(body=checked(NewConnector, json.dumps(wanted).encode())))))
+    if agent is None:
+        wanted["defaultRoomId"] = room
+    elif room is not None:
+        wanted["room"] = {"type": "static", "id": room}
+    made = administer(config, url, "POST", PATH, wanted)
+    _tell(made)
+    if room is not None:
+        typer.echo(f"note: {SHARED.format(room=room)}; with --agent and without --room each call has its own", err=True)
+    elif agent is None and rule is None:
+        typer.echo("note: only calls that a routing rule takes have a room; see --agent", err=True)
 
 
 @connectors_app.command("list")
-def list_connectors(config: ConfigFile = None, as_json: AsJson = False) -> None:
+def list_connectors(config: ConfigFile = None, url: Service = "", as_json: AsJson = False) -> None:
     """List the connectors with their URLs, newest first."""
-    found = _ask(config, lambda rest: rest.list(_asked()))
-    print_rows([_row(connector) for connector in found.data], as_json, "there are no connectors")
+    found = administer(config, url, "GET", PATH)["data"]
+    print_rows([_row(connector) for connector in found], as_json, "there are no connectors")
 
 
 @connectors_app.command("rotate-key")
-def rotate_key(connector_id: ConnectorId, config: ConfigFile = None) -> None:
+def rotate_key(connector_id: ConnectorId, config: ConfigFile = None, url: Service = "") -> None:
     """Give a connector a new URL; the old one stops working at once."""
-    _tell(_ask(config, lambda rest: rest.rotate_key(_asked(connector_id))))
+    _tell(administer(config, url, "POST", f"{ONE}/rotate-key", id=connector_id))
 
 
 @connectors_app.command("delete")
-def delete(connector_id: ConnectorId, config: ConfigFile = None) -> None:
+def delete(connector_id: ConnectorId, config: ConfigFile = None, url: Service = "") -> None:
     """Delete a connector: its URL stops working, calls that stand go on."""
-    typer.echo(_ask(config, lambda rest: rest.delete(_asked(connector_id))).message, err=True)
+    typer.echo(administer(config, url, "DELETE", ONE, id=connector_id)["message"], err=True)
 
 
-def _ask(config: ConfigFile, work: Callable[[ConnectorRest], Awaitable[T]]) -> T:
-    """Do what the REST API would."""
-    settings = settings_or_exit(config)
-    configure_logging("warning")
-    return run_or_exit(lambda: with_store(settings, lambda store: work(_rest(settings, store))))
+def _tell(changed: dict[str, Any]) -> None:
+    typer.echo(f"{changed['message']}: {changed['data']['id']}", err=True)
+    typer.echo(changed["data"]["webhookUrl"])
 
 
-def _rest(settings: Settings, store: Store) -> ConnectorRest:
-    keys = WebhookKeys(settings.livekit_api_secret.get_secret_value())
-    origins = Origins(settings.public_origin, settings.regions, settings.countries)
-    accounts = {provider: settings.accounts(provider) for provider in Provider}
-    signatures = SignatureCheck(origins, accounts, allow_unsigned=settings.allow_unsigned_webhooks)
-    return ConnectorRest(store, keys, origins, signatures)
-
-
-def _asked(connector_id: str = "", body: BaseModel | None = None) -> Asked[Any, Any]:
-    return Asked({"id": connector_id}, body, None)
-
-
-def _tell(changed: ConnectorChanged) -> None:
-    typer.echo(f"{changed.message}: {changed.data.id}", err=True)
-    typer.echo(changed.data.webhook_url)
-
-
-def _row(connector: ConnectorData) -> Row:
+def _row(connector: dict[str, Any]) -> Row:
     return {
-        "connector": connector.id,
-        "provider": connector.provider.value,
-        "name": connector.name or "",
-        "room": connector.default_room_id or "",
-        "rule": connector.default_rule_id or "",
-        "region": connector.region or "",
-        "mode": connector.mode.value,
-        "webhook": connector.webhook_url,
+        "connector": connector["id"],
+        "provider": connector["provider"],
+        "name": connector["name"] or "",
+        "room": connector["defaultRoomId"] or "",
+        "rule": connector["defaultRuleId"] or "",
+        "region": connector["region"] or "",
+        "mode": connector["mode"],
+        "webhook": connector["webhookUrl"],
     }

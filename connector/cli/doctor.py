@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import os
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -160,11 +162,27 @@ async def _clock(settings: Settings) -> list[Finding]:
 
 async def store_findings(settings: Settings) -> list[Finding]:
     """Whether it opens, and what of its own settings is no good for a store."""
+    if settings.store_file is not None and not settings.store_file.exists():
+        return [_store_to_come(settings.store_file)]
     try:
         async with opened(settings.store) as store:
-            return [Finding("ok", "store", settings.store_name), *await _weaknesses(settings, store)]
+            return [Finding("ok", "store", settings.store_place), *await _weaknesses(settings, store)]
     except ConnectorError as error:
         return [Finding("problem", "store", error.message, _mend_store(settings, error))]
+
+
+def _store_to_come(file: Path) -> Finding:
+    """Looking creates nothing."""
+    folder = next(parent for parent in file.parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        text = f"{file} does not exist, and cannot be created below {folder}"
+        return Finding("problem", "store", text, "check the path and its permissions in CONNECTOR_STORE")
+    return Finding(
+        "warning",
+        "store",
+        f"{file} does not exist yet: `connector serve` creates it",
+        "if the service has run, run this with its settings and in its folder, or set CONNECTOR_STORE",
+    )
 
 
 async def _weaknesses(settings: Settings, store: Store) -> list[Finding]:

@@ -25,6 +25,8 @@ async def carrier_findings(settings: Settings) -> list[Finding]:
 
 
 async def _with_connectors(settings: Settings) -> set[Provider]:
+    if settings.store_file is not None and not settings.store_file.exists():
+        return set()
     try:
         async with opened(settings.store) as store:
             return {connector.provider for connector in await store.connectors.list()}

@@ -24,6 +24,8 @@ async def sip_findings(settings: Settings) -> list[Finding]:
     await admin.start()
     try:
         trunks = await admin.list_numbers()
+        if settings.store_file is not None and not settings.store_file.exists():
+            return compare(trunks, [])
         async with opened(settings.store) as store:
             known = await SipSecrets(store.sip_numbers, secret).all()
     except ConnectorError as error:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from connector.carriers.twilio_dial import SipDial, check_password, check_username, sip_uri, twilio_dial
-from connector.cli.common import ConfigFile, run_or_exit, settings_or_exit
+from connector.cli.common import ConfigFile, require_store, run_or_exit, settings_or_exit
 from connector.config import Settings
 from connector.numbers import SUBSCRIBER
 from connector.sip import plan
@@ -217,6 +217,7 @@ async def _with_bridge(settings: Settings, work: Callable[[ConferenceBridge], Aw
     from connector.telephony.apis import CarrierApis
 
     twilio = CarrierApis(settings).twilio
+    require_store(settings)
     async with opened(settings.store) as store:
         try:
             if twilio is not None:
@@ -241,5 +242,6 @@ async def _sip_admin(settings: Settings) -> AsyncIterator[SipAdmin]:
 
 @asynccontextmanager
 async def _secrets(settings: Settings) -> AsyncIterator[SipSecrets]:
+    typer.echo(f"the SIP password of a number is kept in the store {settings.store_place}", err=True)
     async with opened(settings.store) as store:
         yield SipSecrets(store.sip_numbers, settings.livekit_api_secret.get_secret_value())

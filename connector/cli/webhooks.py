@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from connector.cli.administration import administer
 from connector.cli.common import (
     AsJson,
     ConfigFile,
     Row,
+    Service,
     print_rows,
     run_or_exit,
     settings_or_exit,
@@ -18,21 +20,47 @@ from connector.cli.common import (
     with_store,
 )
 from connector.errors import NotFound
-from connector.model import Attempt, WebhookEndpoint
+from connector.model import Attempt, LifecycleEvent
 from connector.storage.base import Store
 from connector.webhooks.signing import OVERLAP, KeyRing, PublicKey
 
 webhooks_app = typer.Typer(
-    no_args_is_help=True, help="Lifecycle webhooks, from the store: the service need not run. See docs/webhooks.md."
+    no_args_is_help=True,
+    help="Lifecycle webhooks. Registering asks the running service, or works on its store where none runs; the log and "
+    "the keys are read from the store. See docs/webhooks.md.",
 )
 
 
+PATH = "/v2/sip/webhooks"
+
+
 @webhooks_app.command("list")
-def list_webhooks(config: ConfigFile = None, as_json: AsJson = False) -> None:
+def list_webhooks(config: ConfigFile = None, url: Service = "", as_json: AsJson = False) -> None:
     """List the registered webhooks, newest first."""
-    settings = settings_or_exit(config)
-    endpoints = run_or_exit(lambda: with_store(settings, lambda store: store.endpoints.list()))
-    print_rows([_endpoint_row(endpoint) for endpoint in endpoints], as_json, "no webhooks are registered")
+    found = administer(config, url, "GET", PATH, query={"perPage": "1000"})["data"]
+    print_rows([_endpoint_row(endpoint) for endpoint in found], as_json, "no webhooks are registered")
+
+
+@webhooks_app.command("add")
+def add(
+    target: Annotated[str, typer.Argument(metavar="URL", help="Your server's https URL.")],
+    config: ConfigFile = None,
+    url: Service = "",
+    event: Annotated[
+        list[LifecycleEvent] | None, typer.Option("--event", help="Repeat it for more; without it, all events.")
+    ] = None,
+) -> None:
+    """Have events of calls delivered to a URL; prints the webhook's id."""
+    events = [each.value for each in event or LifecycleEvent]
+    typer.echo(administer(config, url, "POST", PATH, {"url": target, "events": events})["id"])
+
+
+@webhooks_app.command("remove")
+def remove(
+    webhook_id: Annotated[str, typer.Argument(metavar="WEBHOOK_ID")], config: ConfigFile = None, url: Service = ""
+) -> None:
+    """Deliver nothing to a webhook any more, not even what waits."""
+    typer.echo(administer(config, url, "DELETE", f"{PATH}/{{id}}", id=webhook_id)["message"], err=True)
 
 
 @webhooks_app.command("deliveries")
@@ -52,6 +80,7 @@ def deliveries(
         return await store.deliveries.attempts(limit, webhook_id, call)
 
     found = run_or_exit(lambda: with_store(settings, attempts))
+    typer.echo(f"from the store {settings.store_place}", err=True)
     print_rows([_attempt_row(attempt) for attempt in found], as_json, "nothing was delivered yet")
 
 
@@ -72,19 +101,21 @@ def revoke_key(config: ConfigFile = None) -> None:
 
 def _change_key(config: ConfigFile, change: Callable[[KeyRing], Awaitable[PublicKey]]) -> PublicKey:
     settings = settings_or_exit(config)
-    return run_or_exit(lambda: with_store(settings, lambda store: change(KeyRing(store.keys))))
+    key = run_or_exit(lambda: with_store(settings, lambda store: change(KeyRing(store.keys))))
+    typer.echo(f"changed in the store {settings.store_place}", err=True)
+    return key
 
 
 def _tell(key: PublicKey) -> None:
     typer.echo(key.pem, nl=False)
 
 
-def _endpoint_row(endpoint: WebhookEndpoint) -> Row:
+def _endpoint_row(endpoint: dict[str, Any]) -> Row:
     return {
-        "webhook": endpoint.id,
-        "url": endpoint.url,
-        "events": " ".join(endpoint.events),
-        "created": shown_time(endpoint.created_at),
+        "webhook": endpoint["id"],
+        "url": endpoint["url"],
+        "events": " ".join(endpoint["events"]),
+        "created": endpoint["createdAt"],
     }
 
 

@@ -24,6 +24,7 @@ from connector.demo.ports import PortLease
 from connector.demo.process import ChildProcess
 from connector.model import CallRecord, CallState, Direction, EndReason, Provider
 from connector.storage.sqlite import SqliteStore
+from connector.storage.stores import opened
 from tests.integration.harness import Stage
 from tests.integration.wire import JSON, LIVEKIT_PATH
 
@@ -341,7 +342,7 @@ async def kept(tmp_path: Path, env: dict[str, str]) -> dict[str, str]:
 
 async def test_calls_are_listed_newest_first_with_masked_numbers(kept: dict[str, str]) -> None:
     ran = await ask(kept, "calls")
-    assert (ran.status, ran.err) == (0, "")
+    assert (ran.status, ran.err) == (0, f"from the store {kept['CONNECTOR_STORE'].removeprefix('sqlite:///')}\n")
     header, *rows = [line.split() for line in ran.out.splitlines()]
     assert header[:4] == ["call", "provider", "direction", "room"]
     assert [row[0] for row in rows] == ["call_3", "call_2", "call_1"]
@@ -367,8 +368,14 @@ async def test_calls_shows_full_numbers_when_asked_and_only_so_many(kept: dict[s
 
 
 async def test_calls_says_so_when_there_are_none(env: dict[str, str]) -> None:
+    place = env["CONNECTOR_STORE"].removeprefix("sqlite:///")
     ran = await ask(env, "calls")
-    assert (ran.status, ran.out, ran.err) == (0, "", f"no calls in {env['CONNECTOR_STORE']}\n")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith(f"error: there is no store {place}; ")
+    async with opened(env["CONNECTOR_STORE"]):
+        pass
+    ran = await ask(env, "calls")
+    assert (ran.status, ran.out, ran.err) == (0, "", f"no calls in {place}\n")
 
 
 async def test_calls_are_listed_while_the_service_runs(kept: dict[str, str]) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from livekit import api
 
-from connector.api.hooks import BUSY, SORRY, WRONG_PIN
+from connector.api.hooks import SORRY, WRONG_PIN
 from connector.app import Connector
 from connector.call.dialled import OWNER
+from connector.call.terms import BUSY
 from connector.demo.carrier import CallStatus, InboundCall, TwilioSimulator
 from connector.demo.livekit_server import LiveKitServer
 from connector.model import CallRecord, CallRequest, CallState, EndReason, ParticipantSpec

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from connector.api.hooks import ASK_PIN, BUSY, NO_MORE_TRIES, SORRY, WRONG_PIN
+from connector.api.hooks import ASK_PIN, NO_MORE_TRIES, SORRY, WRONG_PIN
 from connector.app import Connector
+from connector.call.terms import BUSY
 from connector.demo.carrier.call import PhoneCall
 from connector.demo.livekit_server import LiveKitServer
 from tests.integration.harness import Guest, Stage, ended, only_session, stage_on, strength, tone, until

@@ -28,6 +28,7 @@ from connector.api.hooks import HookRoutes
 from connector.api.origins import Origins
 from connector.api.signed import SignatureCheck
 from connector.call.manager import Expected
+from connector.call.terms import BUSY
 from connector.carriers.answers import Codecs
 from connector.errors import ConnectorError, ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
 from connector.metrics import Metrics
@@ -312,7 +313,7 @@ async def test_a_full_or_draining_connector_refuses_politely(stage: Hooks, error
     stage.connector(default_room_id="lobby")
     stage.calls.error = error
     with capture_logs() as lines:
-        assert spoken(await stage.xml()) == hooks.BUSY
+        assert spoken(await stage.xml()) == BUSY
     assert [line["reason"] for line in lines if line["event"] == "incoming call refused"] == [error.message]
 
 
@@ -371,7 +372,7 @@ async def test_or_made_by_another_process_a_moment_before(stage: Hooks) -> None:
 @pytest.mark.parametrize(
     ("became", "said"),
     [
-        (TokenInvalid("no such call"), hooks.BUSY),
+        (TokenInvalid("no such call"), BUSY),
         (TokenExpired("the call has ended"), hooks.SORRY),
         (TokenUsed("used by a WebSocket"), hooks.SORRY),
     ],

@@ -103,3 +103,44 @@ async def test_a_carrier_whose_signature_cannot_be_checked_gets_no_connector(
         assert (status, answer["code"]) == (400, "invalid_argument")
         assert SIGNING_SETTINGS[provider] in answer["message"]
         assert (await rest.ok("GET", "/v2/connectors"))["data"] == []
+
+
+async def test_an_agent_makes_the_default_rule_by_which_each_call_has_a_room_of_its_own(rest: Rest) -> None:
+    body = {"provider": "twilio", "name": "Main", "agentId": "helper", "agentMetadata": {"queue": "sales"}}
+    data = (await rest.ok("POST", "/v2/connectors", body))["data"]
+    assert data["defaultRoomId"] is None
+    rule = await rest.ok("GET", f"/v2/sip/routing-rule/{data['defaultRuleId']}")
+    assert (rule["name"], rule["type"], rule["numbers"], rule["room"]) == ("Calls of Main", "inbound", [], None)
+    assert (rule["agentId"], rule["agentMetadata"]) == ("helper", {"queue": "sales"})
+
+
+async def test_the_room_of_that_rule_may_be_said_too(rest: Rest) -> None:
+    body = {"provider": "plivo", "agentId": "helper", "room": {"type": "dynamic", "prefix": "sipNumber", "pin": "2468"}}
+    data = (await rest.ok("POST", "/v2/connectors", body))["data"]
+    rule = await rest.ok("GET", f"/v2/sip/routing-rule/{data['defaultRuleId']}")
+    assert rule["room"] == {"type": "dynamic", "id": None, "prefix": "sipNumber", "pin": "2468"}
+
+
+async def test_a_long_name_of_a_connector_does_not_keep_its_rule_from_being_made(rest: Rest) -> None:
+    await rest.ok("POST", "/v2/connectors", {"provider": "plivo", "agentId": "helper", "name": "n" * 256})
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"agentId": "helper", "defaultRuleId": "rule_1"}, "agentId: makes the default rule"),
+        ({"agentId": "helper", "defaultRoomId": "lobby"}, "agentId: makes the default rule: say `room`"),
+        ({"room": {"id": "lobby"}, "defaultRoomId": "lobby"}, "room: makes the default rule"),
+        ({"agentMetadata": "vip"}, "agentMetadata: is for the agent in agentId"),
+        ({"agentId": "helper", "room": {"type": "static"}}, "room.id: is required for a static room"),
+        ({"agentId": ""}, "agentId: "),
+    ],
+)
+async def test_what_does_not_go_together_is_refused_and_nothing_is_made(
+    rest: Rest, more: dict[str, object], says: str
+) -> None:
+    status, answer = await rest("POST", "/v2/connectors", {"provider": "twilio", **more})
+    assert status == 400
+    assert answer["message"].startswith(says)
+    assert (await rest.ok("GET", "/v2/connectors"))["data"] == []
+    assert (await rest.ok("GET", "/v2/sip/routing-rule"))["data"] == []

@@ -1,0 +1,32 @@
+"""What an operator administers: connectors, routing rules, webhooks. The service serves these operations, and the
+command line carries them out in the store when no service runs."""
+
+from __future__ import annotations
+
+from connector.api.origins import Origins
+from connector.api.rest import Operation
+from connector.api.rest_connectors import ConnectorRest
+from connector.api.rest_rules import RuleRest
+from connector.api.rest_webhooks import WebhookRest
+from connector.api.signed import SignatureCheck
+from connector.config import Settings
+from connector.model import Provider
+from connector.storage.base import Store
+from connector.tokens import WebhookKeys
+from connector.webhooks.signing import KeyRing
+
+
+def signature_check(settings: Settings, origins: Origins) -> SignatureCheck:
+    """Of all accounts that the settings name."""
+    accounts = {provider: settings.accounts(provider) for provider in Provider}
+    return SignatureCheck(origins, accounts, allow_unsigned=settings.allow_unsigned_webhooks)
+
+
+def administration(settings: Settings, store: Store, keys: KeyRing) -> list[Operation]:
+    """The operations on this store; `keys` sign webhooks."""
+    origins = Origins(settings.public_origin, settings.regions, settings.countries)
+    rules = RuleRest(store, settings.livekit_api_key)
+    webhook_keys = WebhookKeys(settings.livekit_api_secret.get_secret_value())
+    connectors = ConnectorRest(store, webhook_keys, origins, signature_check(settings, origins), rules)
+    webhooks = WebhookRest(store, keys, allow_private=settings.webhook_allow_private)
+    return [*connectors.operations(), *rules.operations(), *webhooks.operations()]
