@@ -49,7 +49,8 @@ from connector.model import AgentWatch, CallRequest, Provider
 from connector.room.admin import RoomAdmin
 from connector.room.admission import JoinAdmission
 from connector.room.events import RoomListener
-from connector.room.gateway import RoomGateway, drain_abandoned
+from connector.room.gateway import RoomGateway
+from connector.room.joining import drain_abandoned
 from connector.sip.admin import SipAdmin
 from connector.sip.secrets import SipSecrets
 from connector.storage.base import Store

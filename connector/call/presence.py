@@ -16,7 +16,7 @@ from connector.call.ledger import Ledger
 from connector.call.ports import Room
 from connector.call.terms import Parts
 from connector.carriers.base import Codec
-from connector.errors import FailedPrecondition, Unavailable
+from connector.errors import ConnectorError, FailedPrecondition, Unavailable
 from connector.model import AgentDispatch, Direction
 
 log = structlog.get_logger()
@@ -96,10 +96,10 @@ class Presence:
     async def appear(self, attributes: Mapping[str, str]) -> None:
         """Be seen, and hear from that moment on; and publish. The stream has started: its rate is known."""
         request = self._ledger.request
+        # First: whoever greets the caller on sight is quicker than the answer to our request.
+        self._listen()
         if self._hidden:
-            # Whoever greets the caller on sight is quicker than the answer to our request.
-            self._listen()
-            await self._parts.admin.reveal(self._place.name, request.participant.identity, attributes)
+            await self._reveal(attributes)
         else:
             if request.direction is Direction.OUTBOUND:
                 # Another process let the caller in and sent the agents. Its hidden participant, if it still is there,
@@ -108,9 +108,21 @@ class Presence:
             else:
                 await self._ensure_room()
             await self._place.room.join_visible(attributes)
-            self._listen()
         self._visible = True
         await self._place.room.publish(self._codec.format.rate)
+
+    async def _reveal(self, attributes: Mapping[str, str]) -> None:
+        room = self._place.room
+        while True:
+            await room.until_connected()
+            try:
+                await self._parts.admin.reveal(self._place.name, self._ledger.request.participant.identity, attributes)
+            except ConnectorError:
+                if room.connected:
+                    raise
+            else:
+                room.revealed()
+                return
 
     async def _ensure_room(self) -> None:
         self._place.setup = await self._parts.admin.ensure_room(self._place.name, self._ledger.request.agents)
@@ -139,6 +151,7 @@ class Presence:
             raise FailedPrecondition(f"the room has a participant {identity!r} already, the caller's identity")
         there = self._new_place(name)
         try:
+            there.room.listen(self._codec.reply_format.rate)
             async with self._parts.joins.live_call(self._ledger.request.call_id):
                 there.setup = await self._parts.admin.ensure_room(name, agents)
                 await there.room.join_visible({**self._ledger.told_attributes, **self._place.room.attributes})
@@ -154,7 +167,6 @@ class Presence:
         here.ear.close()
         self._watcher.moved(agents)
         there.ear.open()
-        there.room.listen(self._codec.reply_format.rate)
         self._ledger.moved(name)
         # A task of its own: an end of the call that comes now must find both rooms left.
         self._leaving = asyncio.create_task(here.room.leave(), name="leave the former room")
@@ -163,16 +175,24 @@ class Presence:
 
     async def say_goodbye(self) -> None:
         """Tell the room, while it can be told."""
-        if self._place.room.connected:
-            await self._place.room.set_attributes({"connector.callStatus": "hangup"})
+        room = self._place.room
+        if room.connected:
+            try:
+                await room.set_attributes({"connector.callStatus": "hangup"})
+            except Unavailable:
+                if room.connected:  # Else the room has ended meanwhile, and there is nobody to be told.
+                    raise
 
     async def leave(self) -> None:
         if self._leaving is not None:
             await asyncio.wait([self._leaving])
         await self._place.room.leave()
+        identity = self._ledger.request.participant.identity
+        if sid := self._place.room.lingering:
+            await self._parts.admin.remove(self._place.name, identity, sid)
         if self._ledger.inherited and not self._visible and self._ledger.request.direction is Direction.OUTBOUND:
             # The process that waited with the call has let the caller in, and may not live any more.
-            await self._parts.admin.remove(self._place.name, self._ledger.request.participant.identity)
+            await self._parts.admin.remove(self._place.name, identity)
 
     async def undo(self) -> None:
         """Take back what was set up for a caller who never came."""

@@ -212,11 +212,13 @@ class RoomAdmin:
                 )
             )
 
-    async def remove(self, room: str, identity: str) -> None:
-        """Remove a participant; one that is not there is no error."""
+    async def remove(self, room: str, identity: str, sid: str = "") -> None:
+        """Remove a participant, with `sid` only the one that has it; one that is not there is no error."""
+        participant = api.RoomParticipantIdentity(room=room, identity=identity)
         try:
             async with self._translated():
-                await self._client.room.remove_participant(api.RoomParticipantIdentity(room=room, identity=identity))
+                if not sid or (await self._client.room.get_participant(participant)).sid == sid:
+                    await self._client.room.remove_participant(participant)
         except NotFound:
             return
 

@@ -1,4 +1,4 @@
-"""What becomes of a call whose connection to LiveKit breaks: it is regained in time, or the call ends."""
+"""A call whose connection to LiveKit breaks: it is regained in time, or the call ends."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ _LOOK_TIMEOUT = 1.0
 _LEARN_AGAIN = (0.25, 0.5, 1.0, 2.0, 4.0, 0.0)
 """Pauses between looks at which room it is, after an outage: LiveKit's API may be back later than its rooms."""
 
+_STABLE = 10.0
+"""Seconds that a regained connection must last for the next loss to be another outage, with all its time."""
+
 FindRoom = Callable[[], Coroutine[Any, Any, str]]
 """The SID of the room of this name as LiveKit's API has it now, "" when there is none. Raises ConnectorError."""
 
 
 class Outage:
-    """The SDK reconnects by itself. This class says when it has taken too long, and when there is nothing to go back
-    to: a LiveKit that deletes a room may close a connection before it has told why, and the SDK, whose token opens
-    rooms, would sit in a new and empty one with the caller for ever.
+    """The SDK reconnects by itself, or gives up and the gateway joins again. This class says when it has taken too
+    long, and when there is nothing to go back to: a LiveKit that deletes a room may close a connection before it has
+    told why, and our token, which opens rooms, would have the caller sit in a new and empty one for ever.
 
     A LiveKit that has started again looks the same, with all its rooms gone; but then the others come back, too.
     """
@@ -53,6 +56,7 @@ class Outage:
         self._sid = ""
         """Of the room that the caller is in, as far as it is known."""
         self._regained = asyncio.Event()
+        self._regained_at = self._began = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         self._alone: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -69,13 +73,16 @@ class Outage:
         """Somebody is there to talk with."""
         self._had_company = True
 
-    def begins(self) -> None:
+    def begins(self, why: str = "") -> None:
         if self._timer is not None:
             return
         if self._alone is not None:
             self._alone.cancel()
-        log.warning("LiveKit connection lost, reconnecting", limit_seconds=self._limit)
-        self._timer = asyncio.get_running_loop().call_later(self._limit, self._not_regained)
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._regained_at > _STABLE:
+            self._began = loop.time()
+        log.warning("LiveKit connection lost, reconnecting", why=why, limit_seconds=self._limit)
+        self._timer = loop.call_at(self._began + self._limit, self._not_regained)
         self._regained.clear()
         self._ask(self._follow(self._sid))
 
@@ -85,10 +92,17 @@ class Outage:
         log.info("LiveKit connection regained")
         self._timer.cancel()
         self._timer = None
+        self._regained_at = asyncio.get_running_loop().time()
         self._regained.set()
+
+    async def over(self) -> None:
+        """Wait until the outage has ended, either way."""
+        if self.is_on:
+            await self._regained.wait()
 
     def close(self) -> None:
         """Nothing is said from now on."""
+        self._regained.set()
         for waiting in (self._timer, self._alone, self._asking):
             if waiting is not None:
                 waiting.cancel()

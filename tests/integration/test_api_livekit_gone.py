@@ -14,7 +14,7 @@ from connector.app import Connector
 from connector.demo.livekit_server import LiveKitServer
 from connector.demo.ports import PortLease
 from connector.model import EndReason
-from connector.room import engine, gateway
+from connector.room import engine, joining
 from tests.integration.gate import Gate, Manner, gate_to
 from tests.integration.harness import (
     INBOUND,
@@ -38,8 +38,8 @@ async def gate(livekit: LiveKitServer, stage: Stage) -> AsyncIterator[Gate]:
     a gateway, do not meet it (see `connector.room.engine`)."""
     async with gate_to(livekit.port) as gate:
         yield gate
-    await until(lambda: not gateway._abandoned)
-    await asyncio.sleep(gateway.ENGINE_DOWN)
+    await until(lambda: not joining._abandoned)
+    await asyncio.sleep(joining.ENGINE_DOWN)
 
 
 def call_tasks() -> set[str]:
@@ -206,15 +206,15 @@ async def test_a_join_that_fails_takes_its_dispatches_back_and_leaves_the_room(
 async def test_a_join_that_succeeds_too_late_is_left_again(
     gate: Gate, stage: Stage, room: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway, "JOIN_TIMEOUT", 1.0)
+    monkeypatch.setattr(joining, "JOIN_TIMEOUT", 1.0)
     guest = await stage.guest(room)
     gate.signalling = "hang"
     connector = await stage.connector(livekit_url=gate.url)
     await refusal(stage, connector, room, OUTBOUND)
     gate.signalling = "pass"
     gate.opened.set()
-    await gateway.drain_abandoned()
-    await until(lambda: not gateway._abandoned)
+    await joining.drain_abandoned()
+    await until(lambda: not joining._abandoned)
     assert (await stage.participants(room)).keys() == {"guest"}
     assert not guest.saw("participant_connected")
 

@@ -161,7 +161,7 @@ async def test_video_is_never_subscribed_to(line: Line) -> None:
     await line.until_heard(900)
     await until(lambda: bool(subscribed))
     assert [track.kind for track in subscribed] == [rtc.TrackKind.KIND_AUDIO]
-    sdk: rtc.Room = line.session.presence._place.room._room  # type: ignore[attr-defined]
+    sdk: rtc.Room = line.session.presence._place.room._connection.room  # type: ignore[attr-defined]
     seen = sdk.remote_participants["guest"].track_publications
     assert {sid: publication.subscribed for sid, publication in seen.items()}[video.sid] is False
 

@@ -85,7 +85,7 @@ async def test_a_reconnect_leaves_the_caller_visible_and_talking(
     await scene.talk()
     # In the midst of a negotiation the SDK loses the resumed connection once more, and restarts it 15 s later.
     await assert_talks_both_ways(scene, scene.guest, 600, 900)
-    sdk: rtc.Room = only_session(scene.connector).presence.room._room
+    sdk: rtc.Room = only_session(scene.connector).presence.room._connection.room
     await sdk.simulate_scenario(room_pb2.SimulateScenarioKind.Value(scenario))
     await until(lambda: any(line["event"] == "LiveKit connection regained" for line in log), 20)
     await assert_talks_both_ways(scene, scene.guest, 700, 1100)

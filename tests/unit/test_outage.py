@@ -109,7 +109,10 @@ async def test_an_answer_that_comes_after_the_sdk_is_back_counts(livekit: LiveKi
     call.outage.close()
 
 
-async def test_the_room_after_a_restart_is_the_one_that_counts(livekit: LiveKit) -> None:
+async def test_the_room_after_a_restart_is_the_one_that_counts(
+    livekit: LiveKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outage, "_STABLE", 0.0)
     call = await joined(livekit, limit=0.05)
     livekit.sid = "RM_2"
     await lost_and_regained(livekit, call)
@@ -153,6 +156,32 @@ async def test_a_connection_that_does_not_come_back_ends_the_call(livekit: LiveK
     call.outage.begins()
     assert await call.ends.get() is EndReason.LIVEKIT_LOST
     call.outage.close()
+
+
+async def test_a_connection_that_comes_and_goes_is_one_outage_with_one_limit(livekit: LiveKit) -> None:
+    call = await joined(livekit, limit=0.2)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while call.ends.empty():
+        call.outage.begins()
+        await asyncio.sleep(0.01)
+        if call.ends.empty():
+            call.outage.ends()
+    assert call.ends.get_nowait() is EndReason.LIVEKIT_LOST
+    assert loop.time() - began >= 0.2
+    call.outage.close()
+
+
+async def test_who_waits_for_the_end_of_an_outage_goes_on_at_either_end(livekit: LiveKit) -> None:
+    call = await joined(livekit)
+    await call.outage.over()
+    for end in (call.outage.ends, call.outage.close):
+        call.outage.begins()
+        waiting = asyncio.create_task(call.outage.over())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        end()
+        await waiting
 
 
 async def test_nothing_is_said_after_the_call_has_left(livekit: LiveKit) -> None:

@@ -160,7 +160,8 @@ class FakeRoom:
         self._faults = faults
         self.listener = listener
         self.connected = False
-        self.listening = False
+        self.listening = self.is_revealed = False
+        self.lingering = ""
         self.left = 0
         self.captured = bytearray()
         self.digits: list[tuple[int, str]] = []
@@ -184,6 +185,12 @@ class FakeRoom:
 
     def listen(self, rate: int) -> None:
         self.listening = True
+
+    def revealed(self) -> None:
+        self.is_revealed = True
+
+    async def until_connected(self) -> None:
+        return
 
     def capture(self, pcm: bytes) -> None:
         self.captured += pcm
@@ -233,7 +240,7 @@ class FakeAdmin:
         await self._faults.step("admin.has")
         return (room, identity) in self.taken
 
-    async def remove(self, room: str, identity: str) -> None:
+    async def remove(self, room: str, identity: str, sid: str = "") -> None:
         await self._faults.step("admin.remove")
         self.removed.append((room, identity))
 
