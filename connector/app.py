@@ -205,6 +205,7 @@ class Connector:
             find_room=partial(self.admin.sid, request.room),
             listener=listener,
             metrics=self.metrics,
+            turn=partial(self.joins.live_call, request.call_id, settings.reconnect_timeout),
         )
 
     async def start(self) -> None:

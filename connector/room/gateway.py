@@ -23,7 +23,7 @@ from connector.room.events import RoomListener
 from connector.room.joining import Connection, disconnect, join
 from connector.room.microphone import Microphone
 from connector.room.outage import FindRoom, Outage
-from connector.room.rejoin import until_joined
+from connector.room.rejoin import Turn, until_joined
 from connector.room.subscriptions import Handlers, Subscriptions
 from connector.room.tokens import hidden_grants, join_token, visible_grants
 
@@ -50,7 +50,9 @@ class RoomGateway:
         find_room: FindRoom,
         listener: RoomListener,
         metrics: Metrics,
+        turn: Turn,
     ) -> None:
+        """`turn`: among all joins of the process, for the way back after an outage."""
         self._url = url
         self._key = api_key
         self._secret = api_secret
@@ -61,6 +63,7 @@ class RoomGateway:
         self._listener = listener
         self._company = Company(listener)
         self._metrics = metrics
+        self._turn = turn
         self._sounds = Subscriptions(listener, self._outage.company_came)
         self._connection: Connection | None = None
         self._microphone: Microphone | None = None
@@ -350,7 +353,7 @@ class RoomGateway:
     async def _rejoin(self) -> None:
         """The SDK has given its room up: be in it again, as before, by another one."""
         await self._drop()
-        await until_joined(self._join_again)
+        await until_joined(self._join_again, self._turn)
         self._outage.ends()
 
     async def _join_again(self) -> None:

@@ -6,45 +6,41 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from weakref import WeakKeyDictionary
+from contextlib import AbstractAsyncContextManager
 
 import structlog
 
-from connector.errors import Unavailable
+from connector.errors import ResourceExhausted, Unavailable
 
 log = structlog.get_logger()
 
 SPREAD = 0.5
 """Seconds over which the first attempts of all calls are spread."""
 MAX_PAUSE = 2.0
-AT_ONCE = 8
-"""Joins of one process at a time: more choke each other."""
-GIVEN_UP_FOR = 0.5
+QUIET = 0.5
 """Seconds after a failed attempt of one call in which no other call tries: LiveKit is not there yet."""
 
-
-class _Turns:
-    def __init__(self) -> None:
-        self.slots = asyncio.Semaphore(AT_ONCE)
-        self.failed_at = float("-inf")
+Turn = Callable[[], AbstractAsyncContextManager[None]]
+"""A turn among all joins of the process. Raises ResourceExhausted when none came in time."""
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+class _Failures:
+    latest = float("-inf")
+    """Monotonic time of the last attempt of any call that failed."""
 
 
-async def until_joined(attempt: Callable[[], Awaitable[None]]) -> None:
+async def until_joined(attempt: Callable[[], Awaitable[None]], turn: Turn) -> None:
     """Repeat `attempt`, which raises Unavailable, until it succeeds; the caller bounds the time."""
-    turns = _turns.setdefault(asyncio.get_running_loop(), _Turns())
     pause = SPREAD
     await asyncio.sleep(random.uniform(0, SPREAD))
     while True:
-        async with turns.slots:
-            if time.monotonic() - turns.failed_at >= GIVEN_UP_FOR:
-                try:
+        if time.monotonic() - _Failures.latest >= QUIET:
+            try:
+                async with turn():
                     await attempt()
-                    return
-                except Unavailable as error:
-                    turns.failed_at = time.monotonic()
-                    log.debug("LiveKit cannot be joined again yet", error=error.message)
+                return
+            except (ResourceExhausted, Unavailable) as error:
+                _Failures.latest = time.monotonic()
+                log.debug("LiveKit cannot be joined again yet", error=error.message)
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))
         pause = min(MAX_PAUSE, 1.5 * pause)

@@ -32,6 +32,7 @@ class Gate:
         self.api_attempts = 0
         self._target_port = target_port
         self._tasks: set[asyncio.Task[None]] = set()
+        self._signalling: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
     @property
@@ -49,6 +50,11 @@ class Gate:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def cut(self) -> None:
+        """Break all signalling connections that are open."""
+        for writer in self._signalling:
+            writer.transport.abort()
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._tasks.add(task)
@@ -61,6 +67,8 @@ class Gate:
                 is_signalling = head.split(b" ", 2)[1].startswith(b"/rtc")
                 self.signalling_attempts += is_signalling
                 self.api_attempts += not is_signalling
+                if is_signalling:
+                    self._signalling.add(writer)
                 manner = self.signalling if is_signalling else self.api
                 if not is_signalling:
                     await asyncio.sleep(self.api_delay)
@@ -73,6 +81,7 @@ class Gate:
                     writer.write(_ANSWERS.get(manner, b""))
                     await writer.drain()
             finally:
+                self._signalling.discard(writer)
                 writer.close()
 
     async def _pass(
