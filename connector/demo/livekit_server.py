@@ -61,6 +61,8 @@ class LiveKitServer(Server):
                 # each of their connections keeps some thirty threads waiting for an answer.
                 "stun_servers": ["127.0.0.1:9"],
             },
+            # An admin who mutes a caller can unmute it, too.
+            "room": {"enable_remote_unmute": True},
             "keys": {self.api_key: self.api_secret},
             # Every connection that closes is a warning of its transport's, three times: nobody would find the others.
             "logging": {"level": log_level, "component_levels": {"transport": "error"}},

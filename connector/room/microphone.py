@@ -32,10 +32,13 @@ class Microphone:
         self._connection: Connection | None = None
         """Where the track is published, or is to be."""
         self._publication: rtc.LocalTrackPublication | None = None
-        self._is_published = False
+        self._is_spoilt = False
+        """A request about the track got no answer: to publish it twice in one room would abort the process (1.1.21)."""
+        self._is_muted = False
         self._published_at = 0.0
         self._pause = 0.0
-        self._again: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._adjusting: asyncio.Task[None] | None = None
         self.handlers: Handlers = [
             ("local_track_unpublished", self._on_unpublished),
             ("participant_permissions_changed", self._on_permissions),
@@ -51,30 +54,38 @@ class Microphone:
         return dropped
 
     def is_published_in(self, connection: Connection) -> bool:
-        return self._is_published and self._connection is connection
+        return self._publication is not None and self._connection is connection
 
     async def publish(self, connection: Connection) -> None:
         """Raises Unavailable."""
-        self._connection, self._is_published = connection, False
-        participant = connection.room.local_participant
-        options = rtc.TrackPublishOptions(source=_SOURCE)
-        self._publication = await connection.ask(
-            participant.publish_track(self._track, options),
-            "the caller's audio track could not be published",
-            connection.lost,
+        async with self._turn:
+            self._connection, self._publication = connection, None
+            await self._publish(connection)
+
+    async def _publish(self, connection: Connection) -> None:
+        if self._is_spoilt:
+            self._track = _track_of(self._source)
+        self._is_spoilt = True
+        publishing = connection.room.local_participant.publish_track(
+            self._track, rtc.TrackPublishOptions(source=_SOURCE)
         )
-        self._is_published, self._published_at = True, time.monotonic()
+        self._publication = await connection.ask(
+            publishing, "the caller's audio track could not be published", connection.lost
+        )
+        self._is_spoilt = False
+        self._published_at = time.monotonic()
 
     async def wait_until_heard(self) -> None:
+        """See `RoomGateway.wait_until_heard`."""
         if self._publication is not None:
             await self._publication.wait_for_subscription()
 
     def detach(self) -> None:
         """The room is lost."""
-        self._connection, self._publication, self._is_published = None, None, False
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
+        self._connection = self._publication = None
+        if self._adjusting is not None:
+            self._adjusting.cancel()
+            self._adjusting = None
 
     async def close(self) -> None:
         """The call has left, or is about to: the track of a room that is still connected ends with it."""
@@ -95,41 +106,59 @@ class Microphone:
         sources = permissions.can_publish_sources
         return permissions.can_publish and (not sources or _SOURCE in sources)
 
-    def _on_unpublished(self, _: rtc.LocalTrackPublication) -> None:
-        if self._connection is None or not self._is_published:
-            return
-        self._is_published = False
-        log.warning("the caller's track was taken out of the room", may_publish=self._may_publish())
-        self._publish_again()
-
     def _on_permissions(self, participant: rtc.Participant, _: object) -> None:
-        if isinstance(participant, rtc.LocalParticipant) and self._connection is not None and not self._is_published:
-            self._publish_again()
+        if isinstance(participant, rtc.LocalParticipant):
+            self._adjust()
 
-    def _publish_again(self) -> None:
-        if self._may_publish() and (self._again is None or self._again.done()):
-            self._again = asyncio.create_task(self._until_published(), name="publish the caller again")
+    def _on_unpublished(self, publication: rtc.LocalTrackPublication) -> None:
+        if publication is self._publication:
+            self._publication = None
+            log.warning("the caller's track was taken out of the room")
+            self._adjust()
 
-    async def _until_published(self) -> None:
+    def _adjust(self) -> None:
+        if self._connection is not None and (self._adjusting is None or self._adjusting.done()):
+            self._adjusting = asyncio.create_task(self._until_as_permitted(), name="adjust the caller's track")
+
+    async def _until_as_permitted(self) -> None:
+        """LiveKit takes the track of a caller who may not publish any more out of the room; the SDK does not notice,
+        and does not publish it again."""
+        while (connection := self._connection) is not None:
+            try:
+                async with self._turn:
+                    if (self._publication is not None) == self._may_publish():
+                        return
+                    if self._publication is not None:
+                        await self._unpublish(connection, self._publication)
+                    else:
+                        await self._publish_again(connection)
+            except Unavailable as error:
+                log.warning("the caller's track is not as permitted yet", error=error.message)
+
+    async def _unpublish(self, connection: Connection, publication: rtc.LocalTrackPublication) -> None:
+        log.warning("the caller may not publish any more, nobody hears it")
+        self._publication, self._is_spoilt = None, True
+        unpublishing = connection.room.local_participant.unpublish_track(publication.sid)
+        await connection.ask(unpublishing, "the caller's track could not be given up", connection.lost)
+        self._is_spoilt = False
+
+    async def _publish_again(self, connection: Connection) -> None:
         if time.monotonic() - self._published_at >= _STABLE:
             self._pause = 0.0
-        while (connection := self._connection) is not None and self._may_publish():
-            await asyncio.sleep(self._pause)
-            self._pause = min(_MAX_PAUSE, max(_FIRST_PAUSE, 2 * self._pause))
-            try:
-                await self.publish(connection)
-            except Unavailable as error:
-                log.warning("the caller's track is not published again yet", error=error.message)
-            else:
-                log.info("the caller's track is published again")
-                return
+        await asyncio.sleep(self._pause)
+        self._pause = min(_MAX_PAUSE, max(_FIRST_PAUSE, 2 * self._pause))
+        if self._may_publish():
+            await self._publish(connection)
+            log.info("the caller's track is published again")
 
     def _on_muted(self, participant: rtc.Participant, _: object) -> None:
-        if isinstance(participant, rtc.LocalParticipant):
+        if isinstance(participant, rtc.LocalParticipant) and not self._is_muted:
+            self._is_muted = True
             log.warning("the caller was muted by an admin of the room")
 
     def _on_unmuted(self, participant: rtc.Participant, _: object) -> None:
-        if isinstance(participant, rtc.LocalParticipant):
+        if isinstance(participant, rtc.LocalParticipant) and self._is_muted:
+            self._is_muted = False
             log.info("the caller is no longer muted by an admin of the room")
 
 
@@ -141,6 +170,13 @@ more frees them (https://github.com/livekit/rust-sdks/issues/1443)."""
 
 def _voice(rate: int) -> tuple[CallerSource, rtc.LocalAudioTrack]:
     if stranded := _stranded.get(rate):
-        return stranded.pop()
+        source, track = stranded.pop()
+        if track.muted:
+            track.unmute()
+        return source, track
     source = CallerSource(rate)
-    return source, rtc.LocalAudioTrack.create_audio_track("phone", source.rtc_source)
+    return source, _track_of(source)
+
+
+def _track_of(source: CallerSource) -> rtc.LocalAudioTrack:
+    return rtc.LocalAudioTrack.create_audio_track("phone", source.rtc_source)
