@@ -409,6 +409,9 @@ class CallFilter:
     owner: str = ""
     text: str = ""
     """A part of the call's id, room or numbers; letters of either case."""
+    id: str = ""
+    search: str = ""
+    """As `text`, without the id."""
 
 
 def new_call_id() -> str:

@@ -15,7 +15,19 @@ from pydantic import Field
 from connector.api.origins import Origins
 from connector.api.rest import Operation
 from connector.api.rest_edits import edited
-from connector.api.rest_models import Answer, Asked, Body, Message, Name, Text, iso
+from connector.api.rest_models import (
+    MAX_PER_PAGE,
+    Answer,
+    Asked,
+    Body,
+    Message,
+    Name,
+    PageInfo,
+    PageQuery,
+    Text,
+    iso,
+    page_info,
+)
 from connector.api.rest_rules import NewRule, RoomBody, RuleRest
 from connector.api.signed import SignatureCheck
 from connector.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -73,6 +85,11 @@ class ConnectorChanged(Answer):
 
 class ConnectorList(Answer):
     data: list[ConnectorData]
+    page_info: PageInfo
+
+
+class ConnectorQuery(PageQuery):
+    per_page: int = Field(MAX_PER_PAGE, ge=1, le=MAX_PER_PAGE)
 
 
 class ConnectorRest:
@@ -93,7 +110,7 @@ class ConnectorRest:
             Operation(
                 "POST", path, "Create a connector", self.create, ConnectorChanged, 201, NewConnector, gives="/data/id"
             ),
-            Operation("GET", path, "List the connectors, newest first", self.list, ConnectorList),
+            Operation("GET", path, "List the connectors, newest first", self.list, ConnectorList, query=ConnectorQuery),
             Operation("GET", one, "Get a connector", self.get, ConnectorAnswer, refusals=(404,)),
             Operation(
                 "POST",
@@ -169,9 +186,11 @@ class ConnectorRest:
         if entry.region:
             self._origins.region(entry.region, "")
 
-    async def list(self, _: Asked[Any, Any]) -> ConnectorList:
-        entries = await self._store.connectors.list()
-        return ConnectorList(data=[self._shown(await self._found_by(entry)) for entry in entries])
+    async def list(self, asked: Asked[Any, ConnectorQuery]) -> ConnectorList:
+        query = asked.query
+        page = await self._store.connectors.page(query.offset, query.per_page)
+        data = [self._shown(await self._found_by(entry)) for entry in page.items]
+        return ConnectorList(data=data, page_info=page_info(query, page.total))
 
     async def get(self, asked: Asked[Any, Any]) -> ConnectorAnswer:
         return ConnectorAnswer(data=self._shown(await self._found_by(await self._found(asked.path["id"]))))

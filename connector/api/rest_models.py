@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Generic, TypeVar
 
@@ -17,7 +16,6 @@ Text = Annotated[str, StringConstraints(max_length=256, pattern=NO_CONTROLS)]
 """A line of text, possibly empty."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO_CONTROLS)]
 """A line of text that says something; also the limits of a room's name at livekit-server."""
-Item = TypeVar("Item")
 
 
 class Body(BaseModel):
@@ -53,6 +51,11 @@ class PageQuery(Query):
     page: int = Field(1, ge=1, le=1_000_000, description="The first is 1")
     per_page: int = Field(DEFAULT_PER_PAGE, ge=1, le=MAX_PER_PAGE)
 
+    @property
+    def offset(self) -> int:
+        """The place of the page's first item."""
+        return (self.page - 1) * self.per_page
+
 
 class PageInfo(Answer):
     current_page: int
@@ -61,12 +64,10 @@ class PageInfo(Answer):
     total: int
 
 
-def paged(items: Sequence[Item], query: PageQuery) -> tuple[Sequence[Item], PageInfo]:
-    """One page of a list that is there as a whole; empty past its end."""
-    first = (query.page - 1) * query.per_page
-    last_page = max(1, -(-len(items) // query.per_page))
-    info = PageInfo(current_page=query.page, per_page=query.per_page, last_page=last_page, total=len(items))
-    return items[first : first + query.per_page], info
+def page_info(query: PageQuery, total: int) -> PageInfo:
+    """Which page of a list of `total` items it is."""
+    last_page = max(1, -(-total // query.per_page))
+    return PageInfo(current_page=query.page, per_page=query.per_page, last_page=last_page, total=total)
 
 
 def iso(seconds: float) -> str:

@@ -25,14 +25,14 @@ from connector.api.rest_models import (
     Text,
     iso,
     listed,
-    paged,
+    page_info,
 )
 from connector.call.ledger import OUR_PREFIXES
 from connector.config import DAY
 from connector.errors import InvalidArgument, NotFound
 from connector.model import AgentWatch, RoomPrefix, RoomType, RoutingRule, RuleRoom, RuleType
 from connector.routing import claimed_twice, normal_number, normal_pattern
-from connector.storage.base import NameTaken, Store
+from connector.storage.base import DocumentFilter, NameTaken, Store
 
 log = structlog.get_logger()
 
@@ -224,9 +224,9 @@ class RuleRest:
         return _shown(rule)
 
     async def list(self, asked: Asked[Any, RuleQuery]) -> RuleList:
-        rules = [rule for rule in await self._store.rules.list() if _matches(rule, asked.query)]
-        page, info = paged(rules, asked.query)
-        return RuleList(data=[_shown(rule) for rule in page], page_info=info)
+        query = asked.query
+        page = await self._store.rules.page(query.offset, query.per_page, _filter(query))
+        return RuleList(data=[_shown(rule) for rule in page.items], page_info=page_info(query, page.total))
 
     async def get(self, asked: Asked[Any, Any]) -> RuleAnswer:
         return _shown(await self._found(asked.path["id"]))
@@ -376,17 +376,19 @@ def _read(metadata: str) -> dict[str, Any] | str | None:
     return value if isinstance(value, dict) else metadata
 
 
-def _matches(rule: RoutingRule, query: RuleQuery) -> bool:
-    wanted = (query.search or "").lower()
-    bare = normal_number(wanted).removeprefix("+") if any(character.isdigit() for character in wanted) else wanted
-    if wanted and wanted not in rule.name.lower() and not any(bare in number for number in rule.numbers):
-        return False
-    if query.type is not None and rule.type is not query.type:
-        return False
-    if query.rule_ids and rule.id not in listed(query.rule_ids):
-        return False
-    room_type = rule.room.type if rule.room else RoomType.DYNAMIC
-    return not query.room_type or room_type.value in listed(query.room_type)
+def _filter(query: RuleQuery) -> DocumentFilter:
+    """A search is for a part of the name, or of a number in any spelling."""
+    wanted = query.search or ""
+    texts = {wanted, normal_number(wanted).removeprefix("+")} if any(map(str.isdigit, wanted)) else {wanted}
+    groups = (
+        ("type", [query.type.value] if query.type is not None else None),
+        ("id", listed(query.rule_ids) if query.rule_ids else None),
+        ("room", listed(query.room_type) if query.room_type else None),
+    )
+    labels = tuple(
+        tuple(f"{name}:{value}" for value in sorted(values)) for name, values in groups if values is not None
+    )
+    return DocumentFilter(labels, tuple(sorted(texts)) if wanted else ())
 
 
 def _shown(rule: RoutingRule) -> RuleAnswer:

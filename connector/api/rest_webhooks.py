@@ -15,10 +15,10 @@ from pydantic import Field, StringConstraints
 
 from connector.api.rest import Access, Operation
 from connector.api.rest_edits import edited
-from connector.api.rest_models import Answer, Asked, Body, Message, PageInfo, PageQuery, Query, Text, iso, paged
+from connector.api.rest_models import Answer, Asked, Body, Message, PageInfo, PageQuery, Query, Text, iso, page_info
 from connector.errors import NotFound, ResourceExhausted
 from connector.model import Attempt, LifecycleEvent, WebhookEndpoint
-from connector.storage.base import Store
+from connector.storage.base import EVERY_DOCUMENT, DocumentFilter, Store
 from connector.webhooks.addresses import MAX_URL_LENGTH, check_public, check_url
 from connector.webhooks.signing import KeyRing, PublicKey
 
@@ -152,7 +152,7 @@ class WebhookRest:
 
     async def create(self, asked: Asked[NewWebhook, Any]) -> WebhookAnswer:
         self._check(asked.body.url)
-        if len(await self._store.endpoints.list()) >= MAX_ENDPOINTS:
+        if (await self._store.endpoints.page(0, 1)).total >= MAX_ENDPOINTS:
             raise ResourceExhausted(f"there are {MAX_ENDPOINTS} webhooks already")
         now = time.time()
         endpoint = WebhookEndpoint(
@@ -167,10 +167,10 @@ class WebhookRest:
         return _shown(endpoint)
 
     async def list(self, asked: Asked[Any, WebhookQuery]) -> WebhookList:
-        wanted = (asked.query.search or "").lower()
-        found = [endpoint for endpoint in await self._store.endpoints.list() if wanted in endpoint.url.lower()]
-        page, info = paged(found, asked.query)
-        return WebhookList(data=[_shown(endpoint) for endpoint in page], page_info=info)
+        query = asked.query
+        where = DocumentFilter(texts=(query.search,)) if query.search else EVERY_DOCUMENT
+        page = await self._store.endpoints.page(query.offset, query.per_page, where)
+        return WebhookList(data=[_shown(one) for one in page.items], page_info=page_info(query, page.total))
 
     async def get(self, asked: Asked[Any, Any]) -> WebhookAnswer:
         return _shown(await self._found(asked.path["id"]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection as Several
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from connector.errors import ConnectorError
 from connector.model import (
@@ -13,6 +14,7 @@ from connector.model import (
     CallRecord,
     ConnectorEntry,
     Delivery,
+    RoomType,
     RoutingRule,
     SigningKey,
     SipNumber,
@@ -21,6 +23,28 @@ from connector.model import (
 )
 
 EVERY_CALL = CallFilter()
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """Some of a list, and how long the whole list is."""
+
+    items: list[Item]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentFilter:
+    """Which documents to find; see `labels_of` and `text_of`. What is empty does not restrict."""
+
+    labels: tuple[tuple[str, ...], ...] = ()
+    """Of each group the document has at least one."""
+    texts: tuple[str, ...] = ()
+    """At least one of them is a part of the document's text; letters of either case."""
+
+
+EVERY_DOCUMENT = DocumentFilter()
 
 
 class StoreError(ConnectorError):
@@ -90,6 +114,11 @@ class Collection(Protocol[T]):
         """All, newest first."""
         ...
 
+    async def page(self, offset: int, limit: int, where: DocumentFilter = EVERY_DOCUMENT) -> Page[T]:
+        """At most `limit` of those that the filter admits, newest first, from place `offset` on, and how many there
+        are. The store filters and counts: only what is on the page is read."""
+        ...
+
 
 class DeliveryQueue(Protocol):
     """Events on their way to customers' servers. Survives every process."""
@@ -143,6 +172,36 @@ def names_of(document: object) -> tuple[str, ...]:
             return ()
 
 
+def labels_of(document: Document) -> tuple[str, ...]:
+    """What lists of documents can be narrowed by, beside a text."""
+    labels = [f"id:{document.id}"]
+    if isinstance(document, RoutingRule):
+        labels.append(f"type:{document.type.value}")
+        labels.append(f"room:{document.room.type.value if document.room else RoomType.DYNAMIC.value}")
+    return tuple(labels)
+
+
+def text_of(document: Document) -> str:
+    """What `DocumentFilter.texts` looks through."""
+    match document:
+        case RoutingRule():
+            return " ".join((document.name, *document.numbers))
+        case WebhookEndpoint():
+            return document.url
+        case _:
+            return ""
+
+
+def index_text(document: Document) -> str:
+    """The labels, one a line, an empty line, and the text in small letters: what a store looks through by itself."""
+    return "\n".join(("", *labels_of(document), "", text_of(document).lower()))
+
+
+def part_of_index(label: str) -> str:
+    """How a label stands in `index_text`."""
+    return f"\n{label}\n"
+
+
 class Store(Protocol):
     """Everything that is kept. Every method raises StoreError when the store fails."""
 
@@ -186,6 +245,11 @@ class Store(Protocol):
     async def get_call(self, call_id: str) -> CallRecord | None: ...
     async def list_calls(self, limit: int = 50, where: CallFilter = EVERY_CALL) -> list[CallRecord]:
         """Newest first, at most `limit`."""
+        ...
+
+    async def page_calls(self, offset: int, limit: int, where: CallFilter = EVERY_CALL) -> Page[CallRecord]:
+        """At most `limit` of those that the filter admits, newest first, from place `offset` on, and how many there
+        are. The store filters and counts: only what is on the page is read."""
         ...
 
     async def weaknesses(self) -> list[tuple[str, str]]:

@@ -58,8 +58,13 @@ def contains(text: str, part: str) -> bool:
 
 
 def searched(record: CallRecord) -> tuple[str, ...]:
-    """What `CallFilter.text` looks through."""
-    return (record.call_id, record.room, record.from_number, record.to_number)
+    """What `CallFilter.search` looks through; `text` also the id."""
+    return (record.room, record.from_number, record.to_number)
+
+
+def folded(room: str, from_number: str, to_number: str) -> str:
+    """The same as one text in small letters, which a store looks through by itself."""
+    return "\n".join((room, from_number, to_number)).lower()
 
 
 def admits(where: CallFilter, record: CallRecord) -> bool:
@@ -71,7 +76,9 @@ def admits(where: CallFilter, record: CallRecord) -> bool:
         and (not where.rule_id or record.rule_id == where.rule_id)
         and (not where.connector_id or record.connector_id == where.connector_id)
         and (not where.owner or record.owner == where.owner)
-        and (not where.text or any(contains(text, where.text) for text in searched(record)))
+        and (not where.text or any(contains(text, where.text) for text in (record.call_id, *searched(record))))
+        and (not where.id or record.call_id == where.id)
+        and (not where.search or any(contains(text, where.search) for text in searched(record)))
         and record.created_at >= where.created_from
         and (where.created_before is None or record.created_at < where.created_before)
         and (where.after is None or (-record.created_at, record.call_id) > (-where.after[0], where.after[1]))

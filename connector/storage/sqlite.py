@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from connector.model import (
+    LIVE_STATES,
     CallFilter,
     CallRecord,
     ConnectorEntry,
@@ -16,18 +17,20 @@ from connector.model import (
     WaitingCall,
     WebhookEndpoint,
 )
-from connector.storage.base import EVERY_CALL
-from connector.storage.rows import COLUMNS, from_row, to_row
+from connector.storage.base import EVERY_CALL, Page
+from connector.storage.rows import COLUMNS, folded, from_row, searched, to_row
 from connector.storage.sqlite_deliveries import SqliteDeliveries
 from connector.storage.sqlite_documents import SqliteCollection
 from connector.storage.sqlite_file import SqliteFile
 from connector.storage.sqlite_schema import MIGRATIONS
 
+_WRITTEN = (*COLUMNS, "searched")
 _SAVE = (
-    f"INSERT INTO calls ({', '.join(COLUMNS)}) VALUES ({', '.join(f':{name}' for name in COLUMNS)}) "
-    f"ON CONFLICT (call_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in COLUMNS[1:])} "
+    f"INSERT INTO calls ({', '.join(_WRITTEN)}) VALUES ({', '.join(f':{name}' for name in _WRITTEN)}) "
+    f"ON CONFLICT (call_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _WRITTEN[1:])} "
     "WHERE calls.end_reason IS NULL OR excluded.end_reason IS NOT NULL"
 )
+_ORDER = "ORDER BY created_at DESC, call_id"
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM calls"
 
 
@@ -51,11 +54,11 @@ class SqliteStore:
         await self._file.close()
 
     async def save_call(self, record: CallRecord) -> None:
-        row = to_row(record)
+        row = _row(record)
         await self._file.write(lambda db: db.execute(_SAVE, row))
 
     async def change_call(self, before: CallRecord | None, after: CallRecord) -> bool:
-        row = to_row(after)
+        row = _row(after)
 
         def work(db: sqlite3.Connection) -> bool:
             if _one(db, after.call_id) != before:
@@ -66,7 +69,7 @@ class SqliteStore:
         return await self._file.write(work)
 
     async def end_call(self, record: CallRecord, expected: CallRecord | None = None) -> bool:
-        row = to_row(record)
+        row = _row(record)
 
         def work(db: sqlite3.Connection) -> bool:
             present = _one(db, record.call_id)
@@ -84,8 +87,31 @@ class SqliteStore:
 
     async def list_calls(self, limit: int = 50, where: CallFilter = EVERY_CALL) -> list[CallRecord]:
         conditions, values = _conditions(where)
-        query = f"{_SELECT} WHERE {conditions} ORDER BY created_at DESC, call_id LIMIT ?"
+        query = f"{_SELECT} WHERE {conditions} {_ORDER} LIMIT ?"
+        await self._complete()
         return await self._file.read(lambda db: _select(db, query, (*values, limit)))
+
+    async def page_calls(self, offset: int, limit: int, where: CallFilter = EVERY_CALL) -> Page[CallRecord]:
+        conditions, values = _conditions(where)
+        # The inner one reads the index alone, however far the page is from the beginning.
+        page = f"SELECT call_id FROM calls WHERE {conditions} {_ORDER} LIMIT ? OFFSET ?"
+        query = f"{_SELECT} WHERE call_id IN ({page}) {_ORDER}"
+
+        def work(db: sqlite3.Connection) -> Page[CallRecord]:
+            found = _select(db, query, (*values, limit, offset))
+            if 0 < len(found) < limit or (not found and not offset):
+                return Page(found, offset + len(found))
+            return Page(found, db.execute(f"SELECT count(*) FROM calls WHERE {conditions}", values).fetchone()[0])
+
+        await self._complete()
+        return await self._file.read(work)
+
+    async def _complete(self) -> None:
+        """A connector of an earlier version, still running after an upgrade, does not write what is searched."""
+        query = "SELECT 1 FROM calls WHERE searched IS NULL LIMIT 1"
+        if await self._file.read(lambda db: db.execute(query).fetchone()):
+            update = "UPDATE calls SET searched = folded(room, from_number, to_number) WHERE searched IS NULL"
+            await self._file.write(lambda db: db.execute(update))
 
     async def weaknesses(self) -> list[tuple[str, str]]:
         return []
@@ -93,6 +119,10 @@ class SqliteStore:
     async def forget_before(self, created_before: float) -> int:
         query = "DELETE FROM calls WHERE created_at < ? AND end_reason IS NOT NULL"
         return await self._file.write(lambda db: db.execute(query, (created_before,)).rowcount)
+
+
+def _row(record: CallRecord) -> dict[str, str | float | None]:
+    return to_row(record) | {"searched": folded(*searched(record))}
 
 
 def _one(db: sqlite3.Connection, call_id: str) -> CallRecord | None:
@@ -106,8 +136,11 @@ def _select(db: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> list
 
 def _conditions(where: CallFilter) -> tuple[str, list[Any]]:
     """`connector.storage.rows.admits` in SQL."""
-    parts: list[tuple[str, tuple[Any, ...]]] = [("created_at >= ?", (where.created_from,))]
+    parts: list[tuple[str, tuple[Any, ...]]] = []
+    if where.created_from:
+        parts.append(("created_at >= ?", (where.created_from,)))
     for column, wanted in (
+        ("call_id", where.id),
         ("room", where.room),
         ("rule_id", where.rule_id),
         ("connector_id", where.connector_id),
@@ -118,11 +151,14 @@ def _conditions(where: CallFilter) -> tuple[str, list[Any]]:
     ):
         if wanted:
             parts.append((f"{column} = ?", (str(wanted),)))
+    if where.state in LIVE_STATES:
+        parts.append(("end_reason IS NULL", ()))
     if where.text:
-        columns = ("call_id", "room", "from_number", "to_number")
-        parts.append((f"({' OR '.join(f'contains({name}, ?)' for name in columns)})", (where.text,) * len(columns)))
+        parts.append(("(instr(lower(call_id), ?) OR instr(searched, ?))", (where.text.lower(),) * 2))
+    if where.search:
+        parts.append(("instr(searched, ?)", (where.search.lower(),)))
     if where.created_before is not None:
         parts.append(("created_at < ?", (where.created_before,)))
     if where.after is not None:
         parts.append(("(created_at < ? OR (created_at = ? AND call_id > ?))", (where.after[0], *where.after)))
-    return " AND ".join(text for text, _ in parts), [value for _, values in parts for value in values]
+    return " AND ".join(("TRUE", *(text for text, _ in parts))), [value for _, values in parts for value in values]

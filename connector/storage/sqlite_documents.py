@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import builtins
 import sqlite3
-from typing import Generic
+from typing import Any, Generic
 
-from connector.storage.base import NameTaken, T, names_of
+from connector.storage.base import (
+    EVERY_DOCUMENT,
+    DocumentFilter,
+    NameTaken,
+    Page,
+    T,
+    index_text,
+    names_of,
+    part_of_index,
+)
 from connector.storage.forms import Form
 from connector.storage.sqlite_file import SqliteFile
+
+_WRITTEN = "(collection, id, created_at, body, indexed) VALUES (?, ?, ?, ?, ?)"
+_ORDER = "ORDER BY created_at DESC, id"
 
 
 class SqliteCollection(Generic[T]):
@@ -26,7 +38,7 @@ class SqliteCollection(Generic[T]):
             if self._body(db, document.id) is not None:
                 raise NameTaken(document.id)
             self._take_names(db, document)
-            db.execute("INSERT INTO documents (collection, id, created_at, body) VALUES (?, ?, ?, ?)", row)
+            db.execute(f"INSERT INTO documents {_WRITTEN}", row)
 
         await self._file.write(work)
 
@@ -39,7 +51,7 @@ class SqliteCollection(Generic[T]):
                 return False
             self._drop_names(db, document.id)
             self._take_names(db, document)
-            db.execute("REPLACE INTO documents (collection, id, created_at, body) VALUES (?, ?, ?, ?)", row)
+            db.execute(f"REPLACE INTO documents {_WRITTEN}", row)
             return True
 
         return await self._file.write(work)
@@ -76,8 +88,48 @@ class SqliteCollection(Generic[T]):
         rows = await self._file.read(lambda db: db.execute(query, (self._name,)).fetchall())
         return [self._form.read(body) for (body,) in rows]
 
-    def _row(self, document: T) -> tuple[str, str, float, str]:
-        return (self._name, document.id, document.created_at, self._form.write(document))
+    async def page(self, offset: int, limit: int, where: DocumentFilter = EVERY_DOCUMENT) -> Page[T]:
+        await self._complete()
+        conditions, values = self._conditions(where)
+        # The inner one reads the index alone, however far the page is from the beginning.
+        page = f"SELECT id FROM documents WHERE {conditions} {_ORDER} LIMIT ? OFFSET ?"
+        query = f"SELECT body FROM documents WHERE collection = ? AND id IN ({page}) {_ORDER}"
+
+        def work(db: sqlite3.Connection) -> tuple[builtins.list[Any], int]:
+            total = db.execute(f"SELECT count(*) FROM documents WHERE {conditions}", values).fetchone()[0]
+            return db.execute(query, (self._name, *values, limit, offset)).fetchall(), total
+
+        rows, total = await self._file.read(work)
+        return Page([self._form.read(body) for (body,) in rows], total)
+
+    def _conditions(self, where: DocumentFilter) -> tuple[str, builtins.list[str]]:
+        parts, values = ["collection = ?"], [self._name]
+        for group in where.labels:
+            parts.append(f"({' OR '.join('instr(indexed, ?)' for _ in group) or 'FALSE'})")
+            values += [part_of_index(label) for label in group]
+        if where.texts:
+            text = "substr(indexed, instr(indexed, char(10, 10)) + 2)"
+            parts.append(f"({' OR '.join(f'instr({text}, ?)' for _ in where.texts)})")
+            values += [part.lower() for part in where.texts]
+        return " AND ".join(parts), values
+
+    async def _complete(self) -> None:
+        """Documents that a connector of an earlier version has written, before an upgrade or beside it."""
+        query = "SELECT id, body FROM documents WHERE collection = ? AND indexed IS NULL"
+        if not await self._file.read(lambda db: db.execute(f"{query} LIMIT 1", (self._name,)).fetchone()):
+            return
+
+        def work(db: sqlite3.Connection) -> None:
+            found = [
+                (index_text(self._form.read(body)), self._name, document_id)
+                for document_id, body in db.execute(query, (self._name,)).fetchall()
+            ]
+            db.executemany("UPDATE documents SET indexed = ? WHERE collection = ? AND id = ?", found)
+
+        await self._file.write(work)
+
+    def _row(self, document: T) -> tuple[str, str, float, str, str]:
+        return (self._name, document.id, document.created_at, self._form.write(document), index_text(document))
 
     def _read(self, body: str | None) -> T | None:
         return self._form.read(body) if body is not None else None

@@ -46,11 +46,27 @@ _CONNECTORS_AND_WEBHOOKS = (
 
 _ENDS = ("ALTER TABLE calls ADD COLUMN end_id TEXT NOT NULL DEFAULT ''",)
 _ACCOUNTS = ("ALTER TABLE calls ADD COLUMN account_id TEXT NOT NULL DEFAULT ''",)
+_LISTS = (
+    # What a search looks through, in small letters; NULL where a connector of an earlier version has written since.
+    "ALTER TABLE calls ADD COLUMN searched TEXT",
+    "UPDATE calls SET searched = folded(room, from_number, to_number)",
+    "CREATE INDEX calls_unsearched ON calls (call_id) WHERE searched IS NULL",
+    # All that most lists are counted and paged by, so that no record is read for it.
+    "DROP INDEX calls_created",
+    "CREATE INDEX calls_newest ON calls (created_at DESC, call_id, direction, state, provider, searched)",
+    "CREATE INDEX calls_room ON calls (room, created_at DESC, call_id)",
+    "CREATE INDEX calls_rule ON calls (rule_id, created_at DESC, call_id)",
+    "CREATE INDEX calls_connector ON calls (connector_id, created_at DESC, call_id)",
+    "ALTER TABLE documents ADD COLUMN indexed TEXT",
+    "CREATE INDEX documents_unindexed ON documents (collection) WHERE indexed IS NULL",
+    "CREATE INDEX documents_newest ON documents (collection, created_at DESC, id, indexed)",
+)
 
 MIGRATIONS: Mapping[int, Sequence[str]] = {
     1: _CALLS,
     2: _CONNECTORS_AND_WEBHOOKS,
     3: _ENDS,
     4: _ACCOUNTS,
+    5: _LISTS,
 }
 SCHEMA_VERSION = max(MIGRATIONS)

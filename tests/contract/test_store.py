@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connector.model import CallFilter, CallRecord, CallState, Direction, EndReason, Provider
-from connector.storage.base import Store, StoreError
-from connector.storage.rows import admits
+from connector.storage import redis_calls, sqlite
+from connector.storage.base import Page, Store, StoreError
+from connector.storage.rows import admits, from_row
 
 RINGING = CallRecord(
     call_id="call_1",
@@ -282,6 +283,8 @@ FILTERS = st.builds(
     connector_id=FEW,
     owner=FEW,
     text=st.sampled_from(["", "a", "A", "B"]),
+    search=st.sampled_from(["", "", "a", "AB"]),
+    id=st.sampled_from(["", "", "", "a", "z"]),
     created_from=st.integers(0, 3).map(float),
     created_before=st.none() | st.integers(2, 6).map(float),
     after=st.none() | st.tuples(st.integers(0, 5).map(float), st.sampled_from("abcdefgh")),
@@ -306,6 +309,77 @@ async def test_any_list_is_what_going_through_all_records_gives(
         found = [record for record in kept.values() if admits(each, record)]
         found.sort(key=lambda record: (-record.created_at, record.call_id))
         assert await store.list_calls(limit, each) == found[:limit]
+        unplaced = replace(each, after=None)
+        found = [record for record in kept.values() if admits(unplaced, record)]
+        found.sort(key=lambda record: (-record.created_at, record.call_id))
+        for offset in (0, 1, limit, len(found), 50):
+            assert await store.page_calls(offset, limit, unplaced) == Page(found[offset : offset + limit], len(found))
+
+
+async def test_a_page_is_counted_and_cut_by_the_store(store: Store) -> None:
+    """More than a store looks through at a time, with more of one moment than that."""
+    records = [
+        replace(
+            call(number, room=f"room-{number % 3}", from_number=f"+1555{number:07}"),
+            created_at=1000.0 + number // 700,
+        )
+        for number in range(1500)
+    ]
+    await asyncio.gather(*(store.save_call(record) for record in records))
+    records.sort(key=lambda record: (-record.created_at, record.call_id))
+    for where in (
+        CallFilter(),
+        CallFilter(room="room-1"),
+        CallFilter(room="room-1", rule_id="rule_1"),
+        CallFilter(search="5550000"),
+        CallFilter(room="room-1", search="5550000"),
+        CallFilter(created_from=1001.0, created_before=1002.0, search="00"),
+        CallFilter(state=CallState.ENDED),
+        CallFilter(room="none"),
+        CallFilter(search="none"),
+        CallFilter(id="call_777"),
+    ):
+        found = [record for record in records if admits(where, record)]
+        for offset in (0, 7, 650, 1490, 3000):
+            assert await store.page_calls(offset, 20, where) == Page(found[offset : offset + 20], len(found)), where
+
+
+async def test_a_record_that_changed_is_on_the_lists_of_its_new_values_alone(store: Store) -> None:
+    await store.save_call(replace(ACTIVE, room="first"))
+    await store.save_call(replace(ACTIVE, room="second", rule_id="r"))
+    assert (await store.page_calls(0, 5, CallFilter(room="first"))).total == 0
+    assert (await store.page_calls(0, 5, CallFilter(search="first"))).total == 0
+    for where in (CallFilter(room="second"), CallFilter(rule_id="r"), CallFilter(search="SECOND")):
+        assert (await store.page_calls(0, 5, where)).total == 1
+    await store.end_call(replace(ENDED, room="third"))
+    assert (await store.page_calls(0, 5, CallFilter(room="second"))).total == 0
+    assert (await store.page_calls(0, 5, CallFilter(room="third"))).total == 1
+    await store.forget_before(1e9)
+    for where in (CallFilter(), CallFilter(room="third"), CallFilter(search="third")):
+        assert await store.page_calls(0, 5, where) == Page([], 0)
+
+
+async def test_only_what_is_on_the_page_is_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many records there are: decoding them is what stalls audio."""
+    await asyncio.gather(*(store.save_call(call(number, room="room")) for number in range(600)))
+    decoded = 0
+
+    def counting(row: Any) -> CallRecord:
+        nonlocal decoded
+        decoded += 1
+        return from_row(row)
+
+    for module in (sqlite, redis_calls):
+        monkeypatch.setattr(module, "from_row", counting)
+    for where in (
+        CallFilter(),
+        CallFilter(room="room"),
+        CallFilter(search="room"),
+        CallFilter(direction=Direction.OUTBOUND),
+    ):
+        decoded = 0
+        page = await store.page_calls(100, 20, where)
+        assert (len(page.items), page.total, decoded) == (20, 600, 20)
 
 
 async def test_an_owners_open_calls_are_found_among_everybodys(store: Store) -> None:
@@ -376,6 +450,7 @@ async def test_closing_twice_is_fine_and_using_it_then_is_a_clear_error(store: S
         store.end_call(ENDED),
         store.get_call("call_1"),
         store.list_calls(),
+        store.page_calls(0, 1),
         store.forget_before(1.0),
     ):
         with pytest.raises(StoreError, match="not open"):

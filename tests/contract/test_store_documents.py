@@ -31,7 +31,8 @@ from connector.model import (
     WaitingCall,
     WebhookEndpoint,
 )
-from connector.storage.base import Collection, NameTaken, Store, StoreError, names_of
+from connector.storage.base import Collection, DocumentFilter, NameTaken, Page, Store, StoreError, names_of
+from connector.storage.forms import Form
 
 CONNECTOR = ConnectorEntry(
     "cn_1", Provider.PLIVO, "hash-1", "nonce-1", 1000.125, "Support", "lobby", "rule_1", "eu", ConnectorMode.SIP
@@ -137,6 +138,78 @@ async def test_a_document_outlives_the_process(
 def test_no_collection_is_left_out() -> None:
     kept = {name for name in dir(Store) if isinstance(getattr(Store, name), property)} - {"deliveries"}
     assert {name for name, _ in DOCUMENTS} == kept
+
+
+@EACH
+async def test_a_document_is_on_a_page(store: Store, collection: str, document: Any) -> None:
+    kept = collection_of(store, collection)
+    assert await kept.page(0, 5) == Page([], 0)
+    await kept.insert(document)
+    assert await kept.page(0, 5) == Page([document], 1)
+    assert await kept.page(1, 5) == Page([], 1)
+    label = f"id:{document.id}"
+    assert await kept.page(0, 5, DocumentFilter(labels=((label, "id:other"),))) == Page([document], 1)
+    assert await kept.page(0, 5, DocumentFilter(labels=((label,), ("id:other",)))) == Page([], 0)
+    assert await kept.page(0, 5, DocumentFilter(labels=((label[:-1],),))) == Page([], 0)
+
+
+async def test_pages_of_documents_are_counted_and_cut_by_the_store(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a store looks through at a time."""
+    rules = [
+        replace(
+            RULE,
+            id=f"rule_{number:04}",
+            name=f"Süd {number}",
+            type=RuleType.INBOUND if number % 3 else RuleType.OUTBOUND,
+            room=RuleRoom(RoomType.STATIC, "r") if number % 2 else None,
+            numbers=(f"+49{number:05}",),
+            created_at=1000.0 + number // 2,
+        )
+        for number in range(700)
+    ]
+    await asyncio.gather(*(store.rules.insert(rule) for rule in rules))
+    rules.sort(key=lambda rule: (-rule.created_at, rule.id))
+    decoded = 0
+    read = Form.read
+
+    def counting(form: Form[Any], text: str) -> Any:
+        nonlocal decoded
+        decoded += 1
+        return read(form, text)
+
+    monkeypatch.setattr(Form, "read", counting)
+    filters: list[tuple[DocumentFilter, Callable[[RoutingRule], bool]]] = [
+        (DocumentFilter(), lambda rule: True),
+        (DocumentFilter(labels=(("type:inbound",),)), lambda rule: rule.type is RuleType.INBOUND),
+        (
+            DocumentFilter(labels=(("type:inbound",), ("room:static",))),
+            lambda rule: rule.type is RuleType.INBOUND and rule.room is not None,
+        ),
+        (DocumentFilter(labels=(("room:static", "room:dynamic"),)), lambda rule: True),
+        (DocumentFilter(labels=((),)), lambda rule: False),
+        (DocumentFilter(texts=("SÜD 1",)), lambda rule: rule.name.startswith("Süd 1")),
+        (DocumentFilter(texts=("süd 11", "+4900012")), lambda rule: "Süd 11" in rule.name or rule.id == "rule_0012"),
+        (DocumentFilter(texts=("type:inbound",)), lambda rule: False),
+    ]
+    for where, wanted in filters:
+        found = [rule for rule in rules if wanted(rule)]
+        for offset in (0, 13, 650):
+            decoded = 0
+            page = await store.rules.page(offset, 20, where)
+            assert page == Page(found[offset : offset + 20], len(found)), where
+            assert decoded == len(page.items)
+
+
+async def test_a_document_that_changed_is_found_by_its_new_values_alone(store: Store) -> None:
+    await store.rules.insert(RULE)
+    await store.rules.replace(replace(RULE, name="new", room=RuleRoom(RoomType.STATIC, "r")))
+    assert (await store.rules.page(0, 5, DocumentFilter(texts=("grüße",)))).total == 0
+    assert (await store.rules.page(0, 5, DocumentFilter(labels=(("room:dynamic",),)))).total == 0
+    assert (await store.rules.page(0, 5, DocumentFilter((("room:static",),), ("NEW",)))).total == 1
+    await store.rules.delete(RULE.id)
+    assert (await store.rules.page(0, 5, DocumentFilter(texts=("new",)))).total == 0
 
 
 async def test_what_is_not_there_is_none(store: Store) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from connector.api import rest_calls
 from connector.api.rest_calls import shown, status
 from connector.errors import ConnectorError, FailedPrecondition, Unimplemented
 from connector.model import CallRecord, CallState, Direction, EndReason, Provider
@@ -97,8 +96,7 @@ def test_an_event_that_a_later_version_wrote_is_shown_as_it_is() -> None:
     assert [moment.status for moment in shown(record).timelog] == ["initiated", "call-parked", "call-update"]
 
 
-async def test_filters_and_pages(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest_calls, "_CHUNK", 2)
+async def test_filters_and_pages(rest: Rest) -> None:
     for number in range(5):
         await rest.store.save_call(replace(RECORD, call_id=f"c{number}", created_at=1000.0 + number))
     await rest.store.save_call(

@@ -43,7 +43,7 @@ from connector.model import (
 from connector.room.admission import JoinAdmission
 from connector.room.dispatches import Dispatched
 from connector.room.events import RoomListener
-from connector.storage.base import EVERY_CALL
+from connector.storage.base import EVERY_CALL, EVERY_DOCUMENT, DocumentFilter, Page
 from connector.storage.rows import admits
 
 CARRIER_CALL = "CA1"
@@ -292,6 +292,9 @@ class FakeWaiting:
     async def take(self, document_id: str) -> WaitingCall | None:
         await self._faults.step("waiting.delete")
         return self.entries.pop(document_id, None)
+
+    async def page(self, offset: int, limit: int, where: DocumentFilter = EVERY_DOCUMENT) -> Page[WaitingCall]:
+        raise AssertionError("waiting calls are in no list")
 
     async def get(self, document_id: str) -> WaitingCall | None:
         await self._faults.step("waiting.get")

@@ -196,7 +196,7 @@ async def test_a_full_disk_is_an_error_and_what_was_there_stays(tmp_path: Path) 
     store = SqliteStore(tmp_path / "calls.db")
     await store.open()
     await store.save_call(RECORD)
-    await store._file.read(lambda db: db.execute("PRAGMA max_page_count = 1").fetchall())
+    await store._file.write(lambda db: db.execute("PRAGMA max_page_count = 1").fetchall())
     large = [Delivery(f"d{n}", "wh", "call", LifecycleEvent.UPDATE, "x" * 9000, 1.0, 1.0) for n in range(50)]
     with pytest.raises(StoreError, match="full"):
         await store.deliveries.put(large)

@@ -1,0 +1,335 @@
+"""Call records in Redis, and the indexes by which they are listed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from connector.model import LIVE_STATES, CallFilter, CallRecord
+from connector.storage.base import EVERY_CALL, Page, StoreError
+from connector.storage.redis_server import PREFIX, RedisServer
+from connector.storage.rows import admits, folded, from_row, searched, to_row
+
+CHUNK = 500
+"""Records that a script looks through before others have their turn."""
+
+# A call is a hash of its columns. `calls` has all ids by age, `calls:open` those not ended, `calls:COLUMN:VALUE` those
+# with that value. `calls:searched` has what `CallFilter.search` looks through, in small letters, since Lua knows those
+# of ASCII alone; who is not in it was written by a connector of an earlier version, and is in no index yet.
+_CALL, _ALL, _OPEN, _SEARCHED = f"{PREFIX}call:", f"{PREFIX}calls", f"{PREFIX}calls:open", f"{PREFIX}calls:searched"
+_INDEXED = ("room", "rule_id", "connector_id", "direction", "provider")
+_INDEX = f"""
+local indexed = {{{", ".join(f"'{name}'" for name in _INDEXED)}}}
+local function index_of(column, value)
+  return '{_ALL}:' .. column .. ':' .. value
+end
+local function drop_indexes(id)
+  local values = redis.call('HMGET', '{_CALL}' .. id, unpack(indexed))
+  for i, column in ipairs(indexed) do
+    if values[i] and values[i] ~= '' then redis.call('ZREM', index_of(column, values[i]), id) end
+  end
+end
+local function add_indexes(id, age)
+  local values = redis.call('HMGET', '{_CALL}' .. id, unpack(indexed))
+  for i, column in ipairs(indexed) do
+    if values[i] and values[i] ~= '' then redis.call('ZADD', index_of(column, values[i]), age, id) end
+  end
+end
+"""
+_PUT = f"""{_INDEX}
+local columns, age = cjson.decode(ARGV[1]), ARGV[2]
+local id, key = columns.call_id, '{_CALL}' .. columns.call_id
+local function put()
+  local pairs_of = {{}}
+  for column, value in pairs(columns) do
+    table.insert(pairs_of, column)
+    table.insert(pairs_of, value)
+  end
+  drop_indexes(id)
+  redis.call('HSET', key, unpack(pairs_of))
+  add_indexes(id, age)
+  redis.call('HSET', '{_SEARCHED}', id, ARGV[3])
+  redis.call('ZADD', '{_ALL}', age, id)
+  if columns.end_reason == '' then
+    redis.call('ZADD', '{_OPEN}', age, id)
+  else
+    redis.call('ZREM', '{_OPEN}', id)
+  end
+end
+local function stands(expected)
+  for column, value in pairs(cjson.decode(expected)) do
+    if (redis.call('HGET', key, column) or '') ~= value then return false end
+  end
+  return true
+end
+local ended_as = redis.call('HGET', key, 'end_reason') or ''
+"""
+_SAVE = f"""{_PUT}
+if ended_as == '' or columns.end_reason ~= '' then put() end
+"""
+_END = f"""{_PUT}
+if ended_as ~= '' then
+  return columns.end_id ~= '' and redis.call('HGET', key, 'end_id') == columns.end_id and 1 or 0
+end
+if ARGV[4] and not stands(ARGV[4]) then return 0 end
+put()
+return 1
+"""
+# ARGV[4]: the columns as they must stand, or nothing where no record may.
+_CHANGE = f"""{_PUT}
+if not ARGV[4] and redis.call('EXISTS', key) == 1 or ARGV[4] and not stands(ARGV[4]) then return 0 end
+put()
+return 1
+"""
+_GET = f"return redis.call('HGETALL', '{_CALL}' .. ARGV[1])"
+# For each of some indexes how many of it are of the time asked for; then how many calls are in no index yet.
+_COUNT = f"""
+local counts = {{}}
+for i, index in ipairs(KEYS) do counts[i] = redis.call('ZCOUNT', index, ARGV[1], ARGV[2]) end
+table.insert(counts, redis.call('ZCARD', '{_ALL}') - redis.call('HLEN', '{_SEARCHED}'))
+return counts
+"""
+# A page of an index as it is. All values are texts, so that they survive cjson; and one text is read in Python in a
+# fraction of the time of a thousand.
+_SLICE = f"""
+local found = {{}}
+for i, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], ARGV[2], 'LIMIT', ARGV[3], ARGV[4])) do
+  found[i] = redis.call('HGETALL', '{_CALL}' .. id)
+end
+return cjson.encode(found)
+"""
+# Looks through some of an index, from a score on and past the first `skip`: counts what is wanted, and of that
+# returns, past the first `pass`, at most `limit`. It stops with the last of them unless all are to be counted.
+_FIND = f"""
+local start, stop, skip, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local pass, limit, counting = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == 'all'
+local names, values, part, search = cjson.decode(ARGV[8]), cjson.decode(ARGV[9]), ARGV[10], ARGV[11]
+local ids = redis.call('ZRANGEBYSCORE', KEYS[1], start, stop, 'WITHSCORES', 'LIMIT', skip, most)
+local texts = {{}}
+if #ids > 0 and part .. search ~= '' then
+  local bare = {{}}
+  for i = 1, #ids, 2 do table.insert(bare, ids[i]) end
+  texts = redis.call('HMGET', '{_SEARCHED}', unpack(bare))
+end
+local function is_wanted(id, text)
+  if search ~= '' and not string.find(text or '', search, 1, true) then return false end
+  if part ~= '' and not string.find(text or '', part, 1, true) and not string.find(string.lower(id), part, 1, true) then
+    return false
+  end
+  if #names == 0 then return true end
+  local there = redis.call('HMGET', '{_CALL}' .. id, unpack(names))
+  for i, value in ipairs(values) do
+    if there[i] ~= value then return false end
+  end
+  return true
+end
+local found, matched, last, same = {{}}, 0, '', 0
+for i = 1, #ids, 2 do
+  same = ids[i + 1] == last and same + 1 or 1
+  last = ids[i + 1]
+  if is_wanted(ids[i], texts[(i + 1) / 2]) then
+    matched = matched + 1
+    if matched > pass and #found < limit then
+      table.insert(found, redis.call('HGETALL', '{_CALL}' .. ids[i]))
+      if #found == limit and not counting then return {{cjson.encode(found), matched, last, same}} end
+    end
+  end
+end
+if #ids < 2 * most then last = '' end
+return {{cjson.encode(found), matched, last, same}}
+"""
+# Some calls that an earlier version wrote: their hash has a column with the id and what is searched, apart by zeros.
+_COMPLETE = f"""{_INDEX}
+local ids = redis.call('ZRANGE', '{_ALL}', ARGV[1], ARGV[2], 'WITHSCORES')
+for i = 1, #ids, 2 do
+  if redis.call('HEXISTS', '{_SEARCHED}', ids[i]) == 0 then
+    local text = redis.call('HGET', '{_CALL}' .. ids[i], 'searched') or ''
+    redis.call('HSET', '{_SEARCHED}', ids[i], (string.gsub(string.gsub(text, '^[^%z]*%z', ''), '%z', '\\n')))
+    redis.call('HDEL', '{_CALL}' .. ids[i], 'searched')
+    add_indexes(ids[i], ids[i + 1])
+  end
+end
+return #ids / 2
+"""
+_FORGET = f"""{_INDEX}
+local gone, kept = 0, 0
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', '{_ALL}', '(' .. ARGV[1], '+inf', 'LIMIT', ARGV[2], ARGV[3])) do
+  if redis.call('ZSCORE', '{_OPEN}', id) then
+    kept = kept + 1
+  else
+    drop_indexes(id)
+    redis.call('DEL', '{_CALL}' .. id)
+    redis.call('HDEL', '{_SEARCHED}', id)
+    redis.call('ZREM', '{_ALL}', id)
+    gone = gone + 1
+  end
+end
+return {{gone, kept}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """How a list is found: a range of scores, which are negative times, of one index; and what the index does not
+    say."""
+
+    indexes: Sequence[str]
+    start: str | float
+    stop: float
+    columns: dict[str, str]
+    text: str
+    search: str
+
+
+class RedisCalls:
+    """The part of `connector.storage.base.Store` that is about calls."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+
+    async def save_call(self, record: CallRecord) -> None:
+        await self._server.run(_SAVE, (), _put(record))
+
+    async def change_call(self, before: CallRecord | None, after: CallRecord) -> bool:
+        values = _put(after) if before is None else (*_put(after), _written(before))
+        return bool(await self._server.run(_CHANGE, (), values))
+
+    async def end_call(self, record: CallRecord, expected: CallRecord | None = None) -> bool:
+        values = _put(record) if expected is None else (*_put(record), _written(expected))
+        return bool(await self._server.run(_END, (), values))
+
+    async def get_call(self, call_id: str) -> CallRecord | None:
+        columns = await self._server.run(_GET, (), (call_id,))
+        return self._record(columns) if columns else None
+
+    async def list_calls(self, limit: int = 50, where: CallFilter = EVERY_CALL) -> list[CallRecord]:
+        if where.id:
+            return (await self._only(where))[:limit]
+        search = _search(where)
+        index, _ = await self._smallest(search)
+        found: list[CallRecord] = []
+        start, skip = search.start, 0
+        while len(found) < limit:
+            page, _, start, skip = await self._find(index, search, start, skip, 0, limit - len(found), counting=False)
+            found += [record for record in page if admits(where, record)]
+            if not start:
+                break
+        return found
+
+    async def page_calls(self, offset: int, limit: int, where: CallFilter = EVERY_CALL) -> Page[CallRecord]:
+        if where.id:
+            only = await self._only(where)
+            return Page(only[offset : offset + limit], len(only))
+        search = _search(where)
+        index, total = await self._smallest(search)
+        if len(search.indexes) == 1 and not search.columns and not search.text and not search.search:
+            page = await self._server.run(_SLICE, (index,), (search.start, search.stop, offset, limit))
+            return Page([self._record(columns) for columns in orjson.loads(page) or ()], total)
+        found: list[CallRecord] = []
+        start, skip, total = search.start, 0, 0
+        while True:
+            passed = max(0, offset - total)
+            page, matched, start, skip = await self._find(
+                index, search, start, skip, passed, limit - len(found), counting=True
+            )
+            total += matched
+            found += page
+            if not start:
+                return Page(found, total)
+
+    async def forget_before(self, created_before: float) -> int:
+        total = skip = 0
+        while True:
+            gone, kept = await self._server.run(_FORGET, (), (-created_before, skip, CHUNK))
+            if not gone and not kept:
+                return total
+            total += gone
+            skip += kept
+
+    async def _only(self, where: CallFilter) -> list[CallRecord]:
+        record = await self.get_call(where.id)
+        return [record] if record is not None and admits(where, record) else []
+
+    async def _smallest(self, search: _Search) -> tuple[str, int]:
+        """The index with the fewest calls of the time asked for, and their number."""
+        while True:
+            *counts, missing = await self._server.run(_COUNT, search.indexes, (search.start, search.stop))
+            if missing <= 0:
+                break
+            await self._complete()
+        least = min(counts)
+        return search.indexes[counts.index(least)], least
+
+    async def _complete(self) -> None:
+        """Put calls into the indexes that a connector of an earlier version has written, before or beside this one."""
+        start = 0
+        while await self._server.run(_COMPLETE, (), (start, start + CHUNK - 1)):
+            start += CHUNK
+
+    async def _find(
+        self,
+        index: str,
+        search: _Search,
+        start: str | float,
+        skip: int,
+        passed: int,
+        limit: int,
+        *,
+        counting: bool,
+    ) -> tuple[list[CallRecord], int, str, int]:
+        """See `_FIND`; then where it goes on: from which score, "" at the end, and past how many of it."""
+        filters = (
+            json.dumps(list(search.columns)),
+            json.dumps(list(search.columns.values()), ensure_ascii=False),
+            search.text,
+            search.search,
+        )
+        values = (start, search.stop, skip, CHUNK, passed, limit, "all" if counting else "", *filters)
+        page, matched, last, same = await self._server.run(_FIND, (index,), values)
+        records = [self._record(columns) for columns in orjson.loads(page) or ()]
+        # On from the last one's moment, past those of that moment that were seen.
+        return records, matched, last, same + (skip if last == start else 0)
+
+    def _record(self, columns: list[str]) -> CallRecord:
+        row: dict[str, Any] = dict(zip(columns[::2], columns[1::2], strict=True))
+        try:
+            return from_row(row)
+        except (ValueError, KeyError) as error:
+            raise StoreError(f"the store {self._server.name} failed: {error}") from error
+
+
+def _search(where: CallFilter) -> _Search:
+    """Scores are negative times: upwards is newest first, and equal ones by id."""
+    start: str | float = "-inf"
+    if where.after is not None and (where.created_before is None or where.after[0] < where.created_before):
+        start = -where.after[0]
+    elif where.created_before is not None:
+        start = f"({-where.created_before!r}"
+    columns = {
+        name: str(value)
+        for name in ("room", "state", "provider", "direction", "rule_id", "connector_id", "owner")
+        if (value := getattr(where, name))
+    }
+    indexes = [f"{_ALL}:{name}:{columns[name]}" for name in _INDEXED if name in columns]
+    if where.state in LIVE_STATES:
+        indexes.append(_OPEN)
+    elif len(indexes) == 1:
+        # It says all that one of its columns has to.
+        columns = {name: value for name, value in columns.items() if name not in _INDEXED}
+    return _Search(indexes or [_ALL], start, -where.created_from, columns, where.text.lower(), where.search.lower())
+
+
+def _put(record: CallRecord) -> tuple[str | float, ...]:
+    """What `_PUT` reads."""
+    return (_written(record), -record.created_at, folded(*searched(record)))
+
+
+def _written(record: CallRecord) -> str:
+    """The columns as one JSON object of texts: numbers as Python writes them."""
+    row = to_row(record)
+    texts = {name: value if isinstance(value, str) else repr(value) for name, value in row.items() if value is not None}
+    return json.dumps({**texts, "end_reason": row["end_reason"] or ""}, ensure_ascii=False)
