@@ -49,6 +49,8 @@ OPEN_BUDGET = 4.0
 its turn to join."""
 OPEN_LIMIT = 4.7
 """Seconds until a client whose call could not be opened is told so; what is still to be freed then is freed later."""
+TRANSFERRING = "transfer"
+"""Why the watchdog stands still while the phone is connected with somebody else."""
 TRANSFER_GRACE = 15.0
 """Seconds for a carrier to end the stream of a call that it has transferred."""
 
@@ -353,7 +355,13 @@ class CallSession:
         """Have the carrier connect the phone with `to`, in E.164 form; the call ends here as `transferred`.
         Raises ConnectorError, then it goes on."""
         self._require_active()
-        await self._leg.transfer(to)
+        # The room is not left by chance now: the agent goes once it has handed the caller over.
+        self.watch.hold(TRANSFERRING)
+        try:
+            await self._leg.transfer(to)
+        except BaseException:
+            self.watch.resume(TRANSFERRING)
+            raise
 
     def _on_transferred(self) -> None:
         """Most carriers end the stream by themselves; else the room would go on talking into the new conversation."""

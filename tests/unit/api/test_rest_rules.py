@@ -42,6 +42,12 @@ async def test_a_rule_comes_back_bare_and_whole(rest: Rest) -> None:
         "tags": ["a"],
         "headersToAttributes": {"X-Account": "crm.account"},
         "includeHeaders": "SIP_X_HEADERS",
+        "agentWarnAfter": 0,
+        "agentTimeout": 12.5,
+        "roomEmptyTimeout": 3,
+        "fallbackAgentId": "reserve",
+        "fallbackNumber": "+15559990000",
+        "noAgentMessage": "Nobody is here.",
         "apiKey": KEY,
     }
     rule = await made(rest, **body)
@@ -269,3 +275,20 @@ async def test_blocked_callers_that_make_no_sense_400(rest: Rest, type_: str, fi
 async def test_a_rule_does_not_divert_to_itself(rest: Rest) -> None:
     rule = await made(rest)
     assert (await rest("PATCH", f"{PATH}/{rule['id']}", {"divertRuleId": rule["id"]}))[0] == 400
+
+
+async def test_null_leaves_a_choice_to_the_setting_and_nothing_turns_it_off(rest: Rest) -> None:
+    rule = await made(rest, agentTimeout=7, fallbackNumber="")
+    assert (rule["agentTimeout"], rule["fallbackNumber"], rule["roomEmptyTimeout"]) == (7, "", None)
+    changed = await rest.ok("PATCH", f"{PATH}/{rule['id']}", {"agentTimeout": None})
+    assert (changed["agentTimeout"], changed["fallbackNumber"]) == (None, "")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"agentTimeout": -1}, {"agentWarnAfter": 86401}, {"fallbackNumber": "555"}, {"noAgentMessage": "x" * 4097}],
+)
+async def test_choices_that_cannot_be(rest: Rest, fields: dict[str, Any]) -> None:
+    status, answer = await rest("POST", PATH, {"name": "Rule", "type": "inbound"} | fields)
+    assert status == 400
+    assert next(iter(fields)) in str(answer)

@@ -298,3 +298,38 @@ async def test_a_call_that_another_process_takes_over_keeps_its_rules() -> None:
     assert asyncio.get_running_loop().time() - began == pytest.approx(7, abs=0.1)
     former.end(EndReason.SHUTDOWN)
     await former.finished.wait()
+
+
+@virtual_time
+async def test_an_agent_that_leaves_once_it_has_transferred_the_caller_ends_nothing() -> None:
+    faults = Faults()
+    control = FakeControl(faults)
+    world, call, carrying = await answered(control=control, faults=faults)
+    people(world, AGENT)
+    await call.transfer("+15551234567")
+    people(world, gone=Departure("agent-1", on_purpose=True))
+    await carrying
+    world.assert_ended_once(call, EndReason.TRANSFERRED)
+
+
+@virtual_time
+async def test_a_transfer_that_fails_leaves_the_caller_watched() -> None:
+    faults = Faults()
+    faults.planned = {"control.transfer": Unavailable("the carrier is away")}
+    world, call, carrying = await answered(control=FakeControl(faults), faults=faults)
+    people(world, AGENT)
+    with pytest.raises(Unavailable):
+        await call.transfer("+15551234567")
+    people(world, gone=Departure("agent-1", on_purpose=True))
+    await carrying
+    world.assert_ended_once(call, EndReason.ROOM_EMPTY)
+
+
+@virtual_time
+async def test_the_sentence_is_for_a_call_without_an_agent() -> None:
+    control = FakeControl(faults := Faults())
+    rules = replace(RULES, message="Nobody is here. Goodbye.")
+    world, call, carrying = await answered(rules, control=control, faults=faults)
+    await carrying
+    world.assert_ended_once(call, EndReason.NO_AGENT)
+    assert "Nobody is here. Goodbye." in str(vars(control))
