@@ -20,11 +20,13 @@ ATTRIBUTES = {
     "connector.fallbackNumber": "+15551234567",
     "connector.noAgentMessage": "Nobody is here. Goodbye.",
 }
+_PLACED = pb.PlaceTwilioCallRequest(room_name="lobby", to="+15551234567")
+setattr(_PLACED, "from", "+15557654321")
 REQUESTS: list[Any] = [
     (twilio_call_request, pb.ConnectTwilioCallRequest(room_name="lobby")),
     (telnyx_call_request, pb.ConnectTelnyxCallRequest(room_name="lobby")),
     (plivo_call_request, pb.ConnectPlivoCallRequest(room_name="lobby")),
-    (placed_call_request, pb.PlaceTwilioCallRequest(room_name="lobby", to="+15551234567", **{"from": "+15557654321"})),
+    (placed_call_request, _PLACED),
 ]
 
 

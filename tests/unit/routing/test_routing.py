@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from connector.model import (
     AgentDispatch,
+    AgentWatch,
     ConnectorEntry,
     Direction,
     Provider,
@@ -238,7 +239,8 @@ def test_two_rules_that_claim_one_number() -> None:
 
 
 def test_the_call_that_is_asked_for() -> None:
-    rule = replace(RULE, agent_id="bot", dtmf=False, headers_to_attributes={"a": "b"})
+    watch = AgentWatch(timeout=7)
+    rule = replace(RULE, agent_id="bot", dtmf=False, headers_to_attributes={"a": "b"}, watch=watch)
     route = routed(replace(ARRIVAL, provider=Provider.PLIVO), CONNECTOR, rule)
     assert isinstance(route, Route)
     plivo = replace(ARRIVAL, provider=Provider.PLIVO, from_number="15552223333", to_number="15550001111")
@@ -250,6 +252,7 @@ def test_the_call_that_is_asked_for() -> None:
     assert request.agents == (AgentDispatch("bot"),)
     assert (request.region, request.dtmf, request.hide_number) == ("us002", False, False)
     assert request.headers_to_attributes == {"a": "b"}
+    assert request.watch == watch
 
 
 @pytest.mark.parametrize("prefix", list(RoomPrefix))
