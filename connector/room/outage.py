@@ -23,6 +23,8 @@ _LEARN_AGAIN = (0.25, 0.5, 1.0, 2.0, 4.0, 0.0)
 _STABLE = 10.0
 """Seconds that a regained connection must last for the next loss to be another outage, with all its time."""
 
+STOPPING = "SERVER_SHUTDOWN"
+"""LiveKit's reason for the end of a connection when it is being stopped."""
 FindRoom = Callable[[], Coroutine[Any, Any, str]]
 """The SID of the room of this name as LiveKit's API has it now, "" when there is none. Raises ConnectorError."""
 
@@ -84,7 +86,7 @@ class Outage:
         log.warning("LiveKit connection lost, reconnecting", why=why, limit_seconds=self._limit)
         self._timer = loop.call_at(self._began + self._limit, self._not_regained)
         self._regained.clear()
-        self._ask(self._follow(self._sid))
+        self._ask(self._follow(self._sid, is_stopping=why == STOPPING))
 
     def ends(self) -> None:
         if self._timer is None:
@@ -113,9 +115,10 @@ class Outage:
             self._asking.cancel()
         self._asking = asyncio.create_task(what, name="ask for the room")
 
-    async def _follow(self, sid: str) -> None:
+    async def _follow(self, sid: str, is_stopping: bool) -> None:
         """One outage of the room that had this SID, from its beginning; the SDK may be back before LiveKit's answer."""
-        was_gone = bool(sid) and await self._is_gone(sid)
+        # A LiveKit that stops may answer for a moment with its rooms gone: nobody has deleted them.
+        was_gone = bool(sid) and not is_stopping and await self._is_gone(sid)
         await self._regained.wait()
         self.may_be_deleted = was_gone and self._had_company
         if self.may_be_deleted:

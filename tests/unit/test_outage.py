@@ -79,6 +79,17 @@ async def lost_and_regained(livekit: LiveKit, call: Call, answers_late: bool = F
     await settled(livekit)
 
 
+async def test_the_rooms_of_a_livekit_that_stops_are_not_deleted(livekit: LiveKit) -> None:
+    call = await joined(livekit, limit=60)
+    livekit.sid, call.is_there = "RM_2", False
+    call.outage.begins("SERVER_SHUTDOWN")
+    call.outage.ends()
+    await settled(livekit)
+    assert call.regained == [False]
+    assert not call.outage.may_be_deleted
+    call.outage.close()
+
+
 @pytest.mark.parametrize("now", ["", "RM_2"], ids=["no room", "another room of the name"])
 async def test_a_room_that_was_gone_and_stays_empty_ends_the_call(livekit: LiveKit, now: str) -> None:
     call = await joined(livekit, limit=0.05)
