@@ -181,6 +181,7 @@ class Connector:
                 fallback_number=settings.fallback_number,
                 message=settings.no_agent_message,
             ),
+            sip_attributes=settings.sip_attributes,
         )
 
     def _new_codec(self, provider: Provider) -> Codec:

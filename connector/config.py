@@ -143,6 +143,9 @@ class Settings(BaseSettings):
     sip_conferences: str = Field("", max_length=256, validation_alias=_env("CONNECTOR_SIP_CONFERENCES"))
     """Friendly names of the conferences that are bridged by themselves, `support-*`; empty: none."""
 
+    sip_attributes: bool = Field(False, validation_alias=_env("CONNECTOR_SIP_ATTRIBUTES"))
+    """Whether callers carry LiveKit SIP's attributes too, for agents that were written for SIP."""
+
     webhook_allow_private: bool = Field(False, validation_alias=_env("CONNECTOR_WEBHOOK_ALLOW_PRIVATE"))
     """Whether lifecycle webhooks may go to private, loopback and link-local addresses."""
 

@@ -12,6 +12,7 @@ from connector.call.bridge import Bridge
 from connector.call.chronicle import Chronicle
 from connector.call.privacy import Privacy
 from connector.call.records import CallEnd, end_of, new_record, write_end
+from connector.call.sip_attributes import STATUSES, of_carrier, phone_and_ours, sip_attributes
 from connector.call.state import Trigger, next_state
 from connector.call.terms import End, Parts
 from connector.carriers.events import StreamStarted
@@ -133,18 +134,31 @@ class Ledger:
 
     def attributes(self, status: str) -> dict[str, str]:
         """The request's attributes and ours; see docs/attributes.md."""
-        ours = {
+        known = {
             "connector.callId": self.request.call_id,
             "connector.provider": self.request.provider.value,
             "connector.direction": self.request.direction.value,
-            "connector.callStatus": status,
+            "phone.number": phone_and_ours(self.record)[0],
+            "phone.from": self.record.from_number,
+            "phone.to": self.record.to_number,
         }
-        if self.record.from_number:
-            ours["phone.from"] = self.record.from_number
-        if self.record.to_number:
-            ours["phone.to"] = self.record.to_number
+        ours = {name: value for name, value in known.items() if value} | self._of_status(status)
+        if self._parts.sip_attributes:
+            ours |= sip_attributes(self.record, status)
         self.told_attributes = self.privacy.own(self.request.participant.attributes) | ours
         return dict(self.told_attributes)
+
+    def status(self, status: str) -> dict[str, str]:
+        """The attributes that change with the call's state: for a participant who has the others already."""
+        changed = self._of_status(status)
+        self.told_attributes |= changed
+        return changed
+
+    def _of_status(self, status: str) -> dict[str, str]:
+        changed = {"connector.callStatus": status}
+        if self._parts.sip_attributes:
+            changed["sip.callStatus"] = STATUSES.get(status, status)
+        return changed
 
     def attributes_of(self, started: StreamStarted, carriers: Mapping[str, str]) -> dict[str, str]:
         """All that an active call's participant carries: `carriers` are the codec's, and the request may have asked
@@ -156,7 +170,8 @@ class Ledger:
             for parameter, attribute in self.request.headers_to_attributes.items()
             if parameter.casefold() in values and not attribute.startswith(OUR_PREFIXES)
         }
-        self.told_attributes = kept | that_fit(self.privacy.foreign({**carriers, **named}), kept)
+        like_sip = of_carrier(carriers) if self._parts.sip_attributes else {}
+        self.told_attributes = kept | that_fit(self.privacy.foreign({**carriers, **named, **like_sip}), kept)
         return dict(self.told_attributes)
 
     async def save(self) -> None:

@@ -178,7 +178,7 @@ class Presence:
         room = self._place.room
         if room.connected:
             try:
-                await room.set_attributes({"connector.callStatus": "hangup"})
+                await room.set_attributes(self._ledger.status("hangup"))
             except Unavailable:
                 if room.connected:  # Else the room has ended meanwhile, and there is nobody to be told.
                     raise

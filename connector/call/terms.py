@@ -59,6 +59,8 @@ class Parts:
     lifecycle: Lifecycle = field(default_factory=NobodyAsked)
     watch: AgentWatch = field(default_factory=AgentWatch)
     """What is done about a call that nobody talks with, where neither its request nor its rule says so."""
+    sip_attributes: bool = False
+    """Whether participants carry LiveKit SIP's attributes beside ours."""
 
 
 CARRIER_ENDS = {

@@ -160,6 +160,7 @@ async def test_its_attributes_are_the_documented_ones(
         "connector.provider": "twilio",
         "connector.direction": "inbound" if direction == INBOUND else "outbound",
         "connector.callStatus": "active",
+        "phone.number": "+15557654321" if direction == INBOUND else "+15551234567",
         "phone.from": "+15557654321",
         "phone.to": "+15551234567",
         "twilio.callSid": CALL_SID,

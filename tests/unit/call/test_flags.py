@@ -109,6 +109,7 @@ async def test_a_hidden_number_is_nowhere(direction: Direction) -> None:
     # The service's own number is no secret, and what holds no number stays.
     attributes = world.rooms[0].attributes if direction is Direction.INBOUND else world.admin.revealed
     assert attributes["phone.to" if direction is Direction.INBOUND else "phone.from"] == OURS
+    assert "phone.number" not in attributes
     assert attributes["theirs"] == "kept"
     assert attributes["fake.X-Order"] == "42"
 
@@ -123,6 +124,8 @@ async def test_a_number_that_is_not_hidden_is_told(direction: Direction) -> None
     assert attributes["fake.caller"] == PHONE
     assert attributes["told"] == f"tel:{PHONE}"
     assert {attributes["phone.from"], attributes["phone.to"]} == {PHONE, OURS}
+    assert attributes["phone.number"] == PHONE
+    assert not [name for name in attributes if name.startswith("sip.")]
     world.socket.feed("stop")
     await carrying
 
