@@ -344,10 +344,11 @@ def _codecs(settings: Settings) -> Codecs:
 
 
 def _words(settings: Settings) -> Words:
-    """The default greeting is LiveKit's, and for its Twilio calls; the others get one that somebody has set."""
+    """The default greeting is LiveKit's own, for a connect_url at Twilio. Other carriers' calls, and those that this
+    service places itself, get one that somebody has set."""
     own = settings.greeting if "greeting" in settings.model_fields_set else ""
     greetings = dict.fromkeys(Provider, own) | {Provider.TWILIO: settings.greeting}
-    return Words(greetings, _codecs(settings))
+    return Words(greetings, own, _codecs(settings))
 
 
 def _cannot_listen(settings: Settings, error: OSError) -> str:

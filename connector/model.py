@@ -161,6 +161,8 @@ class CallRequest:
     """The phone's number is to be seen nowhere: no attribute, record, event or log line."""
     dtmf: bool = True
     """Whether digits pass, in either direction."""
+    placed: bool = False
+    """This service has the carrier dial; else its client does, with the connect_url."""
     headers_to_attributes: dict[str, str] = field(default_factory=dict)
     """Name of a stream parameter to the name of the attribute that it becomes."""
     watch: AgentWatch = AgentWatch()

@@ -41,6 +41,8 @@ class Words:
     """What the answer document holds beside the stream."""
 
     greetings: Mapping[Provider, str]
+    placed_greeting: str
+    """Of calls that this service places itself: what an operator has set, never LiveKit's own."""
     codecs: Codecs
 
 
@@ -117,7 +119,9 @@ class ConnectUrl:
         facts = call_facts(provider, dict(form.fields) or dict(request.query))
         await self._calls.fetched(wanted.call_id, facts.call_id, facts.from_number, facts.to_number, facts.account_id)
         url = stream_url(self._origins.pick(wanted.region), provider, _token(request))
-        return _xml(stream_answer(provider, url, self._words.greetings[provider], self._words.codecs))
+        words = self._words
+        greeting = words.placed_greeting if wanted.placed else words.greetings[provider]
+        return _xml(stream_answer(provider, url, greeting, words.codecs))
 
     async def _stream(self, provider: Provider, request: web.Request) -> web.StreamResponse:
         self._signatures.require_handshake(provider, request)

@@ -6,6 +6,7 @@ Every function raises InvalidArgument, which names the field.
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 
 from connector.api.countries import COUNTRIES
 from connector.api.watch import WATCH_ATTRIBUTES, agent_watch
@@ -73,7 +74,7 @@ def placed_call_request(request: pb.PlaceTwilioCallRequest) -> CallRequest:
     ring = request.ring_timeout_seconds
     if ring and not MIN_RING <= ring <= MAX_RING:
         raise InvalidArgument("ring_timeout_seconds", f"is not between {MIN_RING} and {MAX_RING}")
-    return _call_request(Provider.TWILIO, Direction.OUTBOUND, request)
+    return replace(_call_request(Provider.TWILIO, Direction.OUTBOUND, request), placed=True)
 
 
 _CallRequest = (

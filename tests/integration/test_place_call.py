@@ -68,6 +68,7 @@ async def test_an_answered_call_talks_in_the_room(
     assert (placed.carrier_call_id, placed.carrier_status, placed.end_reason) == (phone.sid, "in-progress", "")
     assert (getattr(placed, "from"), placed.to, placed.room_name) == (FROM, TO, room)
     assert phone.answered.has_come()
+    assert phone.spoken == []
 
     (caller,) = await guest.event("participant_connected")
     assert (caller.identity, caller.name, caller.attributes["plan"]) == ("caller", "Ann", "gold")
