@@ -32,6 +32,8 @@ from connector.tokens import TokenSigner
 
 log = structlog.get_logger()
 
+CHECK_PATH = "/twilio/check"
+"""Where `connector doctor` finds out whether WebSockets pass the proxies in front of the media streams."""
 TAKES_QUERY = (Provider.TELNYX, Provider.PLIVO)
 """Carriers that leave the query of a stream's URL alone."""
 
@@ -73,6 +75,7 @@ class ConnectUrl:
         self._carrying: set[asyncio.Task[None]] = set()
 
     def add_to(self, router: web.UrlDispatcher) -> None:
+        router.add_route("GET", CHECK_PATH, _check)
         for provider in Provider:
             paths = [f"/{provider.value}/{{token}}"] + ([f"/{provider.value}"] if provider in TAKES_QUERY else [])
             for path in paths:
@@ -205,6 +208,16 @@ class ConnectUrl:
             raise TokenInvalid("this connect_url is another carrier's")
         self._signer.verify(token, time.time(), extended_until=expected.deadline)
         return expected.request
+
+
+async def _check(request: web.Request) -> web.StreamResponse:
+    """A WebSocket that is opened and closed; nothing of ours is behind it."""
+    websocket = new_websocket()
+    if not websocket.can_prepare(request).ok:
+        return web.Response(status=426, headers={"Upgrade": "websocket"}, text="this is not a WebSocket handshake\n")
+    await websocket.prepare(request)
+    await websocket.close(message=b"connector")
+    return websocket
 
 
 def _token(request: web.Request) -> str:

@@ -77,10 +77,15 @@ def _leave(status: int) -> NoReturn:
 
 
 @app.command()
-def doctor(config: ConfigFile = None) -> None:
+def doctor(
+    config: ConfigFile = None,
+    agent: Annotated[
+        str, typer.Option(help="Also ask whether a worker has registered under this name: its job begins and ends.")
+    ] = "",
+) -> None:
     """Check the set-up and say what to mend. Exit status 1 when something must be mended."""
     settings = settings_of_service(config)
-    findings = asyncio.run(examine(settings))
+    findings = asyncio.run(examine(settings, agent))
     marks = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "problem": "[red]problem[/]"}
     table = Table.grid(padding=(0, 2))
     for finding in findings:

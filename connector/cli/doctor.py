@@ -11,7 +11,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from connector.api.connect_url import CHECK_PATH
 from connector.cli.common import misspelt
+from connector.cli.doctor_accounts import account_findings
+from connector.cli.doctor_agent import agent_findings
 from connector.cli.doctor_carriers import carrier_findings
 from connector.cli.doctor_sip import sip_findings
 from connector.cli.findings import Finding
@@ -28,8 +31,8 @@ SAFE_SECRET = 32
 """Characters; RFC 7518, 3.2: an HS256 key has at least as many bytes as its hash."""
 
 
-async def examine(settings: Settings) -> list[Finding]:
-    """Run every check; none of them raises."""
+async def examine(settings: Settings, agent: str = "") -> list[Finding]:
+    """Run every check; none of them raises. `agent`: a name that a worker should have registered."""
     checks = (
         _variables(),
         _livekit(settings),
@@ -37,7 +40,9 @@ async def examine(settings: Settings) -> list[Finding]:
         _clock(settings),
         store_findings(settings),
         carrier_findings(settings),
+        account_findings(settings),
         sip_findings(settings),
+        agent_findings(settings, agent),
     )
     results = await asyncio.gather(*checks)
     return [finding for findings in results for finding in findings]
@@ -124,11 +129,33 @@ async def _public_url(settings: Settings) -> list[Finding]:
         return findings
     if healthy:
         findings.append(Finding("ok", "public URL", f"{origin} reaches a connector"))
+        findings.append(await _websocket(origin))
     else:
         findings.append(
             Finding("problem", "public URL", f"{origin}/healthz is not a connector", "check the proxy's routes")
         )
     return findings
+
+
+async def _websocket(origin: str) -> Finding:
+    """A proxy may pass requests on and not WebSockets: then calls are answered, and end at once."""
+    subject = "WebSocket"
+    mend = "have the proxy pass WebSockets on: HTTP/1.1, Upgrade and Connection (see deploy/)"
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+            session.ws_connect(f"{origin}{CHECK_PATH}", max_msg_size=1024) as websocket,
+        ):
+            closed = await websocket.receive(timeout=5)
+    except aiohttp.WSServerHandshakeError as error:
+        if error.status in (404, 405):
+            return Finding("warning", subject, f"{origin} answered {error.status}: an older connector?", mend)
+        return Finding("problem", subject, f"{origin} answered {error.status} to a WebSocket's handshake", mend)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        return Finding("problem", subject, f"{origin} opens no WebSocket: {unreachable(error)}", mend)
+    if closed.extra != "connector":
+        return Finding("problem", subject, f"what opens a WebSocket at {origin} is not a connector", mend)
+    return Finding("ok", subject, f"{origin} opens WebSockets")
 
 
 async def _clock(settings: Settings) -> list[Finding]:

@@ -10,6 +10,7 @@ import pytest
 from livekit import api
 
 from connector.app import Connector
+from connector.cli.doctor_agent import agent_findings
 from connector.demo.echo_agent import EchoAgent
 from connector.demo.livekit_server import LiveKitServer
 from connector.model import CallState
@@ -204,3 +205,9 @@ async def test_two_real_agents_and_two_calls_in_one_room(
     await until_agents(stage, room, 2)
     assert await dispatches(stage, room) == [(WORKER, "one"), (WORKER, "two")]
     assert len(await agents_in(stage, room)) == 2
+
+
+async def test_the_doctor_finds_an_agent_that_has_registered(stage: Stage, worker: EchoAgent) -> None:
+    (finding,) = await agent_findings(stage.settings(), WORKER)
+    assert (finding.level, finding.text) == ("ok", f"a worker has registered as {WORKER}, and took a job")
+    assert not [room for room in await stage.rooms() if room.startswith("connector-doctor-")]

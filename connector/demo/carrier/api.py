@@ -23,6 +23,11 @@ class Exchange(Protocol):
     """What a REST API steers."""
 
     @property
+    def numbers(self) -> Mapping[str, str]:
+        """The account's numbers, in E.164 form, and the voice URL of each."""
+        ...
+
+    @property
     def calls(self) -> Mapping[str, PhoneCall]: ...
 
     def dial(

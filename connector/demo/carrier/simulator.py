@@ -60,6 +60,8 @@ class CarrierSimulator:
         self._secret = secret
         self._world = world
         self._port = world.port
+        self.numbers: dict[str, str] = {}
+        """The account's numbers, in E.164 form, and the voice URL of each, as the REST API tells them."""
         self._outcomes: dict[str, Outcome] = {}
         self._calls: dict[str, PhoneCall] = {}
         self._placed: asyncio.Queue[OutboundCall] = asyncio.Queue()

@@ -50,13 +50,40 @@ class RestApi:
         self._exchange = exchange
 
     def routes(self) -> list[web.RouteDef]:
-        calls = "/v1/Account/{account}/Call/"
+        account = "/v1/Account/{account}/"
+        calls = f"{account}Call/"
         return [
+            web.get(account, self._checked(self._account)),
+            web.get(f"{account}Number/", self._checked(self._numbers)),
+            web.get(f"{account}Application/", self._checked(self._applications)),
             web.post(calls, self._checked(self._create)),
             web.get(calls + "{call}/", self._checked(self._show)),
             web.post(calls + "{call}/", self._checked(self._transfer)),
             web.delete(calls + "{call}/", self._checked(self._hang_up)),
         ]
+
+    async def _account(self, _: web.Request) -> web.StreamResponse:
+        """https://www.plivo.com/docs/account/api/account"""
+        return web.json_response({"auth_id": self._exchange.auth_id, "name": "Simulated", "state": None})
+
+    async def _numbers(self, _: web.Request) -> web.StreamResponse:
+        """https://www.plivo.com/docs/numbers/api/account-phone-number"""
+        listed = [
+            {"number": number.removeprefix("+"), "application": self._uri(index), "voice_enabled": True}
+            for index, number in enumerate(self._exchange.numbers)
+        ]
+        return web.json_response({"api_id": str(uuid.uuid4()), "objects": listed})
+
+    async def _applications(self, _: web.Request) -> web.StreamResponse:
+        """https://www.plivo.com/docs/account/api/application"""
+        listed = [
+            {"app_id": str(index), "app_name": "Simulated", "answer_url": url, "resource_uri": self._uri(index)}
+            for index, url in enumerate(self._exchange.numbers.values())
+        ]
+        return web.json_response({"api_id": str(uuid.uuid4()), "objects": listed})
+
+    def _uri(self, index: int) -> str:
+        return f"/v1/Account/{self._exchange.auth_id}/Application/{index}/"
 
     def _checked(self, handler: Handler) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:

@@ -57,6 +57,8 @@ class RestApi:
         calls = "/v2/texml/Accounts/{account}/Calls"
         actions = "/v2/calls/{call}/actions"
         return [
+            web.get("/v2/phone_numbers", self._checked(self._numbers)),
+            web.get("/v2/texml_applications", self._checked(self._applications)),
             web.post(calls, self._checked(self._create)),
             web.get(calls + "/{call}", self._checked(self._show)),
             web.post(calls + "/{call}", self._checked(self._update)),
@@ -64,6 +66,22 @@ class RestApi:
             web.post(actions + "/hangup", self._checked(self._hang_up)),
             web.post(actions + "/transfer", self._checked(self._transfer)),
         ]
+
+    async def _numbers(self, _: web.Request) -> web.Response:
+        """https://developers.telnyx.com/api-reference/phone-number-configurations/list-phone-numbers"""
+        listed = [
+            {"id": str(index), "phone_number": number, "status": "active", "connection_id": f"application-{index}"}
+            for index, number in enumerate(self._exchange.numbers)
+        ]
+        return web.json_response({"data": listed, "meta": {"total_results": len(listed)}})
+
+    async def _applications(self, _: web.Request) -> web.Response:
+        """https://developers.telnyx.com/api-reference/texml-applications/list-all-texml-applications"""
+        listed = [
+            {"id": f"application-{index}", "friendly_name": "Simulated", "voice_url": url, "voice_method": "post"}
+            for index, url in enumerate(self._exchange.numbers.values())
+        ]
+        return web.json_response({"data": listed, "meta": {"total_results": len(listed)}})
 
     def _checked(self, handler: Handler) -> Handler:
         async def handle(request: web.Request) -> web.Response:

@@ -51,8 +51,11 @@ class RestApi:
         self._exchange = exchange
 
     def routes(self) -> list[web.RouteDef]:
-        base = f"/{API_VERSION}/Accounts/{{account}}/Calls"
+        account = f"/{API_VERSION}/Accounts/{{account}}"
+        base = f"{account}/Calls"
         return [
+            web.get(account + ".json", self.checked(self._account)),
+            web.get(account + "/IncomingPhoneNumbers.json", self.checked(self._numbers)),
             web.post(base + ".json", self.checked(self._create)),
             web.get(base + "/{sid}.json", self.checked(self._show)),
             web.post(base + "/{sid}.json", self.checked(self._update)),
@@ -75,6 +78,20 @@ class RestApi:
             raise ApiError(401, 20003, "Authenticate")
         if request.match_info["account"] != exchange.account_sid:
             raise ApiError(404, 20404, f"The requested resource {request.path} was not found")
+
+    async def _account(self, _: web.Request) -> web.Response:
+        """https://www.twilio.com/docs/iam/api/account"""
+        sid = self._exchange.account_sid
+        return web.json_response({"sid": sid, "friendly_name": "Simulated", "status": "active", "type": "Full"})
+
+    async def _numbers(self, request: web.Request) -> web.Response:
+        """https://www.twilio.com/docs/phone-numbers/api/incomingphonenumber-resource"""
+        numbers = [
+            {"sid": f"PN{index:032x}", "phone_number": number, "voice_url": url, "voice_method": "POST"}
+            for index, (number, url) in enumerate(self._exchange.numbers.items())
+        ]
+        listed = numbers[: int(request.query.get("PageSize", "50"))]
+        return web.json_response({"incoming_phone_numbers": listed, "page": 0, "page_size": 50})
 
     async def _create(self, request: web.Request) -> web.Response:
         form = texts(await request.post())

@@ -1,0 +1,80 @@
+"""What the carriers themselves say to `connector doctor`: whether the credentials are good, and where numbers point."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from connector.accounts import TITLES, CarrierAccount
+from connector.cli.findings import Finding
+from connector.config import Settings
+from connector.errors import ConnectorError
+from connector.logs import mask_phone
+from connector.model import Provider
+from connector.storage.stores import opened
+from connector.telephony.inventory import MOST, Number, look_at
+from connector.tokens import WebhookKeys
+
+HOOKS = "/v2/hooks/"
+
+
+async def account_findings(settings: Settings) -> list[Finding]:
+    """Of every account with REST credentials; none of what is asked changes anything."""
+    accounts = [(provider, account) for provider in Provider for account in settings.accounts(provider).with_api]
+    asked = await asyncio.gather(*(_account(settings, *each) for each in accounts))
+    return [finding for findings in asked for finding in findings]
+
+
+async def _account(settings: Settings, provider: Provider, account: CarrierAccount) -> list[Finding]:
+    urls = {
+        Provider.TWILIO: settings.twilio_api_url,
+        Provider.TELNYX: settings.telnyx_api_url,
+        Provider.PLIVO: settings.plivo_api_url,
+    }
+    subject = f"{TITLES[provider]} account"
+    try:
+        found = await look_at(provider, account.id, account.rest[0], urls[provider])
+    except ConnectorError as error:
+        mend = "copy the credentials from the carrier's console once more, and check that this machine reaches its API"
+        return [Finding("problem", subject, error.message, mend)]
+    good = Finding("ok", subject, f"{found.name}: the credentials are good, {_counted(found.numbers)}")
+    return [good, *[await _number(settings, provider, number) for number in found.numbers]]
+
+
+def _counted(numbers: Sequence[Number]) -> str:
+    count = len(numbers)
+    return f"{count} numbers or more" if count >= MOST else f"{count} number{'' if count == 1 else 's'}"
+
+
+async def _number(settings: Settings, provider: Provider, number: Number) -> Finding:
+    subject, shown = f"{TITLES[provider]} number", mask_phone(number.number)
+    url = urlsplit(number.voice_url)
+    if not number.voice_url:
+        return Finding("ok", subject, f"{shown} has no voice URL: calls to it do not come here")
+    if HOOKS not in url.path:
+        return Finding("ok", subject, f"{shown} points to {url.scheme}://{url.netloc}{url.path}, no connector's URL")
+    where = f"{url.scheme}://{url.netloc}"
+    ours = {settings.public_origin, *settings.regions.values()}
+    if not any(number.voice_url.startswith(f"{origin}{HOOKS}") for origin in ours):
+        text = f"{shown} points to a connector's URL at {where}, which is not CONNECTOR_PUBLIC_URL"
+        return Finding("warning", subject, text, "set one of the two right")
+    named, _, key = url.path.partition(HOOKS)[2].partition("/")
+    if named != provider.value:
+        text = f"{shown} points to the URL of a connector for {named}"
+        return Finding("problem", subject, text, f"make a connector for {provider.value}, and give the number its URL")
+    try:
+        known = await _has_connector(settings, key)
+    except ConnectorError:
+        return Finding("ok", subject, f"{shown} points to a connector's URL here")
+    if known:
+        return Finding("ok", subject, f"{shown} points to a connector of this store")
+    text = f"{shown} points to a connector's URL here, which no connector in {settings.store_place} has"
+    return Finding("problem", subject, text, "give the number the URL that `connector connectors list` prints")
+
+
+async def _has_connector(settings: Settings, key: str) -> bool:
+    if settings.store_file is not None and not settings.store_file.exists():
+        return False
+    async with opened(settings.store) as store:
+        return await store.connectors.find(f"key:{WebhookKeys.hash(key)}") is not None
