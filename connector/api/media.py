@@ -27,7 +27,7 @@ _CLOSE_ABNORMAL = 1006
 
 def new_websocket() -> web.WebSocketResponse:
     return web.WebSocketResponse(
-        timeout=CLOSE_TIMEOUT, autoping=True, compress=False, max_msg_size=MAX_MESSAGE, writer_limit=1
+        timeout=CLOSE_TIMEOUT, autoping=False, compress=False, max_msg_size=MAX_MESSAGE, writer_limit=1
     )
 
 
@@ -38,6 +38,7 @@ class MediaSocket:
         self._websocket = websocket
         self._transport = request.transport
         self._broken = False
+        self.last_pong: float | None = None
         if self._transport is not None:
             self._transport.set_write_buffer_limits(high=HIGH_WATER)
             raw: socket.socket | None = self._transport.get_extra_info("socket")
@@ -50,6 +51,11 @@ class MediaSocket:
         async for message in self._websocket:
             if message.type is WSMsgType.TEXT:
                 yield message.data
+            elif message.type is WSMsgType.PONG:
+                self.last_pong = asyncio.get_running_loop().time()
+            elif message.type is WSMsgType.PING:
+                with contextlib.suppress(OSError):
+                    await self._websocket.pong(message.data)
             elif message.type is WSMsgType.BINARY:
                 raise CarrierProtocolError("a binary message came; carriers send text", _CLOSE_UNSUPPORTED)
             elif message.type is WSMsgType.ERROR:
@@ -65,6 +71,9 @@ class MediaSocket:
 
     async def send(self, text: str) -> None:
         await self._websocket.send_str(text)
+
+    async def ping(self) -> None:
+        await self._websocket.ping()
 
     async def close(self, code: int, reason: str) -> None:
         # When the peer is gone or does not read, the abort below is all that is left.

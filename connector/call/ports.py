@@ -37,6 +37,15 @@ class CarrierSocket(Protocol):
         """Hand over one message; returns once the socket's own buffer has room. OSError when it is gone."""
         ...
 
+    async def ping(self) -> None:
+        """Ask for a sign of life; what `send` says holds."""
+        ...
+
+    @property
+    def last_pong(self) -> float | None:
+        """When the peer last answered a ping, by the event loop's clock; None when it never has."""
+        ...
+
     async def close(self, code: int, reason: str) -> None:
         """Close within a bounded time; raises nothing."""
         ...

@@ -11,6 +11,7 @@ import structlog
 from connector.call.bridge import Bridge
 from connector.call.digits import DigitRelay
 from connector.call.ports import CarrierSocket
+from connector.call.pulse import Pulse
 from connector.call.terms import Parts
 from connector.carriers.base import Codec
 from connector.carriers.events import (
@@ -49,7 +50,6 @@ class Stream:
     ) -> None:
         self._request = request
         self._metrics = parts.metrics
-        self._limit = parts.limits.media_timeout
         self._codec = codec
         self._bridge = bridge
         self._digits = digits
@@ -59,22 +59,20 @@ class Stream:
         self.over = asyncio.Event()
         """Nothing more comes from the carrier."""
         self._loop = asyncio.get_running_loop()
-        self._last_message = 0.0
-        self._watch: asyncio.TimerHandle | None = None
+        self._pulse = Pulse(parts.limits.media_timeout, end)
 
     def stop(self) -> None:
         """The call ends: what still comes is not looked at, but for marks."""
         self._over = True
-        if self._watch is not None:
-            self._watch.cancel()
+        self._pulse.stop()
 
     async def read(self, socket: CarrierSocket) -> None:
         """Until the socket is over; the reason has been told then."""
-        self._last_message = self._loop.time()
-        self._check()
+        if not self._over:
+            self._pulse.begin(socket)
         try:
             async for text in socket.messages():
-                self._last_message = self._loop.time()
+                self._pulse.last_message = self._loop.time()
                 event = self._codec.receive(text)
                 if not self._over:
                     self._receive(event)
@@ -92,6 +90,7 @@ class Stream:
             log.exception("a message from the carrier could not be handled")
             self._end(EndReason.INTERNAL_ERROR)
         finally:
+            self._pulse.stop()
             self.over.set()
 
     def _receive(self, event: Event) -> None:
@@ -108,6 +107,7 @@ class Stream:
                 pass
             case StreamStarted():
                 self._bridge.start(self._codec.format, self._codec.reply_format)
+                self._pulse.has_started = True
                 self._on_started(event)
             case StreamStopped():
                 self._end(EndReason.CARRIER_HANGUP)
@@ -121,11 +121,3 @@ class Stream:
             self._digits.put(digit)
         else:
             self._metrics.refused.labels("dtmf", "off").inc()
-
-    def _check(self) -> None:
-        """End the call when the socket says nothing for too long. One timer, moved only when it fires."""
-        silent = self._loop.time() - self._last_message
-        if silent >= self._limit:
-            self._end(EndReason.MEDIA_TIMEOUT, f"no message for {self._limit:g} s")
-        elif not self._over:
-            self._watch = self._loop.call_later(self._limit - silent, self._check)

@@ -12,7 +12,7 @@ import pytest
 from livekit import rtc
 
 from connector.model import EndReason
-from tests.integration.harness import INBOUND, OUTBOUND, Stage, only_session
+from tests.integration.harness import INBOUND, OUTBOUND, Stage, only_session, until
 from tests.integration.scene import (
     AFTER,
     Scene,
@@ -45,6 +45,7 @@ async def breaks_off(scene: Scene) -> None:
 
 
 async def falls_silent(scene: Scene) -> None:
+    scene.stream.answers_pings = False
     scene.stream.stall(60)
 
 
@@ -159,3 +160,17 @@ async def test_an_answer_to_the_goodbye_that_is_lost_holds_nothing_up(
     await scene.assert_all_free(EndReason.ENDED_BY_API)
     assert_told_of_the_hangup(scene)
     assert not [line for line in log if line.get("step") == "attributes"], "the end of the call waited for the answer"
+
+
+async def test_a_held_phone_that_sends_no_media_but_answers_pings_goes_on(
+    stage: Stage, room: str, log: list[Any]
+) -> None:
+    scene = await set_scene(stage, room, media_timeout=0.6)
+    scene.log = log
+    await scene.talk()
+    scene.stream.stall(60)
+    # Pings are 0.2 s apart here.
+    await until(lambda: scene.stream.received_pings > 8)
+    assert only_session(scene.connector).state == "active"
+    scene.stream.answers_pings = False
+    await scene.assert_all_free(EndReason.MEDIA_TIMEOUT)

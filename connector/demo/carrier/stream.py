@@ -48,6 +48,9 @@ class MediaStream:
         self.received_marks = 0
         self.received_clears = 0
         self.received_digits = ""
+        self.received_pings = 0
+        self.answers_pings = True
+        """False: as behind a proxy that swallows them."""
         self.frame_samples: Iterable[int] = (FRAME_SAMPLES,)
         """Lengths of the frames to send, over and over; set before the stream starts."""
         self.disorder: Sequence[int] = (0,)
@@ -121,7 +124,7 @@ class MediaStream:
             self.settled.come()
 
     async def _run(self) -> None:
-        self._socket = ws = await self._web.open_stream(self.url)
+        self._socket = ws = await self._web.open_stream(self.url, autoping=False)
         tasks: list[asyncio.Task[None]] = []
         try:
             for text in self._wire.opening():
@@ -224,6 +227,10 @@ class MediaStream:
             message = await ws.receive()
             if message.type is aiohttp.WSMsgType.TEXT:
                 self._receive(ear, message.data)
+            elif message.type is aiohttp.WSMsgType.PING:
+                self.received_pings += 1
+                if self.answers_pings:
+                    await ws.pong(message.data)
             elif message.type is aiohttp.WSMsgType.BINARY:
                 raise Refused(Fault.STREAM_BINARY, "the server sent a binary message")
             else:

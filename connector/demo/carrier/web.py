@@ -111,8 +111,8 @@ class Web:
         ) as response:
             return response.status, Page(await response.read(), response.headers.get("Content-Type", ""))
 
-    async def open_stream(self, url: str) -> aiohttp.ClientWebSocketResponse:
-        """Open a media socket; raise Refused (31920) when that fails."""
+    async def open_stream(self, url: str, autoping: bool = True) -> aiohttp.ClientWebSocketResponse:
+        """Open a media socket; raise Refused (31920) when that fails. `autoping`: pings are answered unseen."""
         self._check_stream_url(url)
         target, forwarded = self._route(url)
         signed: Mapping[str, str] = {}
@@ -126,6 +126,7 @@ class Web:
                     headers=headers,
                     ssl=self._tls,
                     max_msg_size=0,
+                    autoping=autoping,
                     timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
                 )
         except aiohttp.WSServerHandshakeError as error:

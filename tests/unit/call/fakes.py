@@ -127,6 +127,9 @@ class FakeSocket:
         self.ended_cleanly = True
         self.sent: list[str] = []
         self.closed_with: list[tuple[int, str]] = []
+        self.answers_pings = False
+        self.pings = 0
+        self.last_pong: float | None = None
 
     def feed(self, *texts: str) -> None:
         for text in texts:
@@ -148,6 +151,12 @@ class FakeSocket:
     async def send(self, text: str) -> None:
         await self._faults.step("socket.send")
         self.sent.append(text)
+
+    async def ping(self) -> None:
+        self.pings += 1
+        await self._faults.step("socket.ping")
+        if self.answers_pings:
+            self.last_pong = asyncio.get_running_loop().time()
 
     async def close(self, code: int, reason: str) -> None:
         self.closed_with.append((code, reason))
