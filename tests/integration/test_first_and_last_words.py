@@ -43,8 +43,9 @@ async def test_a_hello_that_is_said_at_once_is_heard_although_livekit_is_slow(
     call = place(twilio, await connect_call(stage.client(connector), room, direction))
     call.say(tone(500, 0.2))
     call.say(tone(700, 0.4))
-    await guest.until(lambda: heard_for(guest.sound_of("caller"), 700) > 0.35)
-    assert heard_for(guest.sound_of("caller"), 500) > 0.15
+    # Not all of it: the delay is worked off by periods of the voice that are left out.
+    await guest.until(lambda: heard_for(guest.sound_of("caller"), 700) > 0.24)
+    assert heard_for(guest.sound_of("caller"), 500) >= 0.1
     assert connector.metrics.dropped.labels("from_carrier", "not_ready")._value.get() == 0
     assert connector.metrics.dropped.labels("from_carrier", "late")._value.get() == 0
 
