@@ -33,8 +33,9 @@ from connector.api.sip_dial import SipDialler, SipParts
 from connector.api.twirp import TwirpRoutes
 from connector.call.desk import CallDesk
 from connector.call.dialled import DialledCalls
+from connector.call.hang_ups import HangUps
 from connector.call.manager import CallManager
-from connector.call.orphans import end_orphans, hang_up_held
+from connector.call.orphans import end_orphans
 from connector.call.terms import Limits, Parts
 from connector.carriers.answers import Codecs
 from connector.carriers.base import Codec
@@ -84,6 +85,7 @@ class Connector:
         self.admin = RoomAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
         self._carriers = CarrierApis(settings)
         self.webhooks = Webhooks(self.store, self.metrics, as_json, allow_private=settings.webhook_allow_private)
+        self.hang_ups = HangUps(self.store.hang_ups, self._carriers.controls, self.metrics)
         self._call_parts = self._parts()
         self._dialled = DialledCalls(self._call_parts)
         self.calls = CallManager(self._call_parts, settings.max_calls)
@@ -171,6 +173,7 @@ class Connector:
             new_room=self._new_room,
             new_codec=self._new_codec,
             owner=settings.owner,
+            hang_ups=self.hang_ups,
             control=self._carriers.controls,
             lifecycle=self.webhooks.lifecycle,
             watch=AgentWatch(
@@ -232,6 +235,8 @@ class Connector:
             undo.push_async_callback(self._sip_admin.close)
             await self._carriers.start()
             undo.push_async_callback(self._carriers.close)
+            await self.hang_ups.start()
+            undo.push_async_callback(self.hang_ups.stop)
             undo.push_async_callback(self._close_doors)
             await self._listen()
             if self.settings.grpc_port:
@@ -240,7 +245,6 @@ class Connector:
         self._chores = [
             asyncio.create_task(self._forget_old_calls()),
             asyncio.create_task(self._sweep()),
-            asyncio.create_task(hang_up_held(self._call_parts, orphans)),
             asyncio.create_task(self._tell_of_livekit()),
         ]
         log.info("connector ready", host=self.settings.host, port=self.port, public_url=self.settings.public_origin)
@@ -288,6 +292,7 @@ class Connector:
         if self._chores:
             await asyncio.wait(self._chores)
         await self._close_doors()
+        await self.hang_ups.stop()
         await self._carriers.close()
         await self._sip_admin.close()
         await self.admin.close()

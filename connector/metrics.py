@@ -83,5 +83,15 @@ class Metrics:
             "connector_webhooks_pending", "Webhooks in the store that wait for their delivery", registry=registry
         )
 
+        self.hang_ups = Counter(
+            "connector_hang_ups",
+            "Tries to hang a phone up over its carrier's API, by result: done, failed (another follows), given_up",
+            ["provider", "result"],
+            registry=registry,
+        )
+        self.hang_ups_pending = Gauge(
+            "connector_hang_ups_pending", "Phones that are still to be hung up", registry=registry
+        )
+
     def render(self) -> bytes:
         return generate_latest(self.registry)

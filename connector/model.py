@@ -28,6 +28,10 @@ REST_SETTINGS = {
 """The settings that a carrier's REST API needs, for people who read an error."""
 
 
+HOLDING = frozenset({Provider.TELNYX, Provider.PLIVO})
+"""Carriers at which a phone may stay on the line when its media stream is over, or never came."""
+
+
 class CallState(StrEnum):
     """`RINGING` is the hidden wait of an outbound call; see `connector.call.state`."""
 
@@ -210,6 +214,22 @@ class CarrierCall:
     """Empty where neither a request nor the stream has told it."""
     stream_call_id: str = ""
     """That of its media stream; empty before the stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """A phone that is to be hung up over its carrier's REST API: kept until the carrier says that it is."""
+
+    id: str
+    call_id: str
+    """Ours."""
+    provider: Provider
+    call: CarrierCall
+    created_at: float
+    say: str = ""
+    """Read out to the phone first; empty: nothing is."""
+    attempts: int = 0
+    """Tries so far."""
 
 
 class LifecycleEvent(StrEnum):

@@ -11,16 +11,14 @@ import structlog
 from connector.call.ledger import Ledger
 from connector.call.ports import CarrierControl
 from connector.call.terms import CARRIER_ENDS, FINAL_STATUSES, STEP_TIMEOUT, End, Parts
-from connector.carriers.events import StreamStarted
+from connector.carriers.events import FormatRefused, StreamStarted
 from connector.errors import FailedPrecondition, Unavailable
-from connector.model import REST_SETTINGS, CarrierCall, EndReason, LifecycleEvent
+from connector.model import HOLDING, REST_SETTINGS, CarrierCall, EndReason, LifecycleEvent
 
 log = structlog.get_logger()
 
 _STREAM_ENDS = frozenset({EndReason.CARRIER_HANGUP, EndReason.CARRIER_CLOSED, EndReason.CARRIER_LOST})
 """How a stream ends when the carrier takes the call away from it."""
-_WITHOUT_STREAM = frozenset({EndReason.CONNECT_TIMEOUT, EndReason.SHUTDOWN})
-"""Ends of a wait for a stream after which a carrier that holds the phone without one would do so for ever."""
 _IN_PLACE = frozenset({EndReason.CARRIER_HANGUP, EndReason.TRANSFERRED})
 """Ends after which there is nothing of ours to hang up: the phone has, or talks to somebody else."""
 
@@ -30,15 +28,18 @@ class Leg:
 
     def __init__(self, parts: Parts, ledger: Ledger, on_transferred: Callable[[], None]) -> None:
         self._control: CarrierControl | None = parts.control.get(ledger.request.provider)
+        self._hang_ups = parts.hang_ups
         self._ledger = ledger
         self._on_transferred = on_transferred
         self._placed = False
         self._dialing: asyncio.Task[None] | None = None
         self._transferring: asyncio.Task[None] | None = None
         self._status_number = -1
-        self._stream: StreamStarted | None = None
+        self._stream: StreamStarted | FormatRefused | None = None
+        self.may_be_held = False
+        """The carrier has been told, or can be at any moment, to keep the phone for the stream."""
 
-    def streams(self, started: StreamStarted) -> None:
+    def streams(self, started: StreamStarted | FormatRefused) -> None:
         """The carrier streams the call, and has told its own names for it."""
         self._stream = started
 
@@ -136,18 +137,18 @@ class Leg:
 
         That is: always, at a carrier that keeps a call whose stream is closed, or never comes; else when the API asked
         for the end (the answer document may go on after the stream), when a call that we placed still rings, and when
-        the phone shall hear a sentence.
+        the phone shall hear a sentence. What fails is tried again, without us.
         """
         record = self._ledger.record
-        is_over = record.carrier_status in FINAL_STATUSES or end.reason in _IN_PLACE
-        if not record.carrier_call_id or is_over:
+        if not record.carrier_call_id or record.carrier_status in FINAL_STATUSES or end.reason in _IN_PLACE:
             return
+        provider = self._ledger.request.provider
         if self._control is None:
-            if end.say:
-                setting = REST_SETTINGS[self._ledger.request.provider]
-                log.warning("the phone is hung up without its sentence", set=setting)
+            if end.say or (provider in HOLDING and self.may_be_held):
+                log.warning("the phone is not hung up: a setting is missing", set=REST_SETTINGS[provider])
             return
         still_rings = self._placed and not was_active
-        is_held = not self._control.ends_with_stream and (self._stream is not None or end.reason in _WITHOUT_STREAM)
+        is_held = self.may_be_held and not self._control.ends_with_stream
         if end.reason is EndReason.ENDED_BY_API or still_rings or is_held or end.say:
-            await self._control.hang_up(self._call(), "" if still_rings else end.say)
+            say = "" if still_rings else end.say
+            await self._hang_ups.hang_up(record.call_id, provider, self._call(), say)

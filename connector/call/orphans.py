@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-
 import structlog
 
 from connector.call.chronicle import Chronicle
 from connector.call.records import end_of, write_end
-from connector.call.terms import STEP_TIMEOUT, Parts
-from connector.errors import ConnectorError
+from connector.call.terms import Parts
 from connector.logs import bind_call
-from connector.model import LIVE_STATES, CallFilter, CallRecord, CarrierCall, EndReason
+from connector.model import HOLDING, LIVE_STATES, REST_SETTINGS, CallFilter, CallRecord, CarrierCall, EndReason
 
 log = structlog.get_logger()
 
@@ -34,6 +30,8 @@ async def end_orphans(parts: Parts) -> list[CallRecord]:
         for record in await parts.store.list_calls(MOST, CallFilter(state=state, owner=parts.owner)):
             if record.call_id not in waiting:
                 with bind_call(record.call_id):
+                    # First: a process that dies in between comes here again, as long as the record is not ended.
+                    await _hang_up_held(parts, record)
                     end = end_of(record, EndReason.INTERRUPTED, INTERRUPTED_DETAIL)
                     if await write_end(parts, chronicle, end, record):
                         orphans.append(record)
@@ -41,15 +39,13 @@ async def end_orphans(parts: Parts) -> list[CallRecord]:
     return orphans
 
 
-async def hang_up_held(parts: Parts, orphans: Sequence[CallRecord]) -> None:
-    """End the phones that their carrier holds though the stream broke with the process: nobody else will."""
-    for record in orphans:
-        control = parts.control.get(record.provider)
-        if control is None or control.ends_with_stream or not record.carrier_call_id:
-            continue
-        with bind_call(record.call_id):
-            try:
-                async with asyncio.timeout(STEP_TIMEOUT):
-                    await control.hang_up(CarrierCall(record.carrier_call_id, record.account_id))
-            except (ConnectorError, TimeoutError) as error:
-                log.warning("the phone of an interrupted call could not be hung up", error=str(error))
+async def _hang_up_held(parts: Parts, record: CallRecord) -> None:
+    """Have the phone hung up if its carrier holds it though the stream broke with the process: nobody else will."""
+    control = parts.control.get(record.provider)
+    if not record.carrier_call_id or (control is not None and control.ends_with_stream):
+        return
+    if control is not None:
+        call = CarrierCall(record.carrier_call_id, record.account_id)
+        await parts.hang_ups.keep(record.call_id, record.provider, call)
+    elif record.provider in HOLDING:
+        log.warning("the phone is not hung up: a setting is missing", set=REST_SETTINGS[record.provider])

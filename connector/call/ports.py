@@ -18,7 +18,7 @@ from connector.model import (
 )
 from connector.room.dispatches import Dispatched
 from connector.room.events import RoomListener
-from connector.storage.base import Collection
+from connector.storage.base import Collection, HangUpQueue
 
 
 class CarrierSocket(Protocol):
@@ -123,6 +123,8 @@ class CallStore(Protocol):
     async def list_calls(self, limit: int = ..., where: CallFilter = ...) -> list[CallRecord]: ...
     @property
     def waiting(self) -> Collection[WaitingCall]: ...
+    @property
+    def hang_ups(self) -> HangUpQueue: ...
 
 
 class CarrierControl(Protocol):

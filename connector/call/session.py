@@ -27,10 +27,10 @@ from connector.call.presence import Presence
 from connector.call.records import CallEnd
 from connector.call.stream import Stream
 from connector.call.teardown import Teardown, stop_tasks
-from connector.call.terms import BUSY, CLOSE_CODES, CLOSE_NORMAL, End, Parts, why_not_opened
+from connector.call.terms import BUSY, CLOSE_CODES, CLOSE_NORMAL, CLOSE_POLICY, End, Parts, why_not_opened
 from connector.call.wait import Wait
 from connector.call.watch import CallWatch
-from connector.carriers.events import StreamStarted
+from connector.carriers.events import FormatRefused, StreamStarted
 from connector.errors import (
     ConnectorError,
     FailedPrecondition,
@@ -49,6 +49,7 @@ OPEN_BUDGET = 4.0
 its turn to join."""
 OPEN_LIMIT = 4.7
 """Seconds until a client whose call could not be opened is told so; what is still to be freed then is freed later."""
+CANNOT_HEAR = "We are sorry, we cannot hear you because of a technical problem. Goodbye."
 TRANSFERRING = "transfer"
 """Why the watchdog stands still while the phone is connected with somebody else."""
 TRANSFER_GRACE = 15.0
@@ -82,7 +83,9 @@ class CallSession:
         """The phone was answered, or will not be."""
         self._socket: CarrierSocket | None = None
         self._digits = DigitRelay(self.presence, parts.metrics)
-        self._stream = Stream(request, parts, self._codec, self.bridge, self._digits, self._on_started, self.end)
+        self._stream = Stream(
+            request, parts, self._codec, self.bridge, self._digits, self._on_started, self._on_refused, self.end
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._moving: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -91,6 +94,7 @@ class CallSession:
             self.wait = Wait(self._ledger, parts.store, seconds, self._on_connect_timeout)
         else:
             self.wait = Wait.taken(self._ledger, parts.store)
+            self._leg.may_be_held = True
         self._teardown = Teardown(parts, self._ledger, self.wait, self.presence, self._leg)
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.call_id}")
 
@@ -134,6 +138,7 @@ class CallSession:
                     self._ledger.observe("queue", queued)
                     began = self._loop.time()
                     await self._open_in_time()
+                self._leg.may_be_held = True
             except BaseException as error:
                 self.end(*why_not_opened(error))
                 await asyncio.wait([self._supervisor], timeout=max(0.0, began + OPEN_LIMIT - self._loop.time()))
@@ -270,6 +275,16 @@ class CallSession:
         )
         self._leg.streams(event)
         self._begin("answer", self._answer(event, known))
+
+    def _on_refused(self, event: FormatRefused) -> None:
+        """The stream has a format that nobody here can decode: the phone is told so, since it would hear nothing."""
+        known = self.record.carrier_call_id
+        log.warning("the carrier streams audio that cannot be decoded", format=event.format)
+        if not known or event.may_be_of(known):
+            self._ledger.learn(carrier_call_id=known or event.call_id)
+            self._leg.streams(event)
+        detail = f"the carrier streams {event.format}, which cannot be decoded"
+        self.end(EndReason.PROTOCOL_ERROR, detail, CLOSE_POLICY, say=CANNOT_HEAR)
 
     async def _answer(self, event: StreamStarted, known: str) -> None:
         started = time.monotonic()

@@ -20,6 +20,7 @@ from connector.carriers.events import (
     CarrierComplained,
     DtmfReceived,
     Event,
+    FormatRefused,
     MarkReached,
     OwnAudio,
     StreamStarted,
@@ -46,6 +47,7 @@ class Stream:
         bridge: Bridge,
         digits: DigitRelay,
         on_started: Callable[[StreamStarted], None],
+        on_refused: Callable[[FormatRefused], None],
         end: OnEnd,
     ) -> None:
         self._request = request
@@ -54,6 +56,7 @@ class Stream:
         self._bridge = bridge
         self._digits = digits
         self._on_started = on_started
+        self._on_refused = on_refused
         self._end = end
         self._over = False
         self.over = asyncio.Event()
@@ -109,6 +112,8 @@ class Stream:
                 self._bridge.start(self._codec.format, self._codec.reply_format)
                 self._pulse.has_started = True
                 self._on_started(event)
+            case FormatRefused():
+                self._on_refused(event)
             case StreamStopped():
                 self._end(EndReason.CARRIER_HANGUP)
             case CarrierComplained():

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from connector.call.from_carrier import MAX_AUDIO_AGE
+from connector.call.hang_ups import HangUps
 from connector.call.ports import Admin, CallStore, CarrierControl, CodecFactory, Lifecycle, RoomFactory
 from connector.errors import ConnectorError, ResourceExhausted
 from connector.metrics import Metrics
@@ -54,6 +55,7 @@ class Parts:
     new_room: RoomFactory
     new_codec: CodecFactory
     owner: str
+    hang_ups: HangUps
     control: Mapping[Provider, CarrierControl] = field(default_factory=dict)
     """Carriers whose REST API can be used; empty where no credentials are configured."""
     lifecycle: Lifecycle = field(default_factory=NobodyAsked)

@@ -52,6 +52,21 @@ class StreamStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class FormatRefused:
+    """A stream has started whose audio we cannot decode: it ends here. The ids are as in `StreamStarted`."""
+
+    call_id: str
+    stream_id: str
+    account_id: str
+    format: str
+    """In the carrier's words, for the log: not longer than a line."""
+    has_own_ids: bool = False
+
+    def may_be_of(self, call_id: str) -> bool:
+        return self.has_own_ids or self.call_id == call_id
+
+
+@dataclass(frozen=True, slots=True)
 class AudioReceived:
     """Coded samples, at least one; `timestamp` is in seconds since the stream began, where it is known."""
 
@@ -104,6 +119,7 @@ Event = (
     Ignored
     | CarrierComplained
     | StreamStarted
+    | FormatRefused
     | AudioReceived
     | AudioRejected
     | OwnAudio

@@ -14,6 +14,7 @@ from connector.model import (
     CallRecord,
     ConnectorEntry,
     Delivery,
+    HangUp,
     RoomType,
     RoutingRule,
     SigningKey,
@@ -159,6 +160,34 @@ class DeliveryQueue(Protocol):
         ...
 
 
+class HangUpQueue(Protocol):
+    """Phones that are to be hung up. Survives every process. Every method raises StoreError when the store fails."""
+
+    async def put(self, hang_up: HangUp, leased_until: float) -> bool:
+        """Keep one, which nobody else gets before `leased_until`, Unix time. False when it is kept already."""
+        ...
+
+    async def take(self, now: float, leased_until: float, limit: int) -> list[HangUp]:
+        """Lease at most `limit` that are due, the longest due first: nobody else gets them before `leased_until`."""
+        ...
+
+    async def retry(self, hang_up_id: str, at: float, attempts: int) -> None:
+        """It is due again at `at`; `attempts` tries have been made. One that is settled stays so."""
+        ...
+
+    async def settle(self, hang_up_id: str) -> None:
+        """Forget it: it is done, or given up. One that is not there is no error."""
+        ...
+
+    async def next_due(self) -> float | None:
+        """When the next one may be taken, a time that may have passed; None when none waits."""
+        ...
+
+    async def pending(self) -> int:
+        """How many are kept, leased ones included."""
+        ...
+
+
 def names_of(document: object) -> tuple[str, ...]:
     """The names under which a document can be found, and which no other of its collection may have."""
     match document:
@@ -222,6 +251,8 @@ class Store(Protocol):
 
     @property
     def deliveries(self) -> DeliveryQueue: ...
+    @property
+    def hang_ups(self) -> HangUpQueue: ...
 
     async def open(self) -> None: ...
     async def close(self) -> None: ...

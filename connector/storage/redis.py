@@ -15,6 +15,7 @@ from connector.model import (
 from connector.storage.redis_calls import RedisCalls
 from connector.storage.redis_deliveries import RedisDeliveries
 from connector.storage.redis_documents import RedisCollection
+from connector.storage.redis_hang_ups import RedisHangUps
 from connector.storage.redis_server import RedisServer
 
 MIGRATIONS: Mapping[int, str] = {
@@ -39,6 +40,7 @@ class RedisStore(RedisCalls):
         self.sip_numbers = RedisCollection(self._server, "sip_numbers", SipNumber)
         self.waiting = RedisCollection(self._server, "waiting", WaitingCall)
         self.deliveries = RedisDeliveries(self._server)
+        self.hang_ups = RedisHangUps(self._server)
 
     async def open(self) -> None:
         await self._server.open()

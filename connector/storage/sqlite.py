@@ -22,6 +22,7 @@ from connector.storage.rows import COLUMNS, folded, from_row, searched, to_row
 from connector.storage.sqlite_deliveries import SqliteDeliveries
 from connector.storage.sqlite_documents import SqliteCollection
 from connector.storage.sqlite_file import SqliteFile
+from connector.storage.sqlite_hang_ups import SqliteHangUps
 from connector.storage.sqlite_schema import MIGRATIONS
 
 _WRITTEN = (*COLUMNS, "searched")
@@ -46,6 +47,7 @@ class SqliteStore:
         self.waiting = SqliteCollection(self._file, "waiting", WaitingCall)
         self.sip_numbers = SqliteCollection(self._file, "sip_numbers", SipNumber)
         self.deliveries = SqliteDeliveries(self._file)
+        self.hang_ups = SqliteHangUps(self._file)
 
     async def open(self) -> None:
         await self._file.open()

@@ -61,6 +61,11 @@ _LISTS = (
     "CREATE INDEX documents_unindexed ON documents (collection) WHERE indexed IS NULL",
     "CREATE INDEX documents_newest ON documents (collection, created_at DESC, id, indexed)",
 )
+_HANG_UPS = (
+    """CREATE TABLE hang_ups (
+        id TEXT PRIMARY KEY, body TEXT NOT NULL, takeable_at REAL NOT NULL, attempts INTEGER NOT NULL) WITHOUT ROWID""",
+    "CREATE INDEX hang_ups_takeable ON hang_ups (takeable_at, id)",
+)
 
 MIGRATIONS: Mapping[int, Sequence[str]] = {
     1: _CALLS,
@@ -68,5 +73,6 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
     3: _ENDS,
     4: _ACCOUNTS,
     5: _LISTS,
+    6: _HANG_UPS,
 }
 SCHEMA_VERSION = max(MIGRATIONS)

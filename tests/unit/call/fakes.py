@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from connector.call.hang_ups import HangUps
 from connector.call.late import LateEnds
 from connector.call.manager import CallManager
+from connector.call.ports import CarrierControl
 from connector.call.session import CallSession
 from connector.call.terms import Limits, Parts
 from connector.carriers.base import MediaFormat
@@ -19,6 +21,7 @@ from connector.carriers.events import (
     DtmfReceived,
     Encoding,
     Event,
+    FormatRefused,
     Ignored,
     MarkReached,
     StreamStarted,
@@ -35,6 +38,7 @@ from connector.model import (
     CarrierCall,
     Direction,
     EndReason,
+    HangUp,
     LifecycleEvent,
     ParticipantSpec,
     Provider,
@@ -45,6 +49,7 @@ from connector.room.dispatches import Dispatched
 from connector.room.events import RoomListener
 from connector.storage.base import EVERY_CALL, EVERY_DOCUMENT, DocumentFilter, Page
 from connector.storage.rows import admits
+from tests.unit.call.hang_up_queue import MemoryHangUps
 
 CARRIER_CALL = "CA1"
 LIMITS = Limits(connect_timeout=90, answer_grace=30, media_timeout=30, max_duration=3600)
@@ -99,6 +104,8 @@ class FakeCodec:
                 return MarkReached(rest)
             case "stop":
                 return StreamStopped(CARRIER_CALL)
+            case "unknown":
+                return FormatRefused(CARRIER_CALL, "MZ1", "AC1", "G722/8000")
             case "garbage":
                 raise CarrierProtocolError("garbage", 1007)
             case "bug":
@@ -332,10 +339,29 @@ class FakeLifecycle:
         return [event.value for event, _, _ in self.told]
 
 
+class FakeHangUps(MemoryHangUps):
+    def __init__(self, faults: Faults) -> None:
+        super().__init__()
+        self._faults = faults
+
+    async def put(self, hang_up: HangUp, leased_until: float) -> bool:
+        await self._faults.step("hang_ups.put")
+        return await super().put(hang_up, leased_until)
+
+    async def retry(self, hang_up_id: str, at: float, attempts: int) -> None:
+        await self._faults.step("hang_ups.retry")
+        await super().retry(hang_up_id, at, attempts)
+
+    async def settle(self, hang_up_id: str) -> None:
+        await self._faults.step("hang_ups.settle")
+        await super().settle(hang_up_id)
+
+
 class FakeStore:
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self.waiting = FakeWaiting(faults)
+        self.hang_ups = FakeHangUps(faults)
         self.records: dict[str, CallRecord] = {}
         self.saves = 0
 
@@ -422,6 +448,11 @@ class World:
         self.socket = FakeSocket(self.faults)
         self.finished: list[CallSession] = []
         self.joins = JoinAdmission(most=self.joins_at_once, patience=8, metrics=self.metrics)
+        control: dict[Provider, CarrierControl] = {Provider.TWILIO: self.control} if self.control else {}
+        # Its clock is the loop's: hours of tries pass in a test.
+        self.hang_ups = HangUps(
+            self.store.hang_ups, control, self.metrics, lambda: asyncio.get_running_loop().time(), lambda: 0.0
+        )
         self.parts = Parts(
             admin=self.admin,
             store=self.store,
@@ -432,8 +463,9 @@ class World:
             new_codec=lambda _: FakeCodec(),
             owner=self.owner,
             lifecycle=self.lifecycle,
-            control={Provider.TWILIO: self.control} if self.control else {},
             watch=self.watch,
+            control=control,
+            hang_ups=self.hang_ups,
         )
         self.manager = CallManager(self.parts, self.max_calls)
         self.late = LateEnds(self.parts)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from connector.call.session import CallSession
+from connector.call.session import CANNOT_HEAR, CallSession
+from connector.errors import Unavailable
 from connector.model import CarrierCall, Direction, EndReason
 from tests.unit.call.fakes import CARRIER_CALL, FakeControl, Faults, World
 from tests.unit.call.virtual_time import virtual_time
@@ -88,6 +90,135 @@ async def test_a_room_that_cannot_be_joined_leaves_nobody_on_the_line() -> None:
     world.socket.feed("start")
     await carrying
     assert control.asked == [STREAMED]
+
+
+async def opened(world: World) -> tuple[CallSession, asyncio.Task[None]]:
+    """The carrier has fetched its document and opened the socket, and has said nothing yet."""
+    call = world.session()
+    await call.open()
+    await call.fetched("CA7", "", "")
+    await call.claim()
+    return call, asyncio.create_task(call.carry(world.socket))
+
+
+@pytest.mark.parametrize("cleanly", [True, False])
+@virtual_time
+async def test_a_socket_that_is_closed_before_the_stream_starts_leaves_nobody_on_the_line(cleanly: bool) -> None:
+    world, control = holding()
+    _, carrying = await opened(world)
+    world.socket.hang_up(cleanly)
+    await carrying
+    assert control.asked == [CarrierCall("CA7")]
+
+
+@pytest.mark.parametrize("said", ["garbage", "bug", "stop"])
+@virtual_time
+async def test_a_stream_that_starts_wrongly_leaves_nobody_on_the_line(said: str) -> None:
+    world, control = holding()
+    _, carrying = await opened(world)
+    world.socket.feed(said)
+    await carrying
+    # A `stop` is the carrier's word that the phone is gone.
+    assert control.asked == ([] if said == "stop" else [CarrierCall("CA7")])
+
+
+@virtual_time
+async def test_a_stream_that_says_nothing_leaves_nobody_on_the_line() -> None:
+    world, control = holding()
+    call, carrying = await opened(world)
+    await carrying
+    assert control.asked == [CarrierCall("CA7")]
+    world.assert_ended_once(call, EndReason.MEDIA_TIMEOUT)
+
+
+@virtual_time
+async def test_a_stream_of_another_call_leaves_nobody_on_the_line() -> None:
+    world, control = holding()
+    call, carrying = await opened(world)
+    world.socket.feed("start CA8")
+    await carrying
+    assert control.asked == [CarrierCall("CA7")]
+    world.assert_ended_once(call, EndReason.CALL_MISMATCH)
+
+
+@pytest.mark.parametrize("ends_with_stream", [False, True])
+@pytest.mark.parametrize("fetched", [False, True])
+@virtual_time
+async def test_audio_that_cannot_be_decoded_is_named_and_the_phone_told_and_hung_up(
+    ends_with_stream: bool, fetched: bool
+) -> None:
+    world, control = holding(ends_with_stream=ends_with_stream)
+    call = world.session()
+    await call.open()
+    if fetched:
+        await call.fetched(CARRIER_CALL, "", "")
+    await call.claim()
+    carrying = asyncio.create_task(call.carry(world.socket))
+    world.socket.feed("connected", "unknown", "audio")
+    await carrying
+    assert (control.asked, control.said) == ([STREAMED], [CANNOT_HEAR])
+    (warning,) = [entry for entry in world.log.entries if entry["log_level"] == "warning"]
+    assert warning["format"] == "G722/8000"
+    assert "G722/8000" in call.record.end_detail
+    assert world.socket.closed_with == [(1008, "protocol_error")]
+    world.assert_ended_once(call, EndReason.PROTOCOL_ERROR)
+
+
+@pytest.mark.parametrize("reason", [EndReason.ROOM_DELETED, EndReason.LIVEKIT_LOST, EndReason.SHUTDOWN])
+@virtual_time
+async def test_whatever_ends_the_wait_for_a_stream_leaves_nobody_on_the_line(reason: EndReason) -> None:
+    world, control = holding()
+    call = world.session()
+    await call.open()
+    await call.fetched("CA7", "", "")
+    call.end(reason)
+    await call.finished.wait()
+    assert control.asked == [CarrierCall("CA7")]
+
+
+@virtual_time
+async def test_a_call_that_could_not_be_opened_hears_its_sentence_from_the_document() -> None:
+    """To hang up over the REST API would cut it short."""
+    world, control = holding()
+    world.faults.planned["admin.check"] = Unavailable("LiveKit is away")
+    request = replace(world.request(), carrier_call_id="CA7")
+    call = CallSession(request, world.parts, world.finished.append)
+    with pytest.raises(Unavailable):
+        await call.open()
+    await call.finished.wait()
+    assert control.asked == []
+
+
+@virtual_time
+async def test_a_call_whose_process_died_while_it_waited_leaves_nobody_on_the_line() -> None:
+    world, control = holding()
+    call = await world.manager.create(world.request())
+    await call.fetched("CA7", "", "")
+    other = World(Direction.INBOUND, owner="other", store=world.store, control=control)
+    survivor = await other.manager.end_waiting("call_1", EndReason.INTERRUPTED)
+    assert survivor is not None
+    await survivor.finished.wait()
+    assert control.asked == [CarrierCall("CA7")]
+    call.end(EndReason.SHUTDOWN)
+    await call.finished.wait()
+    assert control.asked == [CarrierCall("CA7")]
+
+
+@virtual_time
+async def test_a_hang_up_that_fails_is_tried_again_when_the_call_is_over() -> None:
+    world, control = holding()
+    world.faults.planned["control.hang_up"] = Unavailable("503")
+    await world.hang_ups.start()
+    call, carrying = await streaming(world)
+    began = asyncio.get_running_loop().time()
+    call.end(EndReason.ROOM_DELETED)
+    await carrying
+    assert asyncio.get_running_loop().time() == began
+    world.assert_ended_once(call, EndReason.ROOM_DELETED)
+    del world.faults.planned["control.hang_up"]
+    await asyncio.sleep(2)
+    assert control.asked == [STREAMED]
+    await world.hang_ups.stop()
 
 
 @virtual_time

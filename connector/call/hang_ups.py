@@ -1,0 +1,244 @@
+"""Phones are hung up over their carriers' REST APIs: at once, and again and again until the carrier has done it.
+
+A carrier may hold a phone on a silent, billed line for a day when nobody hangs it up. So each hang-up is written into
+the store before its first try, and whatever goes wrong then (the carrier's 503, a network that is away, a process that
+is killed) is tried again by whichever process is there, for `GIVE_UP_AFTER`. Where the store fails as well, this
+process keeps what it has to do in its memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import structlog
+
+from connector.call.ports import CarrierControl
+from connector.errors import ConnectorError, FailedPrecondition
+from connector.metrics import Metrics
+from connector.model import REST_SETTINGS, CarrierCall, HangUp, Provider
+from connector.storage.base import HangUpQueue
+
+log = structlog.get_logger()
+
+GIVE_UP_AFTER = 900.0
+"""Seconds after which a hang-up has its last try."""
+FIRST_DELAY = 1.0
+MAX_DELAY = 30.0
+PATIENCE = 5.5
+"""Seconds for which the end of a call waits for the store and the first try; the try itself goes on."""
+KEEP_PATIENCE = 2.0
+"""Seconds for the store to take a hang-up before it is tried all the same."""
+TRY_LIMIT = 25.0
+"""Seconds for one try: Telnyx may have to be asked in several ways."""
+LEASE = 30.0
+"""Seconds for which a hang-up is this process's; those of a process that dies are taken over this much later."""
+MAX_AT_ONCE = 32
+LOOK_AGAIN = 5.0
+"""Seconds after which the store is asked anyway: another process may have died and left work."""
+STORE_PATIENCE = 2.0
+STOP_PATIENCE = 6.0
+"""Seconds that tries on their way have when the process stops."""
+_SOON = 0.05
+
+
+def hang_up_id(provider: Provider, call: CarrierCall) -> str:
+    """One phone is hung up once, whoever asks for it."""
+    return f"{provider.value}:{call.id}"
+
+
+def delay(attempts: int, chance: float) -> float:
+    """Seconds from try number `attempts` (the first is 1) to the next: doubling, with up to half of it off at random
+    (`chance` from 0 to 1), so that what failed together does not come back together."""
+    return float(min(FIRST_DELAY * 2 ** min(attempts - 1, 30), MAX_DELAY)) * (1 - chance / 2)
+
+
+class HangUps:
+    """`hang_up` works without `start`, which lets what failed, or was left by a process that died, be tried again."""
+
+    def __init__(
+        self,
+        queue: HangUpQueue,
+        control: Mapping[Provider, CarrierControl],
+        metrics: Metrics,
+        clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """`clock` tells Unix time."""
+        self._queue = queue
+        self._control = control
+        self._metrics = metrics
+        self._clock = clock
+        self._chance = chance
+        self._unkept: dict[str, tuple[HangUp, float]] = {}
+        """What the store has not taken, and when to try it again."""
+        self._tries: set[asyncio.Task[None]] = set()
+        self._woken = asyncio.Event()
+        self._stopping = False
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        # Not in the context of whoever starts it: it logs of many calls.
+        self._running = asyncio.create_task(self._run(), name="hang up phones", context=contextvars.Context())
+
+    async def stop(self) -> None:
+        """Let tries on their way finish. What is left stands in the store, for the next process."""
+        self._stopping = True
+        self._woken.set()
+        if self._running is not None:
+            await asyncio.wait([self._running])
+        for hang_up, _ in list(self._unkept.values()):
+            self._launch(hang_up)
+        if self._tries:
+            _, late = await asyncio.wait(self._tries, timeout=STOP_PATIENCE)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        for hang_up, _ in self._unkept.values():
+            log.error("a phone is not hung up: carrier and store fail", call=hang_up.call_id, **_named(hang_up))
+        with contextlib.suppress(ConnectorError):
+            if left := await self._queue.pending():
+                log.warning("phones wait for the next process to hang them up", phones=left)
+
+    async def keep(self, call_id: str, provider: Provider, call: CarrierCall) -> None:
+        """Have a phone hung up as soon as this is started. Raises StoreError."""
+        if await self._queue.put(self._new(call_id, provider, call, ""), self._clock()):
+            self._woken.set()
+
+    async def hang_up(self, call_id: str, provider: Provider, call: CarrierCall, say: str = "") -> None:
+        """Hang a phone up, after a sentence if there is one. Returns when the carrier has answered, or seems not to;
+        raises nothing, since what fails is tried again."""
+        hang_up = self._new(call_id, provider, call, say)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE
+        try:
+            async with asyncio.timeout(KEEP_PATIENCE):
+                if not await self._queue.put(hang_up, self._clock() + LEASE):
+                    return  # Somebody is at it.
+        except (ConnectorError, TimeoutError) as error:
+            log.warning("a hang-up could not be written into the store", error=str(error) or "no answer in time")
+            self._unkept[hang_up.id] = (hang_up, self._clock() + LEASE)
+        await asyncio.wait([self._launch(hang_up)], timeout=until - loop.time())
+
+    def _new(self, call_id: str, provider: Provider, call: CarrierCall, say: str) -> HangUp:
+        return HangUp(
+            id=hang_up_id(provider, call),
+            call_id=call_id,
+            provider=provider,
+            call=call,
+            created_at=self._clock(),
+            say=say,
+        )
+
+    # What is due
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            self._woken.clear()
+            try:
+                wait = await self._launch_due()
+            except ConnectorError as error:
+                log.warning("phones that are to be hung up wait for the store", error=error.message)
+                wait = STORE_PATIENCE
+            except Exception:
+                log.exception("phones that are to be hung up could not be looked for")
+                wait = STORE_PATIENCE
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._woken.wait()
+
+    async def _launch_due(self) -> float:
+        """Start what is due; the seconds for which there is nothing to do unless somebody wakes us."""
+        now = self._clock()
+        for hang_up, at in list(self._unkept.values()):
+            if at <= now:
+                self._unkept[hang_up.id] = (hang_up, now + LEASE)
+                self._launch(hang_up)
+        while len(self._tries) < MAX_AT_ONCE and not self._stopping:
+            due = await self._queue.next_due()
+            now = self._clock()
+            if due is None or due > now:
+                break
+            for hang_up in await self._queue.take(now, now + LEASE, 1):
+                self._launch(hang_up)
+        else:
+            due = None
+        self._metrics.hang_ups_pending.set(await self._queue.pending() + len(self._unkept))
+        times = [at for at in (due, *(at for _, at in self._unkept.values())) if at is not None]
+        return min(max(min(times, default=now + LOOK_AGAIN) - self._clock(), _SOON), LOOK_AGAIN)
+
+    def _launch(self, hang_up: HangUp) -> asyncio.Task[None]:
+        # A task, so that neither the end of a teardown nor its patience leaves a try half done.
+        task = asyncio.create_task(self._try(hang_up), name=f"hang up {hang_up.call_id}")
+        self._tries.add(task)
+        task.add_done_callback(self._tried)
+        return task
+
+    def _tried(self, task: asyncio.Task[None]) -> None:
+        self._tries.discard(task)
+        self._woken.set()
+
+    async def _try(self, hang_up: HangUp) -> None:
+        with structlog.contextvars.bound_contextvars(call=hang_up.call_id):
+            try:
+                await self._attempt(replace(hang_up, attempts=hang_up.attempts + 1))
+            except ConnectorError as error:
+                # The lease runs out, and it is tried again: a carrier says then that the call is over.
+                log.warning("a hang-up could not be settled in the store", error=error.message)
+            except Exception:
+                log.exception("a hang-up failed inside")
+
+    async def _attempt(self, hang_up: HangUp) -> None:
+        """`attempts` counts this one."""
+        error = ""
+        try:
+            async with asyncio.timeout(TRY_LIMIT):
+                await self._control_of(hang_up.provider).hang_up(hang_up.call, hang_up.say)
+        except (ConnectorError, TimeoutError) as failure:
+            error = str(failure) or "no answer in time"
+        except Exception as failure:
+            log.exception("a hang-up failed inside")
+            error = repr(failure)
+        if not error:
+            self._metrics.hang_ups.labels(hang_up.provider.value, "done").inc()
+            if hang_up.attempts > 1:
+                log.info("phone hung up", attempts=hang_up.attempts)
+            await self._settle(hang_up)
+        elif self._clock() >= hang_up.created_at + GIVE_UP_AFTER:
+            self._metrics.hang_ups.labels(hang_up.provider.value, "given_up").inc()
+            log.error("phone not hung up, given up", error=error, attempts=hang_up.attempts, **_named(hang_up))
+            await self._settle(hang_up)
+        else:
+            self._metrics.hang_ups.labels(hang_up.provider.value, "failed").inc()
+            await self._again(hang_up, error)
+
+    def _control_of(self, provider: Provider) -> CarrierControl:
+        control = self._control.get(provider)
+        if control is None:
+            raise FailedPrecondition(f"hanging up needs {REST_SETTINGS[provider]}")
+        return control
+
+    async def _settle(self, hang_up: HangUp) -> None:
+        self._unkept.pop(hang_up.id, None)
+        await self._queue.settle(hang_up.id)
+
+    async def _again(self, hang_up: HangUp, error: str) -> None:
+        now = self._clock()
+        at = min(now + delay(hang_up.attempts, self._chance()), hang_up.created_at + GIVE_UP_AFTER)
+        write = log.warning if hang_up.attempts == 1 else log.info
+        write("phone not hung up yet", error=error, attempts=hang_up.attempts, again_in=round(at - now, 1))
+        if hang_up.id in self._unkept:
+            self._unkept[hang_up.id] = (hang_up, at)
+        else:
+            await self._queue.retry(hang_up.id, at, hang_up.attempts)
+
+
+def _named(hang_up: HangUp) -> dict[str, str]:
+    """By which somebody can find the call in the carrier's console."""
+    return {"carrier": hang_up.provider.value, "carrier_call_id": hang_up.call.id}

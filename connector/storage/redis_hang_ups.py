@@ -1,0 +1,71 @@
+"""Phones that are to be hung up, in Redis."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from connector.model import HangUp
+from connector.storage.forms import Form
+from connector.storage.redis_server import PREFIX, RedisServer
+
+# Two hashes by id, and a sorted set of ids by the time from which each may be taken.
+_OPENING = f"""
+local bodies, tries, due = '{PREFIX}hang_ups', '{PREFIX}hang_ups:tries', '{PREFIX}hang_ups:due'
+"""
+_PUT = f"""{_OPENING}
+local id, body, leased_until, attempts = unpack(ARGV)
+if redis.call('HSETNX', bodies, id, body) == 0 then return 0 end
+redis.call('HSET', tries, id, attempts)
+redis.call('ZADD', due, leased_until, id)
+return 1
+"""
+_TAKE = f"""{_OPENING}
+local taken = {{}}
+for i, id in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])) do
+  redis.call('ZADD', due, ARGV[2], id)
+  taken[i] = {{redis.call('HGET', bodies, id), redis.call('HGET', tries, id)}}
+end
+return taken
+"""
+_RETRY = f"""{_OPENING}
+local id, at, attempts = unpack(ARGV)
+if redis.call('HEXISTS', bodies, id) == 0 then return end
+if tonumber(attempts) > tonumber(redis.call('HGET', tries, id)) then redis.call('HSET', tries, id, attempts) end
+redis.call('ZADD', due, at, id)
+"""
+_SETTLE = f"""{_OPENING}
+redis.call('HDEL', bodies, ARGV[1])
+redis.call('HDEL', tries, ARGV[1])
+redis.call('ZREM', due, ARGV[1])
+"""
+_NEXT_DUE = f"{_OPENING} return redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]"
+_PENDING = f"{_OPENING} return redis.call('HLEN', bodies)"
+
+
+class RedisHangUps:
+    """See `connector.storage.base.HangUpQueue`."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self._form = Form(HangUp)
+
+    async def put(self, hang_up: HangUp, leased_until: float) -> bool:
+        values = (hang_up.id, self._form.write(hang_up), leased_until, hang_up.attempts)
+        return bool(await self._server.run(_PUT, (), values))
+
+    async def take(self, now: float, leased_until: float, limit: int) -> list[HangUp]:
+        taken = await self._server.run(_TAKE, (), (now, leased_until, limit))
+        return [replace(self._form.read(body), attempts=int(tries)) for body, tries in taken]
+
+    async def retry(self, hang_up_id: str, at: float, attempts: int) -> None:
+        await self._server.run(_RETRY, (), (hang_up_id, at, attempts))
+
+    async def settle(self, hang_up_id: str) -> None:
+        await self._server.run(_SETTLE, (), (hang_up_id,))
+
+    async def next_due(self) -> float | None:
+        due = await self._server.run(_NEXT_DUE)
+        return None if due is None else float(due)
+
+    async def pending(self) -> int:
+        return int(await self._server.run(_PENDING))
