@@ -18,22 +18,24 @@ from connector.carriers.events import (
     CarrierComplained,
     Encoding,
     Event,
+    FormatRefused,
     Ignored,
-    MarkReached,
     StreamStarted,
     StreamStopped,
 )
 from connector.carriers.wire import (
-    UNACCEPTABLE,
     Json,
     StreamOrder,
     audio_of,
     digit_of,
+    format_of,
+    given,
     id_of,
-    mark_name,
+    information,
+    known,
+    mark_of,
     message_of,
     not_started,
-    number_of,
     parameters_of,
     part,
     quoted,
@@ -43,12 +45,9 @@ from connector.carriers.wire import (
 from connector.errors import CarrierProtocolError
 from connector.model import Provider
 
-_FORMATS = {
-    ("audio/x-mulaw", 8000): Encoding.MULAW,
-    ("audio/x-l16", 8000): Encoding.L16,
-    ("audio/x-l16", 16000): Encoding.L16,
-}
+_CONTENT_TYPES = {Encoding.MULAW: "audio/x-mulaw", Encoding.ALAW: "audio/x-alaw", Encoding.L16: "audio/x-l16"}
 """Plivo does not document the byte order of its L16; little-endian, as its own examples write PCM."""
+_USUAL = MediaFormat(Encoding.MULAW, 8000)
 _LONGEST_HEADERS = 4096
 
 
@@ -82,10 +81,10 @@ class PlivoCodec:
                 return self._on_start(message)
             case "dtmf":
                 self._order.require_streaming()
-                return digit_of(part(message, "dtmf").get("digit"))
+                return digit_of(message.get("dtmf"))
             case "playedStream":
                 self._order.require_streaming()
-                return MarkReached(mark_name(message.get("name"), "name"))
+                return mark_of(message.get("name"))
             case "clearedAudio":
                 self._order.require_streaming()
                 return Ignored("cleared")
@@ -98,11 +97,12 @@ class PlivoCodec:
         return Ignored(f"unknown event {event[:32]!r}")
 
     def attributes(self, started: StreamStarted, call_id: str) -> dict[str, str]:
-        return {
+        ids = {
             "plivo.callId": started.call_id,
             "plivo.accountId": started.account_id,
             "plivo.streamId": started.stream_id,
-        } | {f"plivo.param.{name}": value for name, value in started.parameters.items()}
+        }
+        return known(ids) | {f"plivo.param.{name}": value for name, value in started.parameters.items()}
 
     def audio(self, payload: bytes) -> str:
         if not self._audio_head:
@@ -121,21 +121,19 @@ class PlivoCodec:
 
     def _on_start(self, message: Json) -> Event:
         start = part(message, "start")
-        stream_id, call_id, account_id = (id_of(start, name) for name in ("streamId", "callId", "accountId"))
-        media_format = part(start, "mediaFormat")
-        content_type, rate = short_text(media_format.get("encoding")), number_of(media_format.get("sampleRate"))
-        encoding = _FORMATS.get((content_type, rate or 0))
-        if encoding is None or rate is None:
-            raise CarrierProtocolError("a media format other than mu-law 8000 Hz or L16 8000 or 16000 Hz", UNACCEPTABLE)
+        stream_id, call_id = id_of(start, "streamId"), id_of(start, "callId")
+        account_id, media = information(start, "accountId"), given(start, "mediaFormat")
+        found = format_of(media.get("encoding"), media.get("sampleRate"), media.get("channels"), _USUAL)
+        if isinstance(found, str):
+            return FormatRefused(call_id, stream_id, account_id, found)
         parameters = _headers(message.get("extra_headers"))
         self._order.start(stream_id)
-        self._call_id, self._format = call_id, MediaFormat(encoding, rate)
-        self._audio_head = (
-            f'{{"event":"playAudio","media":{{"contentType":{quoted(content_type)},"sampleRate":{rate},"payload":"'
-        )
+        self._call_id, self._format = call_id, found
+        described = f'"contentType":"{_CONTENT_TYPES[found.encoding]}","sampleRate":{found.rate}'
+        self._audio_head = f'{{"event":"playAudio","media":{{{described},"payload":"'
         self._mark_head = f'{{"event":"checkpoint","streamId":{quoted(stream_id)},"name":'
         self._clear_text = f'{{"event":"clearAudio","streamId":{quoted(stream_id)}}}'
-        return StreamStarted(call_id, stream_id, account_id, encoding, rate, MappingProxyType(parameters))
+        return StreamStarted(call_id, stream_id, account_id, found.encoding, found.rate, MappingProxyType(parameters))
 
     def _media(self, message: Json) -> Event:
         self._order.require_streaming()
@@ -150,11 +148,9 @@ class PlivoCodec:
 
 def _headers(value: object) -> dict[str, str]:
     """`extraHeaders` of the answer document come back as `k=v;k2=v2`, as text in braces, or not at all."""
-    if value is None:
-        return {}
-    if type(value) is dict:
+    if type(value) is not str:
         return parameters_of(value)
-    if type(value) is not str or len(value) > _LONGEST_HEADERS:
+    if len(value) > _LONGEST_HEADERS:
         raise CarrierProtocolError("`extra_headers` is no text of a possible length")
     pairs = (pair.partition("=") for pair in value.strip("{} ").replace(",", ";").split(";"))
     return parameters_of({name.strip(): text.strip() for name, equals, text in pairs if equals and name.strip()})

@@ -24,20 +24,24 @@ from connector.carriers.events import (
     CarrierComplained,
     Encoding,
     Event,
+    FormatRefused,
     Ignored,
-    MarkReached,
     OwnAudio,
     StreamStarted,
     StreamStopped,
 )
 from connector.carriers.wire import (
-    UNACCEPTABLE,
     Json,
     StreamOrder,
     audio_of,
     digit_of,
+    format_of,
+    given,
     id_of,
-    mark_name,
+    information,
+    is_our_own,
+    known,
+    mark_of,
     message_of,
     not_started,
     number_of,
@@ -50,11 +54,6 @@ from connector.carriers.wire import (
 from connector.errors import CarrierProtocolError
 from connector.model import Provider
 
-_FORMATS = {
-    ("PCMU", 8000): Encoding.MULAW,
-    ("PCMA", 8000): Encoding.ALAW,
-    ("L16", 16000): Encoding.L16,
-}
 PCMU = MediaFormat(Encoding.MULAW, 8000)
 """What Telnyx takes from us when the answer document does not say."""
 _LONGEST_CONTROL_ID = 128
@@ -93,12 +92,12 @@ class TelnyxCodec:
                 return self._on_start(message)
             case "dtmf":
                 self._order.require_streaming()
-                return digit_of(part(message, "dtmf").get("digit"))
+                return digit_of(message.get("dtmf"))
             case "mark":
                 self._order.require_streaming()
-                return MarkReached(mark_name(part(message, "mark").get("name"), "mark.name"))
+                return mark_of(given(message, "mark").get("name"))
             case "error":
-                problem = part(message, "payload")
+                problem = given(message, "payload")
                 return CarrierComplained(
                     short_text(problem.get("code")),
                     f"{short_text(problem.get('title'))} {short_text(problem.get('detail'))}".strip(),
@@ -109,16 +108,13 @@ class TelnyxCodec:
         return Ignored(f"unknown event {event[:32]!r}")
 
     def attributes(self, started: StreamStarted, call_id: str) -> dict[str, str]:
-        webhooks = {"telnyx.callSid": call_id} if call_id else {}
-        return (
-            webhooks
-            | {
-                "telnyx.callControlId": started.call_id,
-                "telnyx.userId": started.account_id,
-                "telnyx.streamId": started.stream_id,
-            }
-            | {f"telnyx.param.{name}": value for name, value in started.parameters.items()}
-        )
+        ids = {
+            "telnyx.callSid": call_id,
+            "telnyx.callControlId": started.call_id,
+            "telnyx.userId": started.account_id,
+            "telnyx.streamId": started.stream_id,
+        }
+        return known(ids) | {f"telnyx.param.{name}": value for name, value in started.parameters.items()}
 
     def audio(self, payload: bytes) -> str:
         self._require_started()
@@ -143,21 +139,19 @@ class TelnyxCodec:
     def _on_start(self, message: Json) -> Event:
         start = part(message, "start")
         stream_id, call_id = id_of(message, "stream_id"), id_of(start, "call_control_id", _LONGEST_CONTROL_ID)
-        media_format = part(start, "media_format")
-        rate = number_of(media_format.get("sample_rate"))
-        encoding = _FORMATS.get((short_text(media_format.get("encoding")), rate or 0))
-        if encoding is None or rate is None or number_of(media_format.get("channels", 1)) != 1:
-            raise CarrierProtocolError("a media format other than PCMU, PCMA (8000 Hz) or L16 (16000 Hz)", UNACCEPTABLE)
+        account_id, media = information(start, "user_id"), given(start, "media_format")
+        found = format_of(media.get("encoding"), media.get("sample_rate"), media.get("channels"), self.reply_format)
+        if isinstance(found, str):
+            return FormatRefused(call_id, stream_id, account_id, found, has_own_ids=True)
         parameters = parameters_of(start.get("custom_parameters"))
-        account_id = id_of(start, "user_id")
         self._order.start(stream_id)
-        self._call_id, self._format = call_id, MediaFormat(encoding, rate)
+        self._call_id, self._format = call_id, found
         return StreamStarted(
             call_id,
             stream_id,
             account_id,
-            encoding,
-            rate,
+            found.encoding,
+            found.rate,
             MappingProxyType(parameters),
             short_text(start.get("from")),
             short_text(start.get("to")),
@@ -166,7 +160,7 @@ class TelnyxCodec:
 
     def _media(self, message: Json) -> Event:
         self._order.require_streaming()
-        if part(message, "media").get("track") == "outbound":
+        if is_our_own(message.get("media")):
             return _OWN_AUDIO
         found = audio_of(message.get("media"))
         if isinstance(found, AudioRejected):

@@ -3,8 +3,7 @@
 https://www.twilio.com/docs/voice/media-streams/websocket-messages
 
 Twilio sends `connected`, `start`, then `media`, `dtmf` and `mark` in any number, and `stop`. We send `media`,
-`mark` and `clear`. Strict where Twilio has documented what it sends; events it has not documented are
-ignored, since carriers add some.
+`mark` and `clear`. Events it has not documented are ignored, since carriers add some.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from connector.carriers.events import (
     AudioRejected,
     Encoding,
     Event,
+    FormatRefused,
     Ignored,
-    MarkReached,
     StreamStarted,
     StreamStopped,
 )
@@ -29,21 +28,24 @@ from connector.carriers.wire import (
     StreamOrder,
     audio_of,
     digit_of,
+    format_of,
+    given,
     id_of,
-    mark_name,
+    information,
+    known,
+    mark_of,
     message_of,
     not_started,
     parameters_of,
     part,
     quoted,
-    seconds_of,
+    seconds_from,
 )
 from connector.errors import CarrierProtocolError
 from connector.model import Provider
 
-_ENCODING = "audio/x-mulaw"
-_RATE = 8000
-_FORMAT = MediaFormat(Encoding.MULAW, _RATE)
+_USUAL = MediaFormat(Encoding.MULAW, 8000)
+"""What Twilio streams unless the `<Stream>` asks for something else. Its linear samples are little-endian."""
 
 
 class TwilioCodec:
@@ -55,14 +57,15 @@ class TwilioCodec:
         self._order = StreamOrder()
         self._connected = False
         self._call_id = ""
+        self._format: MediaFormat | None = None
         # The constant beginning of every message we send, so that sending audio takes no JSON encoder.
         self._audio_head = self._mark_head = self._clear_text = ""
 
     @property
     def format(self) -> MediaFormat:
-        if not self._audio_head:
+        if self._format is None:
             raise not_started()
-        return _FORMAT
+        return self._format
 
     reply_format = format
 
@@ -78,20 +81,21 @@ class TwilioCodec:
                 return self._on_start(message)
             case "dtmf":
                 self._order.require_streaming()
-                return digit_of(part(message, "dtmf").get("digit"))
+                return digit_of(message.get("dtmf"))
             case "mark":
                 self._order.require_streaming()
-                return MarkReached(mark_name(part(message, "mark").get("name"), "mark.name"))
+                return mark_of(given(message, "mark").get("name"))
             case "stop":
                 return self._stop(message)
         return Ignored(f"unknown event {event[:32]!r}")
 
     def attributes(self, started: StreamStarted, call_id: str) -> dict[str, str]:
-        return {
+        ids = {
             "twilio.callSid": started.call_id,
             "twilio.accountSid": started.account_id,
             "twilio.streamSid": started.stream_id,
-        } | {f"twilio.param.{name}": value for name, value in started.parameters.items()}
+        }
+        return known(ids) | {f"twilio.param.{name}": value for name, value in started.parameters.items()}
 
     def audio(self, payload: bytes) -> str:
         if not self._audio_head:
@@ -121,17 +125,20 @@ class TwilioCodec:
         stream_id = id_of(start, "streamSid")
         if message.get("streamSid", stream_id) != stream_id:
             raise CarrierProtocolError("two different `streamSid` in one `start`", UNACCEPTABLE)
-        call_id, account_id = id_of(start, "callSid"), id_of(start, "accountSid")
-        _require_mulaw(part(start, "mediaFormat"))
+        call_id, account_id = id_of(start, "callSid"), information(start, "accountSid")
+        media = given(start, "mediaFormat")
+        found = format_of(media.get("encoding"), media.get("sampleRate"), media.get("channels"), _USUAL)
+        if isinstance(found, str):
+            return FormatRefused(call_id, stream_id, account_id, found)
         parameters = parameters_of(start.get("customParameters"))
 
         self._order.start(stream_id)
-        self._call_id = call_id
+        self._call_id, self._format = call_id, found
         tail = f'"streamSid":{quoted(stream_id)}'
         self._audio_head = f'{{"event":"media",{tail},"media":{{"payload":"'
         self._mark_head = f'{{"event":"mark",{tail},"mark":{{"name":'
         self._clear_text = f'{{"event":"clear",{tail}}}'
-        return StreamStarted(call_id, stream_id, account_id, Encoding.MULAW, _RATE, MappingProxyType(parameters))
+        return StreamStarted(call_id, stream_id, account_id, found.encoding, found.rate, MappingProxyType(parameters))
 
     def _media(self, message: Json) -> Event:
         self._order.require_streaming()
@@ -139,17 +146,13 @@ class TwilioCodec:
         if isinstance(found, AudioRejected):
             return found
         audio, media = found
-        return AudioReceived(audio, seconds_of(media.get("timestamp")))
+        if self.format.encoding is Encoding.L16 and len(audio) % 2:
+            return AudioRejected("odd_length")
+        return AudioReceived(audio, seconds_from(media.get("timestamp")))
 
     def _stop(self, message: Json) -> Event:
         self._order.require_streaming()
-        if id_of(part(message, "stop"), "callSid") != self._call_id:
+        if (information(given(message, "stop"), "callSid") or self._call_id) != self._call_id:
             raise CarrierProtocolError("`stop` of another call", UNACCEPTABLE)
         self._order.stop()
         return StreamStopped(self._call_id)
-
-
-def _require_mulaw(media_format: Json) -> None:
-    encoding, rate, channels = (media_format.get(name) for name in ("encoding", "sampleRate", "channels"))
-    if (encoding, rate, channels) != (_ENCODING, _RATE, 1) or channels is True:
-        raise CarrierProtocolError("a media format other than mu-law, 8000 Hz, mono", UNACCEPTABLE)

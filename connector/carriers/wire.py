@@ -1,4 +1,8 @@
-"""Reading JSON from the wire: what all carriers' messages have in common, checked field by field."""
+"""Reading JSON from the wire: what all carriers' messages have in common, checked field by field.
+
+Strict in what names the stream and the call and in what carries audio; liberal in the rest. A field that only informs
+may be missing, null or of another type, a number may be a text and a text a number: no person is hung up on for that.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ from binascii import a2b_base64
 
 import orjson
 
-from connector.carriers.events import DTMF_KEYS, AudioRejected, DtmfReceived, Ignored
+from connector.carriers.base import MediaFormat
+from connector.carriers.events import DTMF_KEYS, AudioRejected, DtmfReceived, Encoding, Ignored, MarkReached
 from connector.errors import CarrierProtocolError
 
 NOT_JSON = 1007
@@ -23,8 +28,19 @@ _LONGEST_PARAMETER = 500
 """Twilio's limit for a `<Parameter>`'s name and value together; here for either."""
 _LONGEST_MARK = 256
 _LONGEST_TEXT = 128
-_LONGEST_TIMESTAMP = 15
-"""Digits of milliseconds: 31,000 years, and exact as a float."""
+_LONGEST_ENCODING = 40
+_NUMBER = re.compile(r"([0-9]{1,15})(\.[0-9]{1,15})?", re.ASCII)
+"""So many digits of milliseconds are 31,000 years, and exact as a float."""
+_LARGEST = 10**15
+_TRACKS = {"inbound": True, "inbound_track": True, "outbound": False, "outbound_track": False}
+"""Whether what they carry is the caller's voice."""
+_ENCODINGS = dict.fromkeys(("mulaw", "ulaw", "mu-law", "pcmu", "basic"), Encoding.MULAW) | (
+    dict.fromkeys(("alaw", "a-law", "pcma"), Encoding.ALAW) | dict.fromkeys(("l16", "linear16"), Encoding.L16)
+)
+"""By their names without `audio/`, `x-` and the case."""
+G711_RATE = 8000
+_RATES = frozenset({8000, 16000, 24000, 32000, 48000})
+"""Samples a second that can be decoded and published."""
 
 
 def message_of(text: str) -> tuple[Json, str]:
@@ -70,13 +86,13 @@ class StreamOrder:
 
 
 def audio_of(media: object) -> tuple[bytes, Json] | AudioRejected:
-    """The caller's samples in a `media` part, and that part; all three carriers call the caller `inbound`."""
+    """The caller's samples in a `media` part, and that part; without a track they are the caller's."""
     if type(media) is not dict:
         raise missing("media")
-    track, payload = media.get("track"), media.get("payload")
-    if type(track) is not str or type(payload) is not str:
-        raise missing("media.track or media.payload")
-    if track != "inbound":
+    payload = media.get("payload")
+    if type(payload) is not str:
+        raise missing("media.payload")
+    if not is_callers(media):
         return AudioRejected("wrong_track")
     try:
         audio = a2b_base64(payload, strict_mode=True)
@@ -85,11 +101,54 @@ def audio_of(media: object) -> tuple[bytes, Json] | AudioRejected:
     return (audio, media) if audio else AudioRejected("empty")
 
 
-def digit_of(value: object) -> DtmfReceived | Ignored:
-    if type(value) is not str:
-        raise missing("dtmf.digit")
+def is_callers(media: Json) -> bool:
+    track = media.get("track")
+    if track is None or track == "inbound":
+        return True
+    return type(track) is str and _TRACKS.get(track.lower(), False)
+
+
+def is_our_own(media: object) -> bool:
+    """Whether this is the track of what we sent."""
+    track = media.get("track") if type(media) is dict else None
+    return type(track) is str and _TRACKS.get(track.lower()) is False
+
+
+def digit_of(dtmf: object) -> DtmfReceived | Ignored:
+    """The key in a `dtmf` part."""
+    digit = short_text(dtmf.get("digit")) if type(dtmf) is dict else ""
     # A key that we have never heard of is no reason to hang up on a person.
-    return DtmfReceived(value) if value in DTMF_KEYS else Ignored("unknown dtmf digit")
+    return DtmfReceived(digit) if digit in DTMF_KEYS else Ignored("unknown dtmf digit")
+
+
+def mark_of(value: object) -> MarkReached | Ignored:
+    """The mark of this name."""
+    if type(value) is not str and number_of(value) is None:
+        return Ignored("a mark without a name")
+    name = str(value)
+    if len(name) > _LONGEST_MARK:
+        raise CarrierProtocolError("a mark's name is too long", UNACCEPTABLE)
+    return MarkReached(name)
+
+
+def format_of(encoding: object, rate: object, channels: object, default: MediaFormat) -> MediaFormat | str:
+    """How a stream's audio is coded; the name of the format, for a log line, where it cannot be decoded. What the
+    carrier leaves out is `default`'s, which is what the carrier documents or was asked for."""
+    name, _, more = short_text(encoding).strip().partition(";")
+    hertz = number_of(rate) or number_of(more.strip().removeprefix("rate="))
+    if encoding is None:
+        # Only linear samples are ever streamed at another rate than the telephone's.
+        found = default.encoding if hertz in (None, default.rate) else Encoding.L16
+    else:
+        found = _ENCODINGS.get(name.strip().lower().removeprefix("audio/").removeprefix("x-"))
+    if hertz is None and found is not None:
+        # Linear samples of no known rate would be heard too fast or too slow.
+        hertz = default.rate if found is default.encoding else None if found is Encoding.L16 else G711_RATE
+    many = number_of(channels) or 1
+    if found is None or hertz not in _RATES or many != 1:
+        readable = name if _ID.fullmatch(name) and len(name) <= _LONGEST_ENCODING else "no readable encoding"
+        return f"{readable}/{hertz or 'no readable rate'}{f', {many} channels' if many != 1 else ''}"
+    return MediaFormat(found, hertz)
 
 
 def part(message: Json, name: str) -> Json:
@@ -97,6 +156,17 @@ def part(message: Json, name: str) -> Json:
     if type(part) is not dict:
         raise missing(name)
     return part
+
+
+def given(message: Json, name: str) -> Json:
+    """A part that only informs: empty where it is missing, or is none."""
+    part = message.get(name)
+    return part if type(part) is dict else {}
+
+
+def known(attributes: dict[str, str]) -> dict[str, str]:
+    """Those that the carrier has told."""
+    return {name: value for name, value in attributes.items() if value}
 
 
 def id_of(holder: Json, name: str, longest: int = 64) -> str:
@@ -108,55 +178,52 @@ def id_of(holder: Json, name: str, longest: int = 64) -> str:
     return value
 
 
-def mark_name(value: object, field: str) -> str:
-    if type(value) is not str:
-        raise missing(field)
-    if len(value) > _LONGEST_MARK:
-        raise CarrierProtocolError("a mark's name is too long", UNACCEPTABLE)
-    return value
+def information(holder: Json, name: str, longest: int = 64) -> str:
+    """An id that only informs: empty where it is missing, or is none."""
+    value = holder.get(name)
+    text = value if type(value) is str else str(value) if type(value) is int else ""
+    return text if len(text) <= longest and _ID.fullmatch(text) else ""
 
 
 def parameters_of(value: object) -> dict[str, str]:
-    """The `<Parameter>` children of the `<Stream>`; Twilio leaves them out or empty when there are none."""
-    if value is None:
-        return {}
+    """The `<Parameter>` children of the `<Stream>`; Twilio leaves them out or empty when there are none. A value that
+    is no text and no number is left out."""
     if type(value) is not dict:
-        raise CarrierProtocolError("`customParameters` is no object")
+        return {}
     if len(value) > _MOST_PARAMETERS:
         raise CarrierProtocolError("too many custom parameters", UNACCEPTABLE)
-    for name, text in value.items():
-        if type(text) is not str:
-            raise CarrierProtocolError("a custom parameter is no string")
+    texts = {name: str(text) for name, text in value.items() if type(text) in (str, int, float)}
+    for name, text in texts.items():
         if len(name) > _LONGEST_PARAMETER or len(text) > _LONGEST_PARAMETER:
             raise CarrierProtocolError("a custom parameter is too long", UNACCEPTABLE)
-    return value
-
-
-def seconds_of(timestamp: object) -> float | None:
-    """From a string of milliseconds. None when it is not one: the audio itself is still good."""
-    if type(timestamp) is str and len(timestamp) <= _LONGEST_TIMESTAMP and timestamp.isascii() and timestamp.isdigit():
-        return int(timestamp) / 1000
-    return None
+    return texts
 
 
 def seconds_from(milliseconds: object) -> float | None:
-    """Like `seconds_of`, from a string or a number."""
-    count = number_of(milliseconds)
-    return None if count is None else count / 1000
+    """From milliseconds, as a number or its text. None when it is neither: the audio itself is still good."""
+    count: float
+    if type(milliseconds) is str and _NUMBER.fullmatch(milliseconds):
+        count = float(milliseconds)
+    elif type(milliseconds) is int or type(milliseconds) is float:
+        count = milliseconds
+    else:
+        return None
+    return count / 1000 if 0 <= count < _LARGEST else None
 
 
 def number_of(value: object) -> int | None:
-    """A count, as a number or as a string of digits; None when it is neither."""
-    if type(value) is int and 0 <= value < 10**_LONGEST_TIMESTAMP:
-        return value
-    if type(value) is str and len(value) <= _LONGEST_TIMESTAMP and value.isascii() and value.isdigit():
-        return int(value)
+    """A count, as a whole number or its text (`8000`, `"8000"`, `8000.0`); None when it is neither."""
+    if type(value) is str:
+        found = _NUMBER.fullmatch(value)
+        return int(found[1]) if found and not (found[2] or "").strip(".0") else None
+    if type(value) is int or type(value) is float:
+        return int(value) if 0 <= value < _LARGEST and value == int(value) else None
     return None
 
 
 def short_text(value: object) -> str:
     """Text for a log line or an attribute: at most 128 characters; empty for what is no text."""
-    return value[:_LONGEST_TEXT] if type(value) is str else str(value) if type(value) is int else ""
+    return value[:_LONGEST_TEXT] if type(value) is str else str(value)[:_LONGEST_TEXT] if type(value) is int else ""
 
 
 def quoted(text: str) -> str:

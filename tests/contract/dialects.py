@@ -6,6 +6,7 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 from connector.carriers.base import Codec
@@ -36,6 +37,11 @@ class Dialect(Protocol):
     attribute_prefix: str
     other_track_is: Event
     """What `other_track` is to the codec."""
+    informs: Mapping[str, frozenset[str]]
+    """By message, the dotted paths of the fields that only inform: any value may stand there, or none."""
+    format_field: str
+    rate_field: str
+    """Where `start` tells the format, and in it the samples a second."""
 
     def sequence_at(self, milliseconds: int) -> int | None:
         """The place of `media` at this time among the track's frames, from a carrier that needs to tell it."""
@@ -74,6 +80,21 @@ class TwilioDialect:
     rate = 8000
     attribute_prefix = "twilio."
     other_track_is: Event = AudioRejected("wrong_track")
+    format_field = "mediaFormat"
+    rate_field = "sampleRate"
+    informs: Mapping[str, frozenset[str]] = MappingProxyType(
+        {
+            "start": frozenset(
+                {
+                    *("sequenceNumber", "start.accountSid", "start.tracks", "start.customParameters"),
+                    "start.mediaFormat",
+                }
+            ),
+            "media": frozenset({"sequenceNumber", "media.chunk", "media.timestamp"}),
+            "digit": frozenset({"sequenceNumber", "dtmf.track"}),
+            "stop": frozenset({"sequenceNumber", "stop", "stop.accountSid"}),
+        }
+    )
 
     def __init__(self) -> None:
         self._count = 0
@@ -143,6 +164,22 @@ class TelnyxDialect:
     rate = 8000
     attribute_prefix = "telnyx."
     other_track_is: Event = OwnAudio()
+    format_field = "media_format"
+    rate_field = "sample_rate"
+    informs: Mapping[str, frozenset[str]] = MappingProxyType(
+        {
+            "start": frozenset(
+                {
+                    *("sequence_number", "start.user_id", "start.call_session_id", "start.from", "start.to"),
+                    *("start.tags", "start.client_state", "start.custom_parameters"),
+                    "start.media_format",
+                }
+            ),
+            "media": frozenset({"sequence_number", "media.chunk", "media.timestamp"}),
+            "digit": frozenset({"sequence_number", "occurred_at"}),
+            "stop": frozenset({"sequence_number", "stop", "stop.user_id", "stop.call_control_id"}),
+        }
+    )
 
     def __init__(self) -> None:
         self._count = 0
@@ -214,6 +251,18 @@ class PlivoDialect:
     rate = 8000
     attribute_prefix = "plivo."
     other_track_is: Event = AudioRejected("wrong_track")
+    format_field = "mediaFormat"
+    rate_field = "sampleRate"
+    informs: Mapping[str, frozenset[str]] = MappingProxyType(
+        {
+            "start": frozenset(
+                {"sequenceNumber", "extra_headers", "start.accountId", "start.tracks", "start.mediaFormat"}
+            ),
+            "media": frozenset({"sequenceNumber", "media.chunk", "media.timestamp"}),
+            "digit": frozenset({"sequenceNumber", "dtmf.track", "dtmf.timestamp"}),
+            "stop": frozenset({"sequenceNumber"}),
+        }
+    )
 
     def __init__(self) -> None:
         self._count = 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from copy import deepcopy
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ from connector.carriers.events import (
     AudioRejected,
     DtmfReceived,
     Event,
+    FormatRefused,
     Ignored,
     MarkReached,
     StreamStarted,
@@ -283,12 +286,17 @@ def event_or_error(codec: Codec, text: str) -> None:
         case CarrierProtocolError():
             assert event.close_code in {1002, 1007, 1008}
         case StreamStarted():
+            assert event.call_id
+            assert event.stream_id
             for name in (event.call_id, event.stream_id, event.account_id):
-                assert 1 <= len(name) <= 64
+                assert len(name) <= 64
                 assert name.isascii()
                 assert name.isprintable()
             for item in event.parameters.items():
                 assert all(isinstance(part, str) and len(part) <= 500 for part in item)
+        case FormatRefused():
+            assert len(event.format) <= 100
+            assert event.format.isprintable()
         case AudioReceived():
             assert event.payload
             assert event.timestamp is None or 0 <= event.timestamp < 1e12
@@ -300,6 +308,115 @@ def event_or_error(codec: Codec, text: str) -> None:
             assert len(event.why) <= 100
         case StreamStopped():
             assert event.call_id == CALL
+
+
+OTHERS: list[object] = [None, 5, 5.5, "text", True, [], {}, ["inbound"], {"a": 1}]
+"""What may stand in the place of a field that only informs."""
+
+
+class TestWhatOnlyInforms:
+    """Carriers leave fields out, add some and change their types; nobody is hung up on for that."""
+
+    def test_without_a_field_or_with_another_in_its_place_the_stream_starts(self, dialect: Dialect) -> None:
+        for message in variants(dialect.start({"tier": "gold"}), dialect.informs["start"]):
+            codec = opened(dialect)
+            event = codec.receive(message)
+            assert isinstance(event, StreamStarted), message
+            assert (event.call_id, event.stream_id) == (CALL, STREAM)
+            assert codec.format == MediaFormat(dialect.encoding, dialect.rate), message
+            assert "" not in codec.attributes(event, "").values()
+            assert isinstance(codec.receive(dialect.media(b"\xff")), AudioReceived)
+
+    def test_or_is_heard(self, dialect: Dialect) -> None:
+        for message in variants(dialect.media(b"\xff\xfe"), dialect.informs["media"]):
+            event = started(dialect).receive(message)
+            assert isinstance(event, AudioReceived), message
+            assert event.payload == b"\xff\xfe"
+
+    def test_or_is_a_digit(self, dialect: Dialect) -> None:
+        for message in variants(dialect.digit("7"), dialect.informs["digit"]):
+            assert started(dialect).receive(message) == DtmfReceived("7"), message
+
+    def test_or_stops(self, dialect: Dialect) -> None:
+        for message in variants(dialect.stop(), dialect.informs["stop"]):
+            assert started(dialect).receive(message) == StreamStopped(CALL), message
+
+    @pytest.mark.parametrize("track", [None, "inbound", "Inbound", "inbound_track"])
+    def test_a_track_that_is_not_named_is_the_callers(self, dialect: Dialect, track: object) -> None:
+        message = json.loads(dialect.media(b"\xff"))
+        message["media"]["track"] = track
+        assert isinstance(started(dialect).receive(json.dumps(message)), AudioReceived)
+        del message["media"]["track"]
+        assert isinstance(started(dialect).receive(json.dumps(message)), AudioReceived)
+
+    @pytest.mark.parametrize("track", ["outbound", "OUTBOUND", "outbound_track"])
+    def test_our_own_track_is_not(self, dialect: Dialect, track: str) -> None:
+        message = json.loads(dialect.media(b"\xff"))
+        message["media"]["track"] = track
+        assert started(dialect).receive(json.dumps(message)) == dialect.other_track_is
+
+    @pytest.mark.parametrize("track", [5, [], {}, True, "sideways"])
+    def test_a_track_that_nobody_knows_is_counted_and_ends_nothing(self, dialect: Dialect, track: object) -> None:
+        message = json.loads(dialect.media(b"\xff"))
+        message["media"]["track"] = track
+        assert started(dialect).receive(json.dumps(message)) == AudioRejected("wrong_track")
+
+    @pytest.mark.parametrize("rate", [8000, 8000.0, "8000", "8000.0"])
+    def test_a_rate_is_a_number_or_its_text(self, dialect: Dialect, rate: object) -> None:
+        message = json.loads(dialect.start())
+        message["start"][dialect.format_field][dialect.rate_field] = rate
+        codec = opened(dialect)
+        codec.receive(json.dumps(message))
+        assert codec.format.rate == 8000
+
+    @pytest.mark.parametrize("channels", [None, 1, 1.0, "1", True, [], "mono"])
+    def test_channels_are_one_unless_they_are_more(self, dialect: Dialect, channels: object) -> None:
+        message = json.loads(dialect.start())
+        message["start"][dialect.format_field]["channels"] = channels
+        assert isinstance(opened(dialect).receive(json.dumps(message)), StreamStarted)
+        message["start"][dialect.format_field]["channels"] = 2
+        assert isinstance(opened(dialect).receive(json.dumps(message)), FormatRefused)
+
+    @pytest.mark.parametrize("encoding", ["G722", "OPUS", "AMR-WB", "audio/opus", "audio/x-speex"])
+    def test_what_cannot_be_decoded_is_named_with_the_ids_that_hang_it_up(
+        self, dialect: Dialect, encoding: str
+    ) -> None:
+        message = json.loads(dialect.start())
+        message["start"][dialect.format_field] |= {"encoding": encoding, dialect.rate_field: "16000"}
+        event = opened(dialect).receive(json.dumps(message))
+        own = dialect.provider is Provider.TELNYX
+        assert event == FormatRefused(CALL, STREAM, ACCOUNT, f"{encoding}/16000", has_own_ids=own)
+
+    @dialects
+    @given(data=st.data())
+    def test_any_fields_at_once_of_any_type(self, make: Make, data: st.DataObject) -> None:
+        dialect = make()
+        message = json.loads(dialect.start({"tier": "gold"}))
+        for path in data.draw(st.lists(st.sampled_from(sorted(dialect.informs["start"])), unique=True)):
+            holder, last = place_of(message, path)
+            if isinstance(holder, dict):
+                holder[last] = deepcopy(data.draw(st.sampled_from(OTHERS)))
+        assert isinstance(opened(dialect).receive(json.dumps(message)), StreamStarted)
+
+
+def variants(text: str, paths: Collection[str]) -> Iterator[str]:
+    """The message without each field, and with each other value in its place."""
+    for path in sorted(paths):
+        message = json.loads(text)
+        holder, last = place_of(message, path)
+        assert last in holder, f"{path} is not in {text}"
+        for value in OTHERS:
+            holder[last] = value
+            yield json.dumps(message)
+        del holder[last]
+        yield json.dumps(message)
+
+
+def place_of(message: Any, path: str) -> tuple[Any, str]:
+    *way, last = path.split(".")
+    for key in way:
+        message = message.get(key) if isinstance(message, dict) else None
+    return message, last
 
 
 class TestFormat:

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from connector.carriers.base import MediaFormat
-from connector.carriers.events import AudioReceived, AudioRejected, CarrierComplained, Encoding, StreamStarted
+from connector.carriers.events import (
+    AudioReceived,
+    AudioRejected,
+    CarrierComplained,
+    Encoding,
+    FormatRefused,
+    StreamStarted,
+)
 from connector.carriers.plivo import PlivoCodec
 from connector.errors import CarrierProtocolError
 
@@ -53,12 +60,25 @@ def test_its_formats_both_ways(encoding: str, rate: Any, media_format: MediaForm
 
 
 @pytest.mark.parametrize(
-    ("encoding", "rate"), [("audio/x-mulaw", 16000), ("audio/x-l16", 24000), ("audio/x-alaw", 8000), (None, 8000)]
+    ("encoding", "rate", "name"),
+    [
+        ("audio/x-opus", 48000, "audio/x-opus/48000"),
+        ("audio/x-l16", 11025, "audio/x-l16/11025"),
+        ("audio/x-l16", None, "audio/x-l16/no readable rate"),
+        (7, 8000, "7/8000"),
+    ],
 )
-def test_other_formats_are_refused(encoding: Any, rate: Any) -> None:
-    with pytest.raises(CarrierProtocolError) as caught:
-        PlivoCodec().receive(start(encoding, rate))
-    assert caught.value.close_code == 1008
+def test_other_formats_are_refused_by_name(encoding: Any, rate: Any, name: str) -> None:
+    event = PlivoCodec().receive(start(encoding, rate))
+    assert isinstance(event, FormatRefused)
+    assert (event.format, event.stream_id, event.has_own_ids) == (name, STREAM, False)
+
+
+def test_what_the_carrier_leaves_out_is_what_it_documents() -> None:
+    codec = PlivoCodec()
+    codec.receive(start(None, None))
+    assert codec.format == MediaFormat(Encoding.MULAW, 8000)
+    assert json.loads(codec.audio(b"\xff"))["media"]["contentType"] == "audio/x-mulaw"
 
 
 def test_half_a_linear_sample_is_rejected() -> None:
@@ -86,10 +106,16 @@ def test_headers_come_back_in_one_text(headers: Any, parameters: dict[str, str])
     assert event.parameters == parameters
 
 
-@pytest.mark.parametrize("headers", [7, ["a=1"], "x" * 5000])
-def test_headers_of_an_impossible_shape_are_refused(headers: Any) -> None:
+@pytest.mark.parametrize("headers", [7, ["a=1"], True])
+def test_headers_of_another_shape_say_nothing(headers: Any) -> None:
+    event = PlivoCodec().receive(start(extra_headers=headers))
+    assert isinstance(event, StreamStarted)
+    assert event.parameters == {}
+
+
+def test_headers_too_long_are_refused() -> None:
     with pytest.raises(CarrierProtocolError):
-        PlivoCodec().receive(start(extra_headers=headers))
+        PlivoCodec().receive(start(extra_headers="x" * 5000))
 
 
 def test_a_streams_id_is_that_of_the_http_requests() -> None:

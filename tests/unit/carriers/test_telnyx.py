@@ -9,9 +9,15 @@ from typing import Any
 import pytest
 
 from connector.carriers.base import MediaFormat
-from connector.carriers.events import AudioReceived, AudioRejected, CarrierComplained, Encoding, StreamStarted
+from connector.carriers.events import (
+    AudioReceived,
+    AudioRejected,
+    CarrierComplained,
+    Encoding,
+    FormatRefused,
+    StreamStarted,
+)
 from connector.carriers.telnyx import TelnyxCodec
-from connector.errors import CarrierProtocolError
 
 STREAM = "32DE0DEA-53CB-4B21-89A4-9E1819C043BC"
 PCMU = MediaFormat(Encoding.MULAW, 8000)
@@ -57,22 +63,45 @@ def test_its_formats(encoding: str, rate: Any, media_format: MediaFormat) -> Non
 
 
 @pytest.mark.parametrize(
-    ("encoding", "rate"),
+    ("encoding", "rate", "found"),
     [
-        ("G722", 8000),
-        ("OPUS", 16000),
-        ("AMR-WB", 16000),
-        ("L16", 8000),
-        ("PCMU", 16000),
-        ("pcmu", 8000),
-        (None, 8000),
-        ("PCMU", None),
+        ("L16", 8000, MediaFormat(Encoding.L16, 8000)),
+        ("l16", 24000, MediaFormat(Encoding.L16, 24000)),
+        ("pcmu", "8000.0", PCMU),
+        ("PCMA", None, PCMA),
+        (None, 8000, PCMU),
+        (None, None, PCMU),
     ],
 )
-def test_other_formats_are_refused(encoding: Any, rate: Any) -> None:
-    with pytest.raises(CarrierProtocolError) as caught:
-        TelnyxCodec().receive(start(encoding, rate))
-    assert caught.value.close_code == 1008
+def test_what_it_leaves_out_or_spells_otherwise(encoding: Any, rate: Any, found: MediaFormat) -> None:
+    codec = TelnyxCodec()
+    assert isinstance(codec.receive(start(encoding, rate)), StreamStarted)
+    assert codec.format == found
+
+
+@pytest.mark.parametrize(
+    ("encoding", "rate", "name"),
+    [
+        ("G722", 8000, "G722/8000"),
+        ("OPUS", 16000, "OPUS/16000"),
+        ("AMR-WB", 16000, "AMR-WB/16000"),
+        ("L16", 11025, "L16/11025"),
+        ("L16", None, "L16/no readable rate"),
+    ],
+)
+def test_other_formats_are_refused_by_name(encoding: Any, rate: Any, name: str) -> None:
+    event = TelnyxCodec().receive(start(encoding, rate))
+    assert isinstance(event, FormatRefused)
+    assert (event.format, event.account_id) == (name, "3E6F995F-85F7-4705-9741-53B116D28237")
+    # It can be hung up by both of its names.
+    assert event.call_id.startswith("v2:")
+    assert event.may_be_of("v3:another")
+
+
+def test_a_refused_format_needs_no_account() -> None:
+    event = TelnyxCodec().receive(start("G722", 8000, user_id=None))
+    assert isinstance(event, FormatRefused)
+    assert event.account_id == ""
 
 
 def test_what_we_send_is_coded_as_the_document_asked_whatever_the_call_is_coded_in() -> None:
