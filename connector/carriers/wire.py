@@ -135,6 +135,7 @@ def format_of(encoding: object, rate: object, channels: object, default: MediaFo
     """How a stream's audio is coded; the name of the format, for a log line, where it cannot be decoded. What the
     carrier leaves out is `default`'s, which is what the carrier documents or was asked for."""
     name, _, more = short_text(encoding).strip().partition(";")
+    found: Encoding | None
     hertz = number_of(rate) or number_of(more.strip().removeprefix("rate="))
     if encoding is None:
         # Only linear samples are ever streamed at another rate than the telephone's.

@@ -323,8 +323,9 @@ class TestTheOthers:
     )
     def test_what_is_missing_or_wrong_means_nothing(self, started: TwilioCodec, text: str, path: str) -> None:
         assert isinstance(started.receive(without(text, path)), Ignored)
-        for value in (None, [], True):
-            assert isinstance(started.receive(changed(text, path, value)), Ignored)
+        for value in NOT_TEXT:
+            if value != 5:
+                assert isinstance(started.receive(changed(text, path, value)), Ignored)
 
     def test_a_number_is_its_text(self, started: TwilioCodec) -> None:
         assert started.receive(changed(DTMF, "dtmf.digit", 5)) == DtmfReceived("5")
