@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 from aiohttp import web
 
+from connector.accounts import TITLES
 from connector.api.administration import administration, signature_check
 from connector.api.auth import Authorizer
 from connector.api.conference_callback import ConferenceCallback
@@ -46,7 +47,7 @@ from connector.config import Settings
 from connector.errors import ConnectorError
 from connector.logs import never_log
 from connector.metrics import Metrics
-from connector.model import AgentWatch, CallRequest, Provider
+from connector.model import HOLDING, REST_SETTINGS, AgentWatch, CallRequest, Provider
 from connector.room.admin import RoomAdmin
 from connector.room.admission import JoinAdmission
 from connector.room.events import RoomListener
@@ -226,6 +227,7 @@ class Connector:
             undo.push_async_callback(self.store.close)
             await self.webhooks.start()
             undo.push_async_callback(self.webhooks.stop)
+            await self._tell_of_held_phones()
             orphans = await end_orphans(self._call_parts)
             if orphans:
                 log.warning("calls of an earlier process of this name were interrupted", calls=len(orphans))
@@ -248,6 +250,22 @@ class Connector:
             asyncio.create_task(self._tell_of_livekit()),
         ]
         log.info("connector ready", host=self.settings.host, port=self.port, public_url=self.settings.public_origin)
+
+    async def _tell_of_held_phones(self) -> None:
+        """A carrier in use that holds phones, and no key to hang them up: they would stay on a silent, billed line.
+        Raises StoreError."""
+        with_connectors = {connector.provider for connector in await self.store.connectors.list()}
+        for provider in sorted(HOLDING):
+            accounts = self.settings.accounts(provider)
+            is_used = provider in with_connectors or bool(accounts.all)
+            unable = [account.id or None for account in accounts.all if account not in accounts.with_api]
+            if is_used and (unable or not accounts.with_api):
+                log.warning(
+                    "phones of this carrier cannot be hung up by the connector, and may stay on a silent line",
+                    carrier=TITLES[provider],
+                    set=REST_SETTINGS[provider],
+                    **({"accounts": unable} if any(unable) else {}),
+                )
 
     async def _tell_of_livekit(self) -> None:
         """Nothing waits for LiveKit, which may start after us: but an operator shall read it here, not in each call."""

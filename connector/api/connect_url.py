@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import structlog
 from aiohttp import web
 
-from connector.api.forms import posted
+from connector.api.forms import posted, require_no_event
 from connector.api.media import MediaSocket, new_websocket
 from connector.api.origins import Origins, stream_url
 from connector.api.signed import SignatureCheck
@@ -118,6 +118,7 @@ class ConnectUrl:
     async def _answer(self, provider: Provider, request: web.Request) -> web.Response:
         form = await posted(request)
         self._signatures.require(provider, request, form.body, form.fields)
+        require_no_event(provider, form)
         wanted = await self._verified(provider, request)
         facts = call_facts(provider, dict(form.fields) or dict(request.query))
         await self._calls.fetched(wanted.call_id, facts.call_id, facts.from_number, facts.to_number, facts.account_id)

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import structlog
 from aiohttp import web
 
-from connector.api.forms import posted
+from connector.api.forms import posted, require_no_event
 from connector.api.origins import Origins, stream_url
 from connector.api.pins import TRIES, PinTries, right
 from connector.api.signed import SignatureCheck
@@ -165,6 +165,7 @@ class HookRoutes:
         """Who announces which call. Raises SignatureInvalid, Malformed or InvalidArgument."""
         form = await posted(request)
         self._signatures.require_webhook(connector.provider, request, form.body, form.fields)
+        require_no_event(connector.provider, form)
         fields = dict(form.fields)
         call = call_facts(connector.provider, fields)
         if not call.call_id:

@@ -19,7 +19,7 @@ from dataclasses import replace
 import structlog
 
 from connector.call.ports import CarrierControl
-from connector.errors import ConnectorError, FailedPrecondition
+from connector.errors import ConnectorError, FailedPrecondition, NotFound
 from connector.metrics import Metrics
 from connector.model import REST_SETTINGS, CarrierCall, HangUp, Provider
 from connector.storage.base import HangUpQueue
@@ -200,6 +200,9 @@ class HangUps:
         try:
             async with asyncio.timeout(TRY_LIMIT):
                 await self._control_of(hang_up.provider).hang_up(hang_up.call, hang_up.say)
+        except NotFound as unknown:
+            # To ask again would get the same answer; whoever runs the connector may have named a wrong account.
+            log.warning("the carrier does not know the phone that is to be hung up", error=unknown.message)
         except (ConnectorError, TimeoutError) as failure:
             error = str(failure) or "no answer in time"
         except Exception as failure:

@@ -281,7 +281,7 @@ class CallSession:
         known = self.record.carrier_call_id
         log.warning("the carrier streams audio that cannot be decoded", format=event.format)
         if not known or event.may_be_of(known):
-            self._ledger.learn(carrier_call_id=known or event.call_id)
+            self._ledger.learn(carrier_call_id=known or event.call_id, account_id=event.account_id)
             self._leg.streams(event)
         detail = f"the carrier streams {event.format}, which cannot be decoded"
         self.end(EndReason.PROTOCOL_ERROR, detail, CLOSE_POLICY, say=CANNOT_HEAR)

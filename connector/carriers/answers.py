@@ -75,9 +75,9 @@ def stream_answer(
             stream = _child(_child(response, "Connect"), "Stream", url=url)
             _parameters(stream, parameters)
         case Provider.TELNYX:
-            more: dict[str, str] = {}
-            if codecs.telnyx != "PCMU":
-                more["codec"] = codecs.telnyx
+            # Unless it is asked for one, Telnyx streams in the codec of the call, which may be one that nobody here
+            # decodes (G722, OPUS, AMR-WB).
+            more: dict[str, str] = {"codec": codecs.telnyx}
             if codecs.telnyx == "L16":
                 more["bidirectionalSamplingRate"] = str(codecs.telnyx_format.rate)
             stream = _child(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import orjson
+
 from connector.model import Provider
 from connector.numbers import WITHHELD, is_withheld
 
@@ -13,6 +15,7 @@ MAX_LEARNED = 128
 
 
 MAX_HEADER = 1024
+MAX_EVENT = 64
 _SIP_HEADER = "SipHeader_"
 
 
@@ -65,6 +68,18 @@ def call_facts(provider: Provider, fields: Mapping[str, str]) -> CallFacts:
         from_country=field("FromCountry"),
         digits=field("Digits"),
     )
+
+
+def voice_api_event(provider: Provider, body: bytes) -> str:
+    """The name of the event, where the request is one of Telnyx's Voice API (`call.initiated`, …) and not of TeXML:
+    the number is assigned to another kind of application. Empty for everything else."""
+    if provider is not Provider.TELNYX or not body.lstrip().startswith(b"{"):
+        return ""
+    try:
+        event = orjson.loads(body)["data"]["event_type"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return event[:MAX_EVENT] if isinstance(event, str) and event.isascii() and event.isprintable() else ""
 
 
 def sip_headers(fields: Mapping[str, str]) -> dict[str, str]:

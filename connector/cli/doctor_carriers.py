@@ -15,7 +15,10 @@ _NAMES = {Provider.TWILIO: "Twilio", Provider.TELNYX: "Telnyx", Provider.PLIVO: 
 _WITHOUT_SIGNATURE = "cannot be checked: connectors are refused, and anyone who learns a connect_url can use it"
 _WITHOUT_API = {
     Provider.TELNYX: ("TELNYX_API_KEY", "a call that the room ends stays up, in silence, until the phone hangs up"),
-    Provider.PLIVO: ("PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN", "calls cannot be transferred"),
+    Provider.PLIVO: (
+        "PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN",
+        "a phone may stay on a silent line, and calls cannot be transferred",
+    ),
 }
 
 

@@ -73,7 +73,7 @@ class CarrierApi:
             async with self._session.request(
                 method, self._api_url + path, data=body, allow_redirects=False
             ) as response:
-                answer = Answer(response.status, _object(await response.content.read(_LONGEST_ANSWER)))
+                answer = Answer(response.status, _object(await _body(response)))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"{self._name}'s API cannot be reached ({type(error).__name__})") from error
         if not 200 <= answer.status < 300:
@@ -82,14 +82,14 @@ class CarrierApi:
 
     def _refusal(self, answer: Answer) -> ConnectorError:
         text = f"{self._name} answered {answer.status}{_complaint(answer.body)}"
-        if self._ended and _first_error(answer.body).get("code") == self._ended:
+        if self._ended and any(str(error.get("code")) == self._ended for error in _errors(answer.body)):
             return NotFound(text)
         match answer.status:
             case 401:
                 return CredentialsRefused(f"{text}; check {self._check}")
             case 403:
                 return Internal(f"{text}; check {self._check}")
-            case 404:
+            case 404 | 410:
                 return NotFound(text)
             case 429:
                 return ResourceExhausted(text)
@@ -100,6 +100,20 @@ class CarrierApi:
         return Unavailable(f"what answered is not {self._name}'s API ({answer.status}); check {self._check}")
 
 
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body, in however many pieces it comes. Empty for one that is too long, is cut off or does not end in
+    time: then the status, which has come, says what there is to know."""
+    body = bytearray()
+    try:
+        async for piece in response.content.iter_any():
+            body += piece
+            if len(body) > _LONGEST_ANSWER:
+                return b""
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return b""
+    return bytes(body)
+
+
 def _object(raw: bytes) -> Mapping[str, Any]:
     try:
         loaded = json.loads(raw)
@@ -108,14 +122,14 @@ def _object(raw: bytes) -> Mapping[str, Any]:
     return loaded if isinstance(loaded, dict) else {}
 
 
-def _first_error(body: Mapping[str, Any]) -> Mapping[str, Any]:
+def _errors(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     errors = body.get("errors")
-    return errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+    return [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
 
 
 def _complaint(body: Mapping[str, Any]) -> str:
     """What the carrier says is wrong: Telnyx has a list of errors, Plivo one text."""
-    first = _first_error(body)
-    said = [first.get("code"), first.get("title"), first.get("detail")] if first else [body.get("error")]
+    errors = _errors(body)
+    said = [errors[0].get(name) for name in ("code", "title", "detail")] if errors else [body.get("error")]
     text = " ".join(" ".join(str(each).split()) for each in said if isinstance(each, str | int))
     return f": {text[:_LONGEST_COMPLAINT]}" if text else ""

@@ -226,7 +226,7 @@ async def test_a_document_that_dials_is_for_its_own_tokens_alone_and_for_a_while
 
 DOCUMENTS = {
     Provider.TELNYX: '  <Start>\n    <Stream url="{url}" track="both_tracks" bidirectionalMode="rtp" '
-    'bidirectionalCodec="PCMU" />\n  </Start>\n  <Pause length="86400" />\n',
+    'bidirectionalCodec="PCMU" codec="PCMU" />\n  </Start>\n  <Pause length="86400" />\n',
     Provider.PLIVO: '  <Stream bidirectional="true" keepCallAlive="true" contentType="audio/x-mulaw;rate=8000">'
     "{url}</Stream>\n",
 }

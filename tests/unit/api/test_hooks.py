@@ -633,6 +633,19 @@ async def test_a_carrier_whose_signature_cannot_be_checked_is_refused(provider: 
         assert not stage.calls.requests
 
 
+async def test_an_event_of_telnyxs_voice_api_is_told_as_that(stage: Hooks) -> None:
+    stage.connector(Provider.TELNYX, default_room_id="lobby")
+    event = b'{"data": {"event_type": "call.initiated", "payload": {"call_control_id": "v3:x"}}}'
+    with capture_logs() as lines:
+        status, text = await stage.post(event, headers={"Content-Type": "application/json"})
+    assert status == 400
+    (line,) = [line for line in lines if line["event"] == "carrier webhook refused"]
+    for told in (text, line["error"]):
+        assert "Voice API event (call.initiated)" in told
+        assert "TeXML application" in told
+    assert not stage.calls.requests
+
+
 async def test_that_nothing_is_checked_is_told_once(stage: Hooks) -> None:
     stage.connector(Provider.PLIVO, default_room_id="lobby")
     with capture_logs() as lines:

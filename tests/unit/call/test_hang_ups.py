@@ -12,7 +12,7 @@ import structlog
 
 from connector.call import hang_ups
 from connector.call.hang_ups import HangUps
-from connector.errors import ConnectorError, FailedPrecondition, Internal, ResourceExhausted, Unavailable
+from connector.errors import ConnectorError, FailedPrecondition, Internal, NotFound, ResourceExhausted, Unavailable
 from connector.metrics import Metrics
 from connector.model import CarrierCall, Provider
 from connector.storage.base import StoreError
@@ -115,6 +115,17 @@ async def test_what_fails_is_tried_again_without_the_call(failure: Exception) ->
         await asyncio.sleep(3600)
     assert [(call, say) for _, call, say in carrier.asked] == 2 * [(CALL, "Goodbye.")]
     assert (process.counted("failed"), process.counted("done"), await process.queue.pending()) == (1, 1, 0)
+
+
+@virtual_time
+async def test_a_phone_that_the_carrier_does_not_know_is_told_of_and_not_asked_for_again() -> None:
+    carrier = Carrier(NotFound("no such call in this account"))
+    process = Process(carrier)
+    async with running(process):
+        await process.hang_up()
+        await asyncio.sleep(600)
+    assert (len(carrier.asked), await process.queue.pending()) == (1, 0)
+    assert [entry["log_level"] for entry in process.log.entries] == ["warning"]
 
 
 @virtual_time

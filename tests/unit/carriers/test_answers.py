@@ -47,7 +47,7 @@ class TestStreams:
             "<Response>\n"
             "  <Start>\n"
             '    <Stream url="wss://calls.example.com/telnyx?ref=AQ-_x&amp;more=1" track="both_tracks" '
-            'bidirectionalMode="rtp" bidirectionalCodec="PCMU" />\n'
+            'bidirectionalMode="rtp" bidirectionalCodec="PCMU" codec="PCMU" />\n'
             "  </Start>\n"
             '  <Pause length="86400" />\n'
             "</Response>\n"

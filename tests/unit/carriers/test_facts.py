@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from connector.carriers.facts import MAX_LEARNED, CallFacts, call_facts
+from connector.carriers.facts import MAX_LEARNED, CallFacts, call_facts, voice_api_event
 from connector.model import Provider
 from connector.numbers import WITHHELD, is_withheld
 
@@ -70,3 +70,25 @@ def test_nothing_said_is_nothing_learned(provider: Provider) -> None:
 
 def test_what_is_far_too_long_is_cut() -> None:
     assert len(call_facts(Provider.TWILIO, {"CallSid": "x" * 5000}).call_id) == MAX_LEARNED
+
+
+EVENT = b'{"data": {"event_type": "call.initiated", "payload": {"call_control_id": "v3:x"}}, "meta": {"attempt": 1}}'
+
+
+@pytest.mark.parametrize(
+    ("provider", "body", "name"),
+    [
+        (Provider.TELNYX, EVENT, "call.initiated"),
+        (Provider.TELNYX, b"  " + EVENT, "call.initiated"),
+        (Provider.TWILIO, EVENT, ""),
+        (Provider.TELNYX, b"CallSid=v3%3Ax", ""),
+        (Provider.TELNYX, b"{", ""),
+        (Provider.TELNYX, b"{}", ""),
+        (Provider.TELNYX, b'{"data": []}', ""),
+        (Provider.TELNYX, b'{"data": {"event_type": 5}}', ""),
+        (Provider.TELNYX, b'{"data": {"event_type": "a\\nb"}}', ""),
+        (Provider.TELNYX, b"\xff", ""),
+    ],
+)
+def test_an_event_of_the_voice_api_is_known_by_its_name(provider: Provider, body: bytes, name: str) -> None:
+    assert voice_api_event(provider, body) == name

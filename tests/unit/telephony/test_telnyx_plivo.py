@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -30,6 +32,7 @@ CALL = CarrierCall("v3:KBnLO0ZK3DhKM5s7bE9V/x")
 STREAMED = CarrierCall("v3:sid", "the-account", "v3:control")
 QUOTED = "v3:KBnLO0ZK3DhKM5s7bE9V%2Fx"
 NUMBER = "+15551234567"
+PATIENCE = 10.0
 DIAL = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
     "<Response>\n  <Dial>\n    <Number>+15551234567</Number>\n  </Dial>\n  <Hangup />\n</Response>\n"
@@ -177,6 +180,7 @@ ANSWERS = [
     ((401, "nope"), CredentialsRefused, "check PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN"),
     ((403, {}), Internal, "check PLIVO_AUTH_ID"),
     ((404, {"error": "no such call"}), NotFound, "no such call"),
+    ((410, {"error": "gone"}), NotFound, "gone"),
     ((429, {}), ResourceExhausted, "answered 429"),
     ((500, {"error": ["not", "text"]}), Unavailable, "answered 500"),
     ((503, "<html>"), Unavailable, "answered 503"),
@@ -225,6 +229,87 @@ async def test_an_answer_that_never_comes_is_waited_for_so_long(monkeypatch: pyt
         await asyncio.wait_for(calls.hang_up(CALL), 5)
     await calls.close()
     server.close()
+
+
+ENDED = b'{"errors": [{"code": "90018", "title": "Call has already ended", "detail": "x"}]}'
+
+
+class Pieces:
+    """A server that sends its answer's head, and its body in pieces: the next one when `go_on` is set."""
+
+    def __init__(self, status: str, *pieces: bytes, length: int | None = None, ends: bool = True) -> None:
+        self.status, self.pieces, self.ends = status, pieces, ends
+        self.length = sum(map(len, pieces)) if length is None else length
+        self.asked = 0
+        self.first_sent = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked += 1
+        asked = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(re.search(rb"Content-Length: (\d+)", asked)[1]))  # type: ignore[index]
+        more = f"Content-Type: application/json\r\nContent-Length: {self.length}\r\nConnection: close\r\n\r\n"
+        head = f"HTTP/1.1 {self.status}\r\n{more}"
+        writer.write(head.encode())
+        for number, piece in enumerate(self.pieces):
+            if number:
+                await self.go_on.wait()
+            writer.write(piece)
+            await writer.drain()
+            self.first_sent.set()
+        if not self.ends:
+            await reader.read()
+        writer.close()
+
+
+@asynccontextmanager
+async def telnyx_at(answer: Pieces) -> AsyncIterator[TelnyxCalls]:
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    calls = TelnyxCalls(KEY, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    await calls.start()
+    try:
+        yield calls
+    finally:
+        await calls.close()
+        server.close()
+
+
+@pytest.mark.parametrize("cut", [1, 40, len(ENDED) - 1])
+async def test_an_answer_in_two_pieces_is_read_whole(cut: int) -> None:
+    answer = Pieces("422 Unprocessable Entity", ENDED[:cut], ENDED[cut:])
+    async with telnyx_at(answer) as calls:
+        hanging_up = asyncio.create_task(calls.hang_up(CALL))
+        await answer.first_sent.wait()
+        # The head and the first piece have been read by now, or will be before the rest: both is right.
+        await asyncio.sleep(0)
+        answer.go_on.set()
+        await hanging_up
+    assert answer.asked == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Pieces("422 Unprocessable Entity", ENDED[:40], length=len(ENDED)),
+        Pieces("422 Unprocessable Entity", b'{"errors": "' + b"x" * 200_000 + b'"}'),
+    ],
+    ids=["cut off", "too long"],
+)
+async def test_of_an_answer_that_cannot_be_read_the_status_counts(answer: Pieces) -> None:
+    async with telnyx_at(answer) as calls:
+        with pytest.raises(FailedPrecondition, match="answered 422"):
+            await asyncio.wait_for(calls.hang_up(CALL), PATIENCE)
+
+
+async def test_an_answer_that_does_not_end_is_waited_for_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "TIMEOUT", 0.2)
+    async with telnyx_at(Pieces("200 OK", b"{", length=100, ends=False)) as calls:
+        await asyncio.wait_for(calls.hang_up(CALL), PATIENCE)
+
+
+async def test_an_error_is_found_wherever_it_stands_and_as_a_number(api: Api, telnyx: TelnyxCalls) -> None:
+    api.answers = [(422, {"errors": ["text", {"code": "1"}, {"code": 90018}]})]
+    await telnyx.hang_up(CALL)
 
 
 async def test_it_must_be_started_first() -> None:
