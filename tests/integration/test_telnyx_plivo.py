@@ -9,18 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from livekit import rtc
+from livekit import api, rtc
 from numpy.typing import NDArray
+from structlog.testing import capture_logs
 
 from connector.app import Connector
+from connector.call.session import CANNOT_HEAR
 from connector.demo.carrier import CallStatus, Document
 from connector.demo.carrier.plivo.simulator import PlivoSimulator
 from connector.demo.carrier.simulator import CarrierSimulator
+from connector.demo.carrier.telnyx.dialect import TelnyxDialect
 from connector.demo.carrier.telnyx.simulator import TelnyxSimulator
 from connector.model import Direction, EndReason, Provider
 from connector.tokens import DIAL_PURPOSE, TokenSigner
 from connectorpb.v1 import connector_pb2 as pb
-from tests.integration.harness import Guest, Stage, ended, only_session, strength, tone, until
+from tests.integration.harness import PATIENCE, Guest, Stage, ended, only_session, strength, tone, until
 from tests.integration.rpc import TRANSPORTS, grpc_connector, rpc_over
 from tests.integration.wire import Wire, wire_to
 
@@ -354,3 +357,33 @@ async def test_a_phone_whose_stream_reaches_another_process_is_carried_there(
     await asyncio.wait_for(call.ended.wait(), 5)
     assert (await ended(taker)).end_reason is EndReason.ENDED_BY_API
     assert call.errors == []
+
+
+async def test_a_call_in_a_codec_that_nobody_decodes_is_told_so_and_hung_up(stage: Stage, room: str) -> None:
+    line = await line_at(stage, room, Provider.TELNYX)
+    assert isinstance(line.carrier.dialect, TelnyxDialect)
+    line.carrier.dialect.call_codec = ("G722", 8000)
+    with capture_logs() as lines:
+        call = line.carrier.dial(CALLEE, OURS, Document((await line.connect()).replace("ws", "http", 1)))
+        await asyncio.wait_for(call.ended.wait(), PATIENCE)
+        record = await ended(line.connector)
+    assert call.spoken[-1] == CANNOT_HEAR
+    assert record.end_reason is EndReason.PROTOCOL_ERROR
+    (warning,) = [entry for entry in lines if entry["event"] == "the carrier streams audio that cannot be decoded"]
+    assert (warning["format"], warning["log_level"]) == ("G722/8000", "warning")
+
+
+@BOTH
+async def test_a_hang_up_that_the_carrier_fails_once_is_done_at_the_second_try(
+    stage: Stage, room: str, provider: Provider
+) -> None:
+    line = await line_at(stage, room, provider)
+    call = await line.call()
+    line.carrier.api_failures = 1
+    await stage.admin.room.delete_room(api.DeleteRoomRequest(room=room))
+    record = await ended(line.connector)
+    assert record.end_reason is EndReason.ROOM_DELETED
+    await asyncio.wait_for(call.ended.wait(), PATIENCE)
+    assert call.errors == []
+    await until(lambda: line.connector.metrics.hang_ups.labels(provider.value, "done")._value.get() == 1)
+    assert line.connector.metrics.hang_ups.labels(provider.value, "failed")._value.get() == 1

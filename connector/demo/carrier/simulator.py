@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypedDict
@@ -56,6 +56,8 @@ class CarrierSimulator:
         self.dialect = dialect
         self.outcome = world.outcome
         self.options = world.options
+        self.api_failures = 0
+        """So many of the next requests to the REST API are answered 503."""
         self._manner = manner
         self._secret = secret
         self._world = world
@@ -78,13 +80,22 @@ class CarrierSimulator:
         self._session = aiohttp.ClientSession(connector=connector)
         client = Web(self._session, self._manner, self._secret, self._world.tls)
         self._office = Office(self.dialect, client, self.options, self.outcome_of)
-        app = web.Application()
+        app = web.Application(middlewares=[self._fail_first])
         app.add_routes(self.routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._world.host, self._port)
         await site.start()
         self._port = self._runner.addresses[0][1]
+
+    @web.middleware
+    async def _fail_first(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if self.api_failures:
+            self.api_failures -= 1
+            return web.json_response({}, status=503)
+        return await handler(request)
 
     async def stop(self) -> None:
         """End every call at once and let go of all sockets."""

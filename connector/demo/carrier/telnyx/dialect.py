@@ -32,6 +32,8 @@ class TelnyxDialect:
     def __init__(self, account_sid: str, connection_id: str) -> None:
         self.account_id = account_sid
         self._connection_id = connection_id
+        self.call_codec: tuple[str, int] | None = None
+        """A codec that Telnyx does not convert, and its rate: calls in it are streamed in it, whatever is asked for."""
 
     def call_id(self) -> str:
         return "v3:" + secrets.token_urlsafe(40)
@@ -97,4 +99,4 @@ class TelnyxDialect:
             call.from_,
             call.to,
         )
-        return TelnyxWire(ids, stream, time.monotonic)
+        return TelnyxWire(ids, stream, time.monotonic, self.call_codec)

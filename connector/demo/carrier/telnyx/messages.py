@@ -43,7 +43,11 @@ class TelnyxWire:
 
     buffer_seconds = float("inf")
 
-    def __init__(self, ids: Ids, stream: Stream, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, ids: Ids, stream: Stream, clock: Callable[[], float], call_codec: tuple[str, int] | None = None
+    ) -> None:
+        """`call_codec`: of a call that is streamed in its own codec, here by name alone."""
+        self._codec = call_codec or (ENCODINGS[stream.speaks], stream.speaks.rate)
         self.stream_id = ids.stream_id
         self.speaks, self.plays, self.echoes = stream.speaks, stream.plays, stream.echoes
         self._ids = ids
@@ -67,7 +71,7 @@ class TelnyxWire:
             "to": ids.to,
             "tags": [],
             "client_state": "",
-            "media_format": {"encoding": ENCODINGS[self.speaks], "sample_rate": self.speaks.rate, "channels": 1},
+            "media_format": {"encoding": self._codec[0], "sample_rate": self._codec[1], "channels": 1},
         }
         if self._parameters:
             start["custom_parameters"] = dict(self._parameters)
