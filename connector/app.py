@@ -257,7 +257,9 @@ class Connector:
         with_connectors = {connector.provider for connector in await self.store.connectors.list()}
         for provider in sorted(HOLDING):
             accounts = self.settings.accounts(provider)
-            is_used = provider in with_connectors or bool(accounts.all)
+            # Plivo's id alone makes no account.
+            has_settings = accounts.all or (provider is Provider.PLIVO and self.settings.plivo_auth_id)
+            is_used = provider in with_connectors or has_settings
             unable = [account.id or None for account in accounts.all if account not in accounts.with_api]
             if is_used and (unable or not accounts.with_api):
                 log.warning(

@@ -37,7 +37,11 @@ KEY = "A" * 43 + "="
 async def test_of_a_carrier_in_use_whose_phones_cannot_be_hung_up_the_missing_setting_is_told(
     tmp_path: Path, connectors: list[Provider], settings: dict[str, str], missing: list[str]
 ) -> None:
-    fixed = {"LIVEKIT_API_KEY": "key", "LIVEKIT_API_SECRET": "s" * 32, "store": f"sqlite:///{tmp_path / 'calls.db'}"}
+    fixed = {
+        "LIVEKIT_API_KEY": "key",
+        "LIVEKIT_API_SECRET": "s" * 32,
+        "CONNECTOR_STORE": f"sqlite:///{tmp_path / 'calls.db'}",
+    }
     service = Connector(Settings.model_validate({**fixed, **settings}))
     await service.store.open()
     try:
