@@ -56,7 +56,7 @@ from connector.room.joining import drain_abandoned
 from connector.sip.admin import SipAdmin
 from connector.sip.secrets import SipSecrets
 from connector.storage.base import Store
-from connector.storage.stores import store_at
+from connector.storage.stores import store_of
 from connector.telephony.accounts import TwilioAccounts
 from connector.telephony.apis import CarrierApis, say_signer
 from connector.telephony.conferences import TwilioConferences
@@ -78,10 +78,10 @@ class Connector:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        secret = settings.livekit_api_secret.get_secret_value()
-        never_log(secret, *settings.carrier_secrets)
+        secret, own = settings.livekit_api_secret.get_secret_value(), settings.own_secrets
+        never_log(secret, *own, *settings.carrier_secrets)
         self.metrics = Metrics()
-        self.store: Store = store_at(settings.store)
+        self.store: Store = store_of(settings)
         self.joins = JoinAdmission(settings.joins_at_once, settings.join_wait, self.metrics)
         self.admin = RoomAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
         self._carriers = CarrierApis(settings)
@@ -91,8 +91,8 @@ class Connector:
         self._dialled = DialledCalls(self._call_parts)
         self.calls = CallManager(self._call_parts, settings.max_calls)
         self.desk = CallDesk(self.calls, self.store, self.admin, self._dialled)
-        signer = TokenSigner(secret)
-        self._webhook_keys = WebhookKeys(secret)
+        signer = TokenSigner(own)
+        self._webhook_keys = WebhookKeys(own)
         origins = Origins(settings.public_origin, settings.regions, settings.countries)
         signatures = self._signatures = signature_check(settings, origins)
         service = ConnectorService(
@@ -111,8 +111,8 @@ class Connector:
                 self.calls,
                 self.store,
                 signer,
-                TokenSigner(secret, DIAL_PURPOSE),
-                say_signer(secret),
+                TokenSigner(own, DIAL_PURPOSE),
+                say_signer(own),
                 signatures,
                 origins,
                 _words(settings),
@@ -141,15 +141,16 @@ class Connector:
 
     def _sip_dialler(self, signatures: SignatureCheck) -> SipDialler:
         settings = self.settings
-        secret = settings.livekit_api_secret.get_secret_value()
         parts = SipParts(
             endpoint=settings.sip_endpoint,
-            numbers=SipSecrets(self.store.sip_numbers, secret),
+            numbers=SipSecrets(self.store.sip_numbers, settings.own_secrets),
             rooms=self._sip_admin,
             admin=self.admin,
             max_duration=settings.max_duration,
         )
-        return SipDialler(self._dialled, parts, TokenSigner(secret, SIP_PURPOSE), signatures, self.metrics)
+        return SipDialler(
+            self._dialled, parts, TokenSigner(settings.own_secrets, SIP_PURPOSE), signatures, self.metrics
+        )
 
     def _rest_operations(self) -> list[Operation]:
         return [
@@ -225,6 +226,7 @@ class Connector:
         async with contextlib.AsyncExitStack() as undo:
             await self.store.open()
             undo.push_async_callback(self.store.close)
+            await self._reseal()
             await self.webhooks.start()
             undo.push_async_callback(self.webhooks.stop)
             await self._tell_of_held_phones()
@@ -284,6 +286,18 @@ class Connector:
                     log.info("LiveKit can be used now")
                 return
             await asyncio.sleep(LOOK_EVERY)
+
+    async def _reseal(self) -> None:
+        """What is plain in the store, or sealed with a secret before the newest, is sealed with that: afterwards the
+        one before is needed no more."""
+        written = await self.store.reseal()
+        written += await SipSecrets(self.store.sip_numbers, self.settings.own_secrets).reseal()
+        for entry in await self.store.connectors.list():
+            fresh = self._webhook_keys.resealed(entry)
+            if fresh is not None:
+                written += await self.store.connectors.replace(fresh, entry)
+        if written:
+            log.info("secrets in the store were sealed with the newest secret", documents=written)
 
     async def _listen(self) -> None:
         application = web.Application(client_max_size=256 * 1024)
@@ -359,7 +373,7 @@ def conference_bridge(settings: Settings, store: Store, twilio: TwilioAccounts |
     """Bridges conferences with the numbers that this store knows."""
     return ConferenceBridge(
         TwilioConferences(twilio) if twilio else None,
-        SipSecrets(store.sip_numbers, settings.livekit_api_secret.get_secret_value()),
+        SipSecrets(store.sip_numbers, settings.own_secrets),
         settings.sip_endpoint,
     )
 

@@ -88,6 +88,10 @@ class Settings(BaseSettings):
     livekit_url: str = Field("ws://127.0.0.1:7880", validation_alias=_env("LIVEKIT_URL"))
     livekit_api_key: str = Field("", validation_alias=_env("LIVEKIT_API_KEY"))
     livekit_api_secret: SecretStr = Field(SecretStr(""), validation_alias=_env("LIVEKIT_API_SECRET"))
+    secret: SecretStr = Field(SecretStr(""), validation_alias=_env("CONNECTOR_SECRET"))
+    """What connect_urls, webhook URLs and everything sealed in the store are made with; empty: LiveKit's API secret."""
+    secret_previous: SecretStr = Field(SecretStr(""), validation_alias=_env("CONNECTOR_SECRET_PREVIOUS"))
+    """Still accepted, and opens what it has sealed."""
 
     host: str = Field("127.0.0.1", validation_alias=_env("CONNECTOR_HOST"))
     port: int = Field(8080, ge=0, le=65535, validation_alias=_env("CONNECTOR_PORT"))
@@ -99,6 +103,8 @@ class Settings(BaseSettings):
     """ISO 3166-1 alpha-2 country to the name of its region."""
     store: str = Field("sqlite:///connector.db", validation_alias=_env("CONNECTOR_STORE"), repr=False)
     """May hold a password: `store_name` is the one to show."""
+    redis_prefix: str = Field("connector:", validation_alias=_env("CONNECTOR_REDIS_PREFIX"))
+    """With which every key in Redis begins."""
     instance: str = Field("", validation_alias=_env("CONNECTOR_INSTANCE"))
     """Names this process in call records; two processes that share a store need two names."""
 
@@ -233,6 +239,13 @@ class Settings(BaseSettings):
             raise ValueError(f"{', '.join(wrong)}: must be ISO 3166-1 alpha-2 codes such as US")
         return {country.upper(): region for country, region in value.items()}
 
+    @field_validator("redis_prefix")
+    @classmethod
+    def _redis_prefix(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_.:{}-]{1,64}", value):
+            raise ValueError("must be 1 to 64 letters, digits and _ . : { } -")
+        return value
+
     @field_validator("store")
     @classmethod
     def _store(cls, value: str) -> str:
@@ -290,6 +303,12 @@ class Settings(BaseSettings):
                 ]
                 signing, rest = _listed(self.telnyx_public_key), _listed(self.telnyx_api_key.get_secret_value())
                 return _merged(provider, "", signing, rest, keys)
+
+    @property
+    def own_secrets(self) -> tuple[str, ...]:
+        """Of this service, the newest first."""
+        newest = self.secret.get_secret_value() or self.livekit_api_secret.get_secret_value()
+        return tuple(dict.fromkeys(filter(None, (newest, self.secret_previous.get_secret_value()))))
 
     @property
     def carrier_secrets(self) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ from connector.metrics import Metrics
 from connector.model import CallRequest, ConnectorEntry, ConnectorMode, RoutingRule, RuleType
 from connector.numbers import WITHHELD
 from connector.routing import Arrival, Diversion, Refusal, Route, call_request, diverted, find_route, normal_number
+from connector.seal import is_sealed
 from connector.storage.base import NameTaken, Store, StoreError
 from connector.tokens import TokenSigner, WebhookKeys
 
@@ -158,7 +159,7 @@ class HookRoutes:
         if connector is None or connector.provider.value != request.match_info["provider"]:
             raise NotFound("no connector has this webhook URL; copy it again from the connector")
         if not self._keys.fits(connector, key):
-            raise NotFound("the API secret has changed since this webhook URL was made; copy the connector's new one")
+            raise NotFound("the secret has changed since this webhook URL was made; copy the connector's new one")
         return connector
 
     async def _announced(self, request: web.Request, connector: ConnectorEntry) -> Announced:
@@ -187,11 +188,24 @@ class HookRoutes:
                 headers=sip_headers(fields),
                 account_id=call.account_id,
             ),
-            call_id=self._keys.call_id(connector.id, call.call_id),
+            call_id=await self._call_id(connector.id, call.call_id),
             region=self._origins.region(connector.region or "", call.from_country),
             pin_token=request.query.get(_PIN_ARGUMENT, ""),
             url=request.rel_url.raw_path + own,
         )
+
+    async def _call_id(self, connector_id: str, carrier_call_id: str) -> str:
+        """Ours. While the secret is rotated, a process with the one before may have made the call, under another id."""
+        newest, *before = self._keys.call_ids(connector_id, carrier_call_id)
+        for call_id in before:
+            try:
+                await self._calls.expected(call_id)
+            except TokenInvalid:
+                continue
+            except ConnectUrlError:
+                pass  # It was, and is over or taken: it is that call all the same.
+            return call_id
+        return newest
 
     async def _answer(self, announced: Announced) -> str:
         """The XML for this call."""
@@ -225,6 +239,8 @@ class HookRoutes:
             return await self._dial(announced, None)
         if isinstance(route, Refusal):
             return self._refuse(announced, route.name.lower(), route.value, by_number)
+        if is_sealed(route.pin):
+            return self._refuse(announced, "pin_unknown", "the rule's PIN was sealed with another secret", route.rule)
         if route.pin:
             question = self._ask(announced, route)
             if question:

@@ -32,6 +32,7 @@ from connector.api.rest_rules import NewRule, RoomBody, RuleRest
 from connector.api.signed import SignatureCheck
 from connector.errors import FailedPrecondition, InvalidArgument, NotFound
 from connector.model import ConnectorEntry, ConnectorMode, Provider, RuleType
+from connector.seal import is_sealed
 from connector.storage.base import Store
 from connector.tokens import WebhookKeys
 
@@ -218,20 +219,23 @@ class ConnectorRest:
         return entry
 
     async def _found_by(self, entry: ConnectorEntry) -> ConnectorEntry:
-        """The connector as its URL finds it. After a change of the API secret it has another URL, since the key comes
-        from the secret: the old one is refused from the change on, the new one is good from its first showing on."""
-        key_hash = WebhookKeys.hash(self._keys.derive(entry.id, entry.key_nonce))
-        if key_hash == entry.key_hash:
+        """The connector as its URL finds it. After a change of the secret without its predecessor it has another URL,
+        since nobody can say the old one: that is refused from the change on, the new one is good from its first showing
+        on."""
+        if self._keys.key_of(entry) is not None:
             return entry
-        fresh = replace(entry, key_hash=key_hash)
+        if is_sealed(entry.key_nonce):
+            fresh = self._keyed(entry)
+        else:
+            fresh = replace(entry, key_hash=WebhookKeys.hash(self._keys.derive(entry.id, entry.key_nonce)))
         if await self._store.connectors.replace(fresh, entry):
-            log.warning("the API secret has changed: the connector has a new webhook URL", connector=entry.id)
+            log.warning("the secret has changed: the connector has a new webhook URL", connector=entry.id)
             return fresh
         # Another request was quicker, with the same outcome or with a rotation.
         return await self._store.connectors.get(entry.id) or fresh
 
     def _shown(self, entry: ConnectorEntry) -> ConnectorData:
-        key = self._keys.derive(entry.id, entry.key_nonce)
+        key = self._keys.key_of(entry)
         return ConnectorData(
             id=entry.id,
             provider=entry.provider,

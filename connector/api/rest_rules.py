@@ -32,6 +32,7 @@ from connector.config import DAY
 from connector.errors import InvalidArgument, NotFound
 from connector.model import AgentWatch, RoomPrefix, RoomType, RoutingRule, RuleRoom, RuleType
 from connector.routing import claimed_twice, normal_number, normal_pattern
+from connector.seal import is_sealed
 from connector.storage.base import DocumentFilter, NameTaken, Store
 
 log = structlog.get_logger()
@@ -402,7 +403,7 @@ def _shown(rule: RoutingRule) -> RuleAnswer:
             type=room.type,
             id=room.id or None,
             prefix=room.prefix if room.type is RoomType.DYNAMIC else None,
-            pin=room.pin or None,
+            pin=None if is_sealed(room.pin) else room.pin or None,
         )
         if room
         else None,

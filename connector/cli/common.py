@@ -139,7 +139,7 @@ async def with_store(settings: Settings, work: Callable[[Store], Awaitable[T]], 
     work creates it."""
     if not creates:
         require_store(settings)
-    async with opened(settings.store) as store:
+    async with opened(settings) as store:
         return await work(store)
 
 

@@ -192,7 +192,7 @@ async def store_findings(settings: Settings) -> list[Finding]:
     if settings.store_file is not None and not settings.store_file.exists():
         return [_store_to_come(settings.store_file)]
     try:
-        async with opened(settings.store) as store:
+        async with opened(settings) as store:
             return [Finding("ok", "store", settings.store_place), *await _weaknesses(settings, store)]
     except ConnectorError as error:
         return [Finding("problem", "store", error.message, _mend_store(settings, error))]

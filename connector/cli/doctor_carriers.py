@@ -31,7 +31,7 @@ async def _with_connectors(settings: Settings) -> set[Provider]:
     if settings.store_file is not None and not settings.store_file.exists():
         return set()
     try:
-        async with opened(settings.store) as store:
+        async with opened(settings) as store:
             return {connector.provider for connector in await store.connectors.list()}
     except ConnectorError:
         return set()  # The store's own finding says why.

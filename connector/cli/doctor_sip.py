@@ -26,8 +26,8 @@ async def sip_findings(settings: Settings) -> list[Finding]:
         trunks = await admin.list_numbers()
         if settings.store_file is not None and not settings.store_file.exists():
             return compare(trunks, [])
-        async with opened(settings.store) as store:
-            known = await SipSecrets(store.sip_numbers, secret).all()
+        async with opened(settings) as store:
+            known = await SipSecrets(store.sip_numbers, settings.own_secrets).all()
     except ConnectorError as error:
         return [Finding("problem", SUBJECT, error.message, "see the troubleshooting in docs/sip.md")]
     finally:

@@ -218,7 +218,7 @@ async def _with_bridge(settings: Settings, work: Callable[[ConferenceBridge], Aw
 
     twilio = CarrierApis(settings).twilio
     require_store(settings)
-    async with opened(settings.store) as store:
+    async with opened(settings) as store:
         try:
             if twilio is not None:
                 await twilio.start()
@@ -243,5 +243,5 @@ async def _sip_admin(settings: Settings) -> AsyncIterator[SipAdmin]:
 @asynccontextmanager
 async def _secrets(settings: Settings) -> AsyncIterator[SipSecrets]:
     typer.echo(f"the SIP password of a number is kept in the store {settings.store_place}", err=True)
-    async with opened(settings.store) as store:
-        yield SipSecrets(store.sip_numbers, settings.livekit_api_secret.get_secret_value())
+    async with opened(settings) as store:
+        yield SipSecrets(store.sip_numbers, settings.own_secrets)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hmac
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
-
-from cryptography.fernet import Fernet, InvalidToken
 
 from connector.errors import FailedPrecondition, Internal
 from connector.logs import never_log
 from connector.model import SipNumber
+from connector.seal import Seal, SealBroken, several
 
-_PURPOSE = b"connector sip password v1"
+_PURPOSE = "connector sip password v1"
 """Sets the key apart from any other use of the same secret."""
 
 
@@ -22,7 +20,7 @@ class SipNumbers(Protocol):
     """See `connector.storage.base.Collection`."""
 
     async def insert(self, document: SipNumber) -> None: ...
-    async def replace(self, document: SipNumber) -> bool: ...
+    async def replace(self, document: SipNumber, expected: SipNumber | None = None) -> bool: ...
     async def delete(self, document_id: str) -> bool: ...
     async def get(self, document_id: str) -> SipNumber | None: ...
     async def list(self) -> list[SipNumber]: ...
@@ -39,18 +37,18 @@ class SipCredentials:
 
 
 class SipSecrets:
-    """The numbers that were set up. Processes with the same API secret read each other's."""
+    """The numbers that were set up. Processes with the same secret read each other's."""
 
-    def __init__(self, numbers: SipNumbers, api_secret: str) -> None:
-        key = hmac.digest(api_secret.encode(), _PURPOSE, "sha256")
-        self._box = Fernet(base64.urlsafe_b64encode(key))
+    def __init__(self, numbers: SipNumbers, secret: str | Sequence[str]) -> None:
+        """The newest secret first; see `connector.seal`."""
+        self._seal = Seal(several(secret), _PURPOSE)
         self._numbers = numbers
 
     async def remember(self, credentials: SipCredentials) -> None:
         kept = await self._numbers.get(credentials.number)
         if kept is not None and self._same(kept, credentials):
             return
-        sealed = self._box.encrypt(credentials.password.encode()).decode()
+        sealed = self._seal.close(credentials.password)
         number = SipNumber(credentials.number, credentials.trunk_id, credentials.username, sealed, time.time())
         if not await self._numbers.replace(number):
             await self._numbers.insert(number)
@@ -83,6 +81,18 @@ class SipSecrets:
             raise FailedPrecondition(f"{found} set up with `connector sip setup`: name one with --number")
         return self._open(kept[0])
 
+    async def reseal(self) -> int:
+        """Seal with the newest secret what one before has sealed; how many passwords that were."""
+        stale = [kept for kept in await self._numbers.list() if not self._seal.is_current(kept.sealed_password)]
+        written = 0
+        for kept in stale:
+            try:
+                password = self._seal.open(kept.sealed_password)
+            except SealBroken:
+                continue  # `of` says so when it is needed.
+            written += await self._numbers.replace(replace(kept, sealed_password=self._seal.close(password)), kept)
+        return written
+
     def _same(self, kept: SipNumber, credentials: SipCredentials) -> bool:
         try:
             return self._open(kept) == credentials
@@ -91,10 +101,10 @@ class SipSecrets:
 
     def _open(self, kept: SipNumber) -> SipCredentials:
         try:
-            password = self._box.decrypt(kept.sealed_password.encode()).decode()
-        except InvalidToken:
+            password = self._seal.open(kept.sealed_password)
+        except SealBroken:
             raise Internal(
-                "a stored SIP password was sealed with another API secret; run `connector sip setup` again"
+                "a stored SIP password was sealed with another secret; run `connector sip setup` again"
             ) from None
         never_log(password)
         return SipCredentials(kept.id, kept.trunk_id, kept.username, password)

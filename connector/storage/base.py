@@ -24,6 +24,9 @@ from connector.model import (
 )
 
 EVERY_CALL = CallFilter()
+DEFAULT_PREFIX = "connector:"
+"""With which every key in Redis begins: a LiveKit server may keep its own in the same database, and so may another
+service of this kind."""
 Item = TypeVar("Item")
 
 
@@ -281,6 +284,10 @@ class Store(Protocol):
     async def page_calls(self, offset: int, limit: int, where: CallFilter = EVERY_CALL) -> Page[CallRecord]:
         """At most `limit` of those that the filter admits, newest first, from place `offset` on, and how many there
         are. The store filters and counts: only what is on the page is read."""
+        ...
+
+    async def reseal(self) -> int:
+        """Write anew what is plain, or sealed with a secret before the newest; how many documents that were."""
         ...
 
     async def weaknesses(self) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from connector.storage.base import StoreError
+from connector.storage.vault import Vault
 
 T = TypeVar("T")
 
@@ -25,20 +26,28 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
 class Form(Generic[T]):
     """The JSON form of one frozen dataclass of `connector.model`."""
 
-    def __init__(self, kind: type[T]) -> None:
+    def __init__(self, kind: type[T], vault: Vault | None = None) -> None:
         self._name = kind.__name__
+        self._vault = vault or Vault()
         self._adapter: TypeAdapter[T] = _adapter(kind)
 
     def write(self, document: T) -> str:
         """StoreError for text that no encoding has (half of a surrogate pair)."""
         try:
-            return self._adapter.dump_json(document).decode()
+            return self._adapter.dump_json(self._vault.sealed(document)).decode()
         except PydanticSerializationError as error:
             raise StoreError(f"this {self._name} cannot be stored: its text cannot be encoded") from error
 
     def read(self, text: str) -> T:
         """StoreError for one that this connector does not understand. It says which field is wrong and not what
         stands in it: that may be a number or a key."""
+        return self._vault.opened(self._parsed(text))
+
+    def is_current(self, text: str) -> bool:
+        """Whether its secret is sealed as it would be now. StoreError as above."""
+        return self._vault.is_current(self._parsed(text))
+
+    def _parsed(self, text: str) -> T:
         try:
             return self._adapter.validate_json(text)
         except ValidationError as error:

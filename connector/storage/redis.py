@@ -12,11 +12,13 @@ from connector.model import (
     WaitingCall,
     WebhookEndpoint,
 )
+from connector.storage.base import DEFAULT_PREFIX
 from connector.storage.redis_calls import RedisCalls
 from connector.storage.redis_deliveries import RedisDeliveries
 from connector.storage.redis_documents import RedisCollection
 from connector.storage.redis_hang_ups import RedisHangUps
 from connector.storage.redis_server import RedisServer
+from connector.storage.vault import Vault
 
 MIGRATIONS: Mapping[int, str] = {
     1: "-- The first schema starts from nothing.",
@@ -30,13 +32,13 @@ _INFO = "return redis.call('INFO', 'memory') .. redis.call('INFO', 'persistence'
 class RedisStore(RedisCalls):
     """See `connector.storage.base.Store`."""
 
-    def __init__(self, url: str) -> None:
-        """`url`: redis[s]://[[user]:password@]host[:port][/db]"""
-        super().__init__(RedisServer(url, MIGRATIONS))
+    def __init__(self, url: str, vault: Vault | None = None, prefix: str = DEFAULT_PREFIX) -> None:
+        """`url`: redis[s]://[[user]:password@]host[:port][/db]. Every key begins with `prefix`."""
+        super().__init__(RedisServer(url, MIGRATIONS, prefix))
         self.connectors = RedisCollection(self._server, "connectors", ConnectorEntry)
-        self.rules = RedisCollection(self._server, "rules", RoutingRule)
+        self.rules = RedisCollection(self._server, "rules", RoutingRule, vault)
         self.endpoints = RedisCollection(self._server, "endpoints", WebhookEndpoint)
-        self.keys = RedisCollection(self._server, "keys", SigningKey)
+        self.keys = RedisCollection(self._server, "keys", SigningKey, vault)
         self.sip_numbers = RedisCollection(self._server, "sip_numbers", SipNumber)
         self.waiting = RedisCollection(self._server, "waiting", WaitingCall)
         self.deliveries = RedisDeliveries(self._server)
@@ -47,6 +49,9 @@ class RedisStore(RedisCalls):
 
     async def close(self) -> None:
         await self._server.close()
+
+    async def reseal(self) -> int:
+        return await self.rules.reseal() + await self.keys.reseal()
 
     async def weaknesses(self) -> list[tuple[str, str]]:
         """What in the server's own settings could lose what is kept there, and what to do about it."""

@@ -18,6 +18,7 @@ from connector.storage.base import (
 )
 from connector.storage.forms import Form
 from connector.storage.redis_server import PREFIX, RedisServer
+from connector.storage.vault import Vault
 
 # KEYS of all: id → body; ids by age; name → id; id → its names, as JSON; id → what lists are narrowed by.
 _OPENING = """
@@ -148,9 +149,9 @@ CHUNK = 500
 class RedisCollection(Generic[T]):
     """See `connector.storage.base.Collection`."""
 
-    def __init__(self, server: RedisServer, name: str, kind: type[T]) -> None:
+    def __init__(self, server: RedisServer, name: str, kind: type[T], vault: Vault | None = None) -> None:
         self._server = server
-        self._form = Form(kind)
+        self._form = Form(kind, vault)
         self._keys = tuple(f"{PREFIX}{name}{part}" for part in ("", ":by_age", ":names", ":named", ":index"))
 
     async def insert(self, document: T) -> None:
@@ -184,6 +185,11 @@ class RedisCollection(Generic[T]):
 
     async def find(self, name: str) -> T | None:
         return self._read(await self._server.run(_FIND, self._keys, (name,)))
+
+    async def reseal(self) -> int:
+        bodies = await self._server.run(_LIST, self._keys)
+        stale = [self._form.read(body) for body in bodies if not self._form.is_current(body)]
+        return sum([await self.replace(document, document) for document in stale])
 
     async def list(self) -> builtins.list[T]:
         return [self._form.read(body) for body in await self._server.run(_LIST, self._keys)]

@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisGone
 from redis.exceptions import TimeoutError as RedisSlow
 
 from connector.logs import never_log
-from connector.storage.base import StoreError, StoreTooNew
+from connector.storage.base import DEFAULT_PREFIX, StoreError, StoreTooNew
 
 PATIENCE = 3.0
 """Seconds that a server may take to come back before what needs it fails."""
@@ -28,8 +28,8 @@ ANSWER_TIMEOUT = 2.0
 IDLE = 15.0
 """Seconds after which an unused connection is tried first: a firewall may have dropped it without a word."""
 CONNECTIONS = 16
-PREFIX = "connector:"
-"""Every key begins with it: a LiveKit server may keep its own in the same database."""
+PREFIX = "@prefix@"
+"""Stands in scripts and keys for the configured beginning of every key."""
 
 
 class RedisServer:
@@ -38,9 +38,10 @@ class RedisServer:
     A step is sent once. When its answer is lost nobody knows whether it was done, and a claim that is tried again
     would be told that somebody else had won. What is tried again, for `PATIENCE`, is to reach the server."""
 
-    def __init__(self, url: str, migrations: Mapping[int, str]) -> None:
+    def __init__(self, url: str, migrations: Mapping[int, str], prefix: str = DEFAULT_PREFIX) -> None:
         """`url`: redis[s]://[[user]:password@]host[:port][/db]. `migrations`: the Lua that leads to each version of
-        the schema from the one before."""
+        the schema from the one before. `prefix`: see PREFIX; it must have no quote, backslash or control character."""
+        self._prefix = prefix
         parts = urlsplit(url)
         self.name = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path.rstrip('/')}"
         self._password = unquote(parts.password or "")
@@ -83,13 +84,14 @@ class RedisServer:
         if self._client is None:
             raise StoreError(f"the store {self.name} is not open")
         if script not in self._scripts:
-            self._scripts[script] = self._client.register_script(script)
+            self._scripts[script] = self._client.register_script(script.replace(PREFIX, self._prefix))
+        keys = [key.replace(PREFIX, self._prefix, 1) for key in keys]
         texts = [value if isinstance(value, str) else repr(value) for value in values]
         async with self._translated():
             deadline = time.monotonic() + PATIENCE
             while True:
                 try:
-                    return await self._scripts[script](list(keys), texts)
+                    return await self._scripts[script](keys, texts)
                 except BusyLoadingError:
                     # It was refused: a server that starts reads its files first.
                     if time.monotonic() > deadline:

@@ -24,6 +24,7 @@ from connector.storage.sqlite_documents import SqliteCollection
 from connector.storage.sqlite_file import SqliteFile
 from connector.storage.sqlite_hang_ups import SqliteHangUps
 from connector.storage.sqlite_schema import MIGRATIONS
+from connector.storage.vault import Vault
 
 _WRITTEN = (*COLUMNS, "searched")
 _SAVE = (
@@ -38,12 +39,12 @@ _SELECT = f"SELECT {', '.join(COLUMNS)} FROM calls"
 class SqliteStore:
     """See `connector.storage.base.Store`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, vault: Vault | None = None) -> None:
         self._file = SqliteFile(path, MIGRATIONS)
         self.connectors = SqliteCollection(self._file, "connectors", ConnectorEntry)
-        self.rules = SqliteCollection(self._file, "rules", RoutingRule)
+        self.rules = SqliteCollection(self._file, "rules", RoutingRule, vault)
         self.endpoints = SqliteCollection(self._file, "endpoints", WebhookEndpoint)
-        self.keys = SqliteCollection(self._file, "keys", SigningKey)
+        self.keys = SqliteCollection(self._file, "keys", SigningKey, vault)
         self.waiting = SqliteCollection(self._file, "waiting", WaitingCall)
         self.sip_numbers = SqliteCollection(self._file, "sip_numbers", SipNumber)
         self.deliveries = SqliteDeliveries(self._file)
@@ -54,6 +55,13 @@ class SqliteStore:
 
     async def close(self) -> None:
         await self._file.close()
+
+    async def reseal(self) -> int:
+        written = await self.rules.reseal() + await self.keys.reseal()
+        if written:
+            # The write-ahead log holds what was there before, until it is begun anew.
+            await self._file.read(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        return written
 
     async def save_call(self, record: CallRecord) -> None:
         row = _row(record)

@@ -18,6 +18,7 @@ from connector.storage.base import (
 )
 from connector.storage.forms import Form
 from connector.storage.sqlite_file import SqliteFile
+from connector.storage.vault import Vault
 
 _WRITTEN = "(collection, id, created_at, body, indexed) VALUES (?, ?, ?, ?, ?)"
 _ORDER = "ORDER BY created_at DESC, id"
@@ -26,10 +27,10 @@ _ORDER = "ORDER BY created_at DESC, id"
 class SqliteCollection(Generic[T]):
     """See `connector.storage.base.Collection`."""
 
-    def __init__(self, file: SqliteFile, name: str, kind: type[T]) -> None:
+    def __init__(self, file: SqliteFile, name: str, kind: type[T], vault: Vault | None = None) -> None:
         self._file = file
         self._name = name
-        self._form = Form(kind)
+        self._form = Form(kind, vault)
 
     async def insert(self, document: T) -> None:
         row = self._row(document)
@@ -84,9 +85,16 @@ class SqliteCollection(Generic[T]):
         return self._read(rows[0][0] if rows else None)
 
     async def list(self) -> builtins.list[T]:
+        return [self._form.read(body) for body in await self._bodies()]
+
+    async def reseal(self) -> int:
+        stale = [self._form.read(body) for body in await self._bodies() if not self._form.is_current(body)]
+        return sum([await self.replace(document, document) for document in stale])
+
+    async def _bodies(self) -> builtins.list[str]:
         query = "SELECT body FROM documents WHERE collection = ? ORDER BY created_at DESC, id"
         rows = await self._file.read(lambda db: db.execute(query, (self._name,)).fetchall())
-        return [self._form.read(body) for (body,) in rows]
+        return [body for (body,) in rows]
 
     async def page(self, offset: int, limit: int, where: DocumentFilter = EVERY_DOCUMENT) -> Page[T]:
         await self._complete()

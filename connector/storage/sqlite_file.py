@@ -116,6 +116,8 @@ class SqliteFile:
         try:
             _write_ahead(db)
             db.execute("PRAGMA synchronous = NORMAL")
+            # What is deleted or written anew is overwritten: a PIN that was plain must not stay in a free page.
+            db.execute("PRAGMA secure_delete = ON")
             db.create_function("folded", 3, folded, deterministic=True)
             self._migrate(db)
         except BaseException:

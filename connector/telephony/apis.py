@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from connector.carriers.answers import LONGEST_FAREWELL
@@ -35,9 +35,8 @@ class CarrierApis:
                 telnyx, lambda _, key: TelnyxCalls(key, settings.telnyx_api_url)
             )
         if plivo.with_api:
-            secret = settings.livekit_api_secret.get_secret_value()
-            dial_url = _document_url(settings, TokenSigner(secret, DIAL_PURPOSE), "dial")
-            say_url = _document_url(settings, say_signer(secret), "say")
+            dial_url = _document_url(settings, TokenSigner(settings.own_secrets, DIAL_PURPOSE), "dial")
+            say_url = _document_url(settings, say_signer(settings.own_secrets), "say")
             self.controls[Provider.PLIVO] = AccountCalls(
                 plivo,
                 lambda auth_id, token: PlivoCalls(auth_id, token, dial_url, say_url, settings.plivo_api_url),
@@ -52,7 +51,7 @@ class CarrierApis:
             await control.close()
 
 
-def say_signer(secret: str) -> TokenSigner:
+def say_signer(secret: Sequence[str]) -> TokenSigner:
     """Of the addresses of documents that read out a sentence."""
     return TokenSigner(secret, SAY_PURPOSE, longest=4 * LONGEST_FAREWELL)
 

@@ -17,8 +17,9 @@ import structlog
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from connector.errors import ConnectorError
+from connector.errors import ConnectorError, Internal
 from connector.model import SigningKey
+from connector.seal import is_sealed
 from connector.webhooks.ports import Keys
 
 log = structlog.get_logger()
@@ -29,6 +30,10 @@ RETIRED_SIGNATURE = "videosdk-signature-retired"
 OVERLAP = 7 * 86400.0
 """Seconds for which a retired key still signs beside the new one."""
 KEY_BITS = 2048
+_CANNOT_OPEN = (
+    "it was sealed with another secret; set CONNECTOR_SECRET_PREVIOUS to that one, or make a new key with "
+    "`connector webhooks revoke-key`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,9 @@ class KeyRing:
 
     async def open(self) -> None:
         """Make the first key where there is none. Of several processes that try, one's key is kept."""
-        await self._signing()
+        for key in await self._signing():
+            if is_sealed(key.private_pem):
+                log.warning("a webhook signing key cannot be opened: deliveries wait", key=key.id, why=_CANNOT_OPEN)
 
     async def headers(self, body: bytes) -> dict[str, str]:
         """The signature headers of a delivery."""
@@ -130,6 +137,8 @@ class KeyRing:
     def _load(self, key: SigningKey) -> rsa.RSAPrivateKey:
         loaded = self._loaded.get(key.id)
         if loaded is None:
+            if is_sealed(key.private_pem):
+                raise Internal(f"the webhook signing key cannot be opened: {_CANNOT_OPEN}")
             parsed = serialization.load_pem_private_key(key.private_pem.encode(), password=None)
             assert isinstance(parsed, rsa.RSAPrivateKey)
             # Those that left the store are not needed again.

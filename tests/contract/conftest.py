@@ -11,7 +11,7 @@ from redis import Redis
 
 from connector.demo.redis_server import RedisServer
 from connector.storage.base import Store
-from connector.storage.stores import store_at
+from tests.contract.racer import store_from
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def redis_server() -> Iterator[RedisServer]:
     asyncio.run(server.stop())
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "redis with a prefix"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where an empty store is, as CONNECTOR_STORE has it. A new store joins by a name and an address here."""
     if request.param == "sqlite":
@@ -31,13 +31,13 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     server: RedisServer = request.getfixturevalue("redis_server")
     with Redis.from_url(server.url) as client:
         client.flushall()
-    return server.url
+    return server.url if request.param == "redis" else f"{server.url}#tests:{{1}}:"
 
 
 @pytest.fixture
 def make(address: str) -> Callable[[], Store]:
     """Each store it makes sees what the others wrote."""
-    return lambda: store_at(address)
+    return lambda: store_from(address)
 
 
 @pytest.fixture

@@ -180,3 +180,15 @@ class TestMistakes:
     def test_no_expiry(self, signer: TokenSigner, expires: float) -> None:
         with pytest.raises(ValueError, match="expire"):
             signer.mint(CALL, expires)
+
+
+def test_a_secret_is_rotated_without_a_token_lost() -> None:
+    old, both, new = TokenSigner("old"), TokenSigner(("new", "old")), TokenSigner("new")
+    assert both.verify(old.mint(CALL, 1000.0), 1.0) == CALL
+    assert new.verify(both.mint(CALL, 1000.0), 1.0) == CALL
+    refused(old, both.mint(CALL, 1000.0))
+    refused(TokenSigner(("new", "another")), old.mint(CALL, 1000.0))
+    assert both.fingerprint("x") == new.fingerprint("x") != old.fingerprint("x")
+    for none in ("", (), ("new", "")):
+        with pytest.raises(ValueError, match="secret"):
+            TokenSigner(none)

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from connector.model import ConnectorEntry, Provider
 from connector.tokens import WebhookKeys
 
 KEYS = WebhookKeys("secret")
@@ -47,3 +48,33 @@ def test_a_carrier_s_call_has_one_id_at_one_connector() -> None:
 def test_no_secret_no_keys() -> None:
     with pytest.raises(ValueError, match="secret"):
         WebhookKeys("")
+
+
+def test_a_webhook_url_outlives_the_secret_that_made_it() -> None:
+    old, both, new = WebhookKeys("old"), WebhookKeys(("new", "old")), WebhookKeys("new")
+    key = old.derive("cn_1", "nonce")
+    entry = ConnectorEntry("cn_1", Provider.TWILIO, WebhookKeys.hash(key), "nonce", 1.0)
+    assert (old.key_of(entry), both.key_of(entry), new.key_of(entry)) == (key, key, None)
+    assert both.fits(entry, key)
+    assert not new.fits(entry, key)
+    assert not new.fits(entry, "")
+    assert old.resealed(entry) is None
+    assert new.resealed(entry) is None
+    kept = both.resealed(entry)
+    assert kept is not None
+    assert key not in repr(kept)
+    # The secret before is needed no more, also not for the next rotation.
+    assert (new.key_of(kept), kept.key_hash) == (key, entry.key_hash)
+    assert new.fits(kept, key)
+    assert both.resealed(kept) is None
+    assert new.resealed(kept) is None
+    assert old.key_of(kept) is None
+    newest = WebhookKeys(("newest", "new"))
+    again = newest.resealed(kept)
+    assert again is not None
+    assert WebhookKeys("newest").key_of(again) == key
+
+
+def test_the_ids_that_processes_with_either_secret_give_a_call() -> None:
+    old, both, new = WebhookKeys("old"), WebhookKeys(("new", "old")), WebhookKeys("new")
+    assert both.call_ids("cn_1", "CA1") == [new.call_id("cn_1", "CA1"), old.call_id("cn_1", "CA1")]

@@ -24,7 +24,9 @@ class Numbers:
         assert document.id not in self.kept
         self.kept[document.id] = document
 
-    async def replace(self, document: SipNumber) -> bool:
+    async def replace(self, document: SipNumber, expected: SipNumber | None = None) -> bool:
+        if expected is not None and self.kept.get(document.id) != expected:
+            return False
         if document.id not in self.kept:
             return False
         self.kept[document.id] = document
@@ -68,7 +70,7 @@ async def test_the_store_does_not_hold_the_password() -> None:
     await SipSecrets(numbers, SECRET).remember(ONE)
     assert ONE.password not in repr(numbers.kept)
     assert await SipSecrets(numbers, SECRET).of(ONE.number) == ONE
-    with pytest.raises(Internal, match="another API secret"):
+    with pytest.raises(Internal, match="another secret"):
         await SipSecrets(numbers, "another-api-secret-altogether-0001").of(ONE.number)
 
 
@@ -91,3 +93,13 @@ async def test_an_opened_password_is_scrubbed_from_every_log_line() -> None:
     await secrets.of(fresh.number)
     assert fresh.password not in scrub(f"said {fresh.password}")
     assert fresh.password not in repr(await secrets.of(fresh.number))
+
+
+async def test_passwords_outlive_the_secret_that_sealed_them() -> None:
+    numbers = Numbers()
+    await SipSecrets(numbers, "old").remember(ONE)
+    assert await SipSecrets(numbers, "new").reseal() == 0  # Nobody can open it: it stays as it is.
+    both = SipSecrets(numbers, ("new", "old"))
+    assert await both.of(ONE.number) == ONE
+    assert (await both.reseal(), await both.reseal()) == (1, 0)
+    assert await SipSecrets(numbers, "new").of(ONE.number) == ONE

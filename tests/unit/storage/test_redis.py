@@ -29,9 +29,9 @@ from connector.model import (
     LifecycleEvent,
     Provider,
 )
+from connector.storage.base import DEFAULT_PREFIX as PREFIX
 from connector.storage.base import StoreError
 from connector.storage.redis import MIGRATIONS, RedisStore
-from connector.storage.redis_server import PREFIX
 from connector.storage.redis_server import RedisServer as Connection
 
 STORAGE_PAGE = Path(__file__).resolve().parents[3] / "docs" / "storage.md"
