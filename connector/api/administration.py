@@ -26,7 +26,7 @@ def administration(settings: Settings, store: Store, keys: KeyRing) -> list[Oper
     """The operations on this store; `keys` sign webhooks."""
     origins = Origins(settings.public_origin, settings.regions, settings.countries)
     rules = RuleRest(store, settings.livekit_api_key)
-    webhook_keys = WebhookKeys(settings.livekit_api_secret.get_secret_value())
+    webhook_keys = WebhookKeys(settings.own_secrets)
     connectors = ConnectorRest(store, webhook_keys, origins, signature_check(settings, origins), rules)
     webhooks = WebhookRest(store, keys, allow_private=settings.webhook_allow_private)
     return [*connectors.operations(), *rules.operations(), *webhooks.operations()]

@@ -24,7 +24,7 @@ from connector.demo.ports import PortLease
 from connector.demo.process import ChildProcess
 from connector.model import CallRecord, CallState, Direction, EndReason, Provider
 from connector.storage.sqlite import SqliteStore
-from connector.storage.stores import opened
+from connector.storage.stores import store_at
 from tests.integration.harness import Stage
 from tests.integration.wire import JSON, LIVEKIT_PATH
 
@@ -372,8 +372,9 @@ async def test_calls_says_so_when_there_are_none(env: dict[str, str]) -> None:
     ran = await ask(env, "calls")
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith(f"error: there is no store {place}; ")
-    async with opened(env["CONNECTOR_STORE"]):
-        pass
+    store = store_at(env["CONNECTOR_STORE"])
+    await store.open()
+    await store.close()
     ran = await ask(env, "calls")
     assert (ran.status, ran.out, ran.err) == (0, "", f"no calls in {place}\n")
 
