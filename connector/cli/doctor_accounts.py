@@ -76,5 +76,5 @@ async def _number(settings: Settings, provider: Provider, number: Number) -> Fin
 async def _has_connector(settings: Settings, key: str) -> bool:
     if settings.store_file is not None and not settings.store_file.exists():
         return False
-    async with opened(settings.store) as store:
+    async with opened(settings) as store:
         return await store.connectors.find(f"key:{WebhookKeys.hash(key)}") is not None
