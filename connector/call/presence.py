@@ -147,6 +147,8 @@ class Presence:
         """Into another room; the caller stays in this one until it can be heard in the other. Whatever is raised
         leaves the caller where it was. FailedPrecondition when the identity is taken there."""
         identity = self._ledger.request.participant.identity
+        if self._leaving is not None and self._leaving.get_name() == name:
+            await asyncio.wait([self._leaving])  # Back to where the caller has just come from, and may still be.
         if await self._parts.admin.has(name, identity):
             raise FailedPrecondition(f"the room has a participant {identity!r} already, the caller's identity")
         there = self._new_place(name)
@@ -169,7 +171,7 @@ class Presence:
         there.ear.open()
         self._ledger.moved(name)
         # A task of its own: an end of the call that comes now must find both rooms left.
-        self._leaving = asyncio.create_task(here.room.leave(), name="leave the former room")
+        self._leaving = asyncio.create_task(here.room.leave(), name=here.name)
 
     # Out
 
@@ -184,8 +186,11 @@ class Presence:
                     raise
 
     async def leave(self) -> None:
-        if self._leaving is not None:
-            await asyncio.wait([self._leaving])
+        former = [self._leaving] if self._leaving is not None else []
+        # Together: a former room that is stuck does not hold the caller in this one.
+        await asyncio.gather(self._leave_present(), *former)
+
+    async def _leave_present(self) -> None:
         await self._place.room.leave()
         identity = self._ledger.request.participant.identity
         if sid := self._place.room.lingering:

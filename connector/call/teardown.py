@@ -51,10 +51,13 @@ class Teardown:
         await _step("hang up", self._leg.hang_up(end, was_active))
         if socket is not None:
             await _step("socket", socket.close(end.close_code, end.reason.value))
-        await _step("room", self._presence.leave())
-        if not was_active:
-            await _step("undo", self._presence.undo())
-        self._ledger.finish(end, self._presence.bridge)
+        # The call is over for the caller: the steps that follow are not its time.
+        try:
+            self._ledger.finish(end, self._presence.bridge)
+        finally:
+            await _step("room", self._presence.leave())
+            if not was_active:
+                await _step("undo", self._presence.undo())
         await _step("record", self._ledger.close())
         await _step("events", self._ledger.chronicle.told())
 

@@ -20,7 +20,13 @@ from livekit import api
 from connector.errors import NotFound
 from connector.livekit_errors import translated
 from connector.model import AgentDispatch
-from connector.room.dispatches import Dispatched, create_dispatch, dispatch_again, withdraw
+from connector.room.dispatches import (
+    Dispatched,
+    create_dispatch,
+    dispatch_again,
+    missing_after_creation,
+    withdraw,
+)
 
 REQUEST_TIMEOUT = 3.0
 """Seconds for one thing asked of LiveKit; a ConnectTwilioCall must answer within 5 even when LiveKit is gone."""
@@ -143,6 +149,12 @@ class RoomAdmin:
             api.CreateRoomRequest(name=setup.room, agents=[_room_agent(agent) for agent in agents])
         )
         setup.created = True
+        if agents:
+            missing = missing_after_creation(await self._client.agent_dispatch.list_dispatch(setup.room), agents)
+            # Somebody else was quicker: to take the room back is then not ours.
+            setup.created = not missing
+            for agent in missing:
+                setup.dispatches.append(await create_dispatch(self._client, setup.room, agent))
 
     async def _sid(self, room: str) -> str:
         listed = await self._client.room.list_rooms(api.ListRoomsRequest(names=[room]))

@@ -37,6 +37,22 @@ class Dispatched:
         return now - self.first_seen.setdefault(name, now)
 
 
+def missing_after_creation(
+    dispatches: Iterable[api.AgentDispatch], agents: Iterable[AgentDispatch]
+) -> list[AgentDispatch]:
+    """Those of `agents` that a CreateRoom with them has not dispatched. LiveKit answers one for a room that exists
+    already as if it had made it, and ignores the agents: of two processes that create a room at once, the second has to
+    dispatch its own. The same agent with the same metadata for both is one agent: LiveKit does not tell whose it is."""
+    listed = Counter(_key(dispatch) for dispatch in dispatches)
+    missing = []
+    for agent in agents:
+        if listed[_key(agent)] > 0:
+            listed[_key(agent)] -= 1
+        else:
+            missing.append(agent)
+    return missing
+
+
 @dataclass(slots=True)
 class Plan:
     create: list[AgentDispatch] = field(default_factory=list)

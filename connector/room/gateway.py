@@ -254,6 +254,7 @@ class RoomGateway:
             await asyncio.wait([self._rejoining])
         microphone, self._microphone = self._microphone, None
         if microphone is not None:
+            await microphone.settle()
             if self._connection is not None:
                 for event, handler in microphone.handlers:
                     self._connection.room.off(event, handler)

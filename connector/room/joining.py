@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import structlog
 from livekit import rtc
+from livekit.rtc._proto.room_pb2 import ContinualGatheringPolicy
 
 from connector.errors import Unavailable
 from connector.room.engine import engine
@@ -32,9 +33,8 @@ async def join(room: rtc.Room, url: str, token: str) -> None:
     media_router()
     if _abandoned and not engine.is_held:
         await _after_those_given_up(url)
-    connecting = asyncio.ensure_future(
-        room.connect(url, token, rtc.RoomOptions(auto_subscribe=False, connect_timeout=JOIN_TIMEOUT))
-    )
+    options = rtc.RoomOptions(auto_subscribe=False, connect_timeout=JOIN_TIMEOUT, rtc_config=_gather_once())
+    connecting = asyncio.ensure_future(room.connect(url, token, options))
     try:
         await asyncio.wait_for(asyncio.shield(connecting), JOIN_TIMEOUT)
     except rtc.ConnectError as error:
@@ -45,6 +45,13 @@ async def join(room: rtc.Room, url: str, token: str) -> None:
     except asyncio.CancelledError:
         _abandon(room, connecting)
         raise
+
+
+def _gather_once() -> rtc.RtcConfiguration:
+    """To look for network interfaces as long as the connection lives is for phones that move. Here it costs each call
+    25 sockets, and where the names of LiveKit's STUN servers do not resolve, ten more threads that wait for them; a
+    restart of ICE gathers anew in any case."""
+    return rtc.RtcConfiguration(continual_gathering_policy=ContinualGatheringPolicy.GATHER_ONCE)
 
 
 async def _after_those_given_up(url: str) -> None:

@@ -17,6 +17,9 @@ from connector.room.subscriptions import Handlers
 log = structlog.get_logger()
 
 _SOURCE = rtc.TrackSource.SOURCE_MICROPHONE
+_SETTLED = 1.0
+"""Seconds from the published track in which the SDK (1.1.21) still works on it. Of a connection that is closed earlier
+it keeps nearly a megabyte: 0.9 MB at 0.2 s, 0.5 at 0.5 s, 0.1 at 0.7 s, 0.03 at 1 s."""
 _FIRST_PAUSE = 0.25
 _MAX_PAUSE = 5.0
 _STABLE = 10.0
@@ -86,6 +89,12 @@ class Microphone:
         if self._adjusting is not None:
             self._adjusting.cancel()
             self._adjusting = None
+
+    async def settle(self) -> None:
+        """Before the room is left: wait until the SDK has done with publishing, or the connection is lost."""
+        connection, seconds = self._connection, self._published_at + _SETTLED - time.monotonic()
+        if connection is not None and seconds > 0:
+            await asyncio.wait([connection.lost], timeout=seconds)
 
     async def close(self) -> None:
         """The call has left, or is about to: the track of a room that is still connected ends with it."""

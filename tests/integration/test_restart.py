@@ -6,8 +6,10 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 from livekit import api, rtc
@@ -15,8 +17,10 @@ from livekit import api, rtc
 from connector.app import Connector
 from connector.call.ear import RoomEar
 from connector.demo.livekit_server import LiveKitServer
-from connector.model import EndReason
+from connector.errors import Unavailable
+from connector.model import AgentDispatch, EndReason
 from connector.room import joining
+from connector.room.admin import RoomAdmin
 from tests.integration.gate import gate_to
 from tests.integration.harness import (
     INBOUND,
@@ -32,7 +36,7 @@ from tests.integration.harness import (
     tone,
     until,
 )
-from tests.integration.scene import Scene, set_scene
+from tests.integration.scene import Scene, delete_room, set_scene
 
 pytestmark = pytest.mark.timeout(120)
 REGAINED = "LiveKit connection regained"
@@ -215,3 +219,57 @@ async def test_a_scene_without_an_outage_asks_for_no_removal(stage: Stage, room:
     await call.hangup()
     await scene.assert_all_free(EndReason.CARRIER_HANGUP)
     assert session.presence.room.lingering == ""
+
+
+async def test_a_phone_that_hangs_up_as_its_room_is_deleted_is_free_at_once(
+    stage: Stage, room: str, log: list[Any]
+) -> None:
+    scene = await set_scene(stage, room)
+    scene.log = log
+    await scene.talk()
+    session = only_session(scene.connector)
+    gateway = session.presence.room
+    # The connection ends while the caller's last attribute is on its way.
+    waiting = asyncio.create_task(gateway.set_attributes({"connector.callStatus": "hangup"}))
+    await asyncio.sleep(0)
+    connection = gateway._connection
+    await delete_room(scene)
+    await connection.lost
+    with suppress(Unavailable):
+        async with asyncio.timeout(1):
+            await waiting
+    await scene.assert_all_free(EndReason.ROOM_DELETED)
+    assert not [line for line in log if line["event"] == "teardown step failed"]
+
+
+async def test_what_is_asked_of_a_connection_ends_with_it() -> None:
+    for end in (joining.Connection.lose, joining.Connection.shake):
+        connection = joining.Connection(cast(rtc.Room, object()))
+        asking = asyncio.create_task(connection.ask(asyncio.sleep(60), "nothing was done", connection.shaken))
+        await asyncio.sleep(0)
+        end(connection)
+        with pytest.raises(Unavailable, match="nothing was done: the connection to LiveKit is lost"):
+            await asking
+
+
+async def test_agents_of_two_processes_that_create_one_room_are_dispatched_once_each(stage: Stage, room: str) -> None:
+    processes = [RoomAdmin(stage.livekit.http_url, stage.livekit.api_key, stage.livekit.api_secret) for _ in range(2)]
+    for process in processes:
+        await process.start()
+        # Each has looked and found no room.
+        process._sid = AsyncMock(return_value="")  # type: ignore[method-assign]
+    try:
+        for number in range(5):
+            name = f"{room}-{number}"
+            setups = await asyncio.gather(
+                *(
+                    process.ensure_room(name, [AgentDispatch("nobody", metadata=str(number))])
+                    for number, process in enumerate(processes)
+                )
+            )
+            assert sorted(setup.created for setup in setups) == [False, True]
+            listed = await stage.admin.agent_dispatch.list_dispatch(name)
+            assert sorted(dispatch.metadata for dispatch in listed) == ["0", "1"]
+    finally:
+        for process in processes:
+            await process.close()

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from livekit import api
 
 from connector.model import AgentDispatch
-from connector.room.dispatches import ASK_PATIENCE, JOIN_PATIENCE, Dispatched, plan
+from connector.room.dispatches import (
+    ASK_PATIENCE,
+    JOIN_PATIENCE,
+    Dispatched,
+    missing_after_creation,
+    plan,
+)
 
 SUPPORT = AgentDispatch("support", metadata="m")
 
@@ -77,3 +84,22 @@ def test_a_job_that_a_worker_has_declined_is_none() -> None:
     declined = dispatch("AD_1", "agent-1")
     declined.state.jobs[0].state.status = api.JobStatus.JS_SUCCESS
     assert plan([declined], (), [SUPPORT], Dispatched(), 100.0).create == [SUPPORT]
+
+
+@pytest.mark.parametrize(
+    ("listed", "wanted", "missing"),
+    [
+        ([dispatch()], [SUPPORT], []),
+        ([dispatch(agent="other")], [SUPPORT], [SUPPORT]),
+        ([dispatch(metadata="of another call")], [SUPPORT], [SUPPORT]),
+        ([dispatch()], [SUPPORT, SUPPORT], [SUPPORT]),
+        ([dispatch(agent="")], [SUPPORT], [SUPPORT]),
+        ([], [SUPPORT], [SUPPORT]),
+        ([dispatch(agent="other")], [], []),
+    ],
+    ids=["made", "another's", "of another call", "one of two", "an unnamed one", "nothing", "nothing wanted"],
+)
+def test_what_a_creation_has_not_dispatched_is_left_to_do(
+    listed: list[api.AgentDispatch], wanted: list[AgentDispatch], missing: list[AgentDispatch]
+) -> None:
+    assert missing_after_creation(listed, wanted) == missing
