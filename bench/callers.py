@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Any
 
+import aiohttp
 import numpy as np
 from livekit import api, rtc
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from connector.audio.g711 import ulaw_decode
 from connector.demo.carrier import CallOptions, Document, OutboundCall, Outcome, TwilioSimulator
 
 PATIENCE = 15.0
+BURST_PATIENCE = 30.0
 _DIRECTIONS = {
     "inbound": api.ConnectTwilioCallRequest.TWILIO_CALL_DIRECTION_INBOUND,
     "outbound": api.ConnectTwilioCallRequest.TWILIO_CALL_DIRECTION_OUTBOUND,
@@ -66,12 +68,14 @@ class Callers:
         self._admin: api.LiveKitAPI
         self._calls: list[OutboundCall] = []
         self._livekit: tuple[str, str, str] = ("", "", "")
+        self._connector = ""
 
     async def meet(self, connector: str, url: str, key: str, secret: str, twilio_token: str) -> None:
         """Learn where the connector and LiveKit are; again for another connector."""
         if self._livekit[0]:
             await self._leave()
         self._livekit = url, key, secret
+        self._connector = connector
         self._client = api.LiveKitAPI(connector, key, secret, failover=False)
         self._admin = api.LiveKitAPI(url.replace("ws", "http", 1), key, secret, failover=False)
         self._twilio = TwilioSimulator(
@@ -166,12 +170,53 @@ class Callers:
             await listener.leave()
         return times
 
+    async def burst(self, direction: str, count: int, prefix: str) -> dict[str, float]:
+        """So many calls at once. How many are served (outbound: have a connect_url; inbound: are in their room after
+        all streams have started together), and the seconds until the last of them is."""
+        rooms = [f"{prefix}-{index}" for index in range(count)]
+        started = time.perf_counter()
+        urls = await asyncio.gather(*(self._connect(room, direction) for room in rooms), return_exceptions=True)
+        got = [url for url in urls if isinstance(url, str)]
+        if direction == "outbound":
+            seconds = time.perf_counter() - started
+            await asyncio.gather(
+                *(self._admin.room.delete_room(api.DeleteRoomRequest(room=room)) for room in rooms),
+                return_exceptions=True,
+            )
+            return {"served": len(got), "seconds": seconds}
+        started = time.perf_counter()
+        self._calls = [
+            self._twilio.dial("+15551234567", "+15557654321", Document(url.replace("ws", "http", 1))) for url in got
+        ]
+        served = await self._active(count)
+        seconds = time.perf_counter() - started
+        calls, self._calls = self._calls, []
+        await asyncio.gather(*(call.hangup() for call in calls))
+        return {"served": served, "seconds": seconds}
+
+    async def _active(self, wanted: int) -> int:
+        """Calls that the connector holds as active, once they are so many, or nothing more is to be expected."""
+        active = 0
+        async with aiohttp.ClientSession() as session:
+            for _ in range(round(BURST_PATIENCE / 0.1)):
+                async with session.get(f"{self._connector}/metrics") as response:
+                    text = await response.text()
+                active = sum(
+                    round(float(line.rpartition(" ")[2]))
+                    for line in text.splitlines()
+                    if line.startswith('connector_calls_active{state="active"}')
+                )
+                if active >= wanted:
+                    break
+                await asyncio.sleep(0.1)
+        return active
+
     async def close(self) -> None:
         if self._livekit[0]:
             await self._leave()
 
     def handlers(self) -> dict[str, Handler]:
-        names = ("meet", "talk", "bursts", "frames", "hang_up", "connect_times", "first_audio", "close")
+        names = ("meet", "talk", "burst", "bursts", "frames", "hang_up", "connect_times", "first_audio", "close")
         return {name: self._handler(name) for name in names}
 
     def _handler(self, name: str) -> Handler:

@@ -11,6 +11,8 @@ from bench.stage import DEFAULT_QUEUE, OURS, PLAIN, Stage, cpu_cores, rss_megaby
 from bench.worker import Worker
 
 BARE = "bare SDK loop"
+BURST = 60
+"""Calls that begin at once."""
 Say = Callable[[str], None]
 
 
@@ -174,6 +176,8 @@ class Setup:
 
     connect: dict[str, list[float]] = field(default_factory=dict)
     first_audio: dict[str, list[float]] = field(default_factory=dict)
+    bursts: dict[str, dict[str, float]] = field(default_factory=dict)
+    """`served` calls of BURST that began at once, and the `seconds` until the last of them was."""
 
 
 async def setups(stage: Stage, plan: Plan, say: Say) -> Setup:
@@ -188,5 +192,12 @@ async def setups(stage: Stage, plan: Plan, say: Say) -> Setup:
             )
             result.first_audio[direction] = await stage.callers.ask(
                 "first_audio", direction=direction, count=plan.first_audios, prefix=f"{prefix}-a", patience=120
+            )
+    async with stage.connector(OURS):
+        for direction in ("outbound", "inbound"):
+            say(f"{BURST} calls at once: {direction}")
+            (prefix,) = stage.room_names(1)
+            result.bursts[direction] = await stage.callers.ask(
+                "burst", direction=direction, count=BURST, prefix=f"{prefix}-b", patience=120
             )
     return result

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from bench.analysis import median, percentile, slope
-from bench.measure import BARE, Cost, RoundTrips, Setup
+from bench.measure import BARE, BURST, Cost, RoundTrips, Setup
 from bench.stage import DEFAULT_QUEUE, OURS, PLAIN
 
 MOST_OF_PLAIN = 0.5
@@ -116,11 +116,18 @@ def setup_rows(setup: Setup) -> list[Row]:
         "ConnectTwilioCall": setup.connect,
         "start → first audio in the room": setup.first_audio,
     }
-    return [
+    rows = [
         Row(f"{what}, {direction}: median, p99", f"{_ms(median(values))}, {_ms(percentile(values, 0.99))}")
         for what, by_direction in measured.items()
         for direction, values in by_direction.items()
     ]
+    return [*rows, *(_burst_row(direction, burst) for direction, burst in setup.bursts.items())]
+
+
+def _burst_row(direction: str, burst: dict[str, float]) -> Row:
+    what = f"{BURST} calls at once, {direction}: served, in"
+    served = round(burst["served"])
+    return Row(what, f"{served}, {burst['seconds']:.1f} s", target=f"{BURST}", met=served == BURST)
 
 
 def sections(trips: dict[str, dict[int, RoundTrips]], costs: dict[str, Cost], setup: Setup) -> list[Section]:

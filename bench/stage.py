@@ -81,6 +81,7 @@ class Stage:
                 "CONNECTOR_GRPC_PORT": "0",
                 "CONNECTOR_STORE": f"sqlite:///{Path(folder) / 'calls.db'}",
                 "CONNECTOR_DRAIN_TIMEOUT": "0",
+                "CONNECTOR_AGENT_TIMEOUT": "0",
             }
             command = _COMMANDS[variant]
             if variant == OURS and "BENCH_PROFILE" in os.environ:

@@ -16,6 +16,7 @@ from connector.cli.common import misspelt
 from connector.cli.doctor_accounts import account_findings
 from connector.cli.doctor_agent import agent_findings
 from connector.cli.doctor_carriers import carrier_findings
+from connector.cli.doctor_ice import ice_findings
 from connector.cli.doctor_sip import sip_findings
 from connector.cli.findings import Finding
 from connector.config import Settings
@@ -36,6 +37,7 @@ async def examine(settings: Settings, agent: str = "") -> list[Finding]:
     checks = (
         _variables(),
         _livekit(settings),
+        ice_findings(settings),
         _public_url(settings),
         _clock(settings),
         store_findings(settings),

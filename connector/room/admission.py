@@ -19,7 +19,8 @@ from connector.metrics import Metrics
 SLOT_LIMIT = 4.0
 """Seconds after which a join that hangs counts no more: the next one begins beside it."""
 QUICK, SLOW = 1.0, 2.0
-"""Seconds of a join below which one more may begin at once, and above which one less: at twice the time it fails."""
+"""Seconds of a join below which one more may begin at once, and above which a quarter less. At twice the time it
+fails."""
 FEWEST = 2
 """Joins at a time, however long they take: LiveKit may only be far away."""
 FIRST_GUESS = 0.3
@@ -48,6 +49,7 @@ class JoinAdmission:
         self._expected: dict[str, float] = {}
         """Calls whose stream, and so their join, is about to come: until when it is expected."""
         self._seconds = FIRST_GUESS
+        self._adapted_at = 0.0
 
     @property
     def waiting(self) -> int:
@@ -155,13 +157,22 @@ class JoinAdmission:
     def _measure(self, join: object) -> None:
         """A join is over, or hangs."""
         if join in self._running:
-            seconds = self._now() - self._running[join]
+            began = self._running[join]
+            seconds = self._now() - began
             self._seconds += WEIGHT * (seconds - self._seconds)
-            if seconds > SLOW:
-                self._at_once = max(min(FEWEST, self._most), self._at_once - 1)
-            elif seconds < QUICK:
-                self._at_once = min(self._most, self._at_once + 1)
+            if began >= self._adapted_at:
+                self._adapt(seconds)
             self._free(join)
+
+    def _adapt(self, seconds: float) -> None:
+        """Once for the joins that were under way together: those tell of the number that is changed now."""
+        before = self._at_once
+        if seconds > SLOW:
+            self._at_once = max(min(FEWEST, self._most), self._at_once * 3 // 4)
+        elif seconds < QUICK:
+            self._at_once = min(self._most, self._at_once + 1)
+        if self._at_once != before:
+            self._adapted_at = self._now()
 
     def _free(self, join: object) -> None:
         if self._running.pop(join, None) is None:

@@ -11,7 +11,7 @@ CALLS = 30
 
 async def test_thirty_calls_that_are_placed_at_once_and_thirty_streams_that_open_at_once(stage: Stage) -> None:
     # How quick the machine is that runs this test is not the question.
-    connector = await stage.connector(join_wait=PATIENCE, max_calls=2 * CALLS)
+    connector = await stage.connector(join_wait=PATIENCE, max_calls=2 * CALLS, agent_timeout=0)
     client = stage.client(connector)
     twilio = await stage.twilio()
     async with asyncio.timeout(2 * PATIENCE):

@@ -10,6 +10,7 @@ from connector.cli.common import api_token
 from connector.cli.doctor import _public_url
 from connector.cli.doctor_accounts import account_findings
 from connector.cli.doctor_agent import agent_findings
+from connector.cli.doctor_ice import hosts_of, ice_findings
 from connector.config import Settings
 from connector.demo.carrier import PlivoSimulator, TelnyxSimulator, TwilioSimulator
 from connector.model import Provider
@@ -100,6 +101,28 @@ async def test_a_websocket_is_opened_through_the_public_url(stage: Stage) -> Non
     connector = await stage.connector()
     findings = {finding.subject: finding for finding in await _public_url(connector.settings)}
     assert findings["WebSocket"].level == "ok"
+
+
+async def test_the_names_that_livekit_sends_its_clients_to_are_looked_up(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = stage.settings()
+    (finding,) = await ice_findings(settings)
+    assert (finding.level, finding.text) == ("ok", "the names that LiveKit gives resolve: 127.0.0.1")
+    assert not [room for room in await stage.rooms() if room.startswith("connector-doctor-")]
+
+    async def nothing_resolves(_: str) -> bool:
+        return False
+
+    monkeypatch.setattr("connector.cli.doctor_ice._resolves", nothing_resolves)
+    (finding,) = await ice_findings(settings)
+    assert finding.level == "warning"
+    assert "rtc.stun_servers" in finding.mend
+
+
+def test_ice_urls_are_read_for_their_names() -> None:
+    urls = ["stun:stun.example.com:19302", "turns:turn.example.com:443?transport=tcp", "turn:[::1]:3478", "stun:a.b"]
+    assert hosts_of([*urls, *urls]) == ["stun.example.com", "turn.example.com", "::1", "a.b"]
 
 
 async def test_an_agent_that_nobody_registered_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
