@@ -24,6 +24,7 @@ from connector.api.hooks import HookRoutes
 from connector.api.methods import methods
 from connector.api.ops import OpsRoutes
 from connector.api.origins import Origins
+from connector.api.pins import forget_locks
 from connector.api.refusals import Refusals
 from connector.api.rest import Operation, RestRoutes
 from connector.api.rest_calls import CallRest, as_json
@@ -79,7 +80,7 @@ class Connector:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         secret, own = settings.livekit_api_secret.get_secret_value(), settings.own_secrets
-        never_log(secret, *own, *settings.carrier_secrets)
+        never_log(secret, *own, *settings.client_secrets.values(), *settings.carrier_secrets)
         self.metrics = Metrics()
         self.store: Store = store_of(settings)
         self.joins = JoinAdmission(settings.joins_at_once, settings.join_wait, self.metrics)
@@ -102,7 +103,7 @@ class Connector:
         self._sip_admin = SipAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
         self._sip = self._sip_dialler(signatures)
         table = methods(service, ConferenceRpc(conferences))
-        authorizer = Authorizer(settings.livekit_api_key, secret)
+        authorizer = Authorizer(settings.livekit_api_key, secret, settings.client_secrets)
         refusals = Refusals(self.metrics)
         self.grpc = GrpcServer(table, authorizer, refusals)
         self._routes = (
@@ -128,6 +129,7 @@ class Connector:
                 self.metrics,
                 _codecs(settings),
                 self._sip,
+                max_waiting=settings.max_waiting_per_connector,
             ),
             self._sip,
             ConferenceCallback(conferences, signatures, refusals, settings.sip_conferences),
@@ -348,6 +350,7 @@ class Connector:
                 if gone:
                     log.info("old call records deleted", calls=gone)
                 await self.webhooks.forget_before(before)
+                await forget_locks(self.store, time.time())
             except ConnectorError as error:
                 log.warning("old call records could not be deleted", error=error.message)
             await self._sweep_sip()

@@ -88,6 +88,8 @@ class Settings(BaseSettings):
     livekit_url: str = Field("ws://127.0.0.1:7880", validation_alias=_env("LIVEKIT_URL"))
     livekit_api_key: str = Field("", validation_alias=_env("LIVEKIT_API_KEY"))
     livekit_api_secret: SecretStr = Field(SecretStr(""), validation_alias=_env("LIVEKIT_API_SECRET"))
+    api_keys: dict[str, SecretStr] = Field({}, validation_alias=_env("CONNECTOR_API_KEYS"), repr=False)
+    """Further keys with their secrets, of clients of this service alone; LiveKit is spoken to with its own."""
     secret: SecretStr = Field(SecretStr(""), validation_alias=_env("CONNECTOR_SECRET"))
     """What connect_urls, webhook URLs and everything sealed in the store are made with; empty: LiveKit's API secret."""
     secret_previous: SecretStr = Field(SecretStr(""), validation_alias=_env("CONNECTOR_SECRET_PREVIOUS"))
@@ -130,6 +132,8 @@ class Settings(BaseSettings):
     no_agent_message: str = Field("", max_length=4096, validation_alias=_env("CONNECTOR_NO_AGENT_MESSAGE"))
     """What the phone hears before a call ends as `no_agent`."""
     drain_timeout: float = Field(30, ge=0, validation_alias=_env("CONNECTOR_DRAIN_TIMEOUT"))
+    max_waiting_per_connector: int = Field(50, ge=1, validation_alias=_env("CONNECTOR_MAX_WAITING_PER_CONNECTOR"))
+    """Calls of one connector, in this process, whose stream has not come."""
     max_calls: int = Field(200, ge=1, validation_alias=_env("CONNECTOR_MAX_CALLS"))
     joins_at_once: int = Field(8, ge=1, validation_alias=_env("CONNECTOR_JOINS_AT_ONCE"))
     join_wait: Seconds = Field(8, validation_alias=_env("CONNECTOR_JOIN_WAIT"))
@@ -239,6 +243,13 @@ class Settings(BaseSettings):
             raise ValueError(f"{', '.join(wrong)}: must be ISO 3166-1 alpha-2 codes such as US")
         return {country.upper(): region for country, region in value.items()}
 
+    @field_validator("api_keys")
+    @classmethod
+    def _api_keys(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        if not all(name and secret.get_secret_value() for name, secret in value.items()):
+            raise ValueError("must be API keys with their secrets, none of them empty")
+        return value
+
     @field_validator("redis_prefix")
     @classmethod
     def _redis_prefix(cls, value: str) -> str:
@@ -309,6 +320,11 @@ class Settings(BaseSettings):
         """Of this service, the newest first."""
         newest = self.secret.get_secret_value() or self.livekit_api_secret.get_secret_value()
         return tuple(dict.fromkeys(filter(None, (newest, self.secret_previous.get_secret_value()))))
+
+    @property
+    def client_secrets(self) -> dict[str, str]:
+        """Of the further API keys, by key."""
+        return {name: secret.get_secret_value() for name, secret in self.api_keys.items()}
 
     @property
     def carrier_secrets(self) -> tuple[str, ...]:
@@ -440,7 +456,7 @@ def load_settings(file: Path | None = None, flags: Mapping[str, Any] | None = No
         raise ConfigError(f"{' or '.join(map(_alias, names)).upper()}: must be JSON, a map of names") from None
 
 
-_JSON = ("regions", "countries", "twilio_accounts", "telnyx_accounts", "plivo_accounts")
+_JSON = ("api_keys", "regions", "countries", "twilio_accounts", "telnyx_accounts", "plivo_accounts")
 """Settings that are JSON in the environment."""
 
 

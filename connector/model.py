@@ -262,6 +262,19 @@ class WaitingCall:
     account_id: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class PinLock:
+    """The wrong PINs of one caller at one rule. Times are Unix seconds."""
+
+    id: str
+    """Stands for the caller and the rule, and does not tell them."""
+    created_at: float
+    tries: tuple[str, ...]
+    """A name for each, so that none is counted twice."""
+    until: float
+    """When they are forgotten."""
+
+
 class ConnectorMode(StrEnum):
     STREAM = "stream"
     """The carrier streams audio to us."""

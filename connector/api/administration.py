@@ -25,7 +25,7 @@ def signature_check(settings: Settings, origins: Origins) -> SignatureCheck:
 def administration(settings: Settings, store: Store, keys: KeyRing) -> list[Operation]:
     """The operations on this store; `keys` sign webhooks."""
     origins = Origins(settings.public_origin, settings.regions, settings.countries)
-    rules = RuleRest(store, settings.livekit_api_key)
+    rules = RuleRest(store, {settings.livekit_api_key, *settings.api_keys})
     webhook_keys = WebhookKeys(settings.own_secrets)
     connectors = ConnectorRest(store, webhook_keys, origins, signature_check(settings, origins), rules)
     webhooks = WebhookRest(store, keys, allow_private=settings.webhook_allow_private)

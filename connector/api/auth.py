@@ -22,12 +22,13 @@ _API_ROLE = "crawler"
 
 
 class Authorizer:
-    """Checks `Authorization` values against one API key and secret."""
+    """Checks `Authorization` values against API keys and their secrets."""
 
-    def __init__(self, api_key: str, api_secret: str) -> None:
+    def __init__(self, api_key: str, api_secret: str, more: Mapping[str, str] | None = None) -> None:
+        """`more`: further keys, each with its secret."""
         self._api_key = api_key
-        self._api_secret = api_secret
-        self._verifier = api.TokenVerifier(api_key, api_secret)
+        self._secrets = {**(more or {}), api_key: api_secret}
+        self._verifiers = {key: api.TokenVerifier(key, secret) for key, secret in self._secrets.items()}
 
     def require_room_create(self, authorization: str | None) -> None:
         """Raises Unauthenticated without a valid token, PermissionDenied without the grant. Never echoes it."""
@@ -58,7 +59,7 @@ class Authorizer:
         try:
             claims = jwt.decode(
                 token,
-                self._api_secret,
+                self._secrets[self._named(_unverified(token).get("apikey"))],
                 algorithms=["HS256"],
                 leeway=LEEWAY,
                 options={"verify_aud": False, "require": ["exp"]},
@@ -67,7 +68,7 @@ class Authorizer:
             raise Unauthenticated("the token never expires: it needs an exp") from None
         except jwt.PyJWTError as error:
             raise _unauthenticated(error) from None
-        if claims["apikey"] != self._api_key:
+        if self._named(claims["apikey"]) != claims["apikey"]:
             raise Unauthenticated("the token was issued for another API key")
         permissions, roles = claims.get("permissions"), claims.get("roles")
         if not isinstance(permissions, list) or _MODERATOR not in permissions:
@@ -77,11 +78,15 @@ class Authorizer:
         if not roles and ("participantId" in claims or "roomId" in claims):
             raise PermissionDenied("the token is for a participant: it names one, or a room")
 
+    def _named(self, key: Any) -> str:
+        """The key that a token says it is signed with; the first one where nobody has that, to refuse it."""
+        return key if isinstance(key, str) and key in self._secrets else self._api_key
+
     def _claims(self, token: str) -> Claims:
         if len(token) > MAX_TOKEN_LENGTH:
             raise Unauthenticated("the token is too long")
         try:
-            return self._verifier.verify(token.strip())
+            return self._verifiers[self._named(_unverified(token).get("iss"))].verify(token.strip())
         except (jwt.PyJWTError, ParseError, ValueError, TypeError, AttributeError) as error:
             raise _unauthenticated(error) from None
 

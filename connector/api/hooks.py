@@ -21,7 +21,7 @@ from aiohttp import web
 
 from connector.api.forms import posted, require_no_event
 from connector.api.origins import Origins, stream_url
-from connector.api.pins import TRIES, PinTries, right
+from connector.api.pins import LOCK_OUT, TRIES, PinTries, right
 from connector.api.signed import SignatureCheck
 from connector.call.manager import Expected
 from connector.call.terms import BUSY, FINAL_STATUSES
@@ -50,6 +50,7 @@ from connector.tokens import TokenSigner, WebhookKeys
 log = structlog.get_logger()
 
 MAX_ROOM = 256
+MAX_WAITING = 50
 SORRY = "We are sorry, this call cannot be connected. Goodbye."
 ASK_PIN = "Please enter your PIN, followed by the pound key."
 WRONG_PIN = "That PIN is not correct. Please try again."
@@ -81,6 +82,7 @@ class IncomingCalls(Protocol):
 
     async def create(self, request: CallRequest) -> AdmittedCall: ...
     async def expected(self, call_id: str) -> Expected: ...
+    def waiting_of(self, connector_id: str) -> int: ...
     async def carrier_said(self, call_id: str, status: str, number: int) -> object: ...
 
 
@@ -114,12 +116,15 @@ class HookRoutes:
         metrics: Metrics,
         codecs: Codecs,
         sip: SipAnswers | None = None,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
+        """`max_waiting`: calls of one connector whose stream has not come; more hear the busy sentence."""
         self._calls = calls
         self._store = store
         self._keys = keys
         self._signer = signer
-        self._pins = PinTries(signer)
+        self._pins = PinTries(signer, store)
+        self._max_waiting = max_waiting
         self._origins = origins
         self._signatures = signatures
         self._metrics = metrics
@@ -242,7 +247,7 @@ class HookRoutes:
         if is_sealed(route.pin):
             return self._refuse(announced, "pin_unknown", "the rule's PIN was sealed with another secret", route.rule)
         if route.pin:
-            question = self._ask(announced, route)
+            question = await self._ask(announced, route)
             if question:
                 return question
         if by_sip:
@@ -305,18 +310,25 @@ class HookRoutes:
         )
         return answers.refusal(arrival.provider, say)
 
-    def _ask(self, announced: Announced, route: Route) -> str:
+    async def _ask(self, announced: Announced, route: Route) -> str:
         """The question for the PIN, or the refusal after the third wrong one; empty when the PIN is right."""
-        now, prompt, wrong = time.time(), ASK_PIN, 0
+        now, prompt, tried = time.time(), ASK_PIN, 0
+        rule_id = route.rule.id if route.rule else ""
+        caller = normal_number(announced.arrival.from_number)
+        if await self._pins.locked_out(rule_id, caller, now):
+            reason = f"{TRIES} wrong PINs of this caller within {LOCK_OUT:.0f} s"
+            return self._refuse(announced, "locked_out", reason, route.rule, NO_MORE_TRIES)
         if announced.pin_token:
-            wrong = self._pins.tried(announced.pin_token, announced.call_id, now)
-            if right(route.pin, announced.call.digits):
+            tried, digits = self._pins.tried(announced.pin_token, announced.call_id, now), announced.call.digits
+            if right(route.pin, digits):
+                await self._pins.forgive(rule_id, caller)
                 return ""
-            wrong, prompt = wrong + 1, WRONG_PIN
-        if wrong >= TRIES:
-            return self._refuse(announced, "wrong_pin", f"{TRIES} wrong PINs", route.rule, NO_MORE_TRIES)
-        log.info("PIN asked for", wrong=wrong)
-        more = urlencode({_PIN_ARGUMENT: self._pins.mint(announced.call_id, wrong, now)})
+            wrong = await self._pins.wrong(rule_id, caller, f"{announced.call_id}:{tried}", now) if digits else 0
+            tried, prompt = tried + 1, WRONG_PIN
+            if max(tried, wrong) >= TRIES:
+                return self._refuse(announced, "wrong_pin", f"{TRIES} wrong PINs", route.rule, NO_MORE_TRIES)
+        log.info("PIN asked for", wrong=tried)
+        more = urlencode({_PIN_ARGUMENT: self._pins.mint(announced.call_id, tried, now)})
         url = f"{self._origin(announced)}{announced.url}{'&' if '?' in announced.url else '?'}{more}"
         return answers.ask_pin(announced.arrival.provider, url, prompt, len(route.pin))
 
@@ -334,6 +346,11 @@ class HookRoutes:
         request = call_request(
             announced.arrival, route, announced.connector, announced.call_id, identity, announced.region
         )
+        waiting = self._calls.waiting_of(announced.connector.id)
+        if waiting >= self._max_waiting:
+            # A URL that leaked, or a carrier that streams to nowhere, must not take the place of all other calls.
+            reason = f"{waiting} calls of this connector wait for their stream, its configured maximum"
+            return self._refuse(announced, "too_many_waiting", reason, route.rule, BUSY)
         try:
             call = await self._calls.create(request)
         except NameTaken:

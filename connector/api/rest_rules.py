@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -127,7 +127,7 @@ class _RuleFields(Body):
         "the attribute that it becomes",
     )
     include_headers: IncludeHeaders | None = Field(None, description="Inbound rules only. Kept, without effect")
-    api_key: Text | None = Field(None, description="If it is given, it must be the connector's own")
+    api_key: Text | None = Field(None, description="If it is given, it must be one of the connector's own")
 
 
 class NewRule(_RuleFields):
@@ -196,9 +196,9 @@ class RuleQuery(PageQuery):
 class RuleRest:
     """The operations on routing rules."""
 
-    def __init__(self, store: Store, api_key: str) -> None:
+    def __init__(self, store: Store, api_keys: Collection[str]) -> None:
         self._store = store
-        self._api_key = api_key
+        self._api_keys = api_keys
 
     def operations(self) -> Sequence[Operation]:
         path, one = "/v2/sip/routing-rule", "/v2/sip/routing-rule/{id}"
@@ -318,7 +318,7 @@ class RuleRest:
         )
 
     def _check(self, type_: RuleType, change: NewRule | RuleChange) -> None:
-        if change.api_key is not None and change.api_key != self._api_key:
+        if change.api_key is not None and change.api_key not in self._api_keys:
             raise InvalidArgument("apiKey", "Invalid API Key")
         if type_ is RuleType.OUTBOUND and change.headers_to_attributes:
             raise InvalidArgument("headersToAttributes", "is for inbound rules only")

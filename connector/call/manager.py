@@ -63,6 +63,10 @@ class CallManager:
     def live(self) -> list[CallSession]:
         return list(self._calls.values())
 
+    def waiting_of(self, connector_id: str) -> int:
+        """How many calls of this connector wait here for their stream."""
+        return sum(call.request.connector_id == connector_id and not call.claimed for call in self._calls.values())
+
     def count_states(self) -> None:
         """Bring the gauge of active calls up to date; called when metrics are read."""
         counts = dict.fromkeys(CallState, 0)

@@ -15,6 +15,7 @@ from connector.model import (
     ConnectorEntry,
     Delivery,
     HangUp,
+    PinLock,
     RoomType,
     RoutingRule,
     SigningKey,
@@ -252,6 +253,8 @@ class Store(Protocol):
         """A claim is a `take` that returns the call; a fetch that extends the wait is a `replace`."""
         ...
 
+    @property
+    def pin_locks(self) -> Collection[PinLock]: ...
     @property
     def deliveries(self) -> DeliveryQueue: ...
     @property

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from connector.model import (
     ConnectorEntry,
+    PinLock,
     RoutingRule,
     SigningKey,
     SipNumber,
@@ -41,6 +42,7 @@ class RedisStore(RedisCalls):
         self.keys = RedisCollection(self._server, "keys", SigningKey, vault)
         self.sip_numbers = RedisCollection(self._server, "sip_numbers", SipNumber)
         self.waiting = RedisCollection(self._server, "waiting", WaitingCall)
+        self.pin_locks = RedisCollection(self._server, "pin_locks", PinLock)
         self.deliveries = RedisDeliveries(self._server)
         self.hang_ups = RedisHangUps(self._server)
 

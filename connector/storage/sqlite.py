@@ -11,6 +11,7 @@ from connector.model import (
     CallFilter,
     CallRecord,
     ConnectorEntry,
+    PinLock,
     RoutingRule,
     SigningKey,
     SipNumber,
@@ -46,6 +47,7 @@ class SqliteStore:
         self.endpoints = SqliteCollection(self._file, "endpoints", WebhookEndpoint)
         self.keys = SqliteCollection(self._file, "keys", SigningKey, vault)
         self.waiting = SqliteCollection(self._file, "waiting", WaitingCall)
+        self.pin_locks = SqliteCollection(self._file, "pin_locks", PinLock)
         self.sip_numbers = SqliteCollection(self._file, "sip_numbers", SipNumber)
         self.deliveries = SqliteDeliveries(self._file)
         self.hang_ups = SqliteHangUps(self._file)

@@ -73,7 +73,7 @@ def operations(store: Store, desk: Desk) -> list[Operation]:
     origins = Origins(PUBLIC, {}, {})
     signatures = SignatureCheck(origins, ACCOUNTS)
     return [
-        *ConnectorRest(store, WebhookKeys(SECRET), origins, signatures, RuleRest(store, KEY)).operations(),
+        *ConnectorRest(store, WebhookKeys(SECRET), origins, signatures, RuleRest(store, {KEY})).operations(),
         *RuleRest(store, KEY).operations(),
         *CallRest(desk, store).operations(),
     ]

@@ -99,3 +99,33 @@ def test_an_expired_livekit_token() -> None:
 def test_twirp_takes_no_videosdk_token() -> None:
     with pytest.raises((Unauthenticated, PermissionDenied)):
         AUTHORIZER.require_room_create(f"Bearer {videosdk()}")
+
+
+OTHER_KEY, OTHER_SECRET = "APIother", "another-secret-of-thirty-two-bytes!!"
+SEVERAL = Authorizer(KEY, SECRET, {OTHER_KEY: OTHER_SECRET})
+
+
+def test_each_key_with_its_own_secret() -> None:
+    for authorizer_call in (SEVERAL.require_rest, lambda token: SEVERAL.require_room_create(f"Bearer {token}")):
+        authorizer_call(livekit())
+        authorizer_call(livekit(OTHER_SECRET, OTHER_KEY))
+    SEVERAL.require_rest(videosdk())
+    SEVERAL.require_rest(videosdk(OTHER_SECRET, apikey=OTHER_KEY))
+
+
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [
+        (livekit(SECRET, OTHER_KEY), "does not verify"),
+        (livekit(OTHER_SECRET, KEY), "does not verify"),
+        (livekit(OTHER_SECRET, "third"), "does not verify"),
+        (livekit(SECRET, "third"), "another API key"),
+        (videosdk(SECRET, apikey=OTHER_KEY), "does not verify"),
+        (videosdk(OTHER_SECRET), "does not verify"),
+        (videosdk(SECRET, apikey="third"), "another API key"),
+        (videosdk(SECRET, apikey=["APIkey"]), "another API key"),
+    ],
+)
+def test_no_key_with_the_secret_of_another(token: str, why: str) -> None:
+    with pytest.raises(Unauthenticated, match=why):
+        SEVERAL.require_rest(token)

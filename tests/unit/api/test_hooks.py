@@ -26,6 +26,7 @@ from connector.accounts import SIGNING_SETTINGS, CarrierAccount, CarrierAccounts
 from connector.api import hooks
 from connector.api.hooks import HookRoutes
 from connector.api.origins import Origins
+from connector.api.pins import LOCK_OUT, forget_locks
 from connector.api.signed import SignatureCheck
 from connector.call.manager import Expected
 from connector.call.terms import BUSY
@@ -71,6 +72,7 @@ class Calls:
         self.said: list[tuple[str, str]] = []
         self.error: ConnectorError | None = None
         self.waiting: dict[str, float | ConnectorError] = {}
+        self.waiting_here = 0
         self.gate: asyncio.Event | None = None
         self.reached: asyncio.Queue[str] = asyncio.Queue()
 
@@ -90,6 +92,9 @@ class Calls:
         if isinstance(found, ConnectorError):
             raise found
         return Expected(cast(CallRequest, None), found)
+
+    def waiting_of(self, connector_id: str) -> int:
+        return self.waiting_here
 
     async def carrier_said(self, call_id: str, status: str, number: int) -> None:
         self.said.append((call_id, status))
@@ -534,6 +539,64 @@ async def test_the_url_s_room_needs_no_pin(stage: Hooks) -> None:
     stage.connector()
     stage.rule(room=WITH_PIN)
     stream_token(await stage.xml(FORM, "?roomId=here"))
+
+
+@pytest.mark.parametrize("caller", [CALLER, "anonymous"])
+async def test_calling_again_gives_no_new_tries(stage: Hooks, caller: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.connector()
+    stage.rule(room=WITH_PIN)
+    form = FORM | {"From": caller}
+    for number in range(3):
+        _, query = await asked(stage, form | {"CallSid": f"CA{number}"}, "")
+        answer = await stage.xml(form | {"CallSid": f"CA{number}", "Digits": "1111"}, query)
+    assert spoken(answer) == hooks.NO_MORE_TRIES
+    with capture_logs() as lines:
+        assert spoken(await stage.xml(form | {"CallSid": "CA3"})) == hooks.NO_MORE_TRIES
+    assert [line["reason"] for line in lines] == ["3 wrong PINs of this caller within 900 s"]
+    # Another one who withholds the number is the same caller, for all that is known.
+    other = "+7378742833" if caller == "anonymous" else "+15550009999"
+    if caller == "anonymous":
+        assert spoken(await stage.xml(FORM | {"CallSid": "CA4", "From": other})) == hooks.NO_MORE_TRIES
+    else:
+        await asked(stage, FORM | {"CallSid": "CA4", "From": other}, "")
+    assert CALLER not in repr(await stage.store.pin_locks.list())
+    later = time.time() + LOCK_OUT + 1
+    monkeypatch.setattr("connector.api.hooks.time.time", lambda: later)
+    _, query = await asked(stage, form | {"CallSid": "CA5"}, "")
+    stream_token(await stage.xml(form | {"CallSid": "CA5", "Digits": "4711"}, query))
+    assert await stage.store.pin_locks.list() == []
+
+
+async def test_a_right_pin_forgives_the_wrong_ones_and_silence_is_none(stage: Hooks) -> None:
+    stage.connector()
+    stage.rule(room=WITH_PIN)
+    for number, digits in enumerate(("1111", "", "", "2222")):
+        _, query = await asked(stage, FORM | {"CallSid": f"CA{number}"}, "")
+        _, query = await asked(stage, FORM | {"CallSid": f"CA{number}", "Digits": digits}, query)
+    stream_token(await stage.xml(FORM | {"CallSid": "CA3", "Digits": "4711"}, query))
+    assert await stage.store.pin_locks.list() == []
+
+
+async def test_locks_that_are_over_are_forgotten(stage: Hooks) -> None:
+    stage.connector()
+    stage.rule(room=WITH_PIN)
+    _, query = await asked(stage, FORM, "")
+    await asked(stage, FORM | {"Digits": "1111"}, query)
+    assert await forget_locks(stage.store, time.time()) == 0
+    assert await forget_locks(stage.store, time.time() + LOCK_OUT + 1) == 1
+    assert await stage.store.pin_locks.list() == []
+
+
+async def test_a_connector_s_waiting_calls_are_limited(stage: Hooks) -> None:
+    stage.connector(default_room_id="lobby")
+    stage.calls.waiting_here = hooks.MAX_WAITING - 1
+    stream_token(await stage.xml())
+    stage.calls.waiting_here = hooks.MAX_WAITING
+    with capture_logs() as lines:
+        assert spoken(await stage.xml(FORM | {"CallSid": "CA2"})) == BUSY
+    (line,) = [line for line in lines if line["event"] == "incoming call refused"]
+    assert "50 calls of this connector wait" in line["reason"]
+    assert len(stage.calls.requests) == 1
 
 
 # Hidden numbers, regions, signatures, SIP
