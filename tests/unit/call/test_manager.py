@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,18 @@ async def test_calls_up_to_the_limit_are_let_in_and_an_end_makes_room() -> None:
     await world.manager.create(world.request("call_4"))
     await world.manager.drain(0)
     assert not world.manager.live()
+
+
+@virtual_time
+async def test_a_connector_s_waiting_calls_are_those_without_a_stream() -> None:
+    world = World()
+    for call_id, connector in (("call_1", "cn_1"), ("call_2", "cn_1"), ("call_3", "cn_2"), ("call_4", "")):
+        await world.manager.create(replace(world.request(call_id), connector_id=connector))
+    assert (world.manager.waiting_of("cn_1"), world.manager.waiting_of("cn_2")) == (2, 1)
+    await world.manager.claim("call_1")
+    assert world.manager.waiting_of("cn_1") == 1
+    await world.manager.drain(0)
+    assert world.manager.waiting_of("cn_1") == 0
 
 
 @virtual_time
