@@ -36,14 +36,16 @@ from connector.api.twirp import TwirpRoutes
 from connector.call.desk import CallDesk
 from connector.call.dialled import DialledCalls
 from connector.call.hang_ups import HangUps
+from connector.call.lease import LOOK_EVERY as LOOK_FOR_OTHERS_EVERY
+from connector.call.lease import RENEW_EVERY, OwnerLease
 from connector.call.manager import CallManager
-from connector.call.orphans import end_orphans
 from connector.call.terms import Limits, Parts
 from connector.carriers.answers import Codecs
 from connector.carriers.base import Codec
 from connector.carriers.plivo import PlivoCodec
 from connector.carriers.telnyx import TelnyxCodec
 from connector.carriers.twilio import TwilioCodec
+from connector.chores import Chore
 from connector.config import Settings
 from connector.errors import ConnectorError
 from connector.logs import never_log
@@ -137,6 +139,8 @@ class Connector:
             RestRoutes(self._rest_operations(), authorizer, refusals),
             OpsRoutes(self.calls, self.admin, self.metrics),
         )
+        self._lease = OwnerLease(self._call_parts, lambda: bool(self.calls.live()))
+        self._undo = contextlib.AsyncExitStack()
         self._runner: web.AppRunner | None = None
         self._chores: list[asyncio.Task[None]] = []
         self.port = settings.port
@@ -232,9 +236,10 @@ class Connector:
             await self.webhooks.start()
             undo.push_async_callback(self.webhooks.stop)
             await self._tell_of_held_phones()
-            orphans = await end_orphans(self._call_parts)
-            if orphans:
-                log.warning("calls of an earlier process of this name were interrupted", calls=len(orphans))
+            interrupted = await self._lease.take_up()
+            undo.push_async_callback(Chore("give up the lease", self._lease.give_up).once)
+            if interrupted:
+                log.warning("calls of an earlier process of this name were interrupted", calls=len(interrupted))
             await self.admin.start()
             undo.push_async_callback(self.admin.close)
             await self._sip_admin.start()
@@ -247,12 +252,11 @@ class Connector:
             await self._listen()
             if self.settings.grpc_port:
                 await self.grpc.start(self.settings.host, self.settings.grpc_port)
-            undo.pop_all()
-        self._chores = [
-            asyncio.create_task(self._forget_old_calls()),
-            asyncio.create_task(self._sweep()),
-            asyncio.create_task(self._tell_of_livekit()),
-        ]
+            self._begin_chores()
+            undo.push_async_callback(self._end_chores)
+            self._lease.tidy(interrupted)
+            undo.push_async_callback(self._lease.close)
+            self._undo = undo.pop_all()
         log.info("connector ready", host=self.settings.host, port=self.port, public_url=self.settings.public_origin)
 
     async def _tell_of_held_phones(self) -> None:
@@ -320,21 +324,29 @@ class Connector:
 
     async def stop(self, drain: float) -> None:
         """Refuse new calls, let live ones finish for `drain` seconds, end the rest, close everything."""
-        await self.grpc.not_serving()
-        await self.calls.drain(drain)
-        await drain_abandoned()
+        # Whatever raises on the way, every step that `start` has done is undone.
+        async with self._undo:
+            await self.grpc.not_serving()
+            await self.calls.drain(drain)
+            await drain_abandoned()
+        log.info("connector stopped")
+
+    def _begin_chores(self) -> None:
+        chores = (
+            Chore("delete old call records", self._forget_old_calls).repeat(FORGET_EVERY),
+            Chore("tidy up after calls of LiveKit SIP", self._sweep_sip).repeat(FORGET_EVERY),
+            Chore("end calls that wait in vain", self.calls.sweep).repeat(SWEEP_EVERY, SWEEP_EVERY),
+            Chore("renew the lease", self._lease.renew).repeat(RENEW_EVERY),
+            Chore("look for processes that are gone", self._lease.look).repeat(LOOK_FOR_OTHERS_EVERY),
+        )
+        self._chores = [asyncio.create_task(chore) for chore in chores]
+        self._chores.append(asyncio.create_task(self._tell_of_livekit()))
+
+    async def _end_chores(self) -> None:
         for chore in self._chores:
             chore.cancel()
         if self._chores:
             await asyncio.wait(self._chores)
-        await self._close_doors()
-        await self.hang_ups.stop()
-        await self._carriers.close()
-        await self._sip_admin.close()
-        await self.admin.close()
-        await self.webhooks.stop()
-        await self.store.close()
-        log.info("connector stopped")
 
     async def _close_doors(self) -> None:
         await self.grpc.stop()
@@ -343,33 +355,16 @@ class Connector:
             await runner.cleanup()
 
     async def _forget_old_calls(self) -> None:
-        while True:
-            try:
-                before = time.time() - self.settings.keep_calls_days * 86400
-                gone = await self.store.forget_before(before)
-                if gone:
-                    log.info("old call records deleted", calls=gone)
-                await self.webhooks.forget_before(before)
-                await forget_locks(self.store, time.time())
-            except ConnectorError as error:
-                log.warning("old call records could not be deleted", error=error.message)
-            await self._sweep_sip()
-            await asyncio.sleep(FORGET_EVERY)
+        before = time.time() - self.settings.keep_calls_days * 86400
+        gone = await self.store.forget_before(before)
+        if gone:
+            log.info("old call records deleted", calls=gone)
+        await self.webhooks.forget_before(before)
+        await forget_locks(self.store, time.time())
 
     async def _sweep_sip(self) -> None:
-        try:
-            await self._dialled.sweep()
-            await self._sip.sweep()
-        except ConnectorError as error:
-            log.warning("calls by LiveKit SIP could not be tidied up after", error=error.message)
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_EVERY)
-            try:
-                await self.calls.sweep()
-            except ConnectorError as error:
-                log.warning("calls that wait in vain could not be looked for", error=error.message)
+        await self._dialled.sweep()
+        await self._sip.sweep()
 
 
 def conference_bridge(settings: Settings, store: Store, twilio: TwilioAccounts | None) -> ConferenceBridge:

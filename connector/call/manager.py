@@ -239,9 +239,15 @@ class CallManager:
         for waiting in await self._parts.store.waiting.list():
             if waiting.expires_at + ORPHAN_GRACE >= time.time() or waiting.id in self._calls:
                 continue
-            if await self.end_waiting(waiting.id, EndReason.INTERRUPTED, why) is None:
-                # The call ended while the store could not be told that nobody waits any more.
-                await self._parts.store.waiting.delete(waiting.id)
+            try:
+                if await self.end_waiting(waiting.id, EndReason.INTERRUPTED, why) is None:
+                    # The call ended while the store could not be told that nobody waits any more.
+                    await self._parts.store.waiting.delete(waiting.id)
+            except ConnectorError:
+                raise
+            except Exception:
+                # One call that cannot be ended must not keep the others waiting.
+                log.exception("a call that waits in vain could not be ended", call=waiting.id)
 
     # The end
 

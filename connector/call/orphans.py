@@ -1,12 +1,18 @@
-"""Calls whose process died: ended by its successor, of the same name, and told of like any other end."""
+"""Calls whose process died: ended at its last sign of life, told of like any other end, and tidied up after. Of several
+processes that try, one does it."""
 
 from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
 from connector.call.chronicle import Chronicle
 from connector.call.records import end_of, write_end
-from connector.call.terms import Parts
+from connector.call.terms import STEP_TIMEOUT, Parts
+from connector.errors import ConnectorError, FailedPrecondition, Internal
 from connector.logs import bind_call
 from connector.model import HOLDING, LIVE_STATES, REST_SETTINGS, CallFilter, CallRecord, CarrierCall, EndReason
 
@@ -15,28 +21,57 @@ log = structlog.get_logger()
 MOST = 1000
 """Open calls of one state that are looked at; a process holds far fewer."""
 INTERRUPTED_DETAIL = "the process that held the call stopped"
+AT_ONCE = 8
+"""Callers that are taken out of their rooms at once."""
+KEEP_TRYING = 120.0
+"""Seconds for which LiveKit is asked: it takes a participant that says nothing out by itself after some 20 s, once it
+is up."""
+FIRST_DELAY, LONGEST_DELAY = 1.0, 10.0
 
 
-async def end_orphans(parts: Parts) -> list[CallRecord]:
-    """At the start, before any call: mark them as interrupted, and tell so. Their records as they were; StoreError.
+async def open_calls(parts: Parts, owner: str = "", created_before: float | None = None) -> list[CallRecord]:
+    """The calls that are not over by their records. StoreError.
 
     A call that still waits for its stream is none of them: whichever process the stream reaches has it, and when its
     time is over, `CallManager.sweep` ends it.
     """
     waiting = {call.id for call in await parts.store.waiting.list()}
-    chronicle = Chronicle(parts.lifecycle)
-    orphans: list[CallRecord] = []
+    found: list[CallRecord] = []
     for state in LIVE_STATES:
-        for record in await parts.store.list_calls(MOST, CallFilter(state=state, owner=parts.owner)):
-            if record.call_id not in waiting:
-                with bind_call(record.call_id):
-                    # First: a process that dies in between comes here again, as long as the record is not ended.
-                    await _hang_up_held(parts, record)
-                    end = end_of(record, EndReason.INTERRUPTED, INTERRUPTED_DETAIL)
-                    if await write_end(parts, chronicle, end, record):
-                        orphans.append(record)
+        where = CallFilter(state=state, owner=owner, created_before=created_before)
+        found += [call for call in await parts.store.list_calls(MOST, where) if call.call_id not in waiting]
+    return found
+
+
+async def end_calls(parts: Parts, calls: Sequence[CallRecord], seen_alive: float | None) -> list[CallRecord]:
+    """End calls whose process is gone, at the Unix time at which it was last seen. Those that this process has ended,
+    as they were before; StoreError."""
+    chronicle = Chronicle(parts.lifecycle)
+    ended: list[CallRecord] = []
+    for record in calls:
+        at = min(time.time(), max(seen_alive or 0.0, _last_moment(record)))
+        end = end_of(record, EndReason.INTERRUPTED, INTERRUPTED_DETAIL, at)
+        with bind_call(record.call_id):
+            # First: a process that dies in between comes here again, as long as the record is not ended.
+            await _hang_up_held(parts, record)
+            if await write_end(parts, chronicle, end, record):
+                ended.append(record)
     await chronicle.told()
-    return orphans
+    return ended
+
+
+async def remove_ghosts(parts: Parts, ended: Sequence[CallRecord]) -> None:
+    """Take the callers of dead processes out of their rooms, where the others would take them for present."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def remove(record: CallRecord) -> None:
+        with bind_call(record.call_id):
+            async with turns:
+                away = await _tried(lambda: parts.admin.remove_call(record.room, record.identity, record.call_id))
+            if away:
+                log.warning("the caller of an interrupted call may still be seen in its room", error=away)
+
+    await asyncio.gather(*(remove(record) for record in ended))
 
 
 async def _hang_up_held(parts: Parts, record: CallRecord) -> None:
@@ -49,3 +84,30 @@ async def _hang_up_held(parts: Parts, record: CallRecord) -> None:
         await parts.hang_ups.keep(record.call_id, record.provider, call)
     elif record.provider in HOLDING:
         log.warning("the phone is not hung up: a setting is missing", set=REST_SETTINGS[record.provider])
+
+
+async def _tried(step: Callable[[], Awaitable[None]]) -> str:
+    """Do a step at LiveKit, again while it is away; why it was given up, or nothing."""
+    loop = asyncio.get_running_loop()
+    until, delay = loop.time() + KEEP_TRYING, FIRST_DELAY
+    while True:
+        try:
+            async with asyncio.timeout(STEP_TIMEOUT):
+                await step()
+        except (FailedPrecondition, Internal) as error:
+            return error.message
+        except (ConnectorError, TimeoutError) as error:
+            if loop.time() + delay > until:
+                return str(error) or "no answer in time"
+        except Exception as error:
+            log.exception("the caller of an interrupted call could not be removed")
+            return repr(error)
+        else:
+            return ""
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, LONGEST_DELAY)
+
+
+def _last_moment(record: CallRecord) -> float:
+    """The last that its record tells of it."""
+    return max(record.created_at, record.started_at, *(at for _, at in record.timelog), 0.0)

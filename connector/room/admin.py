@@ -234,6 +234,17 @@ class RoomAdmin:
         except NotFound:
             return
 
+    async def remove_call(self, room: str, identity: str, call_id: str) -> None:
+        """Remove the participant of a call that is over; one of a later call with its identity stays."""
+        participant = api.RoomParticipantIdentity(room=room, identity=identity)
+        try:
+            async with self._translated():
+                there = await self._client.room.get_participant(participant)
+                if there.attributes.get("connector.callId") == call_id:
+                    await self._client.room.remove_participant(participant)
+        except NotFound:
+            return
+
     def _translated(self) -> AbstractAsyncContextManager[None]:
         return translated(self._url, REQUEST_TIMEOUT)
 

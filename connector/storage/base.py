@@ -293,6 +293,18 @@ class Store(Protocol):
         """Write anew what is plain, or sealed with a secret before the newest; how many documents that were."""
         ...
 
+    async def renew_lease(self, owner: str, at: float) -> None:
+        """A process says, at a Unix time, that it is alive, and all its calls with it."""
+        ...
+
+    async def leases(self) -> dict[str, float]:
+        """When each process has said so last, by its own clock."""
+        ...
+
+    async def drop_lease(self, owner: str, renewed_at: float | None = None) -> bool:
+        """Forget a process's lease, or only the one that was renewed last at `renewed_at`; whether it was there."""
+        ...
+
     async def weaknesses(self) -> list[tuple[str, str]]:
         """What in its own settings could lose what is kept, and how to mend it."""
         ...

@@ -18,7 +18,7 @@ from connector.storage.redis_calls import RedisCalls
 from connector.storage.redis_deliveries import RedisDeliveries
 from connector.storage.redis_documents import RedisCollection
 from connector.storage.redis_hang_ups import RedisHangUps
-from connector.storage.redis_server import RedisServer
+from connector.storage.redis_server import PREFIX, RedisServer
 from connector.storage.vault import Vault
 
 MIGRATIONS: Mapping[int, str] = {
@@ -26,6 +26,15 @@ MIGRATIONS: Mapping[int, str] = {
     2: "-- Calls and documents are put into their indexes when a list is first asked for, some at a time.",
 }
 """A step that was released is never changed."""
+# Owner → when it was last renewed.
+_LEASES = f"{PREFIX}leases"
+_RENEW = f"redis.call('HSET', '{_LEASES}', ARGV[1], ARGV[2])"
+_READ_LEASES = f"return redis.call('HGETALL', '{_LEASES}')"
+_DROP_LEASE = f"""
+local renewed_at = redis.call('HGET', '{_LEASES}', ARGV[1])
+if not renewed_at or ARGV[2] and renewed_at ~= ARGV[2] then return 0 end
+return redis.call('HDEL', '{_LEASES}', ARGV[1])
+"""
 _KEEPS_ALL = "noeviction"
 _INFO = "return redis.call('INFO', 'memory') .. redis.call('INFO', 'persistence')"
 
@@ -54,6 +63,17 @@ class RedisStore(RedisCalls):
 
     async def reseal(self) -> int:
         return await self.rules.reseal() + await self.keys.reseal()
+
+    async def renew_lease(self, owner: str, at: float) -> None:
+        await self._server.run(_RENEW, (), (owner, at))
+
+    async def leases(self) -> dict[str, float]:
+        told = await self._server.run(_READ_LEASES)
+        return {owner: float(at) for owner, at in zip(told[::2], told[1::2], strict=True)}
+
+    async def drop_lease(self, owner: str, renewed_at: float | None = None) -> bool:
+        values = (owner,) if renewed_at is None else (owner, renewed_at)
+        return bool(await self._server.run(_DROP_LEASE, (), values))
 
     async def weaknesses(self) -> list[tuple[str, str]]:
         """What in the server's own settings could lose what is kept there, and what to do about it."""

@@ -125,6 +125,17 @@ class SqliteStore:
             update = "UPDATE calls SET searched = folded(room, from_number, to_number) WHERE searched IS NULL"
             await self._file.write(lambda db: db.execute(update))
 
+    async def renew_lease(self, owner: str, at: float) -> None:
+        query = "REPLACE INTO leases (owner, renewed_at) VALUES (?, ?)"
+        await self._file.write(lambda db: db.execute(query, (owner, at)))
+
+    async def leases(self) -> dict[str, float]:
+        return dict(await self._file.read(lambda db: db.execute("SELECT owner, renewed_at FROM leases").fetchall()))
+
+    async def drop_lease(self, owner: str, renewed_at: float | None = None) -> bool:
+        query = "DELETE FROM leases WHERE owner = ? AND renewed_at = coalesce(?, renewed_at)"
+        return await self._file.write(lambda db: db.execute(query, (owner, renewed_at)).rowcount == 1)
+
     async def weaknesses(self) -> list[tuple[str, str]]:
         return []
 

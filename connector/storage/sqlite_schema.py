@@ -67,6 +67,8 @@ _HANG_UPS = (
     "CREATE INDEX hang_ups_takeable ON hang_ups (takeable_at, id)",
 )
 
+_LEASES = ("CREATE TABLE leases (owner TEXT PRIMARY KEY, renewed_at REAL NOT NULL) WITHOUT ROWID",)
+
 MIGRATIONS: Mapping[int, Sequence[str]] = {
     1: _CALLS,
     2: _CONNECTORS_AND_WEBHOOKS,
@@ -74,5 +76,6 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
     4: _ACCOUNTS,
     5: _LISTS,
     6: _HANG_UPS,
+    7: _LEASES,
 }
 SCHEMA_VERSION = max(MIGRATIONS)

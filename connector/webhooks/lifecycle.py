@@ -95,6 +95,9 @@ class LifecycleWebhooks:
                 await self._save_all()
             except ConnectorError as error:
                 log.warning("webhooks wait for the store", webhooks=len(self._unsaved), error=error.message)
+            except Exception:
+                # Not the store's fault, so it would fail again: the others must not wait behind it.
+                log.exception("a webhook is lost", webhook=self._unsaved.popleft().event.value)
 
     async def _save_all(self) -> None:
         while self._unsaved:

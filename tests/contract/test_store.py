@@ -441,6 +441,22 @@ async def test_it_may_be_opened_by_several_at_once(make: Callable[[], Store]) ->
         await store.close()
 
 
+async def test_a_lease_stands_as_it_was_renewed_last(make: Callable[[], Store], store: Store) -> None:
+    other = make()
+    await other.open()
+    assert await store.leases() == {}
+    await store.renew_lease("here", 1763734740.123456)
+    await other.renew_lease("there", 5.0)
+    await store.renew_lease("here", 1763734741.123457)
+    assert await store.leases() == await other.leases() == {"here": 1763734741.123457, "there": 5.0}
+    assert not await other.drop_lease("here", 1763734740.123456)
+    assert await other.drop_lease("here", 1763734741.123457)
+    assert await store.drop_lease("there")
+    assert not await store.drop_lease("there")
+    assert await store.leases() == {}
+    await other.close()
+
+
 async def test_closing_twice_is_fine_and_using_it_then_is_a_clear_error(store: Store) -> None:
     await store.close()
     await store.close()
@@ -451,6 +467,9 @@ async def test_closing_twice_is_fine_and_using_it_then_is_a_clear_error(store: S
         store.get_call("call_1"),
         store.list_calls(),
         store.page_calls(0, 1),
+        store.renew_lease("here", 1.0),
+        store.leases(),
+        store.drop_lease("here"),
         store.forget_before(1.0),
     ):
         with pytest.raises(StoreError, match="not open"):

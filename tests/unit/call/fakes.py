@@ -232,6 +232,8 @@ class FakeAdmin:
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self.undone: list[str] = []
+        self.ghosts: list[tuple[str, str, str]] = []
+        """Rooms, identities and call ids of callers that a dead process has left."""
         self.removed: list[tuple[str, str]] = []
         self.revealed: dict[str, str] = {}
         self.taken: set[tuple[str, str]] = set()
@@ -273,6 +275,10 @@ class FakeAdmin:
         await self._faults.step("admin.withdraw")
         self.withdrawn.append(sorted(memory.ours))
         memory.ours.clear()
+
+    async def remove_call(self, room: str, identity: str, call_id: str) -> None:
+        await self._faults.step("admin.remove_call")
+        self.ghosts.append((room, identity, call_id))
 
     async def undo(self, setup: str) -> None:
         await self._faults.step("admin.undo")
@@ -364,6 +370,7 @@ class FakeStore:
         self.hang_ups = FakeHangUps(faults)
         self.records: dict[str, CallRecord] = {}
         self.saves = 0
+        self.kept_leases: dict[str, float] = {}
 
     async def save_call(self, record: CallRecord) -> None:
         self.saves += 1
@@ -390,6 +397,20 @@ class FakeStore:
             return False
         self.records[record.call_id] = record
         return True
+
+    async def renew_lease(self, owner: str, at: float) -> None:
+        await self._faults.step("store.renew")
+        self.kept_leases[owner] = at
+
+    async def leases(self) -> dict[str, float]:
+        await self._faults.step("store.leases")
+        return dict(self.kept_leases)
+
+    async def drop_lease(self, owner: str, renewed_at: float | None = None) -> bool:
+        there = owner in self.kept_leases and renewed_at in (None, self.kept_leases[owner])
+        if there:
+            del self.kept_leases[owner]
+        return there
 
     async def get_call(self, call_id: str) -> CallRecord | None:
         return self.records.get(call_id)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from connector.call.hang_ups import HangUps
-from connector.call.orphans import end_orphans
+from connector.call.lease import OwnerLease
 from connector.call.terms import Parts
 from connector.errors import Unavailable
 from connector.model import CallRecord, CallState, CarrierCall, Direction, Provider
@@ -50,7 +50,7 @@ def started(control: Control, *records: CallRecord) -> tuple[World, Parts, HangU
 
 async def hang_up(control: Control, *records: CallRecord) -> list[str]:
     _, parts, hang_ups = started(control, *records)
-    assert len(await end_orphans(parts)) == len(records)
+    assert len(await OwnerLease(parts, bool).take_up()) == len(records)
     await hang_ups.start()
     await asyncio.sleep(5)
     await hang_ups.stop()
@@ -84,6 +84,6 @@ async def test_a_process_that_dies_before_the_record_is_ended_leaves_the_hang_up
     world, parts, _ = started(Control(), RECORD)
     world.faults.planned["store.save"] = StoreError("killed here")
     with pytest.raises(StoreError):
-        await end_orphans(parts)
+        await OwnerLease(parts, bool).take_up()
     assert list(world.store.hang_ups.kept) == ["telnyx:v3:1"]
     assert world.store.records["call_1"].end_reason is None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from connector.call import manager
-from connector.call.orphans import end_orphans
+from connector.call.lease import OwnerLease
 from connector.call.records import end_of
 from connector.call.session import CallSession
 from connector.errors import ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
@@ -410,7 +410,7 @@ async def test_a_restart_ends_what_its_former_life_held_tells_so_and_leaves_what
     unheard = replace(active.record, call_id="call_unheard", timelog=(), state=CallState.PENDING)
     world.store.records |= {"call_foreign": foreign, "call_unheard": unheard}
     successor = World(owner="phoenix", store=world.store)
-    ended = await end_orphans(successor.parts)
+    ended = await OwnerLease(successor.parts, bool).take_up()
     assert {record.call_id for record in ended} == {"call_active", "call_unheard"}
     records = world.store.records
     assert records["call_active"].end_reason is EndReason.INTERRUPTED
