@@ -31,6 +31,9 @@ class Chore:
         await asyncio.sleep(first)
         while True:
             await self.once()
+            if _is_cancelled():
+                # What was asked has made another error of it, as clients of stores do when a connection breaks.
+                raise asyncio.CancelledError
             await asyncio.sleep(every)
 
     async def once(self) -> bool:
@@ -40,8 +43,7 @@ class Chore:
         except (ConnectorError, TimeoutError) as error:
             self._complain(str(error) or "no answer in time")
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if _is_cancelled():
                 raise
             log.exception("a chore was cancelled from inside", chore=self.name)
         except Exception:
@@ -58,3 +60,8 @@ class Chore:
             return
         self._said, self._said_at = error, time.monotonic()
         log.warning("a chore failed", chore=self.name, error=error)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -6,10 +6,11 @@ Authorised, then read, then checked by its pydantic model, then handled. Whateve
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
 from typing import Any
 
 import structlog
@@ -62,11 +63,7 @@ class RestRoutes:
         self._operations = operations
         self._authorizer = authorizer
         self._refusals = refusals
-
-    @cached_property
-    def _document(self) -> dict[str, Any]:
-        """Made when somebody asks for it: that takes longer than all else at the start."""
-        return document(self._operations)
+        self._document: asyncio.Future[bytes] | None = None
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         paths: dict[str, list[str]] = {}
@@ -85,7 +82,17 @@ class RestRoutes:
         return problem(404, "not_found", f"{request.path} is not a path of this connector; see {DOCUMENT_PATH}")
 
     async def _openapi(self, _: web.Request) -> web.Response:
-        return web.json_response(self._document)
+        """Made when somebody asks for it, once and in a thread: it takes longer than all else at the start, and calls
+        that are live must not wait for it."""
+        if self._document is None:
+            making = asyncio.to_thread(lambda: json.dumps(document(self._operations)).encode())
+            self._document = asyncio.ensure_future(making)
+        try:
+            text = await asyncio.shield(self._document)
+        except Exception:
+            self._document = None
+            raise
+        return web.Response(body=text, content_type="application/json", charset="utf-8")
 
     def _handler(self, operation: Operation) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:

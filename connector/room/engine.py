@@ -8,6 +8,7 @@ of the process, which keeps the engine up; and where the clock is known to be mi
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 
@@ -30,20 +31,23 @@ class MediaEngine:
     def is_held(self) -> bool:
         return self._held is not None
 
-    def require_clock(self) -> None:
+    async def require_clock(self) -> None:
         """After a join. Raises Unavailable when the caller would hear nothing; the engine is new once all are out."""
-        if _has_clock():
+        if await asyncio.to_thread(_has_clock):
             self._seen = True
         elif self._seen:
             raise Unavailable("LiveKit's SDK has lost its audio clock; it gets a new one when the calls of now end")
 
-    def left(self, room: rtc.Room) -> None:
+    async def left(self, room: rtc.Room) -> None:
         """A room is done with."""
-        if self._held is None and not room.isconnected() and _has_clock():
-            self._held = room
+        if self._held is None and not room.isconnected():
+            has_clock = await asyncio.to_thread(_has_clock)
+            if has_clock and self._held is None:
+                self._held = room
 
 
 def _has_clock() -> bool:
+    """Reads a file for each thread of the process, of which there may be a thousand: not on the event loop."""
     with contextlib.suppress(OSError):
         for thread in os.listdir(_THREADS):
             # A thread may end between the two.

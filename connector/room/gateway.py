@@ -105,11 +105,11 @@ class RoomGateway:
         await join(room, self._url, token)
         connection = self._connection = Connection(room)
         try:
+            await engine.require_clock()
             if self._left:
                 raise Unavailable("the caller left while it was joining")
             if not room.isconnected():
                 raise Unavailable("LiveKit let the caller in and put it out again at once")
-            engine.require_clock()
         except Unavailable:
             # The call hears of it by this error, and not by the end of the connection as well.
             await self._drop()
@@ -286,7 +286,7 @@ class RoomGateway:
             room.local_participant.unregister_rpc_method(CLEAR_TOPIC)
         connection.lose()
         await disconnect(room)
-        engine.left(room)
+        await engine.left(room)
 
     # What the room tells us
 

@@ -14,7 +14,7 @@ from connector.storage.base import EVERY_CALL, Page, StoreError
 from connector.storage.redis_server import PREFIX, RedisServer
 from connector.storage.rows import admits, folded, from_row, searched, to_row
 
-CHUNK = 500
+CHUNK = 1000
 """Records that a script looks through before others have their turn."""
 
 # A call is a hash of its columns. `calls` has all ids by age, `calls:open` those not ended, `calls:COLUMN:VALUE` those
@@ -102,19 +102,24 @@ for i, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], ARGV[2], 'LIMI
 end
 return cjson.encode(found)
 """
-# Looks through some of an index, from a score on and past the first `skip`: counts what is wanted, and of that
-# returns, past the first `pass`, at most `limit`. It stops with the last of them unless all are to be counted.
+# Looks through some of an index, from a score on, or from the one after `last`: counts what is wanted, and of that
+# returns, past the first `pass`, at most `limit`. It stops with the last of them unless all are to be counted. Then
+# where it goes on, "" at the end: places in the index move when a call comes or goes, so a call says where.
 _FIND = f"""
-local start, stop, skip, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local start, stop, last, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local pass, limit, counting = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == 'all'
 local names, values, part, search = cjson.decode(ARGV[8]), cjson.decode(ARGV[9]), ARGV[10], ARGV[11]
-local ids = redis.call('ZRANGEBYSCORE', KEYS[1], start, stop, 'WITHSCORES', 'LIMIT', skip, most)
-local texts = {{}}
-if #ids > 0 and part .. search ~= '' then
-  local bare = {{}}
-  for i = 1, #ids, 2 do table.insert(bare, ids[i]) end
-  texts = redis.call('HMGET', '{_SEARCHED}', unpack(bare))
+local function before(score)
+  if score == '-inf' then return 0 end
+  if string.sub(score, 1, 1) == '(' then return redis.call('ZCOUNT', KEYS[1], '-inf', string.sub(score, 2)) end
+  return redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. score)
 end
+local from = last ~= '' and redis.call('ZRANK', KEYS[1], last)
+from = from and from + 1 or before(start)
+local to = math.min(from + most, redis.call('ZCOUNT', KEYS[1], '-inf', stop))
+local ids = from < to and redis.call('ZRANGE', KEYS[1], from, to - 1) or {{}}
+local texts = {{}}
+if #ids > 0 and part .. search ~= '' then texts = redis.call('HMGET', '{_SEARCHED}', unpack(ids)) end
 local function is_wanted(id, text)
   if search ~= '' and not string.find(text or '', search, 1, true) then return false end
   if part ~= '' and not string.find(text or '', part, 1, true) and not string.find(string.lower(id), part, 1, true) then
@@ -127,20 +132,17 @@ local function is_wanted(id, text)
   end
   return true
 end
-local found, matched, last, same = {{}}, 0, '', 0
-for i = 1, #ids, 2 do
-  same = ids[i + 1] == last and same + 1 or 1
-  last = ids[i + 1]
-  if is_wanted(ids[i], texts[(i + 1) / 2]) then
+local found, matched = {{}}, 0
+for i, id in ipairs(ids) do
+  if is_wanted(id, texts[i]) then
     matched = matched + 1
     if matched > pass and #found < limit then
-      table.insert(found, redis.call('HGETALL', '{_CALL}' .. ids[i]))
-      if #found == limit and not counting then return {{cjson.encode(found), matched, last, same}} end
+      table.insert(found, redis.call('HGETALL', '{_CALL}' .. id))
+      if #found == limit and not counting then return {{cjson.encode(found), matched, id}} end
     end
   end
 end
-if #ids < 2 * most then last = '' end
-return {{cjson.encode(found), matched, last, same}}
+return {{cjson.encode(found), matched, #ids == most and ids[#ids] or ''}}
 """
 # Some calls that an earlier version wrote: their hash has a column with the id and what is searched, apart by zeros.
 _COMPLETE = f"""{_INDEX}
@@ -212,11 +214,11 @@ class RedisCalls:
         search = _search(where)
         index, _ = await self._smallest(search)
         found: list[CallRecord] = []
-        start, skip = search.start, 0
+        last = ""
         while len(found) < limit:
-            page, _, start, skip = await self._find(index, search, start, skip, 0, limit - len(found), counting=False)
+            page, _, last = await self._find(index, search, last, 0, limit - len(found), counting=False)
             found += [record for record in page if admits(where, record)]
-            if not start:
+            if not last:
                 break
         return found
 
@@ -230,15 +232,13 @@ class RedisCalls:
             page = await self._server.run(_SLICE, (index,), (search.start, search.stop, offset, limit))
             return Page([self._record(columns) for columns in orjson.loads(page) or ()], total)
         found: list[CallRecord] = []
-        start, skip, total = search.start, 0, 0
+        last, total = "", 0
         while True:
             passed = max(0, offset - total)
-            page, matched, start, skip = await self._find(
-                index, search, start, skip, passed, limit - len(found), counting=True
-            )
+            page, matched, last = await self._find(index, search, last, passed, limit - len(found), counting=True)
             total += matched
             found += page
-            if not start:
+            if not last:
                 return Page(found, total)
 
     async def forget_before(self, created_before: float) -> int:
@@ -274,25 +274,22 @@ class RedisCalls:
         self,
         index: str,
         search: _Search,
-        start: str | float,
-        skip: int,
+        last: str,
         passed: int,
         limit: int,
         *,
         counting: bool,
-    ) -> tuple[list[CallRecord], int, str, int]:
-        """See `_FIND`; then where it goes on: from which score, "" at the end, and past how many of it."""
+    ) -> tuple[list[CallRecord], int, str]:
+        """See `_FIND`."""
         filters = (
             json.dumps(list(search.columns)),
             json.dumps(list(search.columns.values()), ensure_ascii=False),
             search.text,
             search.search,
         )
-        values = (start, search.stop, skip, CHUNK, passed, limit, "all" if counting else "", *filters)
-        page, matched, last, same = await self._server.run(_FIND, (index,), values)
-        records = [self._record(columns) for columns in orjson.loads(page) or ()]
-        # On from the last one's moment, past those of that moment that were seen.
-        return records, matched, last, same + (skip if last == start else 0)
+        values = (search.start, search.stop, last, CHUNK, passed, limit, "all" if counting else "", *filters)
+        page, matched, last = await self._server.run(_FIND, (index,), values)
+        return [self._record(columns) for columns in orjson.loads(page) or ()], matched, last
 
     def _record(self, columns: list[str]) -> CallRecord:
         row: dict[str, Any] = dict(zip(columns[::2], columns[1::2], strict=True))

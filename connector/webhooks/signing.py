@@ -10,8 +10,9 @@ import asyncio
 import base64
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import ParamSpec, Protocol, TypeVar
 
 import structlog
 from cryptography.hazmat.primitives import hashes, serialization
@@ -24,6 +25,9 @@ from connector.webhooks.ports import Keys
 
 log = structlog.get_logger()
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 SIGNATURE = "videosdk-signature"
 RETIRED_SIGNATURE = "videosdk-signature-retired"
 """The same body signed with the key before, while the overlap lasts."""
@@ -34,6 +38,12 @@ _CANNOT_OPEN = (
     "it was sealed with another secret; set CONNECTOR_SECRET_PREVIOUS to that one, or make a new key with "
     "`connector webhooks revoke-key`"
 )
+
+
+class Away(Protocol):
+    """Runs a function elsewhere than on the event loop; see `asyncio.to_thread`."""
+
+    def __call__(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +60,11 @@ class KeyRing:
     """Every process that shares the store signs with the same key; each asks the store anew, so that a rotation on
     one holds on all at once."""
 
-    def __init__(self, keys: Keys, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, keys: Keys, clock: Callable[[], float] = time.time, away: Away = asyncio.to_thread) -> None:
+        """`away`: where signatures are made and keys are read: not on the event loop, which carries audio."""
         self._keys = keys
         self._clock = clock
+        self._away = away
         self._loaded: dict[str, rsa.RSAPrivateKey] = {}
         self._signed_with = ""
         self._turn = asyncio.Lock()
@@ -71,18 +83,14 @@ class KeyRing:
         self._signed_with = signing[0].id
         signed = {}
         for header, key in zip((SIGNATURE, RETIRED_SIGNATURE), signing, strict=False):
-            # A millisecond each: many at once take turns, with everything else of the event loop in between.
+            # A millisecond each: many at once take turns.
             async with self._turn:
-                signed[header] = self._sign(key, body)
-                await asyncio.sleep(0)
+                signed[header] = await self._away(self._sign, key, body)
         return signed
 
     async def published(self) -> list[PublicKey]:
         """The keys that sign: the one in use, then the one retired last if the overlap still lasts."""
-        return [
-            PublicKey(key.id, _public_pem(self._load(key)), key.created_at, key.retired_at)
-            for key in await self._signing()
-        ]
+        return [await self._public(key) for key in await self._signing()]
 
     async def rotate(self) -> PublicKey:
         """Sign with a new key from now on, and with the present one beside it until the overlap is over."""
@@ -107,7 +115,7 @@ class KeyRing:
 
     async def _put_in_use(self, fresh: SigningKey) -> PublicKey:
         signing = await self._signing(fresh)
-        return PublicKey(signing[0].id, _public_pem(self._load(signing[0])), signing[0].created_at, 0.0)
+        return await self._public(signing[0])
 
     async def _signing(self, fresh: SigningKey | None = None) -> list[SigningKey]:
         """One or two keys, the one in use first. Where none is in use, `fresh` or a new one is put there."""
@@ -129,6 +137,11 @@ class KeyRing:
         if retired is None or retired.retired_at + OVERLAP <= self._clock():
             return [in_use]
         return [in_use, retired]
+
+    async def _public(self, key: SigningKey) -> PublicKey:
+        async with self._turn:
+            pem = await self._away(lambda: _public_pem(self._load(key)))
+        return PublicKey(key.id, pem, key.created_at, key.retired_at)
 
     def _sign(self, key: SigningKey, body: bytes) -> str:
         signature = self._load(key).sign(body, padding.PKCS1v15(), hashes.SHA256())

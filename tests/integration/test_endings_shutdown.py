@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import aiohttp
 import pytest
 from livekit import api
 
+from connector import app
+from connector.app import Connector
 from connector.config import Settings
 from connector.demo.carrier import Fault, OutboundCall, TwilioSimulator
 from connector.demo.connector_process import clean_environment
 from connector.model import CallRecord, EndReason
 from connector.storage.sqlite import SqliteStore
-from tests.integration.harness import TWILIO_TOKEN, Guest, Stage, connect_call, place, strength, tone, until
+from tests.integration.harness import PATIENCE, TWILIO_TOKEN, Guest, Stage, connect_call, place, strength, tone, until
 
 # A Python process with all its libraries starts slowly on a busy machine.
 pytestmark = pytest.mark.timeout(120)
@@ -187,3 +190,45 @@ async def test_a_process_that_dies_leaves_a_call_that_its_successor_finds(stage:
         assert (await service.record()).end_reason is None
         await service.start()
         assert (await service.record()).end_reason is EndReason.INTERRUPTED
+
+
+async def test_every_step_is_undone_even_when_one_raises(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would stay open: a store that is locked, a port that is taken."""
+    connector = Connector(stage.settings())
+    closed: list[str] = []
+
+    async def close(name: str, close: Callable[[], Awaitable[None]], fails: bool) -> None:
+        await close()
+        closed.append(name)
+        if fails:
+            raise ZeroDivisionError(name)
+
+    steps: dict[str, Any] = {"store": connector.store, "admin": connector.admin, "sip": connector._sip_admin}
+    for name, part in steps.items():
+        monkeypatch.setattr(part, "close", partial(close, name, part.close, name != "store"))
+    await connector.start()
+    with pytest.raises(ZeroDivisionError, match="admin"):
+        await connector.stop(0)
+    assert closed == ["sip", "admin", "store"]
+    assert connector._runner is None
+    assert all(chore.done() for chore in connector._chores)
+
+
+async def test_a_chore_that_breaks_once_goes_on(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "SWEEP_EVERY", 0.01)
+    connector = Connector(stage.settings())
+    sweeps = 0
+    swept = asyncio.Event()
+
+    async def sweep() -> None:
+        nonlocal sweeps
+        sweeps += 1
+        if sweeps == 1:
+            raise ZeroDivisionError("a bug")
+        swept.set()
+
+    monkeypatch.setattr(connector.calls, "sweep", sweep)
+    await connector.start()
+    async with asyncio.timeout(PATIENCE):
+        await swept.wait()
+    await connector.stop(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from livekit import api
 
 from connector.app import Connector
 from connector.call import manager
+from connector.call.lease import RENEW_EVERY
 from connector.demo.carrier import Document, OutboundCall, TwilioSimulator
 from connector.demo.connector_process import ConnectorProcess
 from connector.demo.livekit_server import LiveKitServer
@@ -402,3 +404,34 @@ async def test_a_call_outlives_the_process_that_was_killed_while_it_waited(
         successor = await stage.connector(store=shared, instance="victim")
         record = await record_of(successor)
         assert (record.owner, record.end_reason) == ("heir", EndReason.CARRIER_HANGUP)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_a_call_that_died_with_its_process_ends_when_it_died_and_its_caller_leaves_the_room(
+    stage: Stage, room: str, twilio: TwilioSimulator, shared: str
+) -> None:
+    environment = {**stage.livekit.environment, "CONNECTOR_STORE": shared, "TWILIO_AUTH_TOKEN": TWILIO_TOKEN}
+    async with ConnectorProcess(environment | {"CONNECTOR_INSTANCE": "victim"}) as victim:
+        client = api.LiveKitAPI(victim.url, stage.livekit.api_key, stage.livekit.api_secret, failover=False)
+        try:
+            url = await connect_call(client, room, INBOUND)
+        finally:
+            await client.aclose()
+        guest = await stage.guest(room)
+        call = dial(twilio, url)
+        await guest.event("track_subscribed")
+        await call.stream_started.wait()
+        os.kill(victim.pid, signal.SIGKILL)
+        killed = time.time()
+        await call.stream.ended.wait()
+        # LiveKit has not noticed by then; and time goes by before a successor comes.
+        assert "caller" in await stage.participants(room)
+        await asyncio.sleep(2 * RENEW_EVERY)
+        successor = await stage.connector(store=shared, instance="victim")
+        # By itself LiveKit takes twenty seconds.
+        await stage.gone(room, "caller", 12.0)
+        record = await record_of(successor)
+        assert record.end_reason is EndReason.INTERRUPTED
+        assert record.started_at < record.ended_at < killed
+        assert record.timelog[-1] == ("call-hangup", record.ended_at)

@@ -47,38 +47,38 @@ def threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Threads:
     return Threads(tmp_path)
 
 
-def test_nobody_is_let_in_while_the_clock_is_lost(threads: Threads) -> None:
+async def test_nobody_is_let_in_while_the_clock_is_lost(threads: Threads) -> None:
     engine = MediaEngine()
     threads.add(2, "SyntheticAudioDevice")
-    engine.require_clock()
+    await engine.require_clock()
     threads.end(2)
     with pytest.raises(Unavailable, match="lost its audio clock"):
-        engine.require_clock()
+        await engine.require_clock()
     threads.add(3, "SyntheticAudioDevice")
-    engine.require_clock()
+    await engine.require_clock()
 
 
-def test_where_the_clock_was_never_seen_everybody_is_let_in(threads: Threads) -> None:
-    MediaEngine().require_clock()
+async def test_where_the_clock_was_never_seen_everybody_is_let_in(threads: Threads) -> None:
+    await MediaEngine().require_clock()
 
 
-def test_where_threads_cannot_be_seen_everybody_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_where_threads_cannot_be_seen_everybody_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_THREADS", "/there/is/no/such/folder")
-    MediaEngine().require_clock()
+    await MediaEngine().require_clock()
 
 
-def test_the_first_room_that_was_left_is_held(threads: Threads) -> None:
+async def test_the_first_room_that_was_left_is_held(threads: Threads) -> None:
     engine = MediaEngine()
     threads.add(2, "SyntheticAudioDevice")
     first = room()
-    engine.left(room(connected=True))
-    engine.left(first)
-    engine.left(room())
+    await engine.left(room(connected=True))
+    await engine.left(first)
+    await engine.left(room())
     assert engine._held is first
     assert engine.is_held
 
 
-def test_a_room_without_a_clock_is_not_held(threads: Threads) -> None:
+async def test_a_room_without_a_clock_is_not_held(threads: Threads) -> None:
     engine = MediaEngine()
-    engine.left(room())
+    await engine.left(room())
     assert not engine.is_held

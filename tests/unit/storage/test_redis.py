@@ -20,6 +20,7 @@ from connector.demo.redis_server import RedisServer
 from connector.logs import scrub
 from connector.model import (
     Attempt,
+    CallFilter,
     CallRecord,
     CallState,
     ConnectorEntry,
@@ -28,11 +29,15 @@ from connector.model import (
     EndReason,
     LifecycleEvent,
     Provider,
+    RoutingRule,
+    RuleType,
 )
 from connector.storage.base import DEFAULT_PREFIX as PREFIX
-from connector.storage.base import StoreError
+from connector.storage.base import DocumentFilter, Page, StoreError
+from connector.storage.forms import Form
 from connector.storage.redis import MIGRATIONS, RedisStore
 from connector.storage.redis_server import RedisServer as Connection
+from connector.storage.rows import to_row
 
 STORAGE_PAGE = Path(__file__).resolve().parents[3] / "docs" / "storage.md"
 PASSWORD = "p@ss/w:rd#1%"
@@ -280,3 +285,29 @@ async def test_a_replica_and_a_full_server_are_clear_errors(server: RedisServer,
         await cast("Any", client).execute_command("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(StoreError, match="READONLY"):
             await store.save_call(RECORD)
+
+
+async def test_lists_of_what_an_earlier_version_wrote_are_whole(server: RedisServer, store: RedisStore) -> None:
+    """A call was a hash, with what is searched in it, and in two sorted sets; a rule was its body and its names."""
+    rule = RoutingRule("rule_1", "Grüße", RuleType.INBOUND, 1.0, 1.0)
+    async with Redis.from_url(server.url, decode_responses=True) as client:
+        for number in range(700):
+            record = replace(RECORD, call_id=f"call_{number}", room=f"SÜD {number}", created_at=float(number))
+            row: dict[Any, Any] = {name: "" if value is None else value for name, value in to_row(record).items()}
+            del row["end_id"], row["account_id"]
+            row["searched"] = "\0".join((record.call_id, record.room, "", "")).lower()
+            await client.hset(f"{PREFIX}call:{record.call_id}", mapping=row)
+            await client.zadd(f"{PREFIX}calls", {record.call_id: -record.created_at})
+            await client.zadd(f"{PREFIX}calls:open", {record.call_id: -record.created_at})
+        await client.hset(f"{PREFIX}rules", "rule_1", Form(RoutingRule).write(rule))
+        await client.zadd(f"{PREFIX}rules:by_age", {"rule_1": -1.0})
+    for where, expected in (
+        (CallFilter(search="süd 69"), 11),
+        (CallFilter(search="call_69"), 0),
+        (CallFilter(text="call_69"), 11),
+        (CallFilter(room="SÜD 5"), 1),
+        (CallFilter(direction=Direction.INBOUND), 700),
+        (CallFilter(), 700),
+    ):
+        assert (await store.page_calls(0, 1, where)).total == expected, where
+    assert await store.rules.page(0, 5, DocumentFilter((("type:inbound",),), ("grü",))) == Page([rule], 1)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ParamSpec, TypeVar
 
 from connector.errors import Unavailable
 from connector.model import Attempt, Delivery, LifecycleEvent, SigningKey, WebhookEndpoint
 from connector.webhooks.post import Outcome, Poster
 from connector.webhooks.signing import _new_key
 
+P = ParamSpec("P")
+R = TypeVar("R")
 KEY = _new_key(1.0)
 """Made once: making one takes a while, and a thread, which a virtual clock does not wait for."""
 EVERY_EVENT = tuple(LifecycleEvent)
@@ -171,3 +174,8 @@ class FakePoster(Poster):
 
     def at(self, host: str) -> list[Post]:
         return [post for post in self.posts if post.host == host]
+
+
+async def at_once(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """In the place of a thread, which a virtual clock does not wait for."""
+    return function(*args, **kwargs)

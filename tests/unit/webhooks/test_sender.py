@@ -16,7 +16,7 @@ from connector.webhooks.sender import Sender, delay, next_attempt
 from connector.webhooks.signing import KeyRing
 from tests.captured_logs import captured_logs, lines_of
 from tests.unit.call.virtual_time import virtual_time
-from tests.unit.webhooks.fakes import KEY, FakeEndpoints, FakeKeys, FakePoster, FakeQueue, delivery, endpoint
+from tests.unit.webhooks.fakes import KEY, FakeEndpoints, FakeKeys, FakePoster, FakeQueue, at_once, delivery, endpoint
 
 DAY = 24 * 3600.0
 DOWN = Outcome(503, "HTTP 503")
@@ -47,7 +47,7 @@ async def running(*names: str) -> AsyncIterator[Stage]:
     queue, endpoints = FakeQueue(), FakeEndpoints({name: endpoint(name) for name in names})
     poster, metrics = FakePoster(), Metrics()
     clock = asyncio.get_running_loop().time
-    ring = KeyRing(FakeKeys(KEY), clock)
+    ring = KeyRing(FakeKeys(KEY), clock, at_once)
     # No jitter: what comes when is then exact.
     stage = Stage(
         queue, endpoints, poster, metrics, Sender(queue, endpoints, ring, poster, metrics, clock, chance=lambda: 0.0)
