@@ -32,8 +32,9 @@ from connector.api.service import ConnectorService
 from connector.api.signed import ALLOW_UNSIGNED, SignatureCheck
 from connector.api.sip_dial import PURPOSE as SIP_PURPOSE
 from connector.api.sip_dial import SipDialler, SipParts
+from connector.api.transfers import TransferAddresses, TransferRoutes
 from connector.api.twirp import TwirpRoutes
-from connector.call.desk import CallDesk
+from connector.call.desk import CallDesk, TransferDefaults
 from connector.call.dialled import DialledCalls
 from connector.call.hang_ups import HangUps
 from connector.call.lease import LOOK_EVERY as LOOK_FOR_OTHERS_EVERY
@@ -63,7 +64,7 @@ from connector.storage.stores import store_of
 from connector.telephony.accounts import TwilioAccounts
 from connector.telephony.apis import CarrierApis, say_signer
 from connector.telephony.conferences import TwilioConferences
-from connector.tokens import DIAL_PURPOSE, TokenSigner, WebhookKeys
+from connector.tokens import TRANSFER_PURPOSE, TokenSigner, WebhookKeys
 from connector.webhooks.service import Webhooks
 
 log = structlog.get_logger()
@@ -93,7 +94,8 @@ class Connector:
         self._call_parts = self._parts()
         self._dialled = DialledCalls(self._call_parts)
         self.calls = CallManager(self._call_parts, settings.max_calls)
-        self.desk = CallDesk(self.calls, self.store, self.admin, self._dialled)
+        defaults = TransferDefaults(settings.transfer_timeout, settings.transfer_failed_sentence)
+        self.desk = CallDesk(self.calls, self.store, self.admin, self._dialled, defaults)
         signer = TokenSigner(own)
         self._webhook_keys = WebhookKeys(own)
         origins = Origins(settings.public_origin, settings.regions, settings.countries)
@@ -114,11 +116,19 @@ class Connector:
                 self.calls,
                 self.store,
                 signer,
-                TokenSigner(own, DIAL_PURPOSE),
                 say_signer(own),
                 signatures,
                 origins,
                 _words(settings),
+                self.metrics,
+            ),
+            TransferRoutes(
+                self.calls,
+                TokenSigner(own, TRANSFER_PURPOSE),
+                signer,
+                signatures,
+                origins,
+                _codecs(settings),
                 self.metrics,
             ),
             HookRoutes(
@@ -193,6 +203,10 @@ class Connector:
                 message=settings.no_agent_message,
             ),
             sip_attributes=settings.sip_attributes,
+            transfer_urls=TransferAddresses(
+                TokenSigner(settings.own_secrets, TRANSFER_PURPOSE),
+                Origins(settings.public_origin, settings.regions, settings.countries),
+            ),
         )
 
     def _new_codec(self, provider: Provider) -> Codec:

@@ -134,6 +134,12 @@ class Settings(BaseSettings):
     drain_timeout: float = Field(30, ge=0, validation_alias=_env("CONNECTOR_DRAIN_TIMEOUT"))
     max_waiting_per_connector: int = Field(50, ge=1, validation_alias=_env("CONNECTOR_MAX_WAITING_PER_CONNECTOR"))
     """Calls of one connector, in this process, whose stream has not come."""
+    transfer_timeout: int = Field(30, ge=5, le=600, validation_alias=_env("CONNECTOR_TRANSFER_TIMEOUT"))
+    """How long a number rings to which a call is transferred."""
+    transfer_failed_sentence: str = Field(
+        "", max_length=4096, validation_alias=_env("CONNECTOR_TRANSFER_FAILED_SENTENCE")
+    )
+    """What a phone hears whose transfer has failed, before it is hung up; empty: it comes back into its room."""
     max_calls: int = Field(200, ge=1, validation_alias=_env("CONNECTOR_MAX_CALLS"))
     joins_at_once: int = Field(8, ge=1, validation_alias=_env("CONNECTOR_JOINS_AT_ONCE"))
     join_wait: Seconds = Field(8, validation_alias=_env("CONNECTOR_JOIN_WAIT"))

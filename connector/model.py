@@ -89,9 +89,44 @@ class EndReason(StrEnum):
     """The last agent or person has left, and nobody came in the grace after that."""
     TRANSFERRED = "transferred"
     """The carrier was asked to connect the phone with another number, and did."""
+    TRANSFER_FAILED = "transfer_failed"
+    """Nobody answered there, and the phone heard a sentence instead of coming back."""
     ENDED_BY_API = "ended_by_api"
     INTERNAL_ERROR = "internal_error"
     """A bug of ours; the log has the traceback."""
+
+
+class TransferStatus(StrEnum):
+    """How far a transfer has got, in the carriers' common words."""
+
+    INITIATED = "initiated"
+    RINGING = "ringing"
+    ANSWERED = "answered"
+    BUSY = "busy"
+    NO_ANSWER = "no-answer"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    UNKNOWN = "unknown"
+    """The carrier has not said what became of it."""
+
+
+NOT_REACHED = frozenset({TransferStatus.BUSY, TransferStatus.NO_ANSWER, TransferStatus.FAILED, TransferStatus.CANCELED})
+"""Outcomes after which the phone comes back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Whom the carrier is to connect a phone with, and what became of that."""
+
+    to: str
+    """E.164."""
+    timeout: int
+    """Seconds to let it ring."""
+    caller_id: str = ""
+    """What the called person sees; empty: the carrier's own choice."""
+    say: str = ""
+    """A sentence that the phone hears, before it is hung up, instead of coming back."""
+    status: TransferStatus = TransferStatus.INITIATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +205,8 @@ class CallRequest:
     headers_to_attributes: dict[str, str] = field(default_factory=dict)
     """Name of a stream parameter to the name of the attribute that it becomes."""
     watch: AgentWatch = AgentWatch()
+    delivery: str = ""
+    """Fingerprint of the carrier's request that announced the call; empty for calls that the API asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +239,12 @@ class CallRecord:
     """Names the end that stands: several processes may notice the end of one call."""
     account_id: str = ""
     """The carrier's account that the call belongs to: its credentials end and move the call."""
+    transfer_to: str = ""
+    """The number of the last transfer; empty where there was none."""
+    transfer_status: str = ""
+    """How far that has got, a `TransferStatus`."""
+    delivery: str = ""
+    """See `CallRequest`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +285,17 @@ class LifecycleEvent(StrEnum):
     MISSED = "call-missed"
     TRANSFERRED = "call-transferred"
     UPDATE = "call-update"
+    TRANSFER_INITIATED = "call-transfer-initiated"
+    TRANSFERRING = "call-transferring"
+    TRANSFER_RINGING = "call-transfer-ringing"
+    TRANSFER_ACCEPTED = "call-transfer-accepted"
+    TRANSFER_FAILED = "call-transfer-failed"
 
 
 @dataclass(frozen=True, slots=True)
 class WaitingCall:
-    """A call that waits for its stream, as every process that shares the store can take it over."""
+    """A call that waits for its stream, the first or a later one, as every process that shares the store can take it
+    over."""
 
     id: str
     """The call's id."""
@@ -260,6 +309,10 @@ class WaitingCall:
     from_number: str = ""
     to_number: str = ""
     account_id: str = ""
+    stream: int = 1
+    """Which of the call's streams is waited for: only its own token opens it."""
+    transfer: Transfer | None = None
+    """The transfer from which the call may come back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,10 @@ from connector.model import ConnectorEntry
 from connector.seal import MARK, Seal, SealBroken, several
 
 _PURPOSE = "connector connect_url token v1"
-DIAL_PURPOSE = "connector dial url token v1"
-"""Of an address whose document dials the number that its token names."""
 SAY_PURPOSE = "connector say url token v1"
 """Of an address whose document reads out the sentence that its token holds, and hangs up."""
+TRANSFER_PURPOSE = "connector transfer url token v1"
+"""Of the addresses at which a carrier tells what became of a transfer."""
 _KEY_PURPOSE = b"connector webhook key v1"
 _KEY_SEAL_PURPOSE = "connector webhook key seal v1"
 _KEY_PREFIX = "whk_"
@@ -99,6 +99,21 @@ class TokenSigner:
     def fingerprint(self, text: str) -> str:
         """Stands for a text that is not to be kept as it is: the same one in every process."""
         return hmac.digest(self._keys[0], b"fingerprint|" + text.encode("utf-8", "replace"), "sha256").hex()[:32]
+
+
+def stream_name(call_id: str, stream: int) -> str:
+    """What the token of one of a call's streams says: the first is the call's own id."""
+    return call_id if stream == 1 else f"{call_id}:{stream}"
+
+
+def stream_named(name: str) -> tuple[str, int]:
+    """The call and the number of the stream. TokenInvalid when it names none."""
+    call_id, _, number = name.partition(":")
+    if not number:
+        return call_id, 1
+    if not (number.isascii() and number.isdigit() and int(number) > 1):
+        raise _invalid()
+    return call_id, int(number)
 
 
 class WebhookKeys:

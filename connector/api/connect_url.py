@@ -21,14 +21,14 @@ from connector.api.origins import Origins, stream_url
 from connector.api.signed import SignatureCheck
 from connector.call.manager import CallManager
 from connector.call.terms import FINAL_STATUSES
-from connector.carriers.answers import Codecs, dial, farewell, hang_up, stream_answer
+from connector.carriers.answers import Codecs, farewell, hang_up, stream_answer
 from connector.carriers.facts import MAX_LEARNED, call_facts
-from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid
+from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid, TokenUsed
 from connector.logs import bind_call
 from connector.metrics import Metrics
 from connector.model import CallRequest, CallState, EndReason, Provider
 from connector.storage.base import Store
-from connector.tokens import TokenSigner
+from connector.tokens import TokenSigner, stream_named
 
 log = structlog.get_logger()
 
@@ -49,14 +49,13 @@ class Words:
 
 
 class ConnectUrl:
-    """Every carrier's. `dialling` verifies the tokens of documents that dial a number, `saying` those of sentences."""
+    """Every carrier's. `saying` verifies the tokens of sentences."""
 
     def __init__(
         self,
         calls: CallManager,
         store: Store,
         signer: TokenSigner,
-        dialling: TokenSigner,
         saying: TokenSigner,
         signatures: SignatureCheck,
         origins: Origins,
@@ -66,7 +65,6 @@ class ConnectUrl:
         self._calls = calls
         self._store = store
         self._signer = signer
-        self._dialling = dialling
         self._saying = saying
         self._signatures = signatures
         self._origins = origins
@@ -83,7 +81,6 @@ class ConnectUrl:
                     router.add_route(method, path, self._of(provider, self._handle))
         router.add_route("POST", "/twilio/{token}/status", self.status)
         for method in ("GET", "POST"):
-            router.add_route(method, "/plivo/{token}/dial", self._of(Provider.PLIVO, self._dial))
             router.add_route(method, "/plivo/{token}/say", self._of(Provider.PLIVO, self._say))
 
     def _of(
@@ -105,7 +102,7 @@ class ConnectUrl:
 
     def _in_the_log_of_its_call(self, request: web.Request) -> AbstractContextManager[None]:
         try:
-            call_id, _ = self._signer.peek(_token(request))
+            call_id, _ = stream_named(self._signer.peek(_token(request))[0])
         except TokenInvalid:
             return nullcontext()
         return bind_call(call_id)
@@ -145,12 +142,6 @@ class ConnectUrl:
         carrying.add_done_callback(self._carrying.discard)
         await asyncio.shield(carrying)
         return websocket
-
-    async def _dial(self, provider: Provider, request: web.Request) -> web.Response:
-        """The document that a transfer has Plivo fetch: the token is the number to dial."""
-        form = await posted(request)
-        self._signatures.require(provider, request, form.body, form.fields)
-        return _xml(dial(provider, self._dialling.verify(_token(request), time.time())))
 
     async def _say(self, provider: Provider, request: web.Request) -> web.Response:
         """The document of a sentence before a hang-up, which Plivo has to fetch: the token is the sentence."""
@@ -203,8 +194,10 @@ class ConnectUrl:
         """The call of this URL's token. The call's own deadline counts: a fetch may have moved it. Which process
         holds the call does not matter."""
         token = _token(request)
-        call_id, _ = self._signer.peek(token)
+        call_id, stream = stream_named(self._signer.peek(token)[0])
         expected = await self._calls.expected(call_id)
+        if stream != expected.stream:
+            raise TokenUsed("this connect_url has been used by a WebSocket")
         if expected.request.provider is not provider:
             raise TokenInvalid("this connect_url is another carrier's")
         self._signer.verify(token, time.time(), extended_until=expected.deadline)

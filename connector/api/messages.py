@@ -48,6 +48,8 @@ def call_message(record: CallRecord) -> pb.Call:
         created_at=_timestamp(record.created_at),
         end_reason=record.end_reason.value if record.end_reason else "",
         end_detail=record.end_detail,
+        transfer_to=record.transfer_to,
+        transfer_status=record.transfer_status,
     )
     setattr(message, "from", record.from_number)
     if record.started_at:

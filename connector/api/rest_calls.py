@@ -9,7 +9,19 @@ from pydantic import Field, StringConstraints
 
 from connector.api.rest import Operation
 from connector.api.rest_models import Answer, Asked, Body, Name, PageInfo, PageQuery, Text, iso, page_info
-from connector.model import CallFilter, CallRecord, CallState, Direction, EndReason, LifecycleEvent, Provider
+from connector.call.desk import MAX_SENTENCE, TransferWish
+from connector.carriers.transfers import MAX_TIMEOUT, MIN_TIMEOUT
+from connector.model import (
+    NOT_REACHED,
+    CallFilter,
+    CallRecord,
+    CallState,
+    Direction,
+    EndReason,
+    LifecycleEvent,
+    Provider,
+    TransferStatus,
+)
 from connector.routing import normal_number
 from connector.storage.base import Store
 
@@ -30,6 +42,11 @@ _EVENT_STATUS = {
     LifecycleEvent.HANGUP: "ended",
     LifecycleEvent.MISSED: "missed",
     LifecycleEvent.TRANSFERRED: "transferred",
+    LifecycleEvent.TRANSFER_INITIATED: "transfer-initiated",
+    LifecycleEvent.TRANSFERRING: "transferring",
+    LifecycleEvent.TRANSFER_RINGING: "transfer-ringing",
+    LifecycleEvent.TRANSFER_ACCEPTED: "transfer-accepted",
+    LifecycleEvent.TRANSFER_FAILED: "transfer-failed",
 }
 
 
@@ -40,12 +57,26 @@ class CallId(Body):
 class Transfer(Body):
     call_id: Name
     transfer_to: E164Number = Field(description="The number that the phone is connected with instead")
+    timeout: int | None = Field(
+        None, ge=MIN_TIMEOUT, le=MAX_TIMEOUT, description="Seconds to let it ring; at Telnyx at most 120"
+    )
+    caller_id: E164Number | None = Field(None, description="The number of yours that the called person sees")
+    failure_sentence: Annotated[str, StringConstraints(max_length=MAX_SENTENCE)] | None = Field(
+        None, description="What the phone hears, before it is hung up, instead of coming back when nobody answers"
+    )
+    wait_until_answered: bool | None = Field(
+        None, description="Answer only when the outcome is known; `transferStatus` says which"
+    )
+    to: Text | None = Field(None, description="Taken, without effect: see `transferTo`")
+    participant: Any = Field(None, description="Taken, without effect")
+    play_dialtone: bool | None = Field(None, description="Taken, without effect: the caller hears the carrier's tone")
 
 
 class SwitchRoom(Body):
     call_id: Name
     room_id: Name
-    participant_id: Text | None = Field(None, description="Kept out: the caller keeps its identity")
+    participant_id: Text | None = Field(None, description="Taken, without effect: the caller keeps its identity")
+    token: Text | None = Field(None, description="Taken, without effect: the connector makes its own")
 
 
 class Moment(Answer):
@@ -69,6 +100,8 @@ class CallData(Answer):
     start: str
     end: str | None
     end_reason: EndReason | None
+    transfer_to: str | None = Field(description="The number of the last transfer")
+    transfer_status: TransferStatus | None = Field(description="How far that has got")
     timelog: list[Moment]
 
 
@@ -103,7 +136,7 @@ class Desk(Protocol):
     async def record(self, call_id: str) -> CallRecord: ...
     def freshest(self, record: CallRecord) -> CallRecord: ...
     async def end(self, call_id: str) -> CallRecord: ...
-    async def transfer(self, call_id: str, to: str) -> CallRecord: ...
+    async def transfer(self, call_id: str, wish: TransferWish, *, wait: bool = False) -> CallRecord: ...
     async def switch_room(self, call_id: str, room: str) -> CallRecord: ...
 
 
@@ -136,7 +169,9 @@ class CallRest:
                 CallChanged,
                 body=Transfer,
                 refusals=(*held, 501),
-                description="The call leaves its room. Needs the carrier's REST credential in the configuration.",
+                description="While the number rings, the caller stays in its room, without audio. When somebody "
+                "answers, the call ends here; when nobody does, the caller comes back. Needs the carrier's REST "
+                "credential in the configuration.",
             ),
             Operation(
                 "POST",
@@ -174,8 +209,17 @@ class CallRest:
         return CallChanged(message="Call ended successfully", data=shown(record))
 
     async def transfer(self, asked: Asked[Transfer, Any]) -> CallChanged:
-        record = await self._desk.transfer(asked.body.call_id, normal_number(asked.body.transfer_to))
-        return CallChanged(message="Call transferred successfully", data=shown(record))
+        body = asked.body
+        wish = TransferWish(
+            normal_number(body.transfer_to),
+            body.timeout or 0,
+            normal_number(body.caller_id) if body.caller_id else "",
+            body.failure_sentence or "",
+        )
+        record = await self._desk.transfer(body.call_id, wish, wait=bool(body.wait_until_answered))
+        came_back = record.transfer_status in NOT_REACHED
+        message = f"Call not transferred: {record.transfer_status}" if came_back else "Call transferred successfully"
+        return CallChanged(message=message, data=shown(record))
 
     async def switch_room(self, asked: Asked[SwitchRoom, Any]) -> CallChanged:
         record = await self._desk.switch_room(asked.body.call_id, asked.body.room_id)
@@ -200,6 +244,8 @@ def shown(record: CallRecord) -> CallData:
         start=iso(record.created_at),
         end=iso(record.ended_at) if record.ended_at else None,
         end_reason=record.end_reason,
+        transfer_to=record.transfer_to or None,
+        transfer_status=TransferStatus(record.transfer_status) if record.transfer_status else None,
         timelog=[Moment(status=_moment(record, event), timestamp=iso(at)) for event, at in record.timelog],
     )
 

@@ -11,7 +11,7 @@ import structlog
 from connector.api import requests
 from connector.api.messages import call_filter, call_message, page_token
 from connector.api.origins import Origins, stream_url
-from connector.call.desk import CallDesk
+from connector.call.desk import CallDesk, TransferWish
 from connector.call.manager import CallManager
 from connector.call.session import CallSession
 from connector.errors import ConnectorError, FailedPrecondition
@@ -139,8 +139,10 @@ class ConnectorService:
         return pb.SwitchRoomResponse(call=call_message(record))
 
     async def transfer_call(self, request: pb.TransferCallRequest) -> pb.TransferCallResponse:
-        """Redirect the call at the carrier; the answer comes when the carrier has agreed."""
-        record = await self._desk.transfer(requests.call_id(request.call_id), request.to)
+        """Redirect the call at the carrier; the answer comes when the carrier has agreed, or with the outcome."""
+        wish = TransferWish(request.to, request.timeout, request.caller_id, request.failure_sentence)
+        call_id = requests.call_id(request.call_id)
+        record = await self._desk.transfer(call_id, wish, wait=request.wait_until_answered)
         return pb.TransferCallResponse(call=call_message(record))
 
     def _stream_url(self, call: CallSession) -> str:

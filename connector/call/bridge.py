@@ -81,6 +81,12 @@ class Bridge:
         self._from_carrier.close()
         self._to_carrier.is_open = False
 
+    def count_from(self, former: Bridge) -> None:
+        """Of the same call, whose stream is over."""
+        self._from_carrier.heard_frames += former.heard_frames
+        self.sent_frames += former.sent_frames
+        self.dropped_frames += former.dropped_frames
+
     # Carrier → room
 
     def from_carrier(self, audio: AudioReceived) -> None:

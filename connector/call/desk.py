@@ -4,18 +4,41 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from connector.call.dialled import OWNER, DialledCalls
 from connector.call.manager import CallManager
 from connector.call.session import CallSession
+from connector.carriers.transfers import MAX_TIMEOUT, MIN_TIMEOUT
 from connector.errors import FailedPrecondition, InvalidArgument, NotFound
-from connector.model import AgentDispatch, CallRecord, EndReason
+from connector.model import AgentDispatch, CallRecord, EndReason, Transfer
 from connector.numbers import E164
 
 END_PATIENCE = 8.0
 """Seconds for another process to end a call whose caller was taken out of the room."""
 LOOK_EVERY = 0.1
+
+
+MAX_SENTENCE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class TransferWish:
+    """What a client asks for, unchecked; what is empty or 0 has a default."""
+
+    to: str
+    timeout: int = 0
+    caller_id: str = ""
+    say: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferDefaults:
+    """See `connector.config.Settings`."""
+
+    timeout: int = 30
+    say: str = ""
 
 
 class Records(Protocol):
@@ -29,7 +52,15 @@ class Remover(Protocol):
 class CallDesk:
     """Every method raises NotFound for a call that never was."""
 
-    def __init__(self, calls: CallManager, store: Records, admin: Remover, dialled: DialledCalls) -> None:
+    def __init__(
+        self,
+        calls: CallManager,
+        store: Records,
+        admin: Remover,
+        dialled: DialledCalls,
+        defaults: TransferDefaults = TransferDefaults(),
+    ) -> None:
+        self._defaults = defaults
         self._calls = calls
         self._store = store
         self._admin = admin
@@ -97,13 +128,28 @@ class CallDesk:
         await call.switch_room(room, agents)
         return call.record
 
-    async def transfer(self, call_id: str, to: str) -> CallRecord:
-        """See `CallSession.transfer`. InvalidArgument when `to` is no number in E.164 form."""
-        if not E164.fullmatch(to):
-            raise InvalidArgument("to", "is not a number in E.164 form such as +15551234567")
+    async def transfer(self, call_id: str, wish: TransferWish, *, wait: bool = False) -> CallRecord:
+        """See `CallSession.transfer`; `wait` for the outcome. InvalidArgument names the field."""
+        order = self._order(wish)
         record = await self.record(call_id)
         if record.end_reason is None and record.owner == OWNER:
-            return await self._dialled.transfer(record, to)
+            return await self._dialled.transfer(record, order)
         call = await self.live(call_id)
-        await call.transfer(to)
+        transfer = await call.transfer(order)
+        if wait:
+            await transfer.settled.wait()
+            if call.is_ending:
+                await call.finished.wait()
         return call.record
+
+    def _order(self, wish: TransferWish) -> Transfer:
+        for field, number in (("to", wish.to), ("caller_id", wish.caller_id)):
+            if not E164.fullmatch(number) and (number or field == "to"):
+                raise InvalidArgument(field, "is not a number in E.164 form such as +15551234567")
+        if len(wish.say) > MAX_SENTENCE:
+            raise InvalidArgument("failure_sentence", f"is longer than {MAX_SENTENCE} characters")
+        defaults = self._defaults
+        timeout = wish.timeout or defaults.timeout
+        if not MIN_TIMEOUT <= timeout <= MAX_TIMEOUT:
+            raise InvalidArgument("timeout", f"is not between {MIN_TIMEOUT} and {MAX_TIMEOUT} seconds")
+        return Transfer(wish.to, timeout, wish.caller_id, wish.say or defaults.say)

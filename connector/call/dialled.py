@@ -15,8 +15,20 @@ from connector.call.privacy import Privacy
 from connector.call.records import end_of, new_record, write_end
 from connector.call.state import Trigger, next_state
 from connector.call.terms import CARRIER_ENDS, Parts
+from connector.carriers.transfers import TransferDial
 from connector.errors import FailedPrecondition
-from connector.model import CallFilter, CallRecord, CallRequest, CallState, CarrierCall, EndReason, LifecycleEvent
+from connector.model import (
+    CallFilter,
+    CallRecord,
+    CallRequest,
+    CallState,
+    CarrierCall,
+    EndReason,
+    LifecycleEvent,
+    Transfer,
+    TransferStatus,
+)
+from connector.numbers import E164
 
 log = structlog.get_logger()
 
@@ -72,13 +84,21 @@ class DialledCalls:
         await self._control(record).hang_up(CarrierCall(record.carrier_call_id, record.account_id))
         return await self._end(record.call_id, EndReason.ENDED_BY_API, "") or record
 
-    async def transfer(self, record: CallRecord, to: str) -> CallRecord:
-        """Have the carrier connect the phone with `to`, E.164, in LiveKit's place. FailedPrecondition as above, and
-        for a call that was not answered yet."""
+    async def transfer(self, record: CallRecord, order: Transfer) -> CallRecord:
+        """Have the carrier connect the phone with a number in LiveKit's place; it does not come back from there.
+        FailedPrecondition as above, and for a call that was not answered yet."""
         if record.state is not CallState.ACTIVE:
             raise FailedPrecondition(f"the call is {record.state.value}, not active")
-        await self._control(record).transfer(CarrierCall(record.carrier_call_id, record.account_id), to)
-        await self._change(record.call_id, _if_active, LifecycleEvent.TRANSFERRED, to=to)
+        ours = record.to_number if E164.fullmatch(record.to_number) else ""
+        dial = TransferDial(order.to, order.timeout, order.caller_id or ours)
+        await self._control(record).transfer(CarrierCall(record.carrier_call_id, record.account_id), dial, "")
+
+        def change(now: CallRecord) -> CallRecord | None:
+            if now.state is not CallState.ACTIVE:
+                return None
+            return replace(now, transfer_to=order.to, transfer_status=TransferStatus.UNKNOWN.value)
+
+        await self._change(record.call_id, change, LifecycleEvent.TRANSFERRED, to=order.to)
         return await self._end(record.call_id, EndReason.TRANSFERRED, "") or record
 
     def _control(self, record: CallRecord) -> CarrierControl:

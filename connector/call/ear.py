@@ -42,6 +42,13 @@ class RoomEar:
         self.ended: tuple[EndReason, str] | None = None
         """How the room ended for the caller, where it did."""
 
+    def speak_to(self, bridge: Bridge) -> None:
+        """From now on the phone is reached by this bridge."""
+        self._bridge = bridge
+        if self._is_open:
+            for source in self._sources:
+                bridge.source_added(source)
+
     def open(self) -> None:
         self._is_open = True
         for source in self._sources:

@@ -17,7 +17,7 @@ from connector.call.state import Trigger, next_state
 from connector.call.terms import End, Parts
 from connector.carriers.events import StreamStarted
 from connector.errors import ConnectorError
-from connector.model import CallRecord, CallRequest, CallState, Direction, LifecycleEvent
+from connector.model import CallRecord, CallRequest, CallState, Direction, LifecycleEvent, TransferStatus
 from connector.numbers import WITHHELD, is_withheld
 
 log = structlog.get_logger()
@@ -96,6 +96,10 @@ class Ledger:
         self.advance(Trigger.STREAM_STARTED)
         self.record = replace(self.record, started_at=time.time())
         self.tell(LifecycleEvent.ANSWERED)
+
+    def transfer_is(self, to: str, status: TransferStatus) -> None:
+        """How far a transfer has got."""
+        self.record = replace(self.record, transfer_to=to, transfer_status=status.value)
 
     def moved(self, room: str) -> None:
         """The caller is in another room now."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import structlog
 
@@ -12,28 +11,29 @@ from connector.call.ledger import Ledger
 from connector.call.ports import CarrierControl
 from connector.call.terms import CARRIER_ENDS, FINAL_STATUSES, STEP_TIMEOUT, End, Parts
 from connector.carriers.events import FormatRefused, StreamStarted
-from connector.errors import FailedPrecondition, Unavailable
-from connector.model import HOLDING, REST_SETTINGS, CarrierCall, EndReason, LifecycleEvent
+from connector.carriers.transfers import TransferDial, check_timeout
+from connector.errors import ConnectorError, FailedPrecondition, Unavailable
+from connector.model import HOLDING, REST_SETTINGS, CarrierCall, Direction, EndReason, Provider, Transfer
+from connector.numbers import E164
 
 log = structlog.get_logger()
 
-_STREAM_ENDS = frozenset({EndReason.CARRIER_HANGUP, EndReason.CARRIER_CLOSED, EndReason.CARRIER_LOST})
-"""How a stream ends when the carrier takes the call away from it."""
-_IN_PLACE = frozenset({EndReason.CARRIER_HANGUP, EndReason.TRANSFERRED})
-"""Ends after which there is nothing of ours to hang up: the phone has, or talks to somebody else."""
+_IN_PLACE = frozenset({EndReason.CARRIER_HANGUP, EndReason.TRANSFERRED, EndReason.TRANSFER_FAILED})
+"""Ends after which there is nothing of ours to hang up: the phone has, talks to somebody else, or follows a document
+that hangs it up."""
 
 
 class Leg:
     """Dials, hears what became of it, transfers, hangs up."""
 
-    def __init__(self, parts: Parts, ledger: Ledger, on_transferred: Callable[[], None]) -> None:
+    def __init__(self, parts: Parts, ledger: Ledger) -> None:
         self._control: CarrierControl | None = parts.control.get(ledger.request.provider)
         self._hang_ups = parts.hang_ups
+        self._urls = parts.transfer_urls
         self._ledger = ledger
-        self._on_transferred = on_transferred
         self._placed = False
         self._dialing: asyncio.Task[None] | None = None
-        self._transferring: asyncio.Task[None] | None = None
+        self._transferring: asyncio.Task[bool] | None = None
         self._status_number = -1
         self._stream: StreamStarted | FormatRefused | None = None
         self.may_be_held = False
@@ -45,6 +45,7 @@ class Leg:
 
     @property
     def stream_outlives_transfer(self) -> bool:
+        """Whether the stream goes on beside another document until we close it."""
         return self._control is not None and self._control.stream_outlives_transfer
 
     def _call(self) -> CarrierCall:
@@ -86,58 +87,62 @@ class Leg:
             self._ledger.rings()
         return CARRIER_ENDS.get(status)
 
-    async def transfer(self, to: str) -> None:
-        """Have the carrier connect the phone with a number; the stream's end follows. Raises ConnectorError, then
-        the call goes on here."""
-        control = self._control
-        if control is None or not self._ledger.record.carrier_call_id:
+    def can_transfer(self, order: Transfer) -> None:
+        """Raise FailedPrecondition or InvalidArgument when `transfer` would."""
+        if self._control is None or not self._ledger.record.carrier_call_id:
             raise FailedPrecondition("transferring a call needs the credentials of the carrier's REST API")
-        if self._transferring is not None:
-            raise FailedPrecondition("the call is being transferred already")
+        check_timeout(self._ledger.request.provider, order.timeout)
+
+    def begin_transfer(self, order: Transfer, stream: int) -> asyncio.Task[bool]:
+        """Have the carrier connect the phone with a number; `stream` is the number of the stream with which it would
+        come back. The task's result: whether it can, and the stream ends; else the stream goes on beside. Raises
+        ConnectorError, then the call goes on here."""
+        control, request = self._control, self._ledger.request
+        assert control is not None
+        urls = self._urls(request.provider, request.call_id, request.region, stream)
+        dial = TransferDial(order.to, order.timeout, order.caller_id, urls.action, urls.progress)
         call = self._call()
+        task = self._transferring = asyncio.create_task(
+            control.transfer(call, dial, urls.document), name=f"transfer {call.id}"
+        )
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return task
 
-        async def transfer() -> None:
-            await control.transfer(call, to)
-            self._ledger.tell(LifecycleEvent.TRANSFERRED, to=to)
-            log.info("call transferred", to=to)
-            self._on_transferred()
+    def caller_id(self) -> str:
+        """What somebody to whom the phone is transferred sees: the number of ours that it called, or was called from.
+        Twilio wants it of callers who have no number (apps, SIP); at the others it stands in only for one that is none,
+        or is to be hidden. Empty: the carrier's own choice."""
+        record, inbound = self._ledger.record, self._ledger.request.direction is Direction.INBOUND
+        ours, theirs = (record.to_number, record.from_number) if inbound else (record.from_number, record.to_number)
+        wanted = record.provider is Provider.TWILIO or not E164.fullmatch(theirs)
+        return ours if wanted and E164.fullmatch(ours) else ""
 
-        transferring = self._transferring = asyncio.create_task(transfer(), name=f"transfer {call.id}")
-        transferring.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.wait([transferring])
-        if transferring.cancelled():
-            raise FailedPrecondition("the call ended before the carrier answered")
-        if transferring.exception() is not None:
-            self._transferring = None
-        transferring.result()
-
-    async def verdict(self, end: End) -> End:
-        """How the call ended, now that it has: a stream that the carrier ends while it transfers is a transfer.
-        Waits for a transfer that is under way."""
-        transferring = self._transferring
-        if transferring is None:
-            return end
-        await asyncio.wait([transferring], timeout=STEP_TIMEOUT)
-        if not transferring.done():
-            transferring.cancel()
-        elif not transferring.cancelled() and transferring.exception() is None and end.reason in _STREAM_ENDS:
-            return replace(end, reason=EndReason.TRANSFERRED)
-        return end
+    async def is_live(self) -> bool | None:
+        """Whether the carrier still has the call; None when it does not say."""
+        if self._control is None:
+            return None
+        try:
+            async with asyncio.timeout(STEP_TIMEOUT):
+                return await self._control.is_live(self._call())
+        except (ConnectorError, TimeoutError) as error:
+            log.warning("the carrier does not say whether the call lives", error=str(error))
+            return None
 
     async def settle(self) -> None:
-        """Wait for a call that is being placed: it can be hung up only when it is known."""
-        if self._dialing is not None:
-            try:
-                await asyncio.wait([self._dialing], timeout=STEP_TIMEOUT)
-            finally:
-                self._dialing.cancel()
+        """Wait for a call that is being placed, or transferred: it can be hung up only when it is known where it is."""
+        for task in (self._dialing, self._transferring):
+            if task is not None:
+                try:
+                    await asyncio.wait([task], timeout=STEP_TIMEOUT)
+                finally:
+                    task.cancel()
 
-    async def hang_up(self, end: End, was_active: bool) -> None:
+    async def hang_up(self, end: End, was_active: bool, away: bool) -> None:
         """End the phone's leg over the carrier's REST API where the end of the stream would not do it.
 
         That is: always, at a carrier that keeps a call whose stream is closed, or never comes; else when the API asked
         for the end (the answer document may go on after the stream), when a call that we placed still rings, and when
-        the phone shall hear a sentence. What fails is tried again, without us.
+        the phone shall hear a sentence, or is away from its stream. What fails is tried again, without us.
         """
         record = self._ledger.record
         if not record.carrier_call_id or record.carrier_status in FINAL_STATUSES or end.reason in _IN_PLACE:
@@ -149,6 +154,6 @@ class Leg:
             return
         still_rings = self._placed and not was_active
         is_held = self.may_be_held and not self._control.ends_with_stream
-        if end.reason is EndReason.ENDED_BY_API or still_rings or is_held or end.say:
+        if end.reason is EndReason.ENDED_BY_API or still_rings or is_held or end.say or away:
             say = "" if still_rings else end.say
             await self._hang_ups.hang_up(record.call_id, provider, self._call(), say)

@@ -14,6 +14,7 @@ from connector.call.ledger import Ledger
 from connector.call.records import new_record
 from connector.call.session import CallSession
 from connector.call.terms import FINAL_STATUSES, Parts
+from connector.call.transfer import WayBack
 from connector.call.wait import with_facts
 from connector.errors import (
     ConnectorError,
@@ -25,7 +26,18 @@ from connector.errors import (
     Unavailable,
 )
 from connector.logs import bind_call
-from connector.model import LIVE_STATES, CallRecord, CallRequest, CallState, Direction, EndReason, WaitingCall
+from connector.model import (
+    LIVE_STATES,
+    NOT_REACHED,
+    CallRecord,
+    CallRequest,
+    CallState,
+    Direction,
+    EndReason,
+    Transfer,
+    TransferStatus,
+    WaitingCall,
+)
 
 log = structlog.get_logger()
 
@@ -40,6 +52,8 @@ class Expected:
     request: CallRequest
     deadline: float
     """Unix time until which the stream may open."""
+    stream: int = 1
+    """Which of the call's streams that is."""
 
 
 class CallManager:
@@ -121,9 +135,9 @@ class CallManager:
         call = self._calls.get(call_id)
         if call is not None:
             # Of one that is carried here, `claim` says that it is used; its answer document may be fetched again.
-            return Expected(call.request, math.inf if call.claimed else call.deadline)
+            return Expected(call.request, math.inf if call.claimed else call.deadline, call.wait.stream)
         waiting = await self._waiting(call_id)
-        return Expected(waiting.request, waiting.expires_at)
+        return Expected(waiting.request, waiting.expires_at, waiting.stream)
 
     async def fetched(
         self, call_id: str, carrier_call_id: str, from_number: str, to_number: str, account_id: str = ""
@@ -177,6 +191,50 @@ class CallManager:
             call.carrier_said(status, number)
         return call
 
+    # What a carrier tells of a transfer, wherever the call is held
+
+    async def transfer_over(
+        self, call_id: str, stream: int, status: TransferStatus, *, caller_left: bool
+    ) -> WayBack | None:
+        """The dial is over: what the carrier shall do with the phone; None: hang up. `stream` is the number of the
+        stream with which it would come back. Raises StoreError."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            return call.transfers.over(status, caller_left) if call.wait.stream == stream else None
+        waiting = await self._parts.store.waiting.get(call_id)
+        if waiting is None or waiting.transfer is None or waiting.stream != stream:
+            return None
+        transfer = waiting.transfer
+        if status is TransferStatus.ANSWERED or caller_left or transfer.say:
+            call = await self._taken_over(call_id)
+            return call.transfers.over(status, caller_left) if call is not None else None
+        if transfer.status not in NOT_REACHED:
+            # The process that holds the call learns it with the stream, or when the time is over.
+            deadline = max(waiting.expires_at, time.time() + self._parts.limits.answer_grace)
+            waiting = replace(waiting, transfer=replace(transfer, status=status), expires_at=deadline)
+            if not await self._parts.store.waiting.replace(waiting):
+                return None
+            log.info("transfer failed, told for another process", owner=waiting.owner, status=status.value)
+        return WayBack("", stream, waiting.expires_at, waiting.request.region)
+
+    async def transfer_order(self, call_id: str, stream: int) -> Transfer | None:
+        """The transfer of a call that is under way; None without one. Raises StoreError."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            return call.wait.transfer if call.transfers.is_open and call.wait.stream == stream else None
+        waiting = await self._parts.store.waiting.get(call_id)
+        return waiting.transfer if waiting is not None and waiting.stream == stream else None
+
+    async def transfer_progress(self, call_id: str, stream: int, status: TransferStatus) -> None:
+        """The number rings, or somebody has answered. Raises StoreError."""
+        call = self._calls.get(call_id)
+        if call is None and status is TransferStatus.ANSWERED:
+            waiting = await self._parts.store.waiting.get(call_id)
+            if waiting is not None and waiting.stream == stream:
+                call = await self._taken_over(call_id)
+        if call is not None and call.wait.stream == stream:
+            call.transfers.progress(status)
+
     async def _taken_over(self, call_id: str) -> CallSession | None:
         try:
             return await self._take_over(call_id)
@@ -225,7 +283,8 @@ class CallManager:
             record = None
         if record is not None and record.end_reason is not None:
             raise TokenExpired("the call has ended")
-        call = self._hold(CallSession(waiting.request, self._parts, self._finished, record or _record_of(waiting)))
+        record = record or _record_of(waiting)
+        call = self._hold(CallSession(waiting.request, self._parts, self._finished, record, waiting))
         with bind_call(call_id):
             call.learn(waiting)
             log.info("call taken over", owner=waiting.owner)
@@ -235,19 +294,26 @@ class CallManager:
 
     async def sweep(self) -> None:
         """End calls whose wait is long over, and whose owner has not ended them: it has died. Raises StoreError."""
-        why = "the process that waited with the call stopped"
         for waiting in await self._parts.store.waiting.list():
             if waiting.expires_at + ORPHAN_GRACE >= time.time() or waiting.id in self._calls:
                 continue
             try:
-                if await self.end_waiting(waiting.id, EndReason.INTERRUPTED, why) is None:
-                    # The call ended while the store could not be told that nobody waits any more.
-                    await self._parts.store.waiting.delete(waiting.id)
+                await self._sweep(waiting.id)
             except ConnectorError:
                 raise
             except Exception:
                 # One call that cannot be ended must not keep the others waiting.
                 log.exception("a call that waits in vain could not be ended", call=waiting.id)
+
+    async def _sweep(self, call_id: str) -> None:
+        call = await self._taken_over(call_id)
+        if call is None:
+            # The call ended while the store could not be told that nobody waits any more.
+            await self._parts.store.waiting.delete(call_id)
+        elif call.transfers.is_open:
+            await call.transfers.give_up()
+        else:
+            call.end(EndReason.INTERRUPTED, "the process that waited with the call stopped")
 
     # The end
 
@@ -278,10 +344,12 @@ class CallManager:
 
 def _record_of(waiting: WaitingCall) -> CallRecord:
     """Of a call whose record the store has lost, or that is not wanted."""
+    state = CallState.PENDING if waiting.request.direction is Direction.INBOUND else CallState.RINGING
     return replace(
         new_record(waiting.request, waiting.owner),
-        state=CallState.PENDING if waiting.request.direction is Direction.INBOUND else CallState.RINGING,
+        state=CallState.ACTIVE if waiting.stream > 1 else state,
         created_at=waiting.created_at,
+        started_at=waiting.created_at if waiting.stream > 1 else 0.0,
         carrier_call_id=waiting.carrier_call_id,
         from_number=waiting.from_number,
         to_number=waiting.to_number,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from connector.carriers.base import Codec
+from connector.carriers.transfers import TransferDial
 from connector.model import (
     AgentDispatch,
     CallFilter,
@@ -149,9 +151,13 @@ class CarrierControl(Protocol):
         out first: it takes the stream's place, and the carrier hangs up behind it by itself."""
         ...
 
-    async def transfer(self, call: CarrierCall, to: str) -> None:
-        """Connect the phone with a number in E.164 form in the stream's place. Raises ConnectorError, then the
-        stream goes on."""
+    async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
+        """Connect the phone with a number in the stream's place; `document_url` answers with the same dial. Whether the
+        carrier follows that document, and will tell the outcome. Raises ConnectorError, then the stream goes on."""
+        ...
+
+    async def is_live(self, call: CarrierCall) -> bool:
+        """Whether the carrier still has this call. Raises ConnectorError when it does not say."""
         ...
 
 
@@ -162,12 +168,31 @@ class Lifecycle(Protocol):
         """One event of one call; the events of a call come one after the other, in order.
 
         `record` is the call as it stood then, its `timelog` ends with the event. `details` by event: `call-hangup`,
-        `call-missed` have `reason` (an `EndReason`); `call-transferred` has `to`; `call-update` has `change`: `room`
-        with `from_room` and `to_room`, `attributes` with the names of those that changed under `names`,
-        comma-separated, or `agent` with a `status` (docs/webhooks.md). What it raises is logged; when it takes longer
-        than `connector.call.chronicle.PATIENCE`, it is cancelled. Neither harms the call.
+        `call-missed` have `reason` (an `EndReason`); those of a transfer have `to`, `call-transfer-failed` also
+        `reason` (a `TransferStatus`); `call-update` has `change`: `room` with `from_room` and `to_room`, `attributes`
+        with the names of those that changed under `names`, comma-separated, or `agent` with a `status`
+        (docs/webhooks.md). What it raises is logged; when it takes longer than
+        `connector.call.chronicle.PATIENCE`, it is cancelled. Neither harms the call.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a carrier reaches us about one transfer; see `connector.api.transfers`."""
+
+    action: str = ""
+    progress: str = ""
+    document: str = ""
+
+
+TransferUrls = Callable[[Provider, str, str, int], Addresses]
+"""Of a call's id, its region, and the number of the stream with which it would come back."""
+
+
+def no_transfer_urls(provider: Provider, call_id: str, region: str, stream: int) -> Addresses:
+    """Where no carrier can reach us."""
+    return Addresses()
 
 
 RoomFactory = Callable[[CallRequest, RoomListener], Room]

@@ -45,19 +45,25 @@ class Presence:
         self._codec = codec
         self._on_end = on_end
         self._watcher = watcher
-        self.bridge = Bridge(
-            codec,
-            self,
-            parts.metrics,
-            time.monotonic,
-            asyncio.get_running_loop().call_later,
-            parts.limits.max_audio_age,
-            ledger.request.call_id,
-        )
+        self.bridge = self._new_bridge(codec)
         self._place = self._new_place(ledger.record.room)
         self._place.ear.open()
         self._hidden = self._visible = False
+        self._published_rate = self._reply_rate = 0
+        self._is_lost = False
+        """The room is gone while the phone was away from it; it is joined again when the phone comes back."""
         self._leaving: asyncio.Task[None] | None = None
+
+    def _new_bridge(self, codec: Codec) -> Bridge:
+        return Bridge(
+            codec,
+            self,
+            self._parts.metrics,
+            time.monotonic,
+            asyncio.get_running_loop().call_later,
+            self._parts.limits.max_audio_age,
+            self._ledger.request.call_id,
+        )
 
     def _new_place(self, name: str) -> Place:
         ear = RoomEar(self.bridge, self._ledger, self._parts.metrics, self._on_end, self._watcher)
@@ -82,8 +88,8 @@ class Presence:
 
     @property
     def is_in(self) -> bool:
-        """Whether the caller has joined already, unseen."""
-        return self._hidden
+        """Whether the caller has joined already, seen or not."""
+        return self._hidden or self._visible
 
     async def wait_hidden(self, attributes: Mapping[str, str]) -> None:
         """An outbound call's wait: the room with its agents, and the caller in it, unseen."""
@@ -109,7 +115,11 @@ class Presence:
                 await self._ensure_room()
             await self._place.room.join_visible(attributes)
         self._visible = True
-        await self._place.room.publish(self._codec.format.rate)
+        await self._publish()
+
+    async def _publish(self) -> None:
+        self._published_rate = self._codec.format.rate
+        await self._place.room.publish(self._published_rate)
 
     async def _reveal(self, attributes: Mapping[str, str]) -> None:
         room = self._place.room
@@ -128,7 +138,8 @@ class Presence:
         self._place.setup = await self._parts.admin.ensure_room(self._place.name, self._ledger.request.agents)
 
     def _listen(self) -> None:
-        self._place.room.listen(self._codec.reply_format.rate)
+        self._reply_rate = self._codec.reply_format.rate
+        self._place.room.listen(self._reply_rate)
         self.bridge.open_to_carrier()
 
     async def wait_until_heard(self) -> bool:
@@ -140,6 +151,63 @@ class Presence:
         except TimeoutError:
             return False
         return True
+
+    # Away and back
+
+    def attach(self, codec: Codec) -> None:
+        """Another media stream takes the place of the one before: its bridge knows nothing of that one's clocks,
+        marks and buffers."""
+        former, self._codec = self.bridge, codec
+        self.bridge = self._new_bridge(codec)
+        self.bridge.count_from(former)
+        self._place.ear.speak_to(self.bridge)
+
+    def lose(self) -> None:
+        """The room is gone, and the phone is away: nobody has to be told."""
+        self._is_lost = True
+
+    async def is_away(self, status: str) -> None:
+        """The caller stays in the room while the phone is elsewhere."""
+        await self._set_attributes({"connector.callStatus": status})
+
+    async def come_back(self, attributes: Mapping[str, str]) -> None:
+        """The phone has another stream, and is heard in its room again. Raises what `appear` does."""
+        if self._is_lost or (self._visible and self._published_rate != self._codec.format.rate):
+            await self._rejoin(attributes)
+        elif self._visible:
+            if self._reply_rate != self._codec.reply_format.rate:
+                self._listen()
+            self.bridge.open_to_carrier()
+            # What the client asked for may have been changed in the room since.
+            asked = self._ledger.request.participant.attributes
+            await self._set_attributes({name: value for name, value in attributes.items() if name not in asked})
+        else:
+            # Another process has brought the caller in. Its participant gives way to this one, of the same identity.
+            self._place.setup = await self._parts.admin.keep_room(self._place.name, self._ledger.request.agents)
+            await self._place.room.join_visible(attributes)
+            self._listen()
+            self._visible = True
+            await self._publish()
+
+    async def _rejoin(self, attributes: Mapping[str, str]) -> None:
+        here, name = self._place, self._place.name
+        there = self._new_place(name)
+        self._place, self._is_lost = there, False
+        here.ear.close()
+        there.ear.open()
+        await here.room.leave()
+        there.setup = await self._parts.admin.keep_room(name, self._ledger.request.agents)
+        await there.room.join_visible(attributes)
+        self._listen()
+        await self._publish()
+
+    async def _set_attributes(self, attributes: Mapping[str, str]) -> None:
+        if not self._place.room.connected:
+            return
+        try:
+            await self._place.room.set_attributes(attributes)
+        except ConnectorError as error:
+            log.warning("the room could not be told where the phone is", error=error.message)
 
     # Over
 
@@ -195,7 +263,8 @@ class Presence:
         identity = self._ledger.request.participant.identity
         if sid := self._place.room.lingering:
             await self._parts.admin.remove(self._place.name, identity, sid)
-        if self._ledger.inherited and not self._visible and self._ledger.request.direction is Direction.OUTBOUND:
+        was_in = self._ledger.request.direction is Direction.OUTBOUND or self._ledger.record.started_at
+        if self._ledger.inherited and not self._visible and was_in:
             # The process that waited with the call has let the caller in, and may not live any more.
             await self._parts.admin.remove(self._place.name, identity)
 

@@ -37,6 +37,7 @@ def new_record(request: CallRequest, owner: str) -> CallRecord:
         connector_id=request.connector_id,
         region=request.region,
         account_id=request.account_id,
+        delivery=request.delivery,
     )
 
 

@@ -3,9 +3,12 @@
 A call ends once. Whatever notices the end calls `end(reason)`; the first reason stands, and one task, the
 supervisor, takes everything down in a fixed order. Nothing else closes the socket or leaves the room.
 
-The parts: `Wait` (for the stream, and whose the call is), `Stream` (the carrier's messages), `Presence` (the room),
-`Leg` (the phone, by the carrier's REST API), `Ledger` (record and events), `Teardown`. From the WebSocket to the
-room: `Stream.read`, `Bridge.from_carrier`, `Presence.capture`.
+The parts: `Wait` (for a stream, and whose the call is), `Line` (a media socket and its `Stream` of messages),
+`Presence` (the room), `Leg` (the phone, by the carrier's REST API), `Transfers`, `Ledger` (record and events),
+`Teardown`. From the WebSocket to the room: `Stream.read`, `Bridge.from_carrier`, `Presence.capture`.
+
+A call may outlive its stream: `detach` lets a line go, the participant stays in the room, and a later `claim` and
+`carry` attach another one.
 """
 
 from __future__ import annotations
@@ -18,17 +21,20 @@ from typing import Any
 
 import structlog
 
+from connector.call.bridge import Bridge
 from connector.call.digits import DigitRelay
 from connector.call.last_words import play_out
 from connector.call.ledger import Ledger
 from connector.call.leg import Leg
+from connector.call.line import Line
+from connector.call.moving import Moves
 from connector.call.ports import CarrierSocket
 from connector.call.presence import Presence
 from connector.call.records import CallEnd
-from connector.call.stream import Stream
 from connector.call.teardown import Teardown, stop_tasks
 from connector.call.terms import BUSY, CLOSE_CODES, CLOSE_NORMAL, CLOSE_POLICY, End, Parts, why_not_opened
-from connector.call.wait import Wait
+from connector.call.transfer import CallTransfer, Transfers
+from connector.call.wait import Stage, Wait
 from connector.call.watch import CallWatch
 from connector.carriers.events import FormatRefused, StreamStarted
 from connector.errors import (
@@ -40,7 +46,16 @@ from connector.errors import (
     Unavailable,
 )
 from connector.logs import bind_call
-from connector.model import AgentDispatch, CallRecord, CallRequest, CallState, Direction, EndReason, WaitingCall
+from connector.model import (
+    AgentDispatch,
+    CallRecord,
+    CallRequest,
+    CallState,
+    Direction,
+    EndReason,
+    Transfer,
+    WaitingCall,
+)
 
 log = structlog.get_logger()
 
@@ -50,10 +65,8 @@ its turn to join."""
 OPEN_LIMIT = 4.7
 """Seconds until a client whose call could not be opened is told so; what is still to be freed then is freed later."""
 CANNOT_HEAR = "We are sorry, we cannot hear you because of a technical problem. Goodbye."
-TRANSFERRING = "transfer"
-"""Why the watchdog stands still while the phone is connected with somebody else."""
-TRANSFER_GRACE = 15.0
-"""Seconds for a carrier to end the stream of a call that it has transferred."""
+FALLBACK_RING = 30
+"""Seconds for which the number rings that takes calls without an agent."""
 
 
 class CallSession:
@@ -65,42 +78,56 @@ class CallSession:
         parts: Parts,
         on_finished: Callable[[CallSession], None],
         record: CallRecord | None = None,
+        waiting: WaitingCall | None = None,
     ) -> None:
-        """`record`: of a call that this process has claimed from another, which made it and waited with it."""
+        """`record`, `waiting`: of a call that this process has claimed from another, which waited with it."""
         self._parts = parts
         self._on_finished = on_finished
         self._codec = parts.new_codec(request.provider)
         self._ledger = Ledger(request, parts, record)
         self.request = self._ledger.request
-        self.watch = CallWatch(parts, self._ledger, self.end, self.transfer)
+        self.watch = CallWatch(parts, self._ledger, self.end, self._transfer_for_good)
         self.presence = Presence(parts, self._ledger, self._codec, self.room_ended, self.watch)
-        self.bridge = self.presence.bridge
-        self._leg = Leg(parts, self._ledger, self._on_transferred)
+        self._leg = Leg(parts, self._ledger)
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[End] = self._loop.create_future()
         self.finished = asyncio.Event()
         self.settled = asyncio.Event()
         """The phone was answered, or will not be."""
+        self._line: Line | None = None
+        """The stream that the call has now."""
         self._socket: CarrierSocket | None = None
+        """The last media socket, as long as it may be open."""
+        self._runs = self._relays = False
+        """What lasts from the first stream here to the end has begun; digits are relayed."""
         self._digits = DigitRelay(self.presence, parts.metrics)
-        self._stream = Stream(
-            request, parts, self._codec, self.bridge, self._digits, self._on_started, self._on_refused, self.end
-        )
         self._tasks: list[asyncio.Task[None]] = []
-        self._moving: asyncio.Task[None] | None = None
+        self._moves = Moves(self._ledger, self.presence)
         self._timers: list[asyncio.TimerHandle] = []
         if record is None:
             seconds = parts.limits.connect_timeout
             self.wait = Wait(self._ledger, parts.store, seconds, self._on_connect_timeout)
         else:
-            self.wait = Wait.taken(self._ledger, parts.store)
+            taken = (waiting.stream, waiting.transfer) if waiting else (1, None)
+            self.wait = Wait.taken(self._ledger, parts.store, *taken)
             self._leg.may_be_held = True
-        self._teardown = Teardown(parts, self._ledger, self.wait, self.presence, self._leg)
+        self.transfers = Transfers(self, parts, self._ledger, self._leg, self.presence)
+        if waiting is not None and waiting.transfer is not None:
+            self.transfers.resume(waiting.transfer)
+        self._teardown = Teardown(self._ledger, self.presence, self._leg)
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.call_id}")
 
     @property
     def call_id(self) -> str:
         return self.request.call_id
+
+    @property
+    def bridge(self) -> Bridge:
+        return self.presence.bridge
+
+    @property
+    def is_ending(self) -> bool:
+        return self._ended.done()
 
     @property
     def record(self) -> CallRecord:
@@ -211,7 +238,7 @@ class CallSession:
         if status == "in-progress":
             self.settled.set()
         # A stream tells its own end, and more exactly than the report that follows it.
-        if reason is not None and self._socket is None:
+        if reason is not None and self._line is None:
             self.end(reason, f"the carrier reports {status}")
 
     def check_claimable(self) -> None:
@@ -256,13 +283,48 @@ class CallSession:
                 await socket.close(self._ended.result().close_code, self._ended.result().reason.value)
                 await self.finished.wait()
                 return
-            self._socket = socket
-            self._begin("send", self.bridge.outbox.send_to(socket))
+            line = self._attach(socket)
             log.info("stream opened")
-            await self._stream.read(socket)
-            await self.finished.wait()
+            await line.read()
+            if self._line is line:
+                await self.finished.wait()
+                return
+            await line.close()
+            if self._socket is socket:
+                self._socket = None
 
-    def _on_started(self, event: StreamStarted) -> None:
+    def _attach(self, socket: CarrierSocket) -> Line:
+        if self._socket is not None or self._runs:
+            self._codec = self._parts.new_codec(self.request.provider)
+            self.presence.attach(self._codec)
+        line = Line(self.request, self._parts, self._codec, self.bridge, self._digits, socket)
+        line.on_started = lambda event: self._on_started(line, event)
+        line.on_refused = lambda event: self._on_refused(line, event)
+        line.on_over = lambda *end: self._on_stream_over(line, *end)
+        self._line, self._socket = line, socket
+        self.begin("send", line.send())
+        return line
+
+    def detach(self, status: str, grace: float) -> None:
+        """Let the stream go; the call goes on, for whoever claims the next one. The carrier has `grace` seconds to end
+        it; `status` is the participant's `connector.callStatus` meanwhile."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.let_go(status)
+            self.begin("release", line.release(grace))
+            self.begin("tell the room", self.presence.is_away(status))
+
+    def _on_stream_over(self, line: Line, reason: EndReason, detail: str = "", close_code: int | None = None) -> None:
+        if line is not self._line:
+            return
+        if self.transfers.takes_stream_end(reason, detail):
+            self.detach("transferring", 0.0)
+        else:
+            self.end(reason, detail, close_code)
+
+    def _on_started(self, line: Line, event: StreamStarted) -> None:
+        if line is not self._line:
+            return
         known = self.record.carrier_call_id
         if known and not event.may_be_of(known):
             self.end(EndReason.CALL_MISMATCH, "the stream is not of the call that fetched the answer document")
@@ -274,10 +336,12 @@ class CallSession:
             account_id=event.account_id,
         )
         self._leg.streams(event)
-        self._begin("answer", self._answer(event, known))
+        self.begin("answer", self._answer(event, known))
 
-    def _on_refused(self, event: FormatRefused) -> None:
+    def _on_refused(self, line: Line, event: FormatRefused) -> None:
         """The stream has a format that nobody here can decode: the phone is told so, since it would hear nothing."""
+        if line is not self._line:
+            return
         known = self.record.carrier_call_id
         log.warning("the carrier streams audio that cannot be decoded", format=event.format)
         if not known or event.may_be_of(known):
@@ -287,41 +351,53 @@ class CallSession:
         self.end(EndReason.PROTOCOL_ERROR, detail, CLOSE_POLICY, say=CANNOT_HEAR)
 
     async def _answer(self, event: StreamStarted, known: str) -> None:
+        """Put the phone into its room, for the first time or again."""
         started = time.monotonic()
+        is_first = not self.record.started_at
         try:
-            theirs = self._codec.attributes(event, known)
+            attributes = self._ledger.attributes_of(event, self._codec.attributes(event, known))
             async with self._turn_to_appear():
                 self._ledger.observe("queue", started)
-                await self.presence.appear(self._ledger.attributes_of(event, theirs))
+                await (self.presence.appear(attributes) if is_first else self.presence.come_back(attributes))
         except ConnectorError as error:
             self.end(*why_not_opened(error), say=BUSY if isinstance(error, ResourceExhausted) else "")
             return
         if self._ended.done():
             return
-        self._ledger.start()
+        if is_first:
+            self._ledger.start()
+        self.transfers.back()
         self.settled.set()
-        self.watch.start()
-        self._begin("first words", self._first_words())
-        self._in(self._parts.limits.max_duration, EndReason.MAX_DURATION)
-        self._ledger.observe("answer", started)
-        log.info("call active", milliseconds=round((time.monotonic() - started) * 1000))
+        self.begin("hear the caller", self._hear_caller())
+        if not self._runs:
+            self._runs = True
+            self.watch.start()
+            lasted = 0.0 if is_first else time.time() - self.record.started_at
+            self._in(max(0.0, self._parts.limits.max_duration - lasted), EndReason.MAX_DURATION)
+        self._ledger.observe("answer" if is_first else "return", started)
+        what = "call active" if is_first else "call active again"
+        log.info(what, milliseconds=round((time.monotonic() - started) * 1000))
         await self._ledger.save()
 
     def _turn_to_appear(self) -> AbstractAsyncContextManager[None]:
         joins = self._parts.joins
         return joins.live_call(self.call_id) if self.presence.is_in else joins.streaming_call(self.call_id)
 
-    async def _first_words(self) -> None:
+    async def _hear_caller(self) -> None:
         """What the caller has said and pressed so far goes to the room as soon as it is heard there; then the rest."""
+        bridge = self.bridge
         if await self.presence.wait_until_heard():
-            self.bridge.open_from_carrier()
+            bridge.open_from_carrier()
         else:
-            self.bridge.open_from_carrier(self._parts.limits.max_audio_age)
-        await self._digits.run()
+            bridge.open_from_carrier(self._parts.limits.max_audio_age)
+        if not self._relays:
+            self._relays = True
+            await self._digits.run()
 
     def room_ended(self, reason: EndReason, detail: str) -> None:
         """The caller's room, or its place there, is gone."""
-        self.end(reason, detail)
+        if not self.transfers.takes_room_end(reason, detail):
+            self.end(reason, detail)
 
     # What the API asks
 
@@ -343,51 +419,23 @@ class CallSession:
         """Move the caller to another room, which gets these agents; the phone call goes on. To the room it is in
         already: nothing happens. FailedPrecondition, Unavailable …: the caller is where it was."""
         self._require_active()
-        if self._moving is not None:
-            raise FailedPrecondition("the call is being moved to another room already")
-        if room == self.record.room:
-            return
-        # A task of its own, so that neither a client that goes away nor the end of the call leaves it half done.
-        moving = self._moving = asyncio.create_task(self._move(room, agents), name=f"move {self.call_id}")
-        moving.add_done_callback(self._on_moved)
-        await asyncio.wait([moving])
-        if moving.cancelled():
-            raise FailedPrecondition("the call ended while it was moved")
-        moving.result()
+        await self._moves.to(room, agents)
 
-    async def _move(self, room: str, agents: Sequence[AgentDispatch]) -> None:
-        started = time.monotonic()
-        await self.presence.move(room, agents)
-        log.info("call moved", room=room, milliseconds=round((time.monotonic() - started) * 1000))
-        await self._ledger.save()
-
-    def _on_moved(self, task: asyncio.Task[None]) -> None:
-        self._moving = None
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("the call stays in its room", error=str(error))
-
-    async def transfer(self, to: str) -> None:
-        """Have the carrier connect the phone with `to`, in E.164 form; the call ends here as `transferred`.
-        Raises ConnectorError, then it goes on."""
+    async def transfer(self, order: Transfer) -> CallTransfer:
+        """Have the carrier connect the phone with a number. The call ends here as `transferred` when somebody answers;
+        else the phone comes back. Raises ConnectorError, then it goes on."""
         self._require_active()
-        # The room is not left by chance now: the agent goes once it has handed the caller over.
-        self.watch.hold(TRANSFERRING)
-        try:
-            await self._leg.transfer(to)
-        except BaseException:
-            self.watch.resume(TRANSFERRING)
-            raise
+        return await self.transfers.start(order)
 
-    def _on_transferred(self) -> None:
-        """Most carriers end the stream by themselves; else the room would go on talking into the new conversation."""
-        if self._leg.stream_outlives_transfer:
-            self.end(EndReason.TRANSFERRED)
-        elif not self._ended.done():
-            self._in(TRANSFER_GRACE, EndReason.TRANSFERRED)
+    async def _transfer_for_good(self, number: str) -> None:
+        """To the number that takes calls without an agent; whoever reaches nobody there either comes back."""
+        await self.transfer(Transfer(number, FALLBACK_RING))
 
     def _require_active(self) -> None:
         if self.state is not CallState.ACTIVE or self._ended.done():
             raise FailedPrecondition(f"the call is {self.state.value}, not active")
+        if self._line is None:
+            raise FailedPrecondition("the phone is away from its stream: the call is being transferred")
 
     # The end
 
@@ -404,17 +452,23 @@ class CallSession:
         with bind_call(self.call_id):
             self._parts.joins.forget(self.call_id)
             was_active = self.state is CallState.ACTIVE
+            away = was_active and (self._line is None or self.transfers.is_open)
             self.bridge.close()
             self.bridge.collect_drops()
-            self._stream.stop()
+            self.transfers.close()
+            if self._line is not None:
+                self._line.stop()
+            if away and end.reason is EndReason.SHUTDOWN and self.wait.stage is Stage.SHARED:
+                # The phone talks to the carrier: whichever process it comes back to has the call.
+                self.wait.leave()
             for timer in self._timers:
                 timer.cancel()
             self.watch.stop()
             try:
-                if was_active:
-                    await play_out(end.reason, self.bridge, self._stream.over)
-                await stop_tasks((*self._tasks, *self.watch.tasks, self._moving))
-                await self._teardown.run(end, self._socket, was_active)
+                if was_active and self._line is not None:
+                    await play_out(end.reason, self.bridge, self._line.over)
+                await stop_tasks((*self._tasks, *self.watch.tasks, self._moves.task))
+                await self._teardown.run(end, self.wait, self._socket, was_active, away)
             except Exception:
                 log.exception("the call could not be taken down whole")
             self.settled.set()
@@ -423,7 +477,7 @@ class CallSession:
 
     # Small things
 
-    def _begin(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+    def begin(self, what: str, work: Coroutine[Any, Any, None]) -> None:
         """A task of this call; a call one of whose tasks breaks is over, not half alive."""
         task = asyncio.create_task(work, name=f"{what} {self.call_id}")
         task.add_done_callback(self._on_task_done)

@@ -11,7 +11,7 @@ from connector.call.ledger import Ledger
 from connector.call.leg import Leg
 from connector.call.ports import CarrierSocket
 from connector.call.presence import Presence
-from connector.call.terms import STEP_TIMEOUT, End, Parts
+from connector.call.terms import STEP_TIMEOUT, End
 from connector.call.wait import Wait
 from connector.errors import ConnectorError
 
@@ -21,34 +21,33 @@ log = structlog.get_logger()
 class Teardown:
     """What a call held, and how it is freed."""
 
-    def __init__(self, parts: Parts, ledger: Ledger, wait: Wait, presence: Presence, leg: Leg) -> None:
-        self._parts = parts
+    def __init__(self, ledger: Ledger, presence: Presence, leg: Leg) -> None:
         self._ledger = ledger
-        self._wait = wait
         self._presence = presence
         self._leg = leg
 
-    async def run(self, end: End, socket: CarrierSocket | None, was_active: bool) -> None:
-        """Free everything, when the call is this process's to end; else leave it to the one that has it."""
-        if await self._is_ours():
-            await self._take_down(await self._leg.verdict(end), socket, was_active)
+    async def run(self, end: End, wait: Wait, socket: CarrierSocket | None, was_active: bool, away: bool) -> None:
+        """Free everything, when the call is this process's to end; else leave it to the one that has it. `away`: the
+        phone has left its stream, and could come back."""
+        if await self._is_ours(wait):
+            await self._take_down(end, socket, was_active, away)
         else:
             await self._step_aside(socket, end)
 
-    async def _is_ours(self) -> bool:
+    async def _is_ours(self, wait: Wait) -> bool:
         try:
             async with asyncio.timeout(STEP_TIMEOUT):
-                return await self._wait.settle()
+                return await wait.settle()
         except (ConnectorError, TimeoutError) as error:
             log.warning("teardown step failed", step="claim", error=str(error))
         except Exception:
             log.exception("teardown step failed", step="claim")
         return True
 
-    async def _take_down(self, end: End, socket: CarrierSocket | None, was_active: bool) -> None:
+    async def _take_down(self, end: End, socket: CarrierSocket | None, was_active: bool, away: bool) -> None:
         await _step("attributes", self._presence.say_goodbye())
         await _step("dialing", self._leg.settle())
-        await _step("hang up", self._leg.hang_up(end, was_active))
+        await _step("hang up", self._leg.hang_up(end, was_active, away))
         if socket is not None:
             await _step("socket", socket.close(end.close_code, end.reason.value))
         # The call is over for the caller: the steps that follow are not its time.

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 
 from connector.call.from_carrier import MAX_AUDIO_AGE
 from connector.call.hang_ups import HangUps
-from connector.call.ports import Admin, CallStore, CarrierControl, CodecFactory, Lifecycle, RoomFactory
+from connector.call.ports import (
+    Admin,
+    CallStore,
+    CarrierControl,
+    CodecFactory,
+    Lifecycle,
+    RoomFactory,
+    TransferUrls,
+    no_transfer_urls,
+)
 from connector.errors import ConnectorError, ResourceExhausted
 from connector.metrics import Metrics
 from connector.model import AgentWatch, CallRecord, EndReason, LifecycleEvent, Provider
@@ -63,6 +72,7 @@ class Parts:
     """What is done about a call that nobody talks with, where neither its request nor its rule says so."""
     sip_attributes: bool = False
     """Whether participants carry LiveKit SIP's attributes beside ours."""
+    transfer_urls: TransferUrls = no_transfer_urls
 
 
 CARRIER_ENDS = {

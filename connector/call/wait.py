@@ -18,7 +18,7 @@ import structlog
 from connector.call.ledger import Ledger
 from connector.call.ports import CallStore
 from connector.errors import ConnectorError, TokenUsed
-from connector.model import WaitingCall
+from connector.model import Transfer, WaitingCall
 from connector.storage.base import NameTaken, StoreError
 
 log = structlog.get_logger()
@@ -47,13 +47,24 @@ class Stage(Enum):
 class Wait:
     """The wait of one call; `on_over` is called when it was in vain."""
 
-    def __init__(self, ledger: Ledger, store: CallStore, seconds: float, on_over: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: CallStore,
+        seconds: float,
+        on_over: Callable[[], None],
+        stream: int = 1,
+        transfer: Transfer | None = None,
+    ) -> None:
+        """`stream` counts the call's streams; `transfer`, from which the phone may come back."""
         self._ledger = ledger
+        self.stream = stream
+        self.transfer = transfer
         self._store = store
         self._on_over = on_over
         self._loop = asyncio.get_running_loop()
         self.stage = Stage.ALONE
-        self.deadline = ledger.record.created_at + seconds
+        self.deadline = (ledger.record.created_at if stream == 1 else time.time()) + seconds
         """Unix time until which the stream may open."""
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(seconds, self._on_timer)
         self._looking: asyncio.Task[None] | None = None
@@ -63,9 +74,9 @@ class Wait:
         """A claim of this process has the store's answer, or will not get one."""
 
     @classmethod
-    def taken(cls, ledger: Ledger, store: CallStore) -> Wait:
+    def taken(cls, ledger: Ledger, store: CallStore, stream: int = 1, transfer: Transfer | None = None) -> Wait:
         """Of a call that this process has claimed from another."""
-        wait = cls(ledger, store, 0.0, lambda: None)
+        wait = cls(ledger, store, 0.0, lambda: None, stream, transfer)
         wait.stop()
         wait.stage, wait.is_certain = Stage.OURS, True
         return wait
@@ -82,6 +93,8 @@ class Wait:
             from_number=record.from_number,
             to_number=record.to_number,
             account_id=record.account_id,
+            stream=self.stream,
+            transfer=self.transfer,
         )
 
     async def share(self) -> None:
@@ -143,6 +156,7 @@ class Wait:
     def _adopt(self, entry: WaitingCall) -> None:
         """What other processes have learnt of the call."""
         self.deadline = max(self.deadline, entry.expires_at)
+        self.transfer = entry.transfer or self.transfer
         self._ledger.learn(
             carrier_call_id=entry.carrier_call_id,
             from_number=entry.from_number,
@@ -178,6 +192,18 @@ class Wait:
         if entry is None:
             raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
         self._adopt(entry)
+
+    async def withdraw(self) -> None:
+        """The call goes on with the stream that it has. Raises StoreError."""
+        self.stop()
+        self.stage = Stage.OURS
+        self.is_certain = True
+        await self._store.waiting.delete(self._ledger.record.call_id)
+
+    def leave(self) -> None:
+        """This process stops; the call waits on, for another one or a later one of the same name."""
+        self.stop()
+        self.stage = Stage.LOST
 
     async def settle(self) -> bool:
         """The call ends here: whether that is this process's to say. From now on no other can have the call.

@@ -180,16 +180,6 @@ def ask_pin(provider: Provider, action_url: str, prompt: str, digits: int) -> st
     return document(response)
 
 
-def dial(provider: Provider, number: str) -> str:
-    """Connect the call to another number; when one of the two hangs up, so is the other."""
-    response = _response()
-    _child(_child(response, "Dial"), "Number").text = _clean(number)
-    if provider is not Provider.PLIVO:
-        # Their documents go on after the dialled number has hung up, and end the call when nothing follows.
-        _child(response, "Hangup")
-    return document(response)
-
-
 def _say(parent: ElementTree.Element, provider: Provider, text: str) -> None:
     spoken = _clean(text).strip()
     if spoken:

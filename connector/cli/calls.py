@@ -24,7 +24,7 @@ from connector.cli.common import (
 )
 from connector.config import Settings
 from connector.logs import mask_phone
-from connector.model import CallFilter, CallRecord, CallState, Provider
+from connector.model import NOT_REACHED, CallFilter, CallRecord, CallState, Provider, TransferStatus
 from connectorpb.v1 import connector_pb2 as pb
 
 calls_app = typer.Typer(help="List and control calls. Without a command: list them.", invoke_without_command=True)
@@ -34,6 +34,7 @@ FullNumbers = Annotated[bool, typer.Option("--full-numbers", help="Do not mask p
 CallId = Annotated[str, typer.Argument(metavar="CALL_ID")]
 ANSWERED = "in-progress"
 """Twilio's word."""
+UNDER_WAY = (TransferStatus.INITIATED, TransferStatus.RINGING)
 FOLLOW_EVERY = 0.3
 
 
@@ -144,14 +145,28 @@ def switch(
 def transfer(
     call_id: CallId,
     to: Annotated[str, typer.Argument(help="The number to connect the phone with, E.164.")],
+    timeout: Annotated[int, typer.Option(help="Seconds to let it ring; 0: the service's default.")] = 0,
+    caller_id: Annotated[str, typer.Option(help="The number of yours that the called person sees, E.164.")] = "",
     config: ConfigFile = None,
     url: Service = "",
 ) -> None:
-    """Have the carrier connect the phone with a number."""
+    """Have the carrier connect the phone with a number, and say what became of it. Exit status 1 when it comes back."""
     settings = settings_or_exit(config)
-    request = pb.TransferCallRequest(call_id=call_id, to=to)
-    run_or_exit(lambda: call_service(settings, url, "TransferCall", request, pb.TransferCallResponse))
+    request = pb.TransferCallRequest(call_id=call_id, to=to, timeout=timeout, caller_id=caller_id)
+    status = run_or_exit(lambda: _transfer_and_follow(settings, url, request))
+    if status in NOT_REACHED:
+        typer.echo(f"{call_id} is not connected with {mask_phone(to)}: {status}")
+        raise typer.Exit(1)
     typer.echo(f"{call_id} is connected with {mask_phone(to)}")
+
+
+async def _transfer_and_follow(settings: Settings, url: str, request: pb.TransferCallRequest) -> str:
+    call = (await call_service(settings, url, "TransferCall", request, pb.TransferCallResponse)).call
+    get = pb.GetCallRequest(call_id=request.call_id)
+    while not call.end_reason and call.transfer_status in UNDER_WAY:
+        await asyncio.sleep(FOLLOW_EVERY)
+        call = (await call_service(settings, url, "GetCall", get, pb.GetCallResponse)).call
+    return call.transfer_status
 
 
 def call(

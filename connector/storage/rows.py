@@ -49,6 +49,10 @@ def from_row(row: Mapping[str, Any]) -> CallRecord:
         timelog=tuple((event, float(at)) for event, at in orjson.loads(row["timelog"])),
         # Redis has no such column in a record of an earlier version.
         end_id=row.get("end_id", ""),
+        # Redis has no columns: records of an earlier connector lack these.
+        transfer_to=row.get("transfer_to") or "",
+        transfer_status=row.get("transfer_status") or "",
+        delivery=row.get("delivery") or "",
     )
 
 

@@ -66,6 +66,11 @@ _HANG_UPS = (
         id TEXT PRIMARY KEY, body TEXT NOT NULL, takeable_at REAL NOT NULL, attempts INTEGER NOT NULL) WITHOUT ROWID""",
     "CREATE INDEX hang_ups_takeable ON hang_ups (takeable_at, id)",
 )
+_TRANSFERS = (
+    "ALTER TABLE calls ADD COLUMN transfer_to TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE calls ADD COLUMN transfer_status TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE calls ADD COLUMN delivery TEXT NOT NULL DEFAULT ''",
+)
 
 _LEASES = ("CREATE TABLE leases (owner TEXT PRIMARY KEY, renewed_at REAL NOT NULL) WITHOUT ROWID",)
 
@@ -77,5 +82,6 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
     5: _LISTS,
     6: _HANG_UPS,
     7: _LEASES,
+    8: _TRANSFERS,
 }
 SCHEMA_VERSION = max(MIGRATIONS)

@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 
 from connector.accounts import TITLES, CarrierAccounts
+from connector.carriers.transfers import TransferDial
 from connector.errors import CredentialsRefused
 from connector.model import CarrierCall
 from connector.telephony.twilio import TwilioCalls
@@ -28,7 +29,8 @@ class AccountClient(Protocol):
     async def start(self) -> None: ...
     async def close(self) -> None: ...
     async def hang_up(self, call: CarrierCall, say: str = "") -> None: ...
-    async def transfer(self, call: CarrierCall, to: str) -> None: ...
+    async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool: ...
+    async def is_live(self, call: CarrierCall) -> bool: ...
 
 
 ClientT = TypeVar("ClientT", bound=AccountClient)
@@ -68,8 +70,11 @@ class AccountCalls(Generic[ClientT]):
     async def hang_up(self, call: CarrierCall, say: str = "") -> None:
         await self.take(call.account_id, lambda client: client.hang_up(call, say))
 
-    async def transfer(self, call: CarrierCall, to: str) -> None:
-        await self.take(call.account_id, lambda client: client.transfer(call, to))
+    async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
+        return await self.take(call.account_id, lambda client: client.transfer(call, dial, document_url))
+
+    async def is_live(self, call: CarrierCall) -> bool:
+        return await self.take(call.account_id, lambda client: client.is_live(call))
 
     async def take(self, account_id: str, step: Callable[[ClientT], Awaitable[T]]) -> T:
         """Take a step with the credentials of this account; an empty id is the default's. Raises what the step does,

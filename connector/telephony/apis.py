@@ -13,7 +13,7 @@ from connector.telephony.accounts import AccountCalls, TwilioAccounts
 from connector.telephony.plivo import PlivoCalls
 from connector.telephony.telnyx import TelnyxCalls
 from connector.telephony.twilio import TwilioCalls
-from connector.tokens import DIAL_PURPOSE, SAY_PURPOSE, TokenSigner
+from connector.tokens import SAY_PURPOSE, TokenSigner
 
 DOCUMENT_URL_LIFE = 120.0
 """Seconds that a carrier may take to fetch the document that it was told to follow."""
@@ -35,11 +35,10 @@ class CarrierApis:
                 telnyx, lambda _, key: TelnyxCalls(key, settings.telnyx_api_url)
             )
         if plivo.with_api:
-            dial_url = _document_url(settings, TokenSigner(settings.own_secrets, DIAL_PURPOSE), "dial")
             say_url = _document_url(settings, say_signer(settings.own_secrets), "say")
             self.controls[Provider.PLIVO] = AccountCalls(
                 plivo,
-                lambda auth_id, token: PlivoCalls(auth_id, token, dial_url, say_url, settings.plivo_api_url),
+                lambda auth_id, token: PlivoCalls(auth_id, token, say_url, settings.plivo_api_url),
             )
 
     async def start(self) -> None:

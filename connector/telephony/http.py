@@ -57,7 +57,7 @@ class CarrierApi:
         if session is not None:
             await session.close()
 
-    async def send(self, method: str, path: str, body: Mapping[str, str] | None = None) -> Answer:
+    async def send(self, method: str, path: str, body: Mapping[str, str | int] | None = None) -> Answer:
         """A request with a JSON body, if any. Raises ConnectorError for every answer but a 2xx: NotFound for a 404,
         FailedPrecondition for what the carrier refuses to do with the call as it is."""
         return await self._send(method, path, None if body is None else aiohttp.JsonPayload(body))

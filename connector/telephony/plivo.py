@@ -12,6 +12,7 @@ from urllib.parse import quote
 import aiohttp
 
 from connector.carriers.answers import LONGEST_FAREWELL
+from connector.carriers.transfers import TransferDial
 from connector.errors import FailedPrecondition, NotFound
 from connector.model import REST_SETTINGS, CarrierCall, Provider
 from connector.telephony.http import CarrierApi
@@ -26,18 +27,10 @@ class PlivoCalls:
     """Plivo's pages disagree whether a call that is kept alive outlasts its stream; to hang up twice does no harm."""
     stream_outlives_transfer = False
 
-    def __init__(
-        self,
-        auth_id: str,
-        auth_token: str,
-        dial_url: Callable[[str], str],
-        say_url: Callable[[str], str],
-        api_url: str = API,
-    ) -> None:
-        """Plivo takes no document itself, but the address of one: `dial_url` of one that dials a number, `say_url` of
-        one that reads out a sentence and hangs up."""
+    def __init__(self, auth_id: str, auth_token: str, say_url: Callable[[str], str], api_url: str = API) -> None:
+        """Plivo takes no document itself, but the address of one: `say_url` of one that reads out a sentence and hangs
+        up."""
         self._path = f"/v1/Account/{quote(auth_id, safe='')}/Call"
-        self._dial_url = dial_url
         self._say_url = say_url
         authorization = aiohttp.encode_basic_auth(auth_id, auth_token)
         self._api = CarrierApi("Plivo", api_url, authorization, REST_SETTINGS[Provider.PLIVO])
@@ -61,13 +54,22 @@ class PlivoCalls:
             return False
         return True
 
-    async def transfer(self, call: CarrierCall, to: str) -> None:
-        """Connect the phone with `to`, E.164, in the stream's place."""
-        await self._turn_to(call, self._dial_url(to))
+    async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
+        """Connect the phone with a number in the stream's place. Plivo takes no document, only where one is."""
+        await self._turn_to(call, document_url)
+        return True
 
     async def _turn_to(self, call: CarrierCall, url: str) -> None:
         """Have the phone's leg follow another document."""
         await self._api.send("POST", self._path_of(call), {"legs": "aleg", "aleg_url": url, "aleg_method": "POST"})
+
+    async def is_live(self, call: CarrierCall) -> bool:
+        """Whether the call has not ended."""
+        try:
+            await self._api.send("GET", f"{self._path_of(call)}?status=live")
+        except NotFound:
+            return False
+        return True
 
     def _path_of(self, call: CarrierCall) -> str:
         return f"{self._path}/{quote(call.id, safe='')}/"

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from connector.carriers.answers import dial, farewell
+from connector.carriers.answers import farewell
+from connector.carriers.transfers import TransferDial, transfer_document
 from connector.errors import FailedPrecondition, NotFound
 from connector.model import REST_SETTINGS, CarrierCall, Provider
 from connector.telephony.http import CarrierApi
@@ -58,14 +59,28 @@ class TelnyxCalls:
             return False
         return True
 
-    async def transfer(self, call: CarrierCall, to: str) -> None:
-        """Connect the phone with `to`, E.164, in the stream's place."""
+    async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
+        """Connect the phone with a number in the stream's place. A call that follows no TeXML is told to Call Control,
+        which follows no document of ours either: nobody then tells whether somebody answered."""
         try:
-            await self._update(call, {"Texml": dial(Provider.TELNYX, to)})
+            await self._update(call, {"Texml": transfer_document(Provider.TELNYX, dial)})
         except NotFound:
-            await self._act(call, "transfer", {"to": to})
+            body: dict[str, str | int] = {"to": dial.number, "timeout_secs": dial.timeout}
+            await self._act(call, "transfer", body | ({"from": dial.caller_id} if dial.caller_id else {}))
+            return False
+        return True
 
-    async def _act(self, call: CarrierCall, action: str, body: Mapping[str, str]) -> None:
+    async def is_live(self, call: CarrierCall) -> bool:
+        """Whether the call has not ended."""
+        name = quote(call.stream_call_id or call.id, safe="")
+        try:
+            answer = await self._api.send("GET", f"/v2/calls/{name}")
+        except (NotFound, FailedPrecondition):
+            return False
+        data = answer.body.get("data")
+        return bool(data.get("is_alive", True)) if isinstance(data, dict) else True
+
+    async def _act(self, call: CarrierCall, action: str, body: Mapping[str, str | int]) -> None:
         """Call Control's way."""
         name = quote(call.stream_call_id or call.id, safe="")
         await self._api.send("POST", f"/v2/calls/{name}/actions/{action}", body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +15,8 @@ from twilio.http.async_http_client import AsyncTwilioHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
 
-from connector.carriers.answers import dial, farewell
+from connector.carriers.answers import farewell
+from connector.carriers.transfers import TransferDial, transfer_document
 from connector.errors import (
     ConnectorError,
     CredentialsRefused,
@@ -26,6 +28,7 @@ from connector.errors import (
     Unavailable,
 )
 from connector.model import REST_SETTINGS, CarrierCall, Provider
+from connector.numbers import E164
 
 API = "https://api.twilio.com"
 PLACE_TIMEOUT = 10.0
@@ -34,6 +37,7 @@ HANG_UP_TIMEOUT = 5.0
 STATUS_EVENTS = ["initiated", "ringing", "answered", "completed"]
 """Twilio's names of the moments at which it calls back; the last stands for every final status."""
 
+_OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 _UNAUTHORISED = 401
 _FORBIDDEN = 403
 _TOO_MANY = 429
@@ -128,10 +132,29 @@ class TwilioCalls:
             return False
         return True
 
-    async def transfer(self, call: CarrierCall, to: str) -> None:
-        """Connect the phone with `to`, E.164, in the stream's place."""
+    async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
+        """Connect the phone with a number in the stream's place."""
+        if not dial.caller_id:
+            dial = replace(dial, caller_id=await self._number_of_ours(call))
         async with translated(HANG_UP_TIMEOUT):
-            await self._call(call).update_async(twiml=dial(Provider.TWILIO, to))
+            await self._call(call).update_async(twiml=transfer_document(Provider.TWILIO, dial))
+        return True
+
+    async def _number_of_ours(self, call: CarrierCall) -> str:
+        """Of a call whose numbers the stream does not tell; empty where it has none. Twilio refuses a Dial without one
+        (13214) for callers from apps and SIP."""
+        async with translated(HANG_UP_TIMEOUT):
+            found = await self._call(call).fetch_async()
+            number = str((found.to if found.direction == "inbound" else found.from_) or "")
+        return number if E164.fullmatch(number) else ""
+
+    async def is_live(self, call: CarrierCall) -> bool:
+        """Whether the call has not ended."""
+        try:
+            async with translated(HANG_UP_TIMEOUT):
+                return str((await self._call(call).fetch_async()).status) not in _OVER
+        except NotFound:
+            return False
 
 
 class _HttpClient(AsyncTwilioHttpClient):  # type: ignore[misc]

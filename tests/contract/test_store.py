@@ -47,6 +47,9 @@ ENDED = replace(
     timelog=(("call-started", 1000.5), ("call-hangup", 1070.75)),
     end_id="end_1",
     account_id="AC1",
+    transfer_to="+15550000009",
+    transfer_status="busy",
+    delivery="d1",
 )
 
 

@@ -82,8 +82,8 @@ class Rpc:
         request = pb.SwitchRoomRequest(call_id=call_id, room_name=room, agents=wanted)
         return (await self._call("SwitchRoom", request, pb.SwitchRoomResponse)).call
 
-    async def transfer(self, call_id: str, to: str) -> pb.Call:
-        request = pb.TransferCallRequest(call_id=call_id, to=to)
+    async def transfer(self, call_id: str, to: str, **more: Any) -> pb.Call:
+        request = pb.TransferCallRequest(call_id=call_id, to=to, **more)
         return (await self._call("TransferCall", request, pb.TransferCallResponse)).call
 
 

@@ -11,10 +11,11 @@ import pytest
 from livekit import api
 
 from connector.audio import dtmf
+from connector.call.desk import TransferWish
 from connector.demo import script
-from connector.demo.carrier import Callback, CallOptions, CallStatus, Outcome
+from connector.demo.carrier import Answer, Callback, CallOptions, CallStatus, Outcome
 from connector.demo.carrier.faults import Refused
-from connector.model import EndReason, Provider
+from connector.model import CallState, EndReason, Provider
 from tests.integration.carriers import (
     CALLEE,
     HANGS_UP,
@@ -186,12 +187,40 @@ async def test_a_connection_that_breaks_ends_the_call_here_and_there(line: Line)
 
 async def test_a_transferred_phone_talks_to_somebody_else_until_they_hang_up(line: Line) -> None:
     line.carrier.script(THIRD, Outcome(talks=0.2))
-    await line.connector.desk.transfer(line.session.call_id, THIRD)
+    await line.connector.desk.transfer(line.session.call_id, TransferWish(THIRD))
     await line.call.transferred.wait()
     assert [target.address for target in line.call.dialled] == [THIRD]
     await line.call.ended.wait()
     record = await ended(line.connector, patience=20)
     assert (record.end_reason, line.call.status) == (EndReason.TRANSFERRED, CallStatus.COMPLETED)
+    assert not line.call.errors
+
+
+@pytest.mark.parametrize("answer", [Answer.BUSY, Answer.NO_ANSWER, Answer.FAILED])
+async def test_a_phone_that_reached_nobody_is_back_with_the_room(line: Line, answer: Answer) -> None:
+    line.carrier.script(THIRD, Outcome(answer))
+    participant = next(iter(line.guest.room.remote_participants.values()))
+    record = await line.connector.desk.transfer(line.session.call_id, TransferWish(THIRD, timeout=5), wait=True)
+    assert (record.state, record.transfer_to, record.transfer_status) == (CallState.ACTIVE, THIRD, answer.value)
+    await until(lambda: len(line.call.streams) == 2)
+    await until(lambda: participant.attributes["connector.callStatus"] == "active")
+    # The same participant all the while, and both hear each other again.
+    assert list(line.guest.room.remote_participants.values()) == [participant]
+    await send(line.guest, "1")
+    await until(lambda: bool(tones(line.call.heard)))
+    await line.call.hangup()
+    assert (await ended(line.connector)).end_reason is HANGS_UP[line.provider]
+    assert not line.call.errors
+
+
+async def test_a_caller_who_hangs_up_while_the_number_rings_has_hung_up(line: Line) -> None:
+    line.carrier.script(THIRD, Outcome(after=30))
+    await line.connector.desk.transfer(line.session.call_id, TransferWish(THIRD))
+    await until(lambda: line.stream.ended.has_come())
+    await until(lambda: bool(line.call.dialled))
+    await line.call.hangup()
+    assert (await ended(line.connector, patience=20)).end_reason is EndReason.CARRIER_HANGUP
+    await line.guest.event("participant_disconnected")
     assert not line.call.errors
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
 from connector.app import Connector
+from connector.call.desk import TransferWish
 from connector.call.session import CANNOT_HEAR
 from connector.demo.carrier import CallStatus, Document
 from connector.demo.carrier.plivo.simulator import PlivoSimulator
@@ -21,7 +22,7 @@ from connector.demo.carrier.simulator import CarrierSimulator
 from connector.demo.carrier.telnyx.dialect import TelnyxDialect
 from connector.demo.carrier.telnyx.simulator import TelnyxSimulator
 from connector.model import Direction, EndReason, Provider
-from connector.tokens import DIAL_PURPOSE, TokenSigner
+from connector.tokens import TRANSFER_PURPOSE, TokenSigner
 from connectorpb.v1 import connector_pb2 as pb
 from tests.integration.harness import PATIENCE, Guest, Stage, ended, only_session, strength, tone, until
 from tests.integration.rpc import TRANSPORTS, grpc_connector, rpc_over
@@ -171,7 +172,7 @@ async def test_a_phone_whose_room_is_gone_is_hung_up(stage: Stage, room: str, pr
 async def test_a_phone_is_transferred(stage: Stage, room: str, provider: Provider) -> None:
     line = await line_at(stage, room, provider)
     call = await line.call()
-    await line.connector.desk.transfer(only_session(line.connector).call_id, THIRD)
+    await line.connector.desk.transfer(only_session(line.connector).call_id, TransferWish(THIRD))
     await asyncio.wait_for(call.transferred.wait(), 5)
     assert [str(target.address) for target in call.dialled] == [THIRD]
     record = await ended(line.connector, patience=20)
@@ -205,26 +206,23 @@ async def test_a_connect_url_is_of_one_carrier_alone(stage: Stage, room: str, pr
 
 async def test_a_document_that_dials_is_for_its_own_tokens_alone_and_for_a_while(stage: Stage, room: str) -> None:
     connector = await stage.connector()
-    dialling = TokenSigner(stage.livekit.api_secret, DIAL_PURPOSE)
+    addresses = TokenSigner(stage.livekit.api_secret, TRANSFER_PURPOSE)
     reply = await (await wire_to(stage, connector)).send_json(
         {"room_name": room}, "/twirp/connector.v1.Connector/ConnectPlivoCall"
     )
     connect_url = str(reply.document["connect_url"])
+    call_id = only_session(connector).call_id
     session = await stage.http()
-
-    async def ask(token: str) -> tuple[int, str]:
-        async with session.get(f"{connector.settings.public_origin}/plivo/{token}/dial") as response:
-            return response.status, await response.text()
-
-    status, text = await ask(dialling.mint(THIRD, time.time() + 60))
-    assert (status, f"<Number>{THIRD}</Number>" in text) == (200, True)
     for token, refused in (
-        (dialling.mint(THIRD, time.time() - 1), 410),
+        (addresses.mint(f"{call_id}:2", time.time() + 60), 410),
+        (addresses.mint(f"{call_id}:2", time.time() - 1), 410),
         (connect_url.partition("?ref=")[2], 404),
-        (TokenSigner("another-secret" * 3, DIAL_PURPOSE).mint(THIRD, time.time() + 60), 404),
+        (TokenSigner("another-secret" * 3, TRANSFER_PURPOSE).mint(f"{call_id}:2", time.time() + 60), 404),
     ):
-        status, text = await ask(token)
-        assert (status, "<Hangup" in text, "<Dial" in text) == (refused, True, False)
+        url = f"{connector.settings.public_origin}/plivo/{token}/transfer/document"
+        async with session.post(url) as response:
+            text = await response.text()
+        assert (response.status, "<Hangup" in text, "<Dial" in text) == (refused, True, False)
 
 
 DOCUMENTS = {

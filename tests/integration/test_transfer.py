@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from connector.app import Connector
-from connector.demo.carrier import OutboundCall, TwilioSimulator
+from connector.demo.carrier import Answer, OutboundCall, Outcome, TwilioSimulator
 from connector.model import CallState, EndReason
+from connectorpb.v1 import connector_pb2 as pb
 from tests.integration.harness import RATE, Stage, connect_call, ended, only_session, place, strength, tone, until
+from tests.integration.rest import RestClient
 from tests.integration.rpc import TRANSPORTS, Rpc, RpcFailed, grpc_connector, rpc_over
 from tests.integration.scene import ended_calls
 
@@ -77,6 +79,7 @@ async def test_what_the_carrier_refuses_leaves_the_call_as_it_is(
     await until(lambda: strength(call.heard[-RATE // 4 :], 900) > 2000)
     assert only_session(connector).state is CallState.ACTIVE
     assert "call-transferred" not in [event for event, _ in only_session(connector).record.timelog]
+    assert only_session(connector).record.transfer_status == "failed"
     await call.hangup()
     assert (await ended(connector)).end_reason is EndReason.CARRIER_HANGUP
 
@@ -89,6 +92,41 @@ async def test_two_transfers_at_once_are_one(connector: Connector, call: Outboun
     assert (await ended(connector, call_id)).end_reason is EndReason.TRANSFERRED
     await until(lambda: bool(call.dialled))
     assert len(call.dialled) == 1
+
+
+async def test_the_outcome_is_told_to_whoever_waits_for_it(
+    connector: Connector, call: OutboundCall, rpc: Rpc, twilio: TwilioSimulator
+) -> None:
+    twilio.script(TO, Outcome(Answer.BUSY))
+    answer = await rpc.transfer(call_id_of(connector), TO, wait_until_answered=True)
+    assert (answer.transfer_to, answer.transfer_status, answer.state) == (TO, "busy", pb.Call.STATE_ACTIVE)
+    assert len(call.streams) == 2
+    twilio.script(TO, Outcome())
+    answer = await rpc.transfer(call_id_of(connector), TO, wait_until_answered=True, timeout=20)
+    assert (answer.transfer_status, answer.end_reason) == ("answered", "transferred")
+    assert call.errors == []
+
+
+async def test_a_sentence_instead_of_the_return(
+    connector: Connector, call: OutboundCall, rpc: Rpc, twilio: TwilioSimulator
+) -> None:
+    twilio.script(TO, Outcome(Answer.BUSY))
+    await rpc.transfer(call_id_of(connector), TO, failure_sentence="Nobody is there.")
+    await call.ended.wait()
+    assert call.spoken[-1] == "Nobody is there."
+    assert (await ended(connector)).end_reason is EndReason.TRANSFER_FAILED
+
+
+@pytest.mark.parametrize(("asked", "shown"), [("", "+15550001111"), ("+15559998888", "+15559998888")])
+async def test_a_caller_from_an_app_is_transferred_under_a_number(
+    stage: Stage, room: str, connector: Connector, rpc: Rpc, twilio: TwilioSimulator, asked: str, shown: str
+) -> None:
+    made = await RestClient(await stage.http(), connector).connector(defaultRoomId=room)
+    caller = twilio.inbound_call(made["webhookUrl"], to="+15550001111", from_="client:alice")
+    await until(lambda: [call.state for call in connector.calls.live()] == [CallState.ACTIVE])
+    await rpc.transfer(call_id_of(connector), "+15557776666", caller_id=asked)
+    await caller.transferred.wait()
+    assert (caller.dialled_as, caller.errors) == ([shown], [])
 
 
 @pytest.mark.parametrize("number", ["", "15550001111", "+0555", "+1 555 000", "+1555000111122223", "sip:x@y", "+١٢٣٤٥"])

@@ -55,6 +55,9 @@ class TwilioApi:
     async def handle(self, request: web.Request) -> web.Response:
         form: Any = MultiDict(await request.post())
         self.requests.append((request.path, form, dict(request.headers)))
+        if request.method == "GET":
+            number, person = "+15550001111", "client:alice"
+            return web.json_response({"sid": SID, "direction": "inbound", "to": number, "from": person})
         if request.path.endswith("/Calls.json"):
             self.asked.set()
             return await self.answer(form)
@@ -66,7 +69,8 @@ class TwilioApi:
 async def twilio_api() -> AsyncIterator[TwilioApi]:
     api = TwilioApi()
     app = web.Application()
-    app.router.add_post("/{tail:.*}", api.handle)
+    for method in ("GET", "POST"):
+        app.router.add_route(method, "/{tail:.*}", api.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     try:

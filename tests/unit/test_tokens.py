@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from connector.errors import TokenExpired, TokenInvalid
 from connector.model import new_call_id
-from connector.tokens import DIAL_PURPOSE, TokenSigner
+from connector.tokens import TRANSFER_PURPOSE, TokenSigner
 
 SECRET = "a secret of the deployment"
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -45,8 +45,8 @@ class TestGenuine:
         assert len(signer.mint(new_call_id(), 1.8e9)) < 100
 
     def test_is_foreign_to_every_other_purpose(self, signer: TokenSigner) -> None:
-        dialling = TokenSigner(SECRET, DIAL_PURPOSE)
-        for minted, asked in ((signer, dialling), (dialling, signer)):
+        transferring = TokenSigner(SECRET, TRANSFER_PURPOSE)
+        for minted, asked in ((signer, transferring), (transferring, signer)):
             with pytest.raises(TokenInvalid):
                 asked.peek(minted.mint(CALL, 1000.0))
 

@@ -42,6 +42,8 @@ class PhoneCall:
         self.streams: list[MediaStream] = []
         self.dialled: list[Target] = []
         """Whom the carrier was told to connect the caller with."""
+        self.dialled_as: list[str] = []
+        """The caller ids that it was given for that; empty where it was given none."""
         self.mouth = Mouth()
         self.keypad = Keypad()
         self.created_at = time.monotonic()

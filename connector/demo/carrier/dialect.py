@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from connector.demo.carrier.faults import CarrierError
 from connector.demo.carrier.sip import SipClient
 from connector.demo.carrier.terms import CallOptions, CallStatus, Outcome
 from connector.demo.carrier.verbs import Stream, Verb
@@ -34,6 +35,18 @@ class Dialect(Protocol):
 
     def dialled(self, leg_id: str, status: CallStatus, seconds: int) -> Form:
         """The fields that tell what became of the other side's call."""
+        ...
+
+    def leg_notice(self, call: PhoneCall, leg_id: str, address: str, status: CallStatus) -> Form:
+        """The other side's call rings, or was answered."""
+        ...
+
+    def hung_up(self) -> dict[str, str]:
+        """The fields that tell that the caller has hung up, in place of those of a call that goes on."""
+        ...
+
+    def caller_id_fault(self, call: PhoneCall, caller_id: str) -> CarrierError | None:
+        """Why the carrier would not dial somebody for this caller under this caller id; None: it does."""
         ...
 
     def streamed(self, stream_id: str) -> Form:

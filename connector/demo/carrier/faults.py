@@ -18,6 +18,8 @@ class Fault(IntEnum):
     SCHEMA = 12200
     """A verb, noun or attribute that does not exist (or that the simulator does not play)."""
     CONTENT_TYPE = 12300
+    CALLER_ID = 13214
+    """A Dial without a caller id, or with one that is no number, for a caller who has no number either."""
     STREAM_HANDSHAKE = 31920
     """The WebSocket could not be opened: a bad URL, no connection, a status that is not 101."""
     STREAM_CLOSED = 31921

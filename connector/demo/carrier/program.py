@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from typing import TYPE_CHECKING
 
 from connector.demo.carrier import verbs
+from connector.demo.carrier.dialling import NumberDialling
 from connector.demo.carrier.faults import Refused
 from connector.demo.carrier.sip.dial import SCHEMES, Dialled, SipDialling
 from connector.demo.carrier.stream import MediaStream
-from connector.demo.carrier.terms import Answer, CallStatus, Document
+from connector.demo.carrier.terms import CallStatus, Document
 from connector.demo.carrier.web import Form
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from connector.demo.carrier.call import PhoneCall
-
-_DIALLED = {
-    Answer.ANSWERS: CallStatus.COMPLETED,
-    Answer.BUSY: CallStatus.BUSY,
-    Answer.NO_ANSWER: CallStatus.NO_ANSWER,
-    Answer.FAILED: CallStatus.FAILED,
-}
 
 
 class Over(Exception):
@@ -151,35 +143,30 @@ class Program:
         call.dialled.extend(dial.targets)
         if target.address.startswith(SCHEMES):
             return await self._dial_sip(dial, target)
-        outcome = self._office.outcome_of(target.address)
-        answer = outcome.answer if outcome.after <= dial.timeout else Answer.NO_ANSWER
-        await asyncio.sleep(min(outcome.after, dial.timeout))
-        began = time.monotonic()
-        if answer is Answer.ANSWERS:
-            call.transferred.come()
-            if outcome.talks is None:
-                await asyncio.get_running_loop().create_future()
-            else:
-                await asyncio.sleep(outcome.talks)
-        if not dial.action:
-            return None
-        seconds = math.ceil(time.monotonic() - began) if answer is Answer.ANSWERS else 0
-        fields = self._office.dialect.dialled(self._office.dialect.call_id(), _DIALLED[answer], seconds)
-        return Document(dial.action, dial.method, extra=tuple(fields))
+        dialling = NumberDialling(call, dial, target)
+        try:
+            fields = await dialling.run()
+        except asyncio.CancelledError:
+            await self._tell_of_dial(dial, dialling.give_up())
+            raise
+        return Document(dial.action, dial.method, extra=tuple(fields)) if dial.action else None
+
+    async def _tell_of_dial(self, dial: verbs.Dial, fields: Form) -> None:
+        """The carrier reports what became of the dial, though the caller has hung up and nobody hears the answer."""
+        if not dial.action or not self._hung_up:
+            return
+        form = dict(self._call.form()) | self._office.dialect.hung_up()
+        try:
+            await self._office.web.fetch(dial.action, dial.method, [*form.items(), *fields])
+        except Refused as refused:
+            self._call.errors.append(refused.error)
 
     async def _dial_sip(self, dial: verbs.Dial, target: verbs.Target) -> Document | None:
         dialling = SipDialling(self._call, dial, target)
         try:
             dialled = await dialling.run()
         except asyncio.CancelledError:
-            gone = await dialling.give_up()
-            if dial.action and self._hung_up:
-                # The carrier reports what became of the dial, though nobody is left to hear the answer.
-                form = [*self._call.form(), *self._dialled(gone)]
-                try:
-                    await self._office.web.fetch(dial.action, dial.method, form)
-                except Refused as refused:
-                    self._call.errors.append(refused.error)
+            await self._tell_of_dial(dial, self._dialled(await dialling.give_up()))
             raise
         return Document(dial.action, dial.method, extra=tuple(self._dialled(dialled))) if dial.action else None
 

@@ -189,7 +189,7 @@ class PlaceTwilioCallResponse(_message.Message):
     def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ...) -> None: ...
 
 class Call(_message.Message):
-    __slots__ = ("call_id", "provider", "direction", "state", "room_name", "participant_identity", "carrier_call_id", "carrier_status", "to", "created_at", "started_at", "ended_at", "end_reason", "end_detail")
+    __slots__ = ("call_id", "provider", "direction", "state", "room_name", "participant_identity", "carrier_call_id", "carrier_status", "to", "created_at", "started_at", "ended_at", "end_reason", "end_detail", "transfer_to", "transfer_status")
     class Provider(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PROVIDER_UNSPECIFIED: _ClassVar[Call.Provider]
@@ -235,6 +235,8 @@ class Call(_message.Message):
     ENDED_AT_FIELD_NUMBER: _ClassVar[int]
     END_REASON_FIELD_NUMBER: _ClassVar[int]
     END_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_TO_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_STATUS_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     provider: Call.Provider
     direction: Call.Direction
@@ -249,7 +251,9 @@ class Call(_message.Message):
     ended_at: _timestamp_pb2.Timestamp
     end_reason: str
     end_detail: str
-    def __init__(self, call_id: _Optional[str] = ..., provider: _Optional[_Union[Call.Provider, str]] = ..., direction: _Optional[_Union[Call.Direction, str]] = ..., state: _Optional[_Union[Call.State, str]] = ..., room_name: _Optional[str] = ..., participant_identity: _Optional[str] = ..., carrier_call_id: _Optional[str] = ..., carrier_status: _Optional[str] = ..., to: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_reason: _Optional[str] = ..., end_detail: _Optional[str] = ..., **kwargs) -> None: ...
+    transfer_to: str
+    transfer_status: str
+    def __init__(self, call_id: _Optional[str] = ..., provider: _Optional[_Union[Call.Provider, str]] = ..., direction: _Optional[_Union[Call.Direction, str]] = ..., state: _Optional[_Union[Call.State, str]] = ..., room_name: _Optional[str] = ..., participant_identity: _Optional[str] = ..., carrier_call_id: _Optional[str] = ..., carrier_status: _Optional[str] = ..., to: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_reason: _Optional[str] = ..., end_detail: _Optional[str] = ..., transfer_to: _Optional[str] = ..., transfer_status: _Optional[str] = ..., **kwargs) -> None: ...
 
 class ListCallsRequest(_message.Message):
     __slots__ = ("room_name", "state", "provider", "created_after", "created_before", "page_size", "page_token")
@@ -340,12 +344,20 @@ class SwitchRoomResponse(_message.Message):
     def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ...) -> None: ...
 
 class TransferCallRequest(_message.Message):
-    __slots__ = ("call_id", "to")
+    __slots__ = ("call_id", "to", "timeout", "caller_id", "failure_sentence", "wait_until_answered")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     TO_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    CALLER_ID_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_UNTIL_ANSWERED_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     to: str
-    def __init__(self, call_id: _Optional[str] = ..., to: _Optional[str] = ...) -> None: ...
+    timeout: int
+    caller_id: str
+    failure_sentence: str
+    wait_until_answered: bool
+    def __init__(self, call_id: _Optional[str] = ..., to: _Optional[str] = ..., timeout: _Optional[int] = ..., caller_id: _Optional[str] = ..., failure_sentence: _Optional[str] = ..., wait_until_answered: _Optional[bool] = ...) -> None: ...
 
 class TransferCallResponse(_message.Message):
     __slots__ = ("call",)

@@ -193,8 +193,10 @@ class ConnectorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TransferCall(self, request, context):
-        """Have the carrier connect the phone with a number; the participant leaves. The call must be active, and the
-        credentials of the carrier's REST API configured.
+        """Have the carrier connect the phone with a number. While that rings, the participant stays in the room, its
+        attribute connector.callStatus is "transferring", and no audio passes. When somebody answers, the call ends as
+        "transferred"; when nobody does, the phone comes back into the room. The call must be active, and the credentials
+        of the carrier's REST API configured.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

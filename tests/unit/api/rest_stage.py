@@ -21,6 +21,7 @@ from connector.api.rest_calls import CallRest
 from connector.api.rest_connectors import ConnectorRest
 from connector.api.rest_rules import RuleRest
 from connector.api.signed import SignatureCheck
+from connector.call.desk import TransferWish
 from connector.errors import ConnectorError, NotFound
 from connector.metrics import Metrics
 from connector.model import CallRecord, CallState, Provider
@@ -41,6 +42,10 @@ class Desk:
     def __init__(self, store: Store) -> None:
         self.asked: list[tuple[str, ...]] = []
         self.error: ConnectorError | None = None
+        self.wish: TransferWish | None = None
+        self.waits = False
+        self.changes: dict[str, Any] = {}
+        """What a transfer makes of the record."""
         self._store = store
 
     async def record(self, call_id: str) -> CallRecord:
@@ -62,8 +67,9 @@ class Desk:
     async def end(self, call_id: str) -> CallRecord:
         return await self._do(call_id, "end", state=CallState.ENDED)
 
-    async def transfer(self, call_id: str, to: str) -> CallRecord:
-        return await self._do(call_id, "transfer", to)
+    async def transfer(self, call_id: str, wish: TransferWish, *, wait: bool = False) -> CallRecord:
+        self.wish, self.waits = wish, wait
+        return await self._do(call_id, "transfer", wish.to, **self.changes)
 
     async def switch_room(self, call_id: str, room: str) -> CallRecord:
         return await self._do(call_id, "switch", room, room=room)

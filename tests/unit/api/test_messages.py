@@ -32,6 +32,8 @@ RECORD = CallRecord(
     end_reason=EndReason.BUSY,
     end_detail="why",
     carrier_status="busy",
+    transfer_to="+15550000003",
+    transfer_status="no-answer",
 )
 TIMES = st.floats(min_value=0, max_value=4e9)
 
@@ -43,6 +45,7 @@ def test_every_fact_of_a_record_is_told() -> None:
     assert (message.provider, message.direction) == (pb.Call.PROVIDER_TWILIO, pb.Call.DIRECTION_INBOUND)
     assert (message.state, message.end_reason, message.end_detail) == (pb.Call.STATE_ENDED, "busy", "why")
     assert (message.carrier_call_id, message.carrier_status) == ("CA1", "busy")
+    assert (message.transfer_to, message.transfer_status) == ("+15550000003", "no-answer")
     assert (getattr(message, "from"), message.to) == ("+15550000001", "+15550000002")
     assert message.created_at.ToMilliseconds() == 1_790_000_000_250
     assert message.started_at.ToMilliseconds() == 1_790_000_001_500

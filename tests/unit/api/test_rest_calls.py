@@ -62,6 +62,8 @@ async def test_a_call_as_the_sdk_reads_it(rest: Rest) -> None:
         "start": "2025-06-15T15:06:40.000Z",
         "end": "2025-06-15T15:06:49.500Z",
         "endReason": "carrier_hangup",
+        "transferTo": None,
+        "transferStatus": None,
         "timelog": [
             {"status": "incoming", "timestamp": "2025-06-15T15:06:40.000Z"},
             {"status": "answered", "timestamp": "2025-06-15T15:06:41.000Z"},

@@ -27,6 +27,7 @@ from connector.carriers.events import (
     StreamStarted,
     StreamStopped,
 )
+from connector.carriers.transfers import TransferDial
 from connector.errors import CarrierProtocolError
 from connector.metrics import Metrics
 from connector.model import (
@@ -431,6 +432,10 @@ class FakeControl:
         self.said: list[str] = []
         """Sentences read out before a hang-up."""
         self.transferred: list[tuple[str, str]] = []
+        self.dials: list[TransferDial] = []
+        self.follows = True
+        """Whether it tells what becomes of a transfer."""
+        self.lives = True
 
     async def hang_up(self, call: CarrierCall, say: str = "") -> None:
         await self._faults.step("control.hang_up")
@@ -438,9 +443,15 @@ class FakeControl:
         if say:
             self.said.append(say)
 
-    async def transfer(self, call: CarrierCall, to: str) -> None:
+    async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
         await self._faults.step("control.transfer")
-        self.transferred.append((call.id, to))
+        self.transferred.append((call.id, dial.number))
+        self.dials.append(dial)
+        return self.follows
+
+    async def is_live(self, call: CarrierCall) -> bool:
+        await self._faults.step("control.is_live")
+        return self.lives
 
 
 @dataclass

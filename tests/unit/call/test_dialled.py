@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from connector.call.dialled import DialledCalls
-from connector.model import CallRecord, CallState, CarrierCall, Direction, EndReason
+from connector.carriers.transfers import TransferDial
+from connector.model import CallRecord, CallState, CarrierCall, Direction, EndReason, Transfer
 from tests.unit.call.fakes import FakeControl, Faults, World
 
 
@@ -23,9 +24,9 @@ class Control(FakeControl):
         await self._first()
         await super().hang_up(call, say)
 
-    async def transfer(self, call: CarrierCall, to: str) -> None:
+    async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
         await self._first()
-        await super().transfer(call, to)
+        return await super().transfer(call, dial, document_url)
 
 
 async def active(world: World) -> tuple[DialledCalls, CallRecord]:
@@ -56,7 +57,7 @@ async def test_the_same_of_a_transfer() -> None:
 
     world = World(Direction.INBOUND, control=Control(report))
     calls, record = await active(world)
-    answer = await calls.transfer(record, "+15551234567")
+    answer = await calls.transfer(record, Transfer("+15551234567", 30))
     assert world.lifecycle.events == ["call-started", "call-answered", "call-hangup"]
     assert (world.counted(), answer.end_reason) == ({"carrier_hangup": 1.0}, EndReason.CARRIER_HANGUP)
 
@@ -64,7 +65,7 @@ async def test_the_same_of_a_transfer() -> None:
 async def test_a_transfer_is_told_before_its_end() -> None:
     world = World(Direction.INBOUND, control=FakeControl(Faults()))
     calls, record = await active(world)
-    answer = await calls.transfer(record, "+15551234567")
+    answer = await calls.transfer(record, Transfer("+15551234567", 30))
     assert world.lifecycle.events == ["call-started", "call-answered", "call-transferred", "call-hangup"]
     assert (world.counted(), answer.end_reason) == ({"transferred": 1.0}, EndReason.TRANSFERRED)
 

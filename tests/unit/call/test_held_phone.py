@@ -9,7 +9,7 @@ import pytest
 
 from connector.call.session import CANNOT_HEAR, CallSession
 from connector.errors import Unavailable
-from connector.model import CarrierCall, Direction, EndReason
+from connector.model import CarrierCall, Direction, EndReason, Transfer, TransferStatus
 from tests.unit.call.fakes import CARRIER_CALL, FakeControl, Faults, World
 from tests.unit.call.virtual_time import virtual_time
 
@@ -257,9 +257,12 @@ async def test_a_stream_that_outlives_a_transfer_is_closed_at_once_and_the_phone
     control.stream_outlives_transfer = True
     call, carrying = await streaming(world)
     began = asyncio.get_running_loop().time()
-    await call.transfer("+15550009999")
+    await call.transfer(Transfer("+15550009999", 30))
     await carrying
     assert asyncio.get_running_loop().time() - began < 1
+    assert world.socket.closed_with == [(1000, "transferring")]
+    call.transfers.progress(TransferStatus.ANSWERED)
+    await call.finished.wait()
     assert (control.transferred, control.asked) == ([(CARRIER_CALL, "+15550009999")], [])
     world.assert_ended_once(call, EndReason.TRANSFERRED)
 

@@ -12,7 +12,7 @@ from connector.call.session import CallSession
 from connector.errors import Unavailable
 from connector.model import CallState, Direction, EndReason
 from connector.storage.base import StoreError
-from tests.unit.call.fakes import CARRIER_CALL, LIMITS, FakeControl, Faults, World
+from tests.unit.call.fakes import CARRIER_CALL, LIMITS, World
 from tests.unit.call.virtual_time import virtual_time
 
 
@@ -185,65 +185,3 @@ async def test_a_move_is_told_with_both_rooms() -> None:
     assert details == {"change": "room", "from_room": "lobby", "to_room": "cellar"}
     world.socket.feed("stop")
     await carrying
-
-
-# Transfers
-
-
-def with_control() -> tuple[World, FakeControl]:
-    faults = Faults()
-    control = FakeControl(faults)
-    return World(faults=faults, control=control), control
-
-
-@pytest.mark.parametrize("last_word", ["stop", "closed", "lost"])
-@virtual_time
-async def test_a_stream_that_ends_while_the_carrier_transfers_is_a_transfer(last_word: str) -> None:
-    world, control = with_control()
-    world.faults.delays["control.transfer"] = 1.0
-    call = world.session()
-    carrying = await talk(world, call)
-    transferring = asyncio.create_task(call.transfer("+15550001111"))
-    await asyncio.sleep(0.5)
-    # The carrier takes the stream away before it has answered.
-    if last_word == "stop":
-        world.socket.feed("stop")
-    else:
-        world.socket.hang_up(cleanly=last_word == "closed")
-    await carrying
-    await transferring
-    world.assert_ended_once(call, EndReason.TRANSFERRED)
-    assert world.lifecycle.events[-2:] == ["call-transferred", "call-hangup"]
-    assert control.transferred == [(CARRIER_CALL, "+15550001111")]
-    assert control.hung_up == []
-
-
-@virtual_time
-async def test_a_transfer_that_is_refused_while_the_person_hangs_up_is_a_hang_up() -> None:
-    world, control = with_control()
-    world.faults.delays["control.transfer"] = 1.0
-    world.faults.planned["control.transfer"] = Unavailable("no")
-    call = world.session()
-    carrying = await talk(world, call)
-    transferring = asyncio.create_task(call.transfer("+15550001111"))
-    await asyncio.sleep(0.5)
-    world.socket.feed("stop")
-    await carrying
-    with pytest.raises(Unavailable):
-        await transferring
-    world.assert_ended_once(call, EndReason.CARRIER_HANGUP)
-    assert "call-transferred" not in world.lifecycle.events
-    assert control.transferred == []
-
-
-@virtual_time
-async def test_a_carrier_that_keeps_the_stream_of_a_transferred_call_open_does_not_keep_the_call() -> None:
-    world, control = with_control()
-    call = world.session()
-    carrying = await talk(world, call)
-    await call.transfer("+15550001111")
-    world.socket.feed("audio")
-    await carrying
-    world.assert_ended_once(call, EndReason.TRANSFERRED)
-    assert world.socket.closed_with == [(1000, "transferred")]
-    assert control.hung_up == []

@@ -10,6 +10,7 @@ import pytest
 from connector.call.hang_ups import HangUps
 from connector.call.lease import OwnerLease
 from connector.call.terms import Parts
+from connector.carriers.transfers import TransferDial
 from connector.errors import Unavailable
 from connector.model import CallRecord, CallState, CarrierCall, Direction, Provider
 from connector.storage.base import StoreError
@@ -34,7 +35,10 @@ class Control:
             self.fails_for = ""
             raise Unavailable("no answer")
 
-    async def transfer(self, call: CarrierCall, to: str) -> None:
+    async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
+        raise AssertionError
+
+    async def is_live(self, call: CarrierCall) -> bool:
         raise AssertionError
 
 

@@ -10,7 +10,7 @@ import pytest
 from connector.call.session import CallSession
 from connector.call.watchdog import RETURN_PATIENCE
 from connector.errors import Unavailable
-from connector.model import AgentDispatch, AgentWatch, CallState, Direction, EndReason
+from connector.model import AgentDispatch, AgentWatch, CallState, Direction, EndReason, Transfer, TransferStatus
 from connector.room.events import Departure, Kind, Occupant
 from tests.unit.call.fakes import LIMITS, FakeControl, Faults, World
 from tests.unit.call.virtual_time import virtual_time
@@ -195,7 +195,11 @@ async def test_the_fallback_number_gets_the_phone() -> None:
     )
     await asyncio.sleep(31)
     assert control.transferred == [("CA1", "+15551234567")]
+    # While the number rings, nobody is missed.
+    await asyncio.sleep(25)
     await carrying
+    call.transfers.progress(TransferStatus.ANSWERED)
+    await call.finished.wait()
     world.assert_ended_once(call, EndReason.TRANSFERRED)
 
 
@@ -306,9 +310,12 @@ async def test_an_agent_that_leaves_once_it_has_transferred_the_caller_ends_noth
     control = FakeControl(faults)
     world, call, carrying = await answered(control=control, faults=faults)
     people(world, AGENT)
-    await call.transfer("+15551234567")
+    await call.transfer(Transfer("+15551234567", 60))
     people(world, gone=Departure("agent-1", on_purpose=True))
+    await asyncio.sleep(50)
+    call.transfers.progress(TransferStatus.ANSWERED)
     await carrying
+    await call.finished.wait()
     world.assert_ended_once(call, EndReason.TRANSFERRED)
 
 
@@ -319,7 +326,7 @@ async def test_a_transfer_that_fails_leaves_the_caller_watched() -> None:
     world, call, carrying = await answered(control=FakeControl(faults), faults=faults)
     people(world, AGENT)
     with pytest.raises(Unavailable):
-        await call.transfer("+15551234567")
+        await call.transfer(Transfer("+15551234567", 30))
     people(world, gone=Departure("agent-1", on_purpose=True))
     await carrying
     world.assert_ended_once(call, EndReason.ROOM_EMPTY)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.carriers.answers import Codecs, ask_pin, dial, hang_up, refusal, stream_answer
+from connector.carriers.answers import Codecs, ask_pin, hang_up, refusal, stream_answer
 from connector.model import Provider
 
 URL = "wss://calls.example.com/twilio/AQ-_x"
@@ -148,8 +148,3 @@ class TestOtherAnswers:
 
     def test_plivo_does_not_log_a_pin(self) -> None:
         assert ElementTree.fromstring(ask_pin(Provider.PLIVO, "https://x", "PIN?", 4))[0].attrib["log"] == "false"
-
-    @ALL
-    def test_dialling_another_number(self, provider: Provider) -> None:
-        root = ElementTree.fromstring(dial(provider, "+15551234567"))
-        assert (root[0].tag, root[0][0].tag, root[0][0].text) == ("Dial", "Number", "+15551234567")

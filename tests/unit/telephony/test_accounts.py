@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from connector.accounts import CarrierAccount, CarrierAccounts
+from connector.carriers.transfers import TransferDial
 from connector.errors import ConnectorError, CredentialsRefused, FailedPrecondition, Unavailable
 from connector.model import CarrierCall, Provider
 from connector.telephony.accounts import AccountCalls
@@ -30,8 +31,13 @@ class Client:
         if error := self._world.errors.get(self._secret):
             raise error
 
-    async def transfer(self, call: CarrierCall, to: str) -> None:
+    async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
         await self.hang_up(call)
+        return True
+
+    async def is_live(self, call: CarrierCall) -> bool:
+        await self.hang_up(call)
+        return True
 
 
 class World:
@@ -53,7 +59,7 @@ async def test_each_call_with_the_credentials_of_its_account() -> None:
         await world.calls.hang_up(CarrierCall("c", account))
     assert [account for account, _, _ in world.asked] == ["A", "A", "B"]
     with pytest.raises(FailedPrecondition, match="account Z"):
-        await world.calls.transfer(CarrierCall("c", "Z"), "+15551234567")
+        await world.calls.transfer(CarrierCall("c", "Z"), TransferDial("+15551234567", 30), "")
     await world.calls.close()
     assert world.open == 0
 
@@ -61,7 +67,7 @@ async def test_each_call_with_the_credentials_of_its_account() -> None:
 async def test_the_old_token_is_tried_when_the_new_one_is_refused_and_at_nothing_else() -> None:
     world = World()
     world.errors["new"] = CredentialsRefused("401")
-    await world.calls.transfer(CarrierCall("c", "B"), "+15551234567")
+    await world.calls.transfer(CarrierCall("c", "B"), TransferDial("+15551234567", 30), "")
     assert [secret for _, secret, _ in world.asked] == ["new", "old"]
     world.errors["old"] = CredentialsRefused("401")
     with pytest.raises(CredentialsRefused):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from connector.carriers.transfers import TransferDial, transfer_document
 from connector.demo.ports import PortLease
 from connector.errors import (
     ConnectorError,
@@ -21,7 +22,7 @@ from connector.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from connector.model import CarrierCall
+from connector.model import CarrierCall, Provider
 from connector.telephony import http
 from connector.telephony.plivo import PlivoCalls
 from connector.telephony.telnyx import TelnyxCalls
@@ -33,10 +34,9 @@ STREAMED = CarrierCall("v3:sid", "the-account", "v3:control")
 QUOTED = "v3:KBnLO0ZK3DhKM5s7bE9V%2Fx"
 NUMBER = "+15551234567"
 PATIENCE = 10.0
-DIAL = (
-    '<?xml version="1.0" encoding="UTF-8"?>\n'
-    "<Response>\n  <Dial>\n    <Number>+15551234567</Number>\n  </Dial>\n  <Hangup />\n</Response>\n"
-)
+TO = TransferDial(NUMBER, 30)
+URL = "https://calls.example.com/plivo/token/transfer/document"
+DIAL = transfer_document(Provider.TELNYX, TO)
 
 
 @pytest.fixture
@@ -55,13 +55,7 @@ async def telnyx(api: Api) -> AsyncIterator[TelnyxCalls]:
 
 @pytest.fixture
 async def plivo(api: Api) -> AsyncIterator[PlivoCalls]:
-    calls = PlivoCalls(
-        "MA1",
-        KEY,
-        lambda to: f"https://calls.example.com/plivo/dial/{to.removeprefix('+')}",
-        lambda text: f"https://calls.example.com/plivo/say/{len(text)}",
-        api.url,
-    )
+    calls = PlivoCalls("MA1", KEY, lambda text: f"https://calls.example.com/plivo/say/{len(text)}", api.url)
     await calls.start()
     yield calls
     await calls.close()
@@ -91,12 +85,12 @@ class TestTelnyx:
         api.answers = [(404, {}), (200, {})]
         await telnyx.hang_up(STREAMED)
         api.answers = [(404, {}), (200, {})]
-        await telnyx.transfer(STREAMED, NUMBER)
+        await telnyx.transfer(STREAMED, TO, URL)
         assert [(asked.path, asked.body) for asked in api.asked] == [
             ("/v2/calls/v3:control/actions/hangup", {}),
             ("/v2/texml/Accounts/the-account/Calls/v3:sid", {"Status": "completed"}),
             ("/v2/texml/Accounts/the-account/Calls/v3:sid", {"Texml": DIAL}),
-            ("/v2/calls/v3:control/actions/transfer", {"to": NUMBER}),
+            ("/v2/calls/v3:control/actions/transfer", {"to": NUMBER, "timeout_secs": 30}),
         ]
 
     @pytest.mark.parametrize("answer", [(404, {}), (422, {"errors": [{"code": "90018", "title": "ended"}]})])
@@ -123,7 +117,7 @@ class TestTelnyx:
         assert [asked.path.rpartition("/")[2] for asked in api.asked] == ["v3:sid", "hangup"]
 
     async def test_a_transfer_replaces_the_document(self, api: Api, telnyx: TelnyxCalls) -> None:
-        await telnyx.transfer(CALL, NUMBER)
+        await telnyx.transfer(CALL, TO, URL)
         (asked,) = api.asked
         assert (asked.path, asked.body) == (f"/v2/texml/calls/{QUOTED}/update", {"Texml": DIAL})
 
@@ -131,14 +125,14 @@ class TestTelnyx:
         self, api: Api, telnyx: TelnyxCalls
     ) -> None:
         api.answers = [(404, {}), (200, {})]
-        await telnyx.transfer(CALL, NUMBER)
+        await telnyx.transfer(CALL, TO, URL)
         asked = api.asked[1]
-        assert (asked.path, asked.body) == (f"/v2/calls/{QUOTED}/actions/transfer", {"to": NUMBER})
+        assert (asked.path, asked.body) == (f"/v2/calls/{QUOTED}/actions/transfer", {"to": NUMBER, "timeout_secs": 30})
 
     async def test_a_call_that_nobody_knows_is_not_transferred(self, api: Api, telnyx: TelnyxCalls) -> None:
         api.answers = [(404, {})]
         with pytest.raises(NotFound):
-            await telnyx.transfer(CALL, NUMBER)
+            await telnyx.transfer(CALL, TO, URL)
 
 
 class TestPlivo:
@@ -165,12 +159,12 @@ class TestPlivo:
 
     async def test_a_transfer_has_the_phones_leg_fetch_a_document(self, api: Api, plivo: PlivoCalls) -> None:
         api.answers = [(202, {"message": "call transferred"})]
-        await plivo.transfer(CarrierCall("u1"), NUMBER)
+        await plivo.transfer(CarrierCall("u1"), TO, URL)
         (asked,) = api.asked
         assert (asked.method, asked.path) == ("POST", "/v1/Account/MA1/Call/u1/")
         assert asked.body == {
             "legs": "aleg",
-            "aleg_url": "https://calls.example.com/plivo/dial/15551234567",
+            "aleg_url": URL,
             "aleg_method": "POST",
         }
 
@@ -197,7 +191,7 @@ async def test_each_answer_has_its_meaning(
 ) -> None:
     api.answers = [answer]
     with pytest.raises(ConnectorError) as caught:
-        await plivo.transfer(CarrierCall("u1"), NUMBER)
+        await plivo.transfer(CarrierCall("u1"), TO, URL)
     assert type(caught.value) is meaning
     assert says in caught.value.message
     assert len(caught.value.message) < 500

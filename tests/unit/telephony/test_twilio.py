@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from connector.carriers.answers import LONGEST_FAREWELL
+from connector.carriers.transfers import TransferDial
 from connector.demo.ports import PortLease
 from connector.errors import (
     ConnectorError,
@@ -104,17 +105,27 @@ async def test_a_phone_that_cannot_hear_a_sentence_is_hung_up_without(carrier: T
 
 
 async def test_a_transfer_gives_the_call_another_document(carrier: TwilioApi, calls: TwilioCalls) -> None:
-    await calls.transfer(CarrierCall(SID), "+15551234567")
+    await calls.transfer(CarrierCall(SID), TransferDial("+15551234567", 30, "+15550001111"), "")
     ((path, form, _),) = carrier.requests
     assert path == f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{SID}.json"
     assert list(form) == ["Twiml"]
     assert ElementTree.fromstring(form["Twiml"]).findtext("Dial/Number") == "+15551234567"
 
 
+async def test_a_transfer_under_no_number_asks_for_one_of_ours(carrier: TwilioApi, calls: TwilioCalls) -> None:
+    """Without one Twilio refuses the Dial of a caller who has none (13214)."""
+    await calls.transfer(CarrierCall(SID), TransferDial("+15551234567", 30), "")
+    (asked, _, _), (_, form, _) = carrier.requests
+    assert asked.endswith(f"/Calls/{SID}.json")
+    dial = ElementTree.fromstring(form["Twiml"]).find("Dial")
+    assert dial is not None
+    assert dial.attrib["callerId"] == "+15550001111"
+
+
 async def test_a_transfer_of_what_has_ended_is_an_error(carrier: TwilioApi, calls: TwilioCalls) -> None:
     carrier.will(error(400, 21220, "Call is not in-progress"))
     with pytest.raises(NotFound):
-        await calls.transfer(CarrierCall(SID), "+15551234567")
+        await calls.transfer(CarrierCall(SID), TransferDial("+15551234567", 30, "+15550001111"), "")
 
 
 async def test_hanging_up_what_has_ended_is_no_error(carrier: TwilioApi, calls: TwilioCalls) -> None:

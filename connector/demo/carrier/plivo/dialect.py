@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from connector.demo.carrier.api import E164
+from connector.demo.carrier.faults import CarrierError, Fault
 from connector.demo.carrier.plivo.documents import parse_plivo_xml
 from connector.demo.carrier.plivo.messages import Ids, PlivoWire
 from connector.demo.carrier.terms import FINAL, CallStatus
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 _STATUSES = {CallStatus.CANCELED: "cancel", CallStatus.INITIATED: "ringing", CallStatus.QUEUED: "ringing"}
 """Where Plivo's word is another."""
+_LEG_STATUSES = {CallStatus.IN_PROGRESS: "answer"}
 _STREAM_EVENTS = {"started": "StartStream", "stopped": "StopStream", "error": "DroppedStream"}
 
 
@@ -67,8 +70,18 @@ class PlivoDialect:
             ("DialBLegUUID", leg_id),
             ("DialBLegFrom", bare(call.from_)),
             ("DialBLegTo", bare(address)),
-            ("DialBLegStatus", status.value),
+            ("DialBLegStatus", _LEG_STATUSES[status]),
+            ("DialAction", _LEG_STATUSES[status]),
+            ("Event", "DialAnswer"),
         ]
+
+    def hung_up(self) -> dict[str, str]:
+        return {"CallStatus": CallStatus.COMPLETED.value, "Event": "Hangup"}
+
+    def caller_id_fault(self, call: PhoneCall, caller_id: str) -> CarrierError | None:
+        if not caller_id or E164.fullmatch("+" + bare(caller_id)):
+            return None
+        return CarrierError(Fault.CALLER_ID, f"callerId {caller_id!r} is not a valid phone number")
 
     def streamed(self, stream_id: str) -> Form:
         return [("StreamID", stream_id)]

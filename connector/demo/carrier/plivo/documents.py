@@ -193,7 +193,7 @@ def _dial(element: Element) -> Dial:
         *("callbackUrl", "callbackMethod", "sipHeaders"),
     )
     no_text(element)
-    targets = tuple(_target(child) for child in element)
+    targets = tuple(_target(child, given) for child in element)
     if not targets:
         raise wrong("Dial calls nobody")
     boolean(given, "redirect", default="true")
@@ -206,14 +206,18 @@ def _dial(element: Element) -> Dial:
     )
 
 
-def _target(element: Element) -> Target:
+def _target(element: Element, dial: Mapping[str, str]) -> Target:
     if element.tag not in ("Number", "User"):
         raise wrong(f"Dial may not hold {element.tag}")
     attributes(element, "sendDigits", "sendOnPreanswer", "sipHeaders")
     address = leaf(element)
     if not address or (element.tag == "User" and not address.startswith("sip:")):
         raise wrong(f"{element.tag} {address!r} names nobody")
-    return Target(address)
+    callback, method = dial.get("callbackUrl", ""), method_of(dial, "callbackMethod")
+    if not callback:
+        return Target(address)
+    # Plivo tells of the answer, not of the ringing.
+    return Target(address, callback=callback, callback_events=frozenset({"answered"}), callback_method=method)
 
 
 _READERS: Final[Readers] = {

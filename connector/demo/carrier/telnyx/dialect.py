@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from connector.demo.carrier.api import E164
+from connector.demo.carrier.faults import CarrierError, Fault
 from connector.demo.carrier.telnyx.messages import Ids, TelnyxWire
 from connector.demo.carrier.telnyx.texml import parse_texml
 from connector.demo.carrier.terms import FINAL, CallStatus
@@ -68,6 +70,15 @@ class TelnyxDialect:
             ("CallbackSource", "call-progress-events"),
             ("Timestamp", datetime.now(UTC).isoformat()),
         ]
+
+    def hung_up(self) -> dict[str, str]:
+        return {"CallStatus": CallStatus.COMPLETED.value}
+
+    def caller_id_fault(self, call: PhoneCall, caller_id: str) -> CarrierError | None:
+        """https://developers.telnyx.com/docs/voice/programmable-voice/texml-verbs/dial"""
+        if not caller_id or E164.fullmatch(caller_id):
+            return None
+        return CarrierError(Fault.CALLER_ID, f"callerId {caller_id!r} is not in E.164 format")
 
     def streamed(self, stream_id: str) -> Form:
         return [("StreamSid", stream_id)]

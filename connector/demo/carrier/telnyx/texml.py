@@ -208,7 +208,14 @@ def _target(element: Element) -> Target:
         raise wrong(f"Dial may not hold {element.tag}")
     if not address:
         raise wrong(f"{element.tag} names nobody")
-    return Target(address, element.get("username", ""), element.get("password", ""))
+    return Target(
+        address,
+        element.get("username", ""),
+        element.get("password", ""),
+        element.get("statusCallback", ""),
+        frozenset(element.get("statusCallbackEvent", "completed").split()),
+        method_of(element.attrib, "statusCallbackMethod"),
+    )
 
 
 _READERS: Final[Readers] = {

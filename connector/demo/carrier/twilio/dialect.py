@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
+from connector.demo.carrier.api import E164
+from connector.demo.carrier.faults import CarrierError, Fault
 from connector.demo.carrier.terms import FINAL, CallStatus
 from connector.demo.carrier.twilio.messages import TwilioWire
 from connector.demo.carrier.twilio.twiml import parse_twiml
@@ -53,6 +55,28 @@ class TwilioDialect:
 
     def dialled(self, leg_id: str, status: CallStatus, seconds: int) -> Form:
         return [("DialCallStatus", status.value), ("DialCallSid", leg_id), ("DialCallDuration", str(seconds))]
+
+    def leg_notice(self, call: PhoneCall, leg_id: str, address: str, status: CallStatus) -> Form:
+        form = dict(self.form(call)) | {
+            "CallSid": leg_id,
+            "ParentCallSid": call.sid,
+            "To": address,
+            "Called": address,
+            "CallStatus": status.value,
+            "Direction": "outbound-dial",
+            "CallbackSource": "call-progress-events",
+        }
+        return list(form.items())
+
+    def hung_up(self) -> dict[str, str]:
+        return {"CallStatus": CallStatus.COMPLETED.value}
+
+    def caller_id_fault(self, call: PhoneCall, caller_id: str) -> CarrierError | None:
+        """https://www.twilio.com/docs/api/errors/13214"""
+        number = caller_id or call.from_
+        if E164.fullmatch(number):
+            return None
+        return CarrierError(Fault.CALLER_ID, f"Dial: Invalid callerId value {number!r}")
 
     def streamed(self, stream_id: str) -> Form:
         return [("StreamSid", stream_id)]
