@@ -136,7 +136,7 @@ async def test_calls_of_an_owner_without_a_lease_end_when_they_cannot_be_live_an
     world, lease = survivor()
     over = NOW - LIMITS.max_duration - UNLEASED_MARGIN
     old = replace(CALL, created_at=over - 60, started_at=over - 50, timelog=())
-    young = replace(old, call_id="call_young", created_at=over + 60)
+    young = replace(old, call_id="call_young", created_at=over + 3600)
     sip = replace(old, call_id="call_sip", owner="livekit-sip")
     with_call(world, old, young, sip, renewed_at=None)
     await watch(lease, LOOK_EVERY)
