@@ -20,6 +20,7 @@ from connector.model import (
     Direction,
     LifecycleEvent,
     ParticipantSpec,
+    PinLock,
     Provider,
     RoomPrefix,
     RoomType,
@@ -48,6 +49,9 @@ RULE = RoutingRule(
     agent_id="agent",
     agent_metadata='{"a": "b"}',
     allowed_numbers=("+15551234567",),
+    blocked_numbers=("+1900*",),
+    block_withheld=True,
+    divert_rule_id="rule_2",
     allowed_ip_addresses=("192.0.2.1",),
     hide_phone_number=True,
     dtmf=False,
@@ -88,6 +92,7 @@ WAITING = WaitingCall(
     carrier_call_id="v3:1",
     from_number="+15557654321",
     to_number="+4930100",
+    account_id="org",
 )
 DOCUMENTS: list[tuple[str, Any]] = [
     ("connectors", CONNECTOR),
@@ -96,6 +101,7 @@ DOCUMENTS: list[tuple[str, Any]] = [
     ("keys", KEY),
     ("sip_numbers", SipNumber("+4930100", "ST_1", "user", "sealed", 4.5)),
     ("waiting", WAITING),
+    ("pin_locks", PinLock("fingerprint", 5.5, ("call_1:0", "call_1:1"), 905.5)),
 ]
 EACH = pytest.mark.parametrize(("collection", "document"), DOCUMENTS, ids=[name for name, _ in DOCUMENTS])
 
@@ -136,7 +142,7 @@ async def test_a_document_outlives_the_process(
 
 
 def test_no_collection_is_left_out() -> None:
-    kept = {name for name in dir(Store) if isinstance(getattr(Store, name), property)} - {"deliveries"}
+    kept = {name for name in dir(Store) if isinstance(getattr(Store, name), property)} - {"deliveries", "hang_ups"}
     assert {name for name, _ in DOCUMENTS} == kept
 
 
