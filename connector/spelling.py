@@ -8,8 +8,8 @@ from difflib import get_close_matches
 
 _OTHERS = ("LIVEKIT_", "TWILIO_", "TELNYX_", "PLIVO_")
 """Prefixes that other programs use too: only a near miss is worth a word."""
-_ELSEWHERE = frozenset({"CONNECTOR_ADDRESS", "CONNECTOR_GRPC_ADDRESS", "CONNECTOR_SIP_PASSWORD"})
-"""Read by the proxies of deploy/ and by `connector sip setup`."""
+_ELSEWHERE = frozenset({"CONNECTOR_ADDRESS", "CONNECTOR_GRPC_ADDRESS", "CONNECTOR_SIP_PASSWORD", "CONNECTOR_URL"})
+"""Read by the proxies of deploy/, by `connector sip setup`, and by the applications in README.md and docs/."""
 _KUBERNETES = re.compile(r"CONNECTOR_(?:\w+_)?(?:SERVICE_(?:HOST|PORT)\w*|PORT_\d+_(?:TCP|UDP)\w*)")
 """What Kubernetes sets in every pod beside a service of the name `connector`."""
 _NEAR, _VERY_NEAR = 0.6, 0.86

@@ -22,6 +22,7 @@ from connector.api.openapi import document
 from connector.api.refusals import Refusals
 from connector.api.rest_models import Asked
 from connector.errors import ConnectorError, FailedPrecondition, InvalidArgument, Malformed
+from connector.spelling import nearest
 
 log = structlog.get_logger()
 
@@ -157,10 +158,10 @@ def checked(model: type[BaseModel], given: bytes | dict[str, str]) -> BaseModel:
     try:
         return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(given)
     except ValidationError as error:
-        raise _explained(error) from None
+        raise _explained(error, model) from None
 
 
-def _explained(error: ValidationError) -> ConnectorError:
+def _explained(error: ValidationError, model: type[BaseModel]) -> ConnectorError:
     """The first thing that is wrong, by the name that the client knows; the value is not repeated."""
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if problem["type"] == "json_invalid":
@@ -171,4 +172,7 @@ def _explained(error: ValidationError) -> ConnectorError:
     said = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "missing":
         return InvalidArgument(field, "is required")
+    if problem["type"] == "extra_forbidden":
+        meant = nearest(field, [each.alias or name for name, each in model.model_fields.items()])
+        return InvalidArgument(field, "is not a field of this request" + (f"; did you mean {meant}?" if meant else ""))
     return InvalidArgument(field, said.replace("Input should be", "must be").replace("String should", "must"))

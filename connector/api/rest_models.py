@@ -19,9 +19,9 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO
 
 
 class Body(BaseModel):
-    """The JSON of a request. Fields that are not known are ignored: clients send more than we use."""
+    """The JSON of a request. An unknown field is refused: a rule with a misspelt `blockedNumbers` would block nobody."""
 
-    model_config = ConfigDict(alias_generator=to_camel, strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(alias_generator=to_camel, strict=True, extra="forbid", frozen=True)
 
 
 class Query(BaseModel):

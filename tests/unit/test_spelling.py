@@ -34,6 +34,7 @@ def test_a_near_miss_is_told_with_the_name_that_was_meant(given: str, meant: str
         "connector_max_calls",
         "CONNECTOR_SIP_PASSWORD",
         "CONNECTOR_ADDRESS",
+        "CONNECTOR_URL",
         "CONNECTOR_SERVICE_HOST",
         "CONNECTOR_SERVICE_PORT_HTTP",
         "CONNECTOR_PORT_8080_TCP_ADDR",

@@ -66,9 +66,35 @@ async def test_a_body_that_is_too_large_413(rest: Rest) -> None:
     assert (status, answer["code"]) == (413, "too_large")
 
 
-async def test_a_body_needs_no_content_type_and_unknown_fields_are_ignored(rest: Rest) -> None:
-    answer = await rest.ok("POST", "/v2/connectors", data=b'{"provider": "twilio", "apiKey": "x", "n": {"a": [1]}}')
+async def test_a_body_needs_no_content_type(rest: Rest) -> None:
+    answer = await rest.ok("POST", "/v2/connectors", data=b'{"provider": "twilio"}')
     assert answer["data"]["provider"] == "twilio"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/v2/connectors", {"provider": "twilio", "agent": "a"}, "agent: is not a field of this request; did you mean"),
+        ("/v2/connectors", {"provider": "twilio", "x": {"a": [1]}}, "x: is not a field of this request"),
+        (
+            "/v2/sip/routing-rule",
+            {"name": "n", "type": "inbound", "blokedNumbers": ["+1900*"]},
+            "blokedNumbers: is not a field of this request; did you mean blockedNumbers?",
+        ),
+        (
+            "/v2/sip/routing-rule",
+            {"name": "n", "type": "inbound", "room": {"type": "dynamic", "pni": "1"}},
+            "room.pni: is not a field of this request",
+        ),
+        ("/v2/sip/call/end", {"callId": "call_1", "reason": "x"}, "reason: is not a field of this request"),
+    ],
+)
+async def test_an_unknown_field_of_a_body_is_refused_with_its_name(
+    rest: Rest, path: str, body: dict[str, Any], message: str
+) -> None:
+    status, answer = await rest("POST", path, json=body)
+    assert (status, answer["code"]) == (400, "invalid_argument")
+    assert answer["message"].startswith(message)
 
 
 @pytest.mark.parametrize(
