@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from connector.accounts import TITLES, CarrierAccount
 from connector.cli.findings import Finding
 from connector.config import Settings
-from connector.errors import ConnectorError
+from connector.errors import ConnectorError, Unavailable
 from connector.logs import mask_phone
 from connector.model import Provider
 from connector.storage.stores import opened
@@ -36,7 +36,11 @@ async def _account(settings: Settings, provider: Provider, account: CarrierAccou
     try:
         found = await look_at(provider, account.id, account.rest[0], urls[provider])
     except ConnectorError as error:
-        mend = "copy the credentials from the carrier's console once more, and check that this machine reaches its API"
+        mend = (
+            "check that this machine reaches the carrier's REST API: name resolution, firewall, proxy"
+            if isinstance(error, Unavailable)
+            else "copy the credentials from the carrier's console once more"
+        )
         return [Finding("problem", subject, error.message, mend)]
     good = Finding("ok", subject, f"{found.name}: the credentials are good, {_counted(found.numbers)}")
     return [good, *[await _number(settings, provider, number) for number in found.numbers]]
