@@ -19,7 +19,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO
 
 
 class Body(BaseModel):
-    """The JSON of a request. An unknown field is refused: a rule with a misspelt `blockedNumbers` would block nobody."""
+    """The JSON of a request. An unknown field is refused: a misspelt `blockedNumbers` would block nobody."""
 
     model_config = ConfigDict(alias_generator=to_camel, strict=True, extra="forbid", frozen=True)
 
