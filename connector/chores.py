@@ -45,7 +45,7 @@ class Chore:
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
-            log.exception("a chore was cancelled from inside", chore=self.name)
+            log.exception("a chore was cancelled by its own code", chore=self.name)
         except Exception:
             log.exception("a chore failed", chore=self.name)
         else:

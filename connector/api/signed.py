@@ -66,7 +66,7 @@ class SignatureCheck:
             if provider not in self._noted:
                 self._noted.add(provider)
                 missing = SIGNING_SETTINGS[provider]
-                log.warning("webhooks of this carrier are not checked for its signature", set=missing)
+                log.warning("webhooks of this carrier are accepted without a checked signature", set=missing)
         self.require(provider, request, body, form)
 
     def require_handshake(self, provider: Provider, request: web.Request) -> None:
@@ -84,7 +84,9 @@ class SignatureCheck:
             raise SignatureInvalid(f"the request is of {title} account {shown}, which is not configured: see {setting}")
         urls = [origin + request.rel_url.raw_path_qs for origin in origins]
         if not any(_valid(provider, secret, request, urls, body, form) for secret in secrets):
-            of = f"; the request is of account {shown}" if account else ", of any configured account"
+            of = (
+                f"; the request is of account {shown}" if account else ": not with the secret of any configured account"
+            )
             raise SignatureInvalid(_MISSING[provider] + of)
 
 
@@ -105,8 +107,8 @@ def _valid(provider: Provider, secret: str, request: web.Request, urls: Sequence
 
 def _needed(provider: Provider) -> str:
     return (
-        f"{SIGNING_SETTINGS[provider]} (or {MAPS[provider]}), by which its requests are told from a stranger's; "
-        f"for development alone, {ALLOW_UNSIGNED}=true"
+        f"{SIGNING_SETTINGS[provider]} (or {MAPS[provider]}): without it the signatures of its requests cannot be "
+        f"checked; for development only, {ALLOW_UNSIGNED}=true"
     )
 
 

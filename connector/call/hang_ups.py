@@ -144,10 +144,10 @@ class HangUps:
             try:
                 wait = await self._launch_due()
             except ConnectorError as error:
-                log.warning("phones that are to be hung up wait for the store", error=error.message)
+                log.warning("hang-ups wait: the store failed", error=error.message)
                 wait = STORE_PATIENCE
             except Exception:
-                log.exception("phones that are to be hung up could not be looked for")
+                log.exception("hang-ups could not be read from the store")
                 wait = STORE_PATIENCE
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
@@ -190,9 +190,9 @@ class HangUps:
                 await self._attempt(replace(hang_up, attempts=hang_up.attempts + 1))
             except ConnectorError as error:
                 # The lease runs out, and it is tried again: a carrier says then that the call is over.
-                log.warning("a hang-up could not be settled in the store", error=error.message)
+                log.warning("the result of a hang-up could not be written into the store", error=error.message)
             except Exception:
-                log.exception("a hang-up failed inside")
+                log.exception("a hang-up failed with an unexpected error")
 
     async def _attempt(self, hang_up: HangUp) -> None:
         """`attempts` counts this one."""
@@ -206,7 +206,7 @@ class HangUps:
         except (ConnectorError, TimeoutError) as failure:
             error = str(failure) or "no answer in time"
         except Exception as failure:
-            log.exception("a hang-up failed inside")
+            log.exception("a hang-up failed with an unexpected error")
             error = repr(failure)
         if not error:
             self._metrics.hang_ups.labels(hang_up.provider.value, "done").inc()

@@ -303,7 +303,7 @@ class CallManager:
                 raise
             except Exception:
                 # One call that cannot be ended must not keep the others waiting.
-                log.exception("a call that waits in vain could not be ended", call=waiting.id)
+                log.exception("a call whose stream never came could not be ended", call=waiting.id)
 
     async def _sweep(self, call_id: str) -> None:
         call = await self._taken_over(call_id)

@@ -369,4 +369,4 @@ class RoomGateway:
 
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("joining the room again broke", exc_info=error)
+        log.error("rejoining the room failed with an unexpected error", exc_info=error)

@@ -142,7 +142,7 @@ class Microphone:
                     else:
                         await self._publish_again(connection)
             except Unavailable as error:
-                log.warning("the caller's track is not as permitted yet", error=error.message)
+                log.warning("the caller's track could not be published or removed, will retry", error=error.message)
 
     async def _unpublish(self, connection: Connection, publication: rtc.LocalTrackPublication) -> None:
         log.warning("the caller may not publish any more, nobody hears it")

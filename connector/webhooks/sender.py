@@ -111,7 +111,7 @@ class Sender:
                 log.warning("webhooks wait for the store", error=error.message)
                 wait = STORE_PATIENCE
             except Exception:
-                log.exception("webhooks could not be looked for")
+                log.exception("webhooks could not be read from the store")
                 wait = STORE_PATIENCE
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
