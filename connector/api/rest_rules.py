@@ -139,6 +139,7 @@ class RuleChange(_RuleFields):
     """What is left out stays; null sets a field back to its default."""
 
     name: Name | None = None
+    type: RuleType | None = Field(None, description="If it is given, it must be the rule's: it cannot be changed")
 
 
 class RoomAnswer(Answer):
@@ -320,6 +321,8 @@ class RuleRest:
     def _check(self, type_: RuleType, change: NewRule | RuleChange) -> None:
         if change.api_key is not None and change.api_key not in self._api_keys:
             raise InvalidArgument("apiKey", "Invalid API Key")
+        if change.type not in (None, type_):
+            raise InvalidArgument("type", "cannot be changed")
         if type_ is RuleType.OUTBOUND and change.headers_to_attributes:
             raise InvalidArgument("headersToAttributes", "is for inbound rules only")
         if type_ is RuleType.OUTBOUND and change.include_headers:

@@ -66,7 +66,7 @@ class SignatureCheck:
             if provider not in self._noted:
                 self._noted.add(provider)
                 missing = SIGNING_SETTINGS[provider]
-                log.warning("webhooks of this carrier are accepted without a checked signature", set=missing)
+                log.warning("webhooks of this carrier are not checked for its signature", set=missing)
         self.require(provider, request, body, form)
 
     def require_handshake(self, provider: Provider, request: web.Request) -> None:
@@ -84,9 +84,7 @@ class SignatureCheck:
             raise SignatureInvalid(f"the request is of {title} account {shown}, which is not configured: see {setting}")
         urls = [origin + request.rel_url.raw_path_qs for origin in origins]
         if not any(_valid(provider, secret, request, urls, body, form) for secret in secrets):
-            of = (
-                f"; the request is of account {shown}" if account else ": not with the secret of any configured account"
-            )
+            of = f"; the request is of account {shown}" if account else ": with no secret of any configured account"
             raise SignatureInvalid(_MISSING[provider] + of)
 
 

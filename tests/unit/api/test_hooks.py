@@ -667,7 +667,7 @@ async def test_what_the_carrier_did_not_sign_403(provider: Provider, headers: di
         ("AC9", "new-1", 403, "account AC9"),
         ("AC 9\n", "new-1", 403, "account with a name that is none"),
         ("", "token-2", 200, ""),
-        ("", "token-9", 403, "the secret of any configured account"),
+        ("", "token-9", 403, "secret of any configured account"),
     ],
 )
 async def test_the_secret_is_that_of_the_account_that_the_request_names(

@@ -147,7 +147,9 @@ async def test_null_sets_a_field_back(rest: Rest) -> None:
 
 async def test_the_type_stays(rest: Rest) -> None:
     rule = await made(rest)
-    assert (await rest.ok("PATCH", f"{PATH}/{rule['id']}", {"type": "outbound"}))["type"] == "inbound"
+    assert (await rest.ok("PATCH", f"{PATH}/{rule['id']}", {"type": "inbound"}))["type"] == "inbound"
+    status, answer = await rest("PATCH", f"{PATH}/{rule['id']}", {"type": "outbound"})
+    assert (status, answer["message"]) == (400, "type: cannot be changed")
 
 
 async def test_pages(rest: Rest) -> None:
