@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
+from bench.lists import lists
 from bench.measure import FULL, QUICK, costs, round_trips, setups
 from bench.report import Section, document, missed, sections, table, times
 from bench.stage import open_stage
@@ -63,14 +64,16 @@ async def _run(options: argparse.Namespace, console: Console) -> list[Section]:
         trips = await round_trips(stage, plan, say)
         cost = await costs(stage, plan, say)
         setup = await setups(stage, plan, say)
+        say("lists of calls")
+        listed = await lists(plan.pages)
     machine |= {"seconds": round(time.monotonic() - started), "load_after": os.getloadavg()}
-    found = sections(trips, cost, setup)
+    found = sections(trips, cost, setup, listed)
     for section in found:
         console.print()
         console.print(table(section), highlight=False)
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "bench.json"
-    file.write_text(json.dumps(document(machine, found, trips, cost, setup), indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(document(machine, found, trips, cost, setup, listed), indent=1) + "\n", encoding="utf-8")
     console.print(f"\n{machine['cores']} cores, Python {machine['python']}, {machine['seconds']} s; all values: {file}")
     if machine["load_before"][0] > 0.5:
         console.print("The machine was not idle before the run: repeat it when it is.", style="yellow")

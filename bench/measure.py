@@ -31,6 +31,8 @@ class Plan:
     window: float
     connects: int
     first_audios: int
+    pages: int
+    """Times that each page of a list is asked for."""
 
 
 FULL = Plan(
@@ -43,6 +45,7 @@ FULL = Plan(
     window=6.0,
     connects=50,
     first_audios=20,
+    pages=20,
 )
 QUICK = Plan(
     rounds=1,
@@ -54,6 +57,7 @@ QUICK = Plan(
     window=4.0,
     connects=15,
     first_audios=4,
+    pages=5,
 )
 
 

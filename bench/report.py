@@ -8,12 +8,15 @@ from typing import Any
 from rich.table import Table
 
 from bench.analysis import median, percentile, slope
+from bench.lists import PER_PAGE, RECORDS, Lists
 from bench.measure import BARE, BURST, Cost, RoundTrips, Setup
 from bench.stage import DEFAULT_QUEUE, OURS, PLAIN
 
 MOST_OF_PLAIN = 0.5
 MOST_OF_ONE_CALL = 1.3
 MOST_OF_BARE = 1.0
+MOST_OF_A_PAGE = 0.010
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +133,26 @@ def _burst_row(direction: str, burst: dict[str, float]) -> Row:
     return Row(what, f"{served}, {burst['seconds']:.1f} s", target=f"{BURST}", met=served == BURST)
 
 
-def sections(trips: dict[str, dict[int, RoundTrips]], costs: dict[str, Cost], setup: Setup) -> list[Section]:
+def list_rows(lists: Lists) -> list[Row]:
+    """A page is quick, and no audio waits for it: the event loop sleeps hardly longer than without it."""
+    rows = [_page_row(name, median(seconds)) for name, seconds in lists.pages.items()]
+    ours, plain = median(lists.stalls), median(lists.plain_stalls)
+    return [*rows, Row("longest stall of the event loop", _ms(ours), _ms(plain), ours / plain if plain else None)]
+
+
+def _page_row(name: str, seconds: float) -> Row:
+    return Row(f"{name}: median", _ms(seconds), target=f"< {_ms(MOST_OF_A_PAGE)}", met=seconds < MOST_OF_A_PAGE)
+
+
+def sections(
+    trips: dict[str, dict[int, RoundTrips]], costs: dict[str, Cost], setup: Setup, lists: Lists
+) -> list[Section]:
     return [
         Section(f"Round trip of a tone burst (baseline: {DEFAULT_QUEUE})", round_trip_rows(trips)),
         Section(f"CPU time (baseline: {BARE})", cost_rows(costs)),
         Section(f"Memory (baseline: {BARE})", memory_rows(costs)),
         Section("Set-up of a call", setup_rows(setup)),
+        Section(f"A page of {PER_PAGE} among {RECORDS:,} calls (baseline: a plain loop)", list_rows(lists)),
     ]
 
 
@@ -160,6 +177,7 @@ def document(
     trips: dict[str, dict[int, RoundTrips]],
     costs: dict[str, Cost],
     setup: Setup,
+    lists: Lists,
 ) -> dict[str, Any]:
     """Everything, the single values too: seconds, cores and megabytes."""
     return {
@@ -168,6 +186,7 @@ def document(
         "round_trips": {name: {count: asdict(trip) for count, trip in of.items()} for name, of in trips.items()},
         "costs": {name: asdict(cost) for name, cost in costs.items()},
         "setup": asdict(setup),
+        "lists": asdict(lists),
     }
 
 

@@ -114,10 +114,18 @@ class Wait:
             return self.stage is not Stage.LOST
         try:
             async with asyncio.timeout(STORE_PATIENCE):
-                return await self._store.waiting.replace(self._entry())
+                return await self._merge()
         except (ConnectorError, TimeoutError) as error:
             log.warning("other processes could not be told of the call", error=str(error))
             return True
+
+    async def _merge(self) -> bool:
+        """Another process may have been asked for the answer document, and have learnt of the call too."""
+        while (entry := await self._store.waiting.get(self._ledger.record.call_id)) is not None:
+            self._adopt(entry)
+            if await self._store.waiting.replace(self._entry(), entry):
+                return True
+        return False
 
     def extend(self, seconds: float) -> None:
         """Leave the stream at least this long from now to open; `update` tells the others."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench import report
+from bench.lists import Lists
 from bench.measure import BARE, Cost, RoundTrips
 from bench.stage import DEFAULT_QUEUE, OURS, PLAIN
 
@@ -34,6 +35,14 @@ def test_round_trips_are_held_against_the_plain_bridge_and_against_one_call(
 ) -> None:
     measured = {OURS: trips(*ours), DEFAULT_QUEUE: trips(*queue), PLAIN: trips(*queue)}
     assert list(verdicts(report.round_trip_rows(measured)).values()) == expected
+
+
+@pytest.mark.parametrize(("seconds", "met"), [(0.004, True), (0.0101, False)])
+def test_a_page_of_a_list_is_held_against_ten_milliseconds(seconds: float, met: bool) -> None:
+    measured = Lists({"the first page": [seconds] * 3}, [0.002], [0.001])
+    page, stall = report.list_rows(measured)
+    assert page.met is met
+    assert (stall.ratio, stall.met) == (2.0, None)
 
 
 def test_a_lost_burst_counts_as_lost_and_not_as_quick() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -147,6 +148,8 @@ async def test_fetching_the_document_gives_the_stream_time_to_open() -> None:
     # The deadline is on the wall clock, which virtual time leaves behind: a later one is what can be seen.
     before = call.deadline
     call.wait.deadline -= LIMITS.connect_timeout
+    entries = world.store.waiting.entries
+    entries["call_1"] = replace(entries["call_1"], expires_at=call.deadline)
     await call.fetched("CA1", "+15551234567", "")
     assert before - LIMITS.connect_timeout + LIMITS.answer_grace == pytest.approx(call.deadline, abs=1)
     await asyncio.sleep(LIMITS.answer_grace + 1)

@@ -518,3 +518,17 @@ async def test_an_end_that_another_process_was_quicker_with_is_neither_told_nor_
     assert world.lifecycle.events == ["call-started", "call-ringing", "call-answered"]
     assert world.counted() == {}
     assert call.record == world.store.records["call_1"] == theirs
+
+
+@virtual_time
+async def test_what_the_owner_learns_does_not_undo_what_another_process_has_learnt() -> None:
+    maker, taker = two()
+    call = await maker.manager.create(maker.request())
+    await taker.manager.fetched("call_1", "CA1", "+15557654321", "")
+    (theirs,) = maker.store.waiting.entries.values()
+    await call.extend_deadline(1.0)
+    assert maker.store.waiting.entries["call_1"].carrier_call_id == "CA1"
+    assert maker.store.waiting.entries["call_1"].expires_at >= theirs.expires_at
+    assert call.record.from_number == "+15557654321"
+    call.end(EndReason.SHUTDOWN)
+    await call.finished.wait()
