@@ -38,6 +38,7 @@ class RoomEar:
         self._watcher = watcher
         self._people: Sequence[Occupant] = ()
         self._is_open = False
+        self._is_lost = False
         self._sources: set[str] = set()
         self.ended: tuple[EndReason, str] | None = None
         """How the room ended for the caller, where it did."""
@@ -54,6 +55,8 @@ class RoomEar:
         for source in self._sources:
             self._bridge.source_added(source)
         self._watcher.people(self._people, None)
+        if self._is_lost:
+            self._watcher.lost()
 
     def close(self) -> None:
         """Nothing is heard from here any more, not even that the caller was taken out."""
@@ -102,10 +105,12 @@ class RoomEar:
             self._watcher.people(people, gone)
 
     def room_lost(self) -> None:
+        self._is_lost = True
         if self._is_open:
             self._watcher.lost()
 
     def room_regained(self, same_room: bool, may_be_deleted: bool) -> None:
+        self._is_lost = False
         if self._is_open:
             self._watcher.regained(same_room, may_be_deleted)
 

@@ -70,12 +70,14 @@ class CallWatch:
         self._fallbacks = [self._try_agent, self._try_number]
         self._dispatching: asyncio.Task[None] | None = None
         self._giving_up: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._moves = 0
         self._over = False
 
     @property
-    def tasks(self) -> tuple[asyncio.Task[None] | None, ...]:
+    def tasks(self) -> tuple[asyncio.Task[None], ...]:
         """To be stopped at the end of the call, after `stop`."""
-        return self._dispatching, self._giving_up
+        return tuple(self._running)
 
     def start(self) -> None:
         """The call was answered."""
@@ -127,7 +129,11 @@ class CallWatch:
 
     def moved(self, agents: Sequence[AgentDispatch]) -> None:
         """The caller is in another room, to which these were dispatched."""
+        self._moves += 1
         self._agents, self._memory, self._known = agents, Dispatched(), {}
+        self._before_outage = frozenset()
+        # An outage was the former room's, and nobody tells of its end any more.
+        self._dog.resume(self._loop.time(), LIVEKIT_LOST)
         self._dog.people(self._loop.time(), ())
         self._dog.expect(self._loop.time(), [agent.agent_name for agent in agents])
         self._look()
@@ -162,8 +168,7 @@ class CallWatch:
                 if self._dispatching is None or self._dispatching.done():
                     self._dispatching = self._spawn("dispatch again", self._dispatch(action.agents))
             case GiveUp():
-                if self._giving_up is None or self._giving_up.done():
-                    self._giving_up = self._spawn("give up", self._give_up(action))
+                self._giving_up = self._spawn("give up", self._give_up(action), after=self._giving_up)
 
     def _spawn(
         self, what: str, work: Coroutine[Any, Any, None], after: asyncio.Task[None] | None = None
@@ -179,7 +184,10 @@ class CallWatch:
             finally:
                 work.close()
 
-        return asyncio.create_task(run(), name=f"{what} {self._ledger.record.call_id}")
+        task = asyncio.create_task(run(), name=f"{what} {self._ledger.record.call_id}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
     def _tell(self, status: str, agents: Sequence[str] = (), **details: str) -> None:
         self._count(status)
@@ -219,33 +227,49 @@ class CallWatch:
     # The end
 
     async def _give_up(self, action: GiveUp) -> None:
+        began, moves = self._loop.time(), self._moves
+
+        def is_overtaken() -> bool:
+            return self._moves != moves or self._dog.has_come_since(began)
+
         try:
-            if action.reason is EndReason.NO_AGENT and await self._fall_back():
+            if action.reason is EndReason.NO_AGENT and await self._fall_back(is_overtaken):
                 return
-            if self._memory.ours:
+            if self._memory.ours and not is_overtaken():
                 # One that comes now would come into an empty room.
                 await self._withdraw()
         except Exception:
             # Whatever it was: nobody is left on a silent line for it.
             log.exception("the watchdog of the call failed", step="give up")
+        if is_overtaken():
+            log.info("the call goes on: somebody has come, or the caller is in another room")
+            self._dog.go_on()
+            self._look()
+            return
         self._count(action.reason.value)
         say = self._rules.message if action.reason is EndReason.NO_AGENT else ""
         self._end(action.reason, _DETAILS[action.why], say=say or "")
 
-    async def _fall_back(self) -> bool:
+    async def _fall_back(self, is_overtaken: Callable[[], bool]) -> bool:
         """Take the next choice of the call's rules; each is tried once."""
         while self._fallbacks:
-            if await self._fallbacks.pop(0)():
+            if await self._fallbacks[0](is_overtaken):
+                self._fallbacks.pop(0)
                 return True
+            if is_overtaken():
+                return False
+            self._fallbacks.pop(0)
         return False
 
-    async def _try_agent(self) -> bool:
+    async def _try_agent(self, is_overtaken: Callable[[], bool]) -> bool:
         """Another agent in the place of those that do not come; whether it was asked."""
         name = self._rules.fallback_agent
         if not name:
             return False
         metadata = self._agents[0].metadata if self._agents else ""
         await self._withdraw()
+        if is_overtaken():
+            return False
         self._agents, self._memory = (AgentDispatch(name, metadata),), Dispatched()
         log.warning("the fallback agent is dispatched", agent=name)
         self._tell("fallback", agents=(name,))
@@ -254,7 +278,7 @@ class CallWatch:
         self._look()
         return True
 
-    async def _try_number(self) -> bool:
+    async def _try_number(self, _: Callable[[], bool]) -> bool:
         """The phone connected with somebody else; whether it was."""
         number = self._rules.fallback_number
         if not number:

@@ -148,6 +148,15 @@ class Watchdog:
         if self._is_on:
             self._begin(now, Why.NEVER_CAME, now + self._warn_after)
 
+    def go_on(self) -> None:
+        """The call was given up, and is not to end after all."""
+        self._has_given_up = False
+
+    def has_come_since(self, then: float) -> bool:
+        """Whether somebody is there now who can be heard, or an agent that has come since."""
+        agents = [seen for seen in self._seen.values() if seen.occupant.kind is Kind.AGENT]
+        return not self._is_alone() or any(agent.since >= then for agent in agents)
+
     def want_none(self) -> None:
         """Nobody is to be dispatched any more."""
         self._wanted.clear()

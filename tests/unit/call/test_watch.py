@@ -340,3 +340,84 @@ async def test_the_sentence_is_for_a_call_without_an_agent() -> None:
     await carrying
     world.assert_ended_once(call, EndReason.NO_AGENT)
     assert "Nobody is here. Goodbye." in str(vars(control))
+
+
+@virtual_time
+async def test_a_move_out_of_a_room_that_is_lost_leaves_the_caller_watched() -> None:
+    """The outage was the former room's: nobody tells of its end any more."""
+    world, call, carrying = await answered()
+    people(world, AGENT)
+    world.room.listener.room_lost()
+    await call.switch_room("elsewhere", [AgentDispatch("billing")])
+    await asyncio.sleep(6)
+    assert world.admin.dispatched == [("elsewhere", ["billing"])]
+    await carrying
+    world.assert_ended_once(call, EndReason.NO_AGENT)
+
+
+@virtual_time
+async def test_a_move_into_a_room_that_is_lost_again_at_once_waits_for_its_return() -> None:
+    faults = Faults()
+    world, call, carrying = await answered(faults=faults)
+    people(world, AGENT)
+    faults.delays = {"room.publish": 0.5}
+    moving = asyncio.create_task(call.switch_room("elsewhere", [AgentDispatch("billing")]))
+    await asyncio.sleep(0.1)
+    world.rooms[-1].listener.room_lost()
+    await moving
+    await asyncio.sleep(60)
+    assert (call.state, world.admin.dispatched) == (CallState.ACTIVE, [])
+    world.rooms[-1].listener.room_regained(False, False)
+    await carrying
+    assert world.admin.dispatched[0] == ("elsewhere", ["billing"])
+    assert call.record.end_reason is EndReason.NO_AGENT
+
+
+@pytest.mark.parametrize("step", ["control.transfer", "admin.withdraw"])
+@virtual_time
+async def test_an_agent_that_comes_while_the_call_is_given_up_has_it(step: str) -> None:
+    faults = Faults()
+    faults.delays = {step: 0.8}
+    faults.planned = {"control.transfer": Unavailable("the carrier is away")}
+    world, call, carrying = await answered(
+        replace(RULES, fallback_number="+15551234567"), control=FakeControl(faults), faults=faults
+    )
+    await asyncio.sleep(30.5)
+    assert step in faults.steps
+    people(world, AGENT)
+    await asyncio.sleep(600)
+    assert call.state is CallState.ACTIVE
+    people(world, gone=Departure("agent-1", on_purpose=True))
+    await carrying
+    world.assert_ended_once(call, EndReason.ROOM_EMPTY)
+
+
+@virtual_time
+async def test_a_call_that_is_moved_while_it_is_given_up_goes_on_in_the_other_room() -> None:
+    faults = Faults()
+    faults.delays = {"admin.withdraw": 0.8}
+    world, call, carrying = await answered(faults=faults)
+    await asyncio.sleep(30.5)
+    assert "admin.withdraw" in faults.steps
+    await call.switch_room("elsewhere", [AgentDispatch("billing")])
+    await asyncio.sleep(3)
+    people(world, Occupant("agent-9", Kind.AGENT, "billing", has_audio=True))
+    await asyncio.sleep(600)
+    assert call.state is CallState.ACTIVE
+    call.end(EndReason.ENDED_BY_API)
+    await carrying
+
+
+@virtual_time
+async def test_an_end_that_is_due_while_the_fallback_agent_is_dispatched_comes_after_it() -> None:
+    faults = Faults()
+    faults.delays = {"admin.dispatch_again": 3.0}
+    world, call, carrying = await answered(
+        replace(RULES, warn_after=0, timeout=2, fallback_agent="reserve"), faults=faults
+    )
+    await asyncio.sleep(3)
+    people(world, Occupant("recorder", Kind.RECORDER))
+    await asyncio.sleep(1.9)
+    people(world)
+    await asyncio.wait([carrying], timeout=60)
+    world.assert_ended_once(call, EndReason.NO_AGENT)
