@@ -266,10 +266,11 @@ class Connector:
             await self._listen()
             if self.settings.grpc_port:
                 await self.grpc.start(self.settings.host, self.settings.grpc_port)
+            # After the chores, which may begin to tidy up.
+            undo.push_async_callback(self._lease.close)
             self._begin_chores()
             undo.push_async_callback(self._end_chores)
             self._lease.tidy(interrupted)
-            undo.push_async_callback(self._lease.close)
             self._undo = undo.pop_all()
         log.info("connector ready", host=self.settings.host, port=self.port, public_url=self.settings.public_origin)
 

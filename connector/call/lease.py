@@ -1,7 +1,8 @@
 """A lease in the store for each process: it stands for all its calls, and is renewed about every second in one write.
 
 A process that dies says nothing. Its successor, of the same name, ends its calls at the last renewal; where none comes,
-another process that shares the store does, once it has watched the lease stand still for a minute.
+another process that shares the store does, once it has watched the lease stand still for a minute, and LiveKit has not
+got their callers any more: a process may be cut off from the store alone, and its calls go on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import structlog
 
 from connector.call.dialled import OWNER
 from connector.call.orphans import end_calls, open_calls, remove_ghosts
-from connector.call.terms import Parts
+from connector.call.terms import STEP_TIMEOUT, Parts
+from connector.errors import ConnectorError
 from connector.model import CallRecord
 
 log = structlog.get_logger()
@@ -41,6 +43,8 @@ class OwnerLease:
         self._renewed = float("-inf")
         self._seen: dict[str, tuple[float, float]] = {}
         """By owner: the renewal that stood at the last look, and since when, by the event loop's clock."""
+        self._cut_off: set[str] = set()
+        """Owners of which it has been told that they do not renew, and live."""
         self._looked = float("-inf")
         self._tidying: set[asyncio.Task[None]] = set()
 
@@ -77,16 +81,38 @@ class OwnerLease:
             before = seen.get(owner)
             since = before[1] if before is not None and before[0] == renewed_at else now
             self._seen[owner] = (renewed_at, since)
+            if now < since + LAPSE:
+                self._cut_off.discard(owner)
             if owner != self._parts.owner and now >= since + LAPSE:
                 await self._end_all_of(owner, renewed_at)
         await self._end_unleased(leases.keys() | {OWNER, self._parts.owner})
 
     async def _end_all_of(self, owner: str, renewed_at: float) -> None:
-        ended = await end_calls(self._parts, await open_calls(self._parts, owner), renewed_at)
+        calls = await open_calls(self._parts, owner)
+        try:
+            dead = [call for call in calls if not await self._has_caller(call)]
+        except (ConnectorError, TimeoutError) as error:
+            log.warning("whether the calls of a process are live is not known", owner=owner, error=str(error))
+            return
+        ended = await end_calls(self._parts, dead, renewed_at)
         if ended:
             log.warning("a process is gone: its calls were interrupted", owner=owner, calls=len(ended))
         self.tidy(ended)
-        await self._parts.store.drop_lease(owner, renewed_at)
+        if len(dead) == len(calls):
+            await self._parts.store.drop_lease(owner, renewed_at)
+        elif owner not in self._cut_off:
+            self._cut_off.add(owner)
+            log.warning(
+                "a process does not renew its lease, and its callers are there: it is cut off from the store",
+                owner=owner,
+                calls=len(calls) - len(dead),
+            )
+
+    async def _has_caller(self, call: CallRecord) -> bool:
+        """Whether LiveKit has the caller in its room: one whose process is dead was gone long before the lease lapsed.
+        Raises ConnectorError and TimeoutError."""
+        async with asyncio.timeout(STEP_TIMEOUT):
+            return await self._parts.admin.has_call(call.room, call.identity, call.call_id)
 
     async def _end_unleased(self, known: set[str]) -> None:
         before = time.time() - self._parts.limits.max_duration - UNLEASED_MARGIN

@@ -234,6 +234,17 @@ class RoomAdmin:
         except NotFound:
             return
 
+    async def has_call(self, room: str, identity: str, call_id: str) -> bool:
+        """Whether the participant of this call is in the room."""
+        try:
+            async with self._translated():
+                there = await self._client.room.get_participant(
+                    api.RoomParticipantIdentity(room=room, identity=identity)
+                )
+        except NotFound:
+            return False
+        return there.attributes.get("connector.callId") == call_id
+
     async def remove_call(self, room: str, identity: str, call_id: str) -> None:
         """Remove the participant of a call that is over; one of a later call with its identity stays."""
         participant = api.RoomParticipantIdentity(room=room, identity=identity)

@@ -235,6 +235,8 @@ class FakeAdmin:
         self.undone: list[str] = []
         self.ghosts: list[tuple[str, str, str]] = []
         """Rooms, identities and call ids of callers that a dead process has left."""
+        self.there: set[str] = set()
+        """Ids of calls of other processes whose caller is in its room."""
         self.removed: list[tuple[str, str]] = []
         self.revealed: dict[str, str] = {}
         self.taken: set[tuple[str, str]] = set()
@@ -276,6 +278,10 @@ class FakeAdmin:
         await self._faults.step("admin.withdraw")
         self.withdrawn.append(sorted(memory.ours))
         memory.ours.clear()
+
+    async def has_call(self, room: str, identity: str, call_id: str) -> bool:
+        await self._faults.step("admin.has_call")
+        return call_id in self.there
 
     async def remove_call(self, room: str, identity: str, call_id: str) -> None:
         await self._faults.step("admin.remove_call")

@@ -91,6 +91,39 @@ async def test_where_no_successor_comes_another_process_ends_the_calls_after_a_m
 
 
 @virtual_time
+async def test_the_calls_of_a_process_that_is_cut_off_from_the_store_alone_go_on() -> None:
+    """Its callers are in their rooms: nobody ends their records, hangs their phones up or removes them."""
+    world, lease = survivor()
+    with_call(world, CALL, replace(CALL, call_id="call_left"))
+    world.admin.there.add("call_dead")
+    await watch(lease, 5 * LAPSE)
+    assert world.store.records["call_dead"].end_reason is None
+    assert world.store.records["call_left"].end_reason is EndReason.INTERRUPTED
+    assert world.admin.ghosts == [("lobby", "caller", "call_left")]
+    assert "dead" in world.store.kept_leases
+    told = [entry for entry in world.log.entries if "cut off from the store" in entry["event"]]
+    assert [(entry["owner"], entry["calls"]) for entry in told] == [("dead", 1)]
+    world.admin.there.clear()
+    await watch(lease, 2 * LOOK_EVERY)
+    record = world.store.records["call_dead"]
+    assert record.end_reason is EndReason.INTERRUPTED
+    assert "dead" not in world.store.kept_leases
+
+
+@virtual_time
+async def test_while_livekit_cannot_say_who_is_there_no_call_of_another_process_ends() -> None:
+    world, lease = survivor()
+    with_call(world)
+    world.faults.planned["admin.has_call"] = Unavailable("LiveKit is away")
+    await watch(lease, 3 * LAPSE)
+    assert world.store.records["call_dead"].end_reason is None
+    del world.faults.planned["admin.has_call"]
+    await watch(lease, 2 * LOOK_EVERY)
+    record = world.store.records["call_dead"]
+    assert record.end_reason is EndReason.INTERRUPTED
+
+
+@virtual_time
 async def test_of_several_processes_that_watch_one_ends_the_call() -> None:
     first, one = survivor()
     with_call(first)
