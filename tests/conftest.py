@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 import pytest
+import structlog
+from _pytest.logging import LogCaptureHandler
 from hypothesis import HealthCheck, settings
 
 # The machines are shared and slow at times: an example that takes long says nothing about the code.
@@ -29,3 +33,15 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     folder = session.config.stash.get(_own_folder, None)
     if folder is not None and exitstatus == pytest.ExitCode.OK:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A command of the CLI sets logging up for its process, which in a test is everybody's."""
+    root, configuration = logging.getLogger(), structlog.get_config()
+    handlers, level = set(root.handlers), root.level
+    yield
+    structlog.configure(**configuration)
+    # Not all as before: pytest has handlers of its own here, one for each phase of a test.
+    root.handlers[:] = [each for each in root.handlers if each in handlers or isinstance(each, LogCaptureHandler)]
+    root.setLevel(level)

@@ -39,7 +39,8 @@ async def keep(connector: Connector, call_id: str, created_at: float = NOON, **c
         room="a",
         identity="caller",
         state=CallState.ENDED,
-        owner="test",
+        # Of a process that lives: another one's open calls would be ended here.
+        owner=connector.settings.owner,
         created_at=created_at,
         ended_at=created_at + 60,
         end_reason=EndReason.CARRIER_HANGUP,
