@@ -112,9 +112,9 @@ async def test_it_is_not_ready_with_credentials_that_livekit_refuses(stage: Stag
 
 
 async def test_many_probes_ask_livekit_once(gate: Gate, stage: Stage, http: aiohttp.ClientSession) -> None:
+    gate.api = "hang"
     connector = await stage.connector(livekit_url=gate.url)
     await until(lambda: gate.api_attempts == 1)  # Of the start, which warns of a LiveKit that is away.
-    gate.api = "hang"
     probes = [asyncio.create_task(get(http, connector, "/readyz")) for _ in range(20)]
     await until(lambda: gate.api_attempts > 1)
     gate.opened.set()
