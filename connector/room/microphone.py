@@ -69,6 +69,7 @@ class Microphone:
         if self._is_spoilt:
             self._track = _track_of(self._source)
         self._is_spoilt = True
+        self._published_at = time.monotonic()  # As far as `settle` goes, also where the call ends before the answer.
         publishing = connection.room.local_participant.publish_track(
             self._track, rtc.TrackPublishOptions(source=_SOURCE)
         )
