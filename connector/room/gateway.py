@@ -359,12 +359,15 @@ class RoomGateway:
 
     async def _join_again(self) -> None:
         connection = await self._join(self._attributes)
-        if self._microphone is not None:
-            try:
+        try:
+            if self._microphone is not None:
                 await self._microphone.publish(connection)
-            except Unavailable:
-                await self._drop()
-                raise
+            if connection.lost.done():
+                # While this was under way nobody else begins to join again.
+                raise Unavailable("the connection to LiveKit was lost again at once")
+        except Unavailable:
+            await self._drop()
+            raise
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:
