@@ -37,6 +37,8 @@ class Microphone:
         self._publication: rtc.LocalTrackPublication | None = None
         self._is_spoilt = False
         """A request about the track got no answer: to publish it twice in one room would abort the process (1.1.21)."""
+        self._is_kept = False
+        """The track is published, and is again whenever it may be, until the room is lost or about to be left."""
         self._is_muted = False
         self._published_at = 0.0
         self._pause = 0.0
@@ -64,6 +66,7 @@ class Microphone:
         async with self._turn:
             self._connection, self._publication = connection, None
             await self._publish(connection)
+            self._is_kept = True
 
     async def _publish(self, connection: Connection) -> None:
         if self._is_spoilt:
@@ -87,12 +90,14 @@ class Microphone:
     def detach(self) -> None:
         """The room is lost."""
         self._connection = self._publication = None
+        self._is_kept = False
         if self._adjusting is not None:
             self._adjusting.cancel()
             self._adjusting = None
 
     async def settle(self) -> None:
         """Before the room is left: wait until the SDK has done with publishing, or the connection is lost."""
+        self._is_kept = False
         connection, seconds = self._connection, self._published_at + _SETTLED - time.monotonic()
         if connection is not None and seconds > 0:
             await asyncio.wait([connection.lost], timeout=seconds)
@@ -127,13 +132,13 @@ class Microphone:
             self._adjust()
 
     def _adjust(self) -> None:
-        if self._connection is not None and (self._adjusting is None or self._adjusting.done()):
+        if self._is_kept and (self._adjusting is None or self._adjusting.done()):
             self._adjusting = asyncio.create_task(self._until_as_permitted(), name="adjust the caller's track")
 
     async def _until_as_permitted(self) -> None:
         """LiveKit takes the track of a caller who may not publish any more out of the room; the SDK does not notice,
         and does not publish it again."""
-        while (connection := self._connection) is not None:
+        while self._is_kept and (connection := self._connection) is not None:
             try:
                 async with self._turn:
                     if (self._publication is not None) == self._may_publish():
