@@ -313,6 +313,8 @@ class WaitingCall:
     """Which of the call's streams is waited for: only its own token opens it."""
     transfer: Transfer | None = None
     """The transfer from which the call may come back."""
+    place: str = ""
+    """Its participant's place in the room, which no two calls that wait for their first stream share."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,8 @@ class Arrival:
     """SIP headers of the call that the carrier passes on, by their names in lower case."""
     account_id: str = ""
     """The carrier's account whose number was called."""
+    delivery: str = ""
+    """Fingerprint of the carrier's request."""
 
 
 class Refusal(StrEnum):
@@ -230,6 +232,7 @@ def call_request(
         carrier_call_id=arrival.carrier_call_id,
         account_id=arrival.account_id,
         hide_number=route.hide_number,
+        delivery=arrival.delivery,
         dtmf=route.dtmf,
         headers_to_attributes=dict(route.headers_to_attributes),
         watch=route.rule.watch if route.rule else AgentWatch(),

@@ -8,11 +8,12 @@ sentence; the log has the reason. Carriers repeat a webhook that was not answere
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import re
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import urlencode
 
@@ -23,6 +24,7 @@ from connector.api.forms import posted, require_no_event
 from connector.api.origins import Origins, stream_url
 from connector.api.pins import LOCK_OUT, TRIES, PinTries, right
 from connector.api.signed import SignatureCheck
+from connector.call.dialled import OWNER
 from connector.call.manager import Expected
 from connector.call.terms import BUSY, FINAL_STATUSES
 from connector.carriers import answers
@@ -35,21 +37,26 @@ from connector.errors import (
     Malformed,
     NotFound,
     TokenInvalid,
-    TokenUsed,
     Unavailable,
 )
 from connector.logs import bind_call
 from connector.metrics import Metrics
-from connector.model import CallRequest, ConnectorEntry, ConnectorMode, RoutingRule, RuleType
+from connector.model import CallRecord, CallRequest, ConnectorEntry, ConnectorMode, Provider, RoutingRule, RuleType
 from connector.numbers import WITHHELD
 from connector.routing import Arrival, Diversion, Refusal, Route, call_request, diverted, find_route, normal_number
 from connector.seal import is_sealed
 from connector.storage.base import NameTaken, Store, StoreError
-from connector.tokens import TokenSigner, WebhookKeys
+from connector.tokens import TokenSigner, WebhookKeys, stream_name
 
 log = structlog.get_logger()
 
 MAX_ROOM = 256
+MOST_LEGS = 100
+"""Of one carrier call, each of which is a call of ours."""
+LEG_PATIENCE = 3.0
+"""Seconds that a carrier waits for its answer while the leg before is being taken down; Twilio gives up after 15."""
+REPEATED_LIFE = 90.0
+"""Seconds after its beginning until which the answer of a call that streams already would be good."""
 MAX_WAITING = 50
 SORRY = "We are sorry, this call cannot be connected. Goodbye."
 ASK_PIN = "Please enter your PIN, followed by the pound key."
@@ -82,6 +89,9 @@ class IncomingCalls(Protocol):
 
     async def create(self, request: CallRequest) -> AdmittedCall: ...
     async def expected(self, call_id: str) -> Expected: ...
+    async def until_over(self, call_id: str, seconds: float) -> bool: ...
+    def is_elsewhere(self, call_id: str, elsewhere: bool) -> None: ...
+    def end_stream(self, call_id: str) -> None: ...
     def waiting_of(self, connector_id: str) -> int: ...
     async def carrier_said(self, call_id: str, status: str, number: int) -> object: ...
 
@@ -100,6 +110,8 @@ class Announced:
     pin_token: str
     url: str
     """Path and query as they came, without what we added."""
+    rule_before: str = ""
+    """The rule that took an earlier leg of the same carrier call: who has pressed its PIN is not asked again."""
 
 
 class HookRoutes:
@@ -130,8 +142,9 @@ class HookRoutes:
         self._metrics = metrics
         self._codecs = codecs
         self._sip = sip
-        self._arriving: dict[str, asyncio.Task[str]] = {}
-        """Calls that are being made, by our id: a second webhook waits for what the first one gets."""
+        self._arriving: dict[str, tuple[str, asyncio.Task[str]]] = {}
+        """Calls that are being made, by our id of the first leg, with the request's fingerprint: a second webhook waits
+        for what the first one gets."""
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_route("POST", "/v2/hooks/{provider}/{key}", self.handle)
@@ -192,16 +205,19 @@ class HookRoutes:
                 from_country=call.from_country,
                 headers=sip_headers(fields),
                 account_id=call.account_id,
+                delivery=_fingerprint(request, form.body),
             ),
-            call_id=await self._call_id(connector.id, call.call_id),
+            call_id=await self._call_id(connector.id, call.call_id, 1),
             region=self._origins.region(connector.region or "", call.from_country),
             pin_token=request.query.get(_PIN_ARGUMENT, ""),
             url=request.rel_url.raw_path + own,
         )
 
-    async def _call_id(self, connector_id: str, carrier_call_id: str) -> str:
-        """Ours. While the secret is rotated, a process with the one before may have made the call, under another id."""
-        newest, *before = self._keys.call_ids(connector_id, carrier_call_id)
+    async def _call_id(self, connector_id: str, carrier_call_id: str, leg: int) -> str:
+        """Ours, of one leg of the carrier's call. While the secret is rotated, a process with the one before may have
+        made the call, under another id."""
+        name = carrier_call_id if leg == 1 else f"{carrier_call_id}#{leg}"
+        newest, *before = self._keys.call_ids(connector_id, name)
         for call_id in before:
             try:
                 await self._calls.expected(call_id)
@@ -216,26 +232,58 @@ class HookRoutes:
         """The XML for this call."""
         if announced.call.status in FINAL_STATUSES:
             # Plivo tells of a call's end at the answer URL, and others do where one URL is entered for both.
-            await self._calls.carrier_said(announced.call_id, announced.call.status, 0)
+            for call_id in await self._legs(announced):
+                await self._calls.carrier_said(call_id, announced.call.status, 0)
             log.info("carrier webhook tells of the call's end", status=announced.call.status)
             return answers.hang_up(announced.arrival.provider)
-        arriving = self._arriving.get(announced.call_id)
-        if arriving is None:
-            # A task, so that a carrier that gives up and asks again finds the call that it asked for first.
-            arriving = asyncio.create_task(self._arrive(announced), name=f"arrive {announced.call_id}")
-            self._arriving[announced.call_id] = arriving
-            arriving.add_done_callback(lambda task: self._arrived(announced.call_id, task))
+        first, delivery = announced.call_id, announced.arrival.delivery
+        while (running := self._arriving.get(first)) is not None:
+            if running[0] == delivery:
+                return await asyncio.shield(running[1])
+            # Requests of one carrier call take turns: which leg this one is, that one decides.
+            await asyncio.wait([running[1]])
+        # A task, so that a carrier that gives up and asks again finds the call that it asked for first.
+        arriving = asyncio.create_task(self._arrive_on_leg(announced), name=f"arrive {first}")
+        self._arriving[first] = (delivery, arriving)
+        arriving.add_done_callback(lambda task: self._arrived(first, task))
         return await asyncio.shield(arriving)
+
+    async def _legs(self, announced: Announced) -> list[str]:
+        """Our ids of all legs of a carrier call so far; of one that is not known the first."""
+        found = [announced.call_id]
+        for leg in range(2, MOST_LEGS):
+            call_id = await self._call_id(announced.connector.id, announced.call.call_id, leg)
+            try:
+                await self._calls.expected(call_id)
+            except TokenInvalid:
+                break
+            except ConnectUrlError:
+                pass
+            found.append(call_id)
+        return found
 
     def _arrived(self, call_id: str, task: asyncio.Task[str]) -> None:
         del self._arriving[call_id]
         if not task.cancelled():
             task.exception()  # Whoever still waits is told.
 
+    async def _arrive_on_leg(self, announced: Announced) -> str:
+        """A carrier call that comes back, when its stream is over or is being moved away, is a new leg: a call of its
+        own, routed afresh. A request that was delivered before gets the same answer."""
+        for leg in range(1, MOST_LEGS):
+            call_id = await self._call_id(announced.connector.id, announced.call.call_id, leg)
+            announced = replace(announced, call_id=call_id)
+            with bind_call(call_id):
+                told = await self._told_before(announced)
+                if told is not None:
+                    return told or await self._arrive(announced)
+                record = await self._store.get_call(call_id)
+                announced = replace(announced, rule_before=record.rule_id if record else announced.rule_before)
+                log.info("the carrier call comes back: a new leg", legs=leg)
+        log.warning("the carrier call comes back too often", legs=MOST_LEGS)
+        return answers.refusal(announced.arrival.provider, SORRY)
+
     async def _arrive(self, announced: Announced) -> str:
-        told = await self._told_before(announced)
-        if told:
-            return told
         route, by_number = await self._route(announced)
         by_sip = announced.connector.mode is ConnectorMode.SIP
         if route is Refusal.BLOCKED:
@@ -246,7 +294,7 @@ class HookRoutes:
             return self._refuse(announced, route.name.lower(), route.value, by_number)
         if is_sealed(route.pin):
             return self._refuse(announced, "pin_unknown", "the rule's PIN was sealed with another secret", route.rule)
-        if route.pin:
+        if route.pin and not (route.rule and route.rule.id == announced.rule_before):
             question = await self._ask(announced, route)
             if question:
                 return question
@@ -254,20 +302,45 @@ class HookRoutes:
             return await self._dial(announced, route)
         return await self._create(announced, route)
 
-    async def _told_before(self, announced: Announced) -> str:
-        """The answer that this carrier call got already, while its stream has not come, and a sentence when that has
-        come or the call is over; empty for a new call."""
+    async def _told_before(self, announced: Announced) -> str | None:
+        """The answer that this leg got already, while its stream has not come, or to a request that was delivered
+        before; empty for a new call, None for one that is over."""
         try:
-            deadline = (await self._calls.expected(announced.call_id)).deadline
-            if math.isinf(deadline):
-                raise TokenUsed("its stream is open")
+            expected = await self._calls.expected(announced.call_id)
         except TokenInvalid:
             return ""
-        except ConnectUrlError as error:
-            log.warning("incoming call announced again", reason=error.message)
-            return answers.refusal(announced.arrival.provider, SORRY)
+        except ConnectUrlError:
+            return await self._told_of(announced)
+        if math.isinf(expected.deadline):
+            return await self._told_of(announced)
         log.info("carrier webhook repeated: the same answer")
-        return self._stream(announced, deadline)
+        return self._stream(announced, expected.deadline, expected.stream)
+
+    async def _told_of(self, announced: Announced) -> str | None:
+        """The same of a leg that has had its stream."""
+        call_id, delivery = announced.call_id, announced.arrival.delivery
+        record = await self._store.get_call(call_id)
+        is_same = record is not None and record.delivery == delivery
+        if is_same and record is not None and (delivery.startswith(_NAMED) or record.owner == OWNER):
+            if record.owner == OWNER and record.end_reason is None:
+                return ""  # Mode `sip`: dialled once more, as the same call.
+            return self._same_answer(announced, record)
+        self._calls.is_elsewhere(call_id, True)
+        if await self._calls.until_over(call_id, LEG_PATIENCE):
+            return None
+        self._calls.is_elsewhere(call_id, False)
+        if is_same and record is not None:
+            return self._same_answer(announced, record)
+        log.warning("the carrier asks for another document, and the stream goes on")
+        if announced.connector.provider is Provider.TELNYX:
+            # Its streams run beside the documents.
+            self._calls.is_elsewhere(call_id, True)
+            self._calls.end_stream(call_id)
+        return None
+
+    def _same_answer(self, announced: Announced, record: CallRecord) -> str:
+        log.info("carrier webhook delivered again: the same answer")
+        return self._stream(announced, record.created_at + REPEATED_LIFE)
 
     async def _route(self, announced: Announced) -> tuple[Route | Refusal, RoutingRule | None]:
         connector, arrival = announced.connector, announced.arrival
@@ -363,13 +436,26 @@ class HookRoutes:
             return self._refuse(announced, type(error).__name__, error.message, route.rule, BUSY)
         return self._stream(announced, call.deadline)
 
-    def _stream(self, announced: Announced, deadline: float) -> str:
+    def _stream(self, announced: Announced, deadline: float, stream: int = 1) -> str:
         provider = announced.arrival.provider
-        url = stream_url(self._origin(announced), provider, self._signer.mint(announced.call_id, deadline))
+        token = self._signer.mint(stream_name(announced.call_id, stream), deadline)
+        url = stream_url(self._origin(announced), provider, token)
         return answers.stream_answer(provider, url, codecs=self._codecs)
 
     def _origin(self, announced: Announced) -> str:
         return self._origins.pick(announced.region)
+
+
+_NAMED = "id:"
+
+
+def _fingerprint(request: web.Request, body: bytes) -> str:
+    """The same for each delivery of one request. Twilio names it; of the others the body has to do, which a later
+    request of the same call may have too."""
+    name = request.headers.get("I-Twilio-Idempotency-Token", "")
+    if name:
+        return _NAMED + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return "body:" + hashlib.sha256(request.path_qs.encode("utf-8", "surrogatepass") + b"\n" + body).hexdigest()[:32]
 
 
 def _new_name() -> str:

@@ -14,6 +14,7 @@ from connector.audio import dtmf
 from connector.errors import InvalidArgument
 from connector.model import AgentDispatch, CallRequest, Direction, ParticipantSpec, Provider, new_call_id
 from connector.numbers import E164
+from connector.room.tokens import fitting_name
 from connectorpb.v1 import connector_pb2 as pb
 
 # livekit-server's defaults (its config.go, "limit"): names and identities in characters, the rest in bytes.
@@ -85,7 +86,7 @@ _CallRequest = (
 def _call_request(provider: Provider, direction: Direction, request: _CallRequest) -> CallRequest:
     room = room_name(request.room_name)
     identity = _text("participant_identity", request.participant_identity, MAX_IDENTITY)
-    name = _text("participant_name", request.participant_name, MAX_NAME)
+    name = _text("participant_name", fitting_name(request.participant_name), MAX_NAME)
     if len(request.participant_metadata.encode()) > MAX_METADATA:
         raise InvalidArgument("participant_metadata", f"is longer than {MAX_METADATA} bytes")
     attributes = dict(request.participant_attributes)

@@ -48,12 +48,34 @@ class _App(TwirpASGIApp):  # type: ignore[misc]  # the package has no types
         try:
             document = json.loads(body)
             _check_enums(document, message.DESCRIPTOR.fields)
+            if not _is_livekits(message):
+                _check_known(document, message.DESCRIPTOR)
             json_format.ParseDict(document, message, ignore_unknown_fields=True)
         except (json_format.ParseError, ValueError, RecursionError, TypeError, AttributeError):
             raise to_twirp(Malformed("the body is not JSON of the request's shape")) from None
         except InvalidArgument as error:
             raise to_twirp(error) from None
         return message
+
+
+def _is_livekits(message: Message) -> bool:
+    """LiveKit's SDKs may know fields that this connector does not."""
+    return message.DESCRIPTOR.file.package == "livekit" or message.DESCRIPTOR.name == "ConnectTwilioCallRequest"
+
+
+def _check_known(document: Any, descriptor: Any) -> None:
+    """InvalidArgument names a field that does not exist."""
+    if not isinstance(document, dict):
+        raise ValueError("a message is a JSON object")
+    known = {name: field for field in descriptor.fields for name in (field.name, field.json_name)}
+    for name, value in document.items():
+        field = known.get(name)
+        if field is None:
+            raise InvalidArgument(name[:64], "is not a field of this request")
+        if field.message_type is not None and not _has_json_of_its_own(field.message_type):
+            for item in value if isinstance(value, list) else [value]:
+                if item is not None:
+                    _check_known(item, field.message_type)
 
 
 def _check_enums(document: Any, fields: Iterable[Any]) -> None:

@@ -36,6 +36,8 @@ class Leg:
         self._transferring: asyncio.Task[bool] | None = None
         self._status_number = -1
         self._stream: StreamStarted | FormatRefused | None = None
+        self.is_elsewhere = False
+        """The phone follows another document than ours: it is not to be hung up."""
         self.may_be_held = False
         """The carrier has been told, or can be at any moment, to keep the phone for the stream."""
 
@@ -145,7 +147,8 @@ class Leg:
         the phone shall hear a sentence, or is away from its stream. What fails is tried again, without us.
         """
         record = self._ledger.record
-        if not record.carrier_call_id or record.carrier_status in FINAL_STATUSES or end.reason in _IN_PLACE:
+        is_over = record.carrier_status in FINAL_STATUSES or end.reason in _IN_PLACE
+        if self.is_elsewhere or is_over or not record.carrier_call_id:
             return
         provider = self._ledger.request.provider
         if self._control is None:

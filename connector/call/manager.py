@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import structlog
@@ -15,7 +16,7 @@ from connector.call.records import new_record
 from connector.call.session import CallSession
 from connector.call.terms import FINAL_STATUSES, Parts
 from connector.call.transfer import WayBack
-from connector.call.wait import with_facts
+from connector.call.wait import place_of, with_facts
 from connector.errors import (
     ConnectorError,
     ConnectUrlError,
@@ -29,6 +30,7 @@ from connector.logs import bind_call
 from connector.model import (
     LIVE_STATES,
     NOT_REACHED,
+    CallFilter,
     CallRecord,
     CallRequest,
     CallState,
@@ -38,9 +40,16 @@ from connector.model import (
     TransferStatus,
     WaitingCall,
 )
+from connector.storage.base import NameTaken
 
 log = structlog.get_logger()
 
+LOOK_EVERY = 0.1
+MAX_IDENTITY = 256
+"""Bytes; livekit-server's limit."""
+MOST_SUFFIXES = 1000
+MOST_OF_A_ROOM = 1000
+"""Live calls of one room and state that are looked through for an identity."""
 ORPHAN_GRACE = 15.0
 """Seconds past the end of a call's wait in which the process that made it should have ended it."""
 
@@ -91,14 +100,50 @@ class CallManager:
         self._parts.metrics.joins_waiting.set(self._parts.joins.waiting)
 
     async def create(self, request: CallRequest) -> CallSession:
-        """Admit and open a call. Raises Unavailable, ResourceExhausted or what LiveKit's state demands."""
+        """Admit and open a call. Raises Unavailable, ResourceExhausted or what LiveKit's state demands.
+
+        A phone of ours that is in the room with this identity already stays there: the new one gets a suffix."""
         self._admit()
-        self._parts.joins.expect(request.call_id)
         started = time.monotonic()
-        call = self._hold(CallSession(request, self._parts, self._finished))
-        await call.open()
+        call = await self._open(request)
         self._parts.metrics.setup.labels("api", request.direction.value).observe(time.monotonic() - started)
         return call
+
+    async def _open(self, request: CallRequest) -> CallSession:
+        taken = await self._identities(request)
+        for wanted in suffixed(request.participant.identity):
+            if wanted in taken:
+                continue
+            if wanted != request.participant.identity:
+                log.warning("a phone in the room has this identity: the new one gets a suffix", identity=wanted)
+            self._admit()
+            mine = replace(request, participant=replace(request.participant, identity=wanted))
+            self._parts.joins.expect(request.call_id)
+            call = self._hold(CallSession(mine, self._parts, self._finished))
+            try:
+                await call.open()
+            except NameTaken as error:
+                # Another call was asked for in the same moment, maybe of another process.
+                if error.name != place_of(mine):
+                    raise
+                await call.finished.wait()
+                continue
+            return call
+        raise ResourceExhausted("too many calls of one room have this identity")
+
+    async def _identities(self, request: CallRequest) -> set[str]:
+        """Those of the phones that are in the room, or on their way."""
+        room = request.room
+        taken = {
+            call.request.participant.identity
+            for call in self._calls.values()
+            if call.record.room == room and not call.is_ending
+        }
+        for state in LIVE_STATES:
+            where = CallFilter(room=room, state=state)
+            records = await self._parts.store.list_calls(MOST_OF_A_ROOM, where)
+            taken |= {record.identity for record in records if record.call_id != request.call_id}
+        return taken
 
     def _admit(self) -> None:
         if self.draining:
@@ -190,6 +235,37 @@ class CallManager:
         if call is not None:
             call.carrier_said(status, number)
         return call
+
+    async def until_over(self, call_id: str, seconds: float) -> bool:
+        """Wait for the end of a call, wherever it is held; whether it has come in time. Raises StoreError."""
+        ends = time.monotonic() + seconds
+        while True:
+            call = self._calls.get(call_id)
+            if call is None:
+                record = await self._parts.store.get_call(call_id)
+                if record is None or record.end_reason is not None:
+                    return True
+            left = ends - time.monotonic()
+            if left <= 0:
+                return False
+            try:
+                # Another process announces nothing.
+                await asyncio.wait_for(call.finished.wait() if call else asyncio.sleep(60), min(left, LOOK_EVERY))
+            except TimeoutError:
+                continue
+
+    def is_elsewhere(self, call_id: str, elsewhere: bool) -> None:
+        """The carrier asks what to do with the phone of a call that has a stream: should that end now, the phone is not
+        to be hung up."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            call.is_elsewhere(elsewhere)
+
+    def end_stream(self, call_id: str) -> None:
+        """The phone follows another document, and the carrier leaves its former stream open."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            call.end(EndReason.CARRIER_CLOSED, "the carrier follows another document")
 
     # What a carrier tells of a transfer, wherever the call is held
 
@@ -340,6 +416,14 @@ class CallManager:
         """Ask every live call to end; each frees itself."""
         for call in self.live():
             call.end(EndReason.SHUTDOWN)
+
+
+def suffixed(identity: str) -> Iterator[str]:
+    """The identity, then with a number behind it, each of a length that LiveKit takes."""
+    yield identity
+    for number in range(2, MOST_SUFFIXES):
+        suffix = f"-{number}"
+        yield identity.encode()[: MAX_IDENTITY - len(suffix)].decode(errors="ignore") + suffix
 
 
 def _record_of(waiting: WaitingCall) -> CallRecord:

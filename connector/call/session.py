@@ -192,14 +192,16 @@ class CallSession:
             raise Unavailable(f"LiveKit and the store took longer than {OPEN_BUDGET:g} s together") from error
 
     async def _open(self) -> None:
+        # Shared first: of two calls with one identity, only the one that has it may join; of several processes that are
+        # asked for one call, only the one that gets it may write of it.
         if self.request.direction is Direction.OUTBOUND:
+            await self.wait.share()
             await self.presence.wait_hidden(self._ledger.attributes("ringing"))
             if self._ended.done():
                 raise Unavailable("the caller was taken out of the room again at once")
         else:
             await self._parts.admin.check()
-        # First: of several processes that are asked for one call, only the one that gets it may write of it.
-        await self.wait.share()
+            await self.wait.share()
         self._ledger.open()
         await self._parts.store.save_call(self.record)
 
@@ -446,6 +448,10 @@ class CallSession:
         """
         if not self._ended.done():
             self._ended.set_result(End(reason, detail, close_code or CLOSE_CODES.get(reason, CLOSE_NORMAL), say))
+
+    def is_elsewhere(self, elsewhere: bool) -> None:
+        """Whether the phone may follow another document than ours: then it is not hung up with its stream."""
+        self._leg.is_elsewhere = elsewhere
 
     async def _supervise(self) -> None:
         end = await self._ended

@@ -18,7 +18,7 @@ import structlog
 from connector.call.ledger import Ledger
 from connector.call.ports import CallStore
 from connector.errors import ConnectorError, TokenUsed
-from connector.model import Transfer, WaitingCall
+from connector.model import CallRequest, Transfer, WaitingCall
 from connector.storage.base import NameTaken, StoreError
 
 log = structlog.get_logger()
@@ -95,6 +95,7 @@ class Wait:
             account_id=record.account_id,
             stream=self.stream,
             transfer=self.transfer,
+            place=place_of(self._ledger.request) if self.stream == 1 else "",
         )
 
     async def share(self) -> None:
@@ -236,6 +237,11 @@ class Wait:
         """What we deleted ourselves, without being told so, is not another's: that would have signed the record."""
         record = await self._store.get_call(self._ledger.record.call_id)
         return record is not None and record.owner != self._ledger.record.owner
+
+
+def place_of(request: CallRequest) -> str:
+    """See `WaitingCall.place`."""
+    return f"{request.room}\n{request.participant.identity}"
 
 
 def with_facts(

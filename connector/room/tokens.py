@@ -17,6 +17,9 @@ from connector.model import ParticipantSpec
 TOKEN_LIFETIME = 6 * 3600.0
 """Seconds; the server refreshes it through the session, this bounds a reconnect after a long silence."""
 
+MAX_NAME = 256
+"""Bytes; livekit-server's `limit.max_participant_name_length`."""
+
 
 def visible_grants(room: str) -> dict[str, Any]:
     return {
@@ -31,6 +34,12 @@ def visible_grants(room: str) -> dict[str, Any]:
 
 def hidden_grants(room: str) -> dict[str, Any]:
     return {**visible_grants(room), "hidden": True}
+
+
+def fitting_name(name: str) -> str:
+    """A display name that LiveKit takes: it counts bytes, and refuses the join of a longer one. A character is whole or
+    left out."""
+    return name.encode()[:MAX_NAME].decode(errors="ignore")
 
 
 def join_token(
@@ -48,7 +57,7 @@ def join_token(
         "sub": participant.identity,
         "nbf": now - 60,
         "exp": now + int(TOKEN_LIFETIME),
-        "name": participant.name,
+        "name": fitting_name(participant.name),
         "metadata": participant.metadata,
         "attributes": dict(attributes),
         "kind": "connector",

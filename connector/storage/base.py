@@ -199,6 +199,8 @@ def names_of(document: object) -> tuple[str, ...]:
             return (f"key:{document.key_hash}",)
         case RoutingRule():
             return tuple(f"{document.type.value}:{number}" for number in document.numbers)
+        case WaitingCall() if document.place:
+            return (document.place,)
         case SigningKey():
             return () if document.retired_at else ("in use",)
         case _:

@@ -29,14 +29,19 @@ from connector.api.origins import Origins
 from connector.api.pins import LOCK_OUT, forget_locks
 from connector.api.signed import SignatureCheck
 from connector.call.manager import Expected
+from connector.call.records import new_record
 from connector.call.terms import BUSY
 from connector.carriers.answers import Codecs
 from connector.errors import ConnectorError, ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
 from connector.metrics import Metrics
 from connector.model import (
     CallRequest,
+    CallState,
     ConnectorEntry,
     ConnectorMode,
+    Direction,
+    EndReason,
+    ParticipantSpec,
     Provider,
     RoomPrefix,
     RoomType,
@@ -71,6 +76,11 @@ class Calls:
         self.requests: list[CallRequest] = []
         self.said: list[tuple[str, str]] = []
         self.error: ConnectorError | None = None
+        self.streaming: set[str] = set()
+        """Calls whose stream goes on."""
+        self.waited: list[str] = []
+        self.elsewhere: list[tuple[str, bool]] = []
+        self.ended: list[str] = []
         self.waiting: dict[str, float | ConnectorError] = {}
         self.waiting_here = 0
         self.gate: asyncio.Event | None = None
@@ -95,6 +105,16 @@ class Calls:
 
     def waiting_of(self, connector_id: str) -> int:
         return self.waiting_here
+
+    async def until_over(self, call_id: str, seconds: float) -> bool:
+        self.waited.append(call_id)
+        return call_id not in self.streaming
+
+    def is_elsewhere(self, call_id: str, elsewhere: bool) -> None:
+        self.elsewhere.append((call_id, elsewhere))
+
+    def end_stream(self, call_id: str) -> None:
+        self.ended.append(call_id)
 
     async def carrier_said(self, call_id: str, status: str, number: int) -> None:
         self.said.append((call_id, status))
@@ -378,8 +398,8 @@ async def test_or_made_by_another_process_a_moment_before(stage: Hooks) -> None:
     ("became", "said"),
     [
         (TokenInvalid("no such call"), BUSY),
-        (TokenExpired("the call has ended"), hooks.SORRY),
-        (TokenUsed("used by a WebSocket"), hooks.SORRY),
+        (TokenExpired("the call has ended"), BUSY),
+        (TokenUsed("used by a WebSocket"), BUSY),
     ],
 )
 async def test_a_call_that_the_other_process_has_not_any_more_is_refused_politely(
@@ -395,15 +415,94 @@ async def test_a_call_that_the_other_process_has_not_any_more_is_refused_politel
     assert spoken(await stage.xml()) == said
 
 
-@pytest.mark.parametrize("error", [TokenUsed("used by a WebSocket"), TokenExpired("the call has ended"), math.inf])
-async def test_a_call_that_had_its_stream_gets_no_second_one(stage: Hooks, error: ConnectorError | float) -> None:
+OVER = [TokenUsed("used by a WebSocket"), TokenExpired("the call has ended"), math.inf]
+
+
+def leg(stage: Hooks, number: int, carrier_call: str = "CA1") -> str:
+    return KEYS.call_id(stage.entry.id, carrier_call if number == 1 else f"{carrier_call}#{number}")
+
+
+@pytest.mark.parametrize("became", OVER)
+async def test_a_carrier_call_that_comes_back_is_a_new_leg(stage: Hooks, became: ConnectorError | float) -> None:
     stage.connector(default_room_id="lobby")
-    stage.calls.waiting[KEYS.call_id(stage.entry.id, "CA1")] = error
-    with capture_logs() as lines:
-        assert spoken(await stage.xml()) == hooks.SORRY
-    # Whether its number is hidden is not looked up again.
-    assert CALLER.removeprefix("+") not in repr(lines)
-    assert not stage.calls.requests
+    await stage.xml()
+    for number in (2, 3):
+        stage.calls.waiting[leg(stage, number - 1)] = became
+        answer = await stage.xml(FORM | {"CallStatus": f"in-progress {number}"})
+        assert SIGNER.verify(stream_token(answer), time.time()) == leg(stage, number)
+    assert [request.call_id for request in stage.calls.requests] == [leg(stage, number) for number in (1, 2, 3)]
+    assert len({request.participant.identity for request in stage.calls.requests}) == 3
+    # The phone of the leg before is in good hands.
+    assert stage.calls.elsewhere[0] == (leg(stage, 1), True)
+    assert not stage.calls.ended
+
+
+async def had_its_stream(stage: Hooks, delivery: str = "", *, over: bool) -> CallRequest:
+    """The first leg's, announced by this delivery."""
+    headers = {"I-Twilio-Idempotency-Token": delivery} if delivery else {}
+    await stage.post(headers=headers)
+    (request,) = stage.calls.requests
+    record = new_record(request, "here")
+    if over:
+        record = replace(record, state=CallState.ENDED, end_reason=EndReason.ROOM_DELETED)
+    else:
+        stage.calls.streaming.add(request.call_id)
+    await stage.store.save_call(record)
+    stage.calls.waiting[request.call_id] = TokenExpired("over") if over else math.inf
+    return request
+
+
+@pytest.mark.parametrize("over", [True, False])
+async def test_a_delivery_that_twilio_repeats_gets_the_same_answer_whatever_has_become_of_the_call(
+    stage: Hooks, over: bool
+) -> None:
+    stage.connector(default_room_id="lobby")
+    request = await had_its_stream(stage, "token-1", over=over)
+    _, text = await stage.post(headers={"I-Twilio-Idempotency-Token": "token-1"})
+    assert SIGNER.peek(stream_token(ElementTree.fromstring(text)))[0] == request.call_id
+    assert (stage.calls.waited, len(stage.calls.requests)) == ([], 1)
+    _, text = await stage.post(headers={"I-Twilio-Idempotency-Token": "token-2"})
+    assert SIGNER.peek(stream_token(ElementTree.fromstring(text)))[0] == leg(stage, 2)
+
+
+@pytest.mark.parametrize(("over", "number"), [(True, 2), (False, 1)])
+async def test_the_same_body_is_the_same_delivery_while_the_call_lasts(stage: Hooks, over: bool, number: int) -> None:
+    stage.connector(default_room_id="lobby")
+    await had_its_stream(stage, over=over)
+    assert SIGNER.peek(stream_token(await stage.xml()))[0] == leg(stage, number)
+
+
+@pytest.mark.parametrize(("provider", "ends"), [(Provider.TWILIO, False), (Provider.TELNYX, True)])
+async def test_a_stream_that_goes_on_is_left_alone_where_the_carrier_ends_it(
+    stage: Hooks, provider: Provider, ends: bool
+) -> None:
+    stage.connector(provider, default_room_id="lobby")
+    await had_its_stream(stage, over=False)
+    await stage.xml(FORM | {"CallStatus": "in-progress"})
+    assert stage.calls.ended == ([leg(stage, 1)] if ends else [])
+    assert len(stage.calls.requests) == 2
+
+
+async def test_a_new_leg_is_not_asked_for_the_pin_that_an_earlier_one_has_pressed(stage: Hooks) -> None:
+    rule = stage.rule(room=RuleRoom(RoomType.STATIC, "support", pin="4711"))
+    stage.connector()
+    first = leg(stage, 1)
+    stage.calls.waiting[first] = TokenExpired("over")
+    request = CallRequest(first, Provider.TWILIO, Direction.INBOUND, "support", ParticipantSpec("c"), rule_id=rule.id)
+    await stage.store.save_call(replace(new_record(request, "here"), end_reason=EndReason.ROOM_DELETED))
+    assert SIGNER.peek(stream_token(await stage.xml()))[0] == leg(stage, 2)
+    # Another rule's PIN is another matter.
+    stage.rule(id="rule_2", room=RuleRoom(RoomType.STATIC, "support", pin="4712"))
+    await stage.store.rules.delete("rule_1")
+    stage.calls.waiting[leg(stage, 2)] = TokenExpired("over")
+    assert (await stage.xml(FORM | {"CallStatus": "in-progress"})).find("Gather") is not None
+
+
+async def test_the_end_of_a_carrier_call_is_told_to_its_latest_leg(stage: Hooks) -> None:
+    stage.connector(default_room_id="lobby")
+    stage.calls.waiting |= {leg(stage, 1): TokenExpired("over"), leg(stage, 2): math.inf}
+    await stage.xml({"CallSid": "CA1", "CallStatus": "completed"})
+    assert stage.calls.said == [(leg(stage, 1), "completed"), (leg(stage, 2), "completed")]
 
 
 async def test_the_same_carrier_call_at_two_connectors_is_two_calls(stage: Hooks) -> None:

@@ -1,0 +1,47 @@
+"""A carrier call that comes back to a connector's webhook after its stream: a new leg of the same carrier call."""
+
+from __future__ import annotations
+
+import pytest
+
+from connector.demo.carrier import Answer, Document, Outcome
+from connector.model import CallState, Provider
+from tests.integration.carriers import carrier_of
+from tests.integration.harness import Stage, ended, only_session, until
+from tests.integration.rest import RestClient
+
+CALLER, CALLED, THIRD = "+15552223333", "+15550001111", "+15557776666"
+BUSY = '<Response><Dial action="{url}"><Number>{number}</Number></Dial></Response>'
+
+
+@pytest.mark.parametrize("provider", Provider)
+@pytest.mark.parametrize("how", ["redirect", "busy dial"])
+async def test_a_phone_that_is_sent_back_is_a_new_call(stage: Stage, room: str, provider: Provider, how: str) -> None:
+    if (provider, how) == (Provider.PLIVO, "busy dial"):
+        pytest.skip("Plivo closes the stream as it does when the phone hangs up: the call is hung up before it is back")
+    carrier, credentials = carrier_of(provider)
+    await stage.enter(carrier)
+    connector = await stage.connector(**credentials, **{f"{provider.value}_api_url": carrier.base_url})
+    rest = RestClient(await stage.http(), connector)
+    made = await rest.connector(provider=provider.value, defaultRoomId=room)
+    carrier.script(THIRD, Outcome(Answer.BUSY))
+    call = carrier.inbound_call(made["webhookUrl"], to=CALLED, from_=CALLER)
+    await until(lambda: [each.state for each in connector.calls.live()] == [CallState.ACTIVE])
+    first = only_session(connector)
+    guest = await stage.guest(room)
+    # The stream is being taken down as the carrier asks what to do.
+    if how == "redirect":
+        call.order(Document(made["webhookUrl"]))
+    else:
+        call.order(Document(inline=BUSY.format(url=made["webhookUrl"], number=THIRD)))
+    await until(lambda: first.finished.is_set())
+    await until(lambda: [each.state for each in connector.calls.live()] == [CallState.ACTIVE])
+    second = only_session(connector)
+    assert second.call_id != first.call_id
+    assert second.record.carrier_call_id == first.record.carrier_call_id == call.sid
+    assert second.record.identity != first.record.identity
+    await until(lambda: second.record.identity in guest.room.remote_participants)
+    assert (call.spoken, call.is_over) == ([], False)
+    await call.hangup()
+    await ended(connector, second.call_id)
+    assert not call.errors
