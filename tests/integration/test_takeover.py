@@ -347,7 +347,7 @@ async def test_a_restart_leaves_a_waiting_call_to_the_others_and_a_sweep_ends_it
     record = replace(await record_of(maker), call_id=DEAD, owner="dead")
     request = replace(entry.request, call_id=DEAD)
     await maker.store.save_call(record)
-    await maker.store.waiting.insert(replace(entry, id=DEAD, request=request, owner="dead"))
+    await maker.store.waiting.insert(replace(entry, id=DEAD, request=request, owner="dead", place=""))
     successor = await stage.connector(store=maker.settings.store, instance="dead")
     found = await successor.store.get_call(DEAD)
     assert found is not None
