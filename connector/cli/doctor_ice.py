@@ -65,11 +65,12 @@ async def _ice_urls(settings: Settings) -> list[str]:
     )
     query = {"access_token": token.to_jwt(), "protocol": "15", "auto_subscribe": "0"}
     async with (
+        api.LiveKitAPI(settings.livekit_http_url, key, secret, failover=False) as livekit,
         aiohttp.ClientSession() as session,
         session.ws_connect(f"{settings.livekit_ws_url}/rtc", params=query) as websocket,
     ):
         answer = SignalResponse.FromString(await websocket.receive_bytes())
-    async with api.LiveKitAPI(settings.livekit_http_url, key, secret, failover=False) as livekit:
+        # While the participant is there: one that is just leaving keeps LiveKit's room for a moment longer.
         await livekit.room.delete_room(api.DeleteRoomRequest(room=room))
     return [url for server in answer.join.ice_servers for url in server.urls]
 

@@ -11,7 +11,7 @@ from livekit import api
 
 from connector.app import Connector
 from connector.demo.carrier import OutboundCall, TwilioSimulator
-from connector.model import CallRecord, CallState, EndReason, LifecycleEvent
+from connector.model import CallRecord, CallState, EndReason, LifecycleEvent, Transfer
 from tests.integration.harness import INBOUND, OUTBOUND, Stage, connect_call, ended, only_session, place, until
 
 
@@ -70,7 +70,7 @@ async def test_a_call_that_is_changed_moved_and_transferred(
     await stage.admin.room.update_participant(change)
     await until(lambda: "call-update" in listener.events)
     await session.switch_room(f"{room}-other")
-    await session.transfer("+15550001111")
+    await session.transfer(Transfer("+15550001111", timeout=30))
     await session.finished.wait()
 
     ringing = ["call-ringing"] if direction == OUTBOUND else []
@@ -80,6 +80,10 @@ async def test_a_call_that_is_changed_moved_and_transferred(
         "call-answered",
         "call-update",
         "call-update",
+        "call-transfer-initiated",
+        "call-transferring",
+        "call-transfer-ringing",
+        "call-transfer-accepted",
         "call-transferred",
         "call-hangup",
     ]
@@ -87,7 +91,7 @@ async def test_a_call_that_is_changed_moved_and_transferred(
     assert details == [
         {"change": "attributes", "names": "mood,topic"},
         {"change": "room", "from_room": room, "to_room": f"{room}-other"},
-        {"to": "+15550001111"},
+        *[{"to": "+15550001111"}] * 5,
         {"reason": "transferred"},
     ]
     rooms = {event: record.room for event, record, _ in listener.told}

@@ -81,6 +81,8 @@ async def test_the_body_has_everything_that_is_known() -> None:
             "start": "2023-11-14T22:13:20.000Z",
             "end": "2023-11-14T22:13:31.750Z",
             "endReason": "carrier_hangup",
+            "transferTo": None,
+            "transferStatus": None,
             "timelog": [
                 {"status": "incoming", "timestamp": "2023-11-14T22:13:20.250Z"},
                 {"status": "ended", "timestamp": "2023-11-14T22:13:31.750Z"},

@@ -16,13 +16,18 @@ PAGE = (ROOT / "docs" / "webhooks.md").read_text()
 
 
 def test_every_event_is_documented() -> None:
-    rows = re.findall(r"^\| `(call-[a-z]+)` \|", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| `(call-[a-z-]+)` \|", PAGE, re.MULTILINE)
     assert rows == [
         LifecycleEvent.STARTED,
         LifecycleEvent.RINGING,
         LifecycleEvent.ANSWERED,
         LifecycleEvent.UPDATE,
+        LifecycleEvent.TRANSFER_INITIATED,
+        LifecycleEvent.TRANSFERRING,
+        LifecycleEvent.TRANSFER_RINGING,
+        LifecycleEvent.TRANSFER_ACCEPTED,
         LifecycleEvent.TRANSFERRED,
+        LifecycleEvent.TRANSFER_FAILED,
         LifecycleEvent.HANGUP,
         LifecycleEvent.MISSED,
     ]
