@@ -264,6 +264,7 @@ class HangUp:
     """A phone that is to be hung up over its carrier's REST API: kept until the carrier says that it is."""
 
     id: str
+    """That of the call: each hangs its phone up once, whoever asks for it."""
     call_id: str
     """Ours."""
     provider: Provider

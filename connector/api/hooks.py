@@ -90,7 +90,8 @@ class IncomingCalls(Protocol):
     async def create(self, request: CallRequest) -> AdmittedCall: ...
     async def expected(self, call_id: str) -> Expected: ...
     async def until_over(self, call_id: str, seconds: float) -> bool: ...
-    def is_elsewhere(self, call_id: str, elsewhere: bool) -> None: ...
+    async def phone_is_back(self, call_id: str) -> None: ...
+    async def phone_has_stayed(self, call_id: str) -> None: ...
     def end_stream(self, call_id: str) -> None: ...
     def waiting_of(self, connector_id: str) -> int: ...
     async def carrier_said(self, call_id: str, status: str, number: int) -> object: ...
@@ -325,16 +326,16 @@ class HookRoutes:
             if record.owner == OWNER and record.end_reason is None:
                 return ""  # Mode `sip`: dialled once more, as the same call.
             return self._same_answer(announced, record)
-        self._calls.is_elsewhere(call_id, True)
+        # First: the end of the stream may be seen after this request, and on another process.
+        await self._calls.phone_is_back(call_id)
         if await self._calls.until_over(call_id, LEG_PATIENCE):
             return None
-        self._calls.is_elsewhere(call_id, False)
         if is_same and record is not None:
+            await self._calls.phone_has_stayed(call_id)
             return self._same_answer(announced, record)
         log.warning("the carrier asks for another document, and the stream goes on")
         if announced.connector.provider is Provider.TELNYX:
             # Its streams run beside the documents.
-            self._calls.is_elsewhere(call_id, True)
             self._calls.end_stream(call_id)
         return None
 

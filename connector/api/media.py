@@ -11,7 +11,9 @@ from aiohttp import WebSocketError, WSMsgType, web
 
 from connector.errors import CarrierProtocolError
 
-MAX_MESSAGE = 64 * 1024
+MAX_MESSAGE = 512 * 1024
+"""Bytes. Half a second of audio, the most that carriers are known to send at once, has 64,000 in base64 at the highest
+rate that we decode; and custom parameters and metadata, which carriers do not all bound, come in one message."""
 CLOSE_TIMEOUT = 2.0
 SEND_BUFFER = 16 * 1024
 """Kernel send buffer: audio that waits in it cannot be dropped any more. A second of G.711 in JSON is about

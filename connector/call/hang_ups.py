@@ -4,6 +4,9 @@ A carrier may hold a phone on a silent, billed line for a day when nobody hangs 
 the store before its first try, and whatever goes wrong then (the carrier's 503, a network that is away, a process that
 is killed) is tried again by whichever process is there, for `GIVE_UP_AFTER`. Where the store fails as well, this
 process keeps what it has to do in its memory.
+
+A carrier that has closed the stream itself may only go on with its document, and ask for the next one. Then the hang-up
+waits for `RETURN_GRACE`, and a request of the same carrier call withdraws it, at whichever process it arrives.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ import contextlib
 import contextvars
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
@@ -28,6 +32,10 @@ log = structlog.get_logger()
 
 GIVE_UP_AFTER = 900.0
 """Seconds after which a hang-up has its last try."""
+RETURN_GRACE = 2.0
+"""Seconds in which a carrier that has closed the stream may come back with the phone."""
+WITHDRAWN_FOR = 2 * 86400.0
+"""Seconds for which the store remembers what was withdrawn: a process that is cut off from it may come with it late."""
 FIRST_DELAY = 1.0
 MAX_DELAY = 30.0
 PATIENCE = 5.5
@@ -45,11 +53,6 @@ STORE_PATIENCE = 2.0
 STOP_PATIENCE = 6.0
 """Seconds that tries on their way have when the process stops."""
 _SOON = 0.05
-
-
-def hang_up_id(provider: Provider, call: CarrierCall) -> str:
-    """One phone is hung up once, whoever asks for it."""
-    return f"{provider.value}:{call.id}"
 
 
 def delay(attempts: int, chance: float) -> float:
@@ -93,7 +96,7 @@ class HangUps:
         if self._running is not None:
             await asyncio.wait([self._running])
         for hang_up, _ in list(self._unkept.values()):
-            self._launch(hang_up)
+            self._launch(self._try_unkept(hang_up))
         if self._tries:
             _, late = await asyncio.wait(self._tries, timeout=STOP_PATIENCE)
             for task in late:
@@ -117,18 +120,39 @@ class HangUps:
         hang_up = self._new(call_id, provider, call, say)
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE
+        if await self._put(hang_up, LEASE):
+            await asyncio.wait([self._launch(self._try(hang_up))], timeout=until - loop.time())
+
+    async def make_sure(self, call_id: str, provider: Provider, call: CarrierCall) -> None:
+        """Hang a phone up that its carrier has let go, unless that comes back with it within `RETURN_GRACE` seconds.
+        Raises nothing."""
+        if await self._put(self._new(call_id, provider, call, ""), RETURN_GRACE):
+            self._woken.set()
+
+    async def withdraw(self, call_id: str) -> None:
+        """The carrier asks what the phone of this call is to do next: it is not to be hung up, whoever wants that, now
+        or later. Raises StoreError."""
+        self._unkept.pop(call_id, None)
+        now = self._clock()
+        await self._queue.withdraw(call_id, now, now + WITHDRAWN_FOR)
+
+    async def allow(self, call_id: str) -> None:
+        """The phone has stayed where it was: what `withdraw` has said is not so. Raises StoreError."""
+        await self._queue.allow(call_id)
+
+    async def _put(self, hang_up: HangUp, seconds: float) -> bool:
+        """Whether it is this process's for so long: false for one that is withdrawn, or that somebody is at."""
         try:
             async with asyncio.timeout(KEEP_PATIENCE):
-                if not await self._queue.put(hang_up, self._clock() + LEASE):
-                    return  # Somebody is at it.
+                return await self._queue.put(hang_up, self._clock() + seconds)
         except (ConnectorError, TimeoutError) as error:
             log.warning("a hang-up could not be written into the store", error=str(error) or "no answer in time")
-            self._unkept[hang_up.id] = (hang_up, self._clock() + LEASE)
-        await asyncio.wait([self._launch(hang_up)], timeout=until - loop.time())
+            self._unkept[hang_up.id] = (hang_up, self._clock() + seconds)
+            return True
 
     def _new(self, call_id: str, provider: Provider, call: CarrierCall, say: str) -> HangUp:
         return HangUp(
-            id=hang_up_id(provider, call),
+            id=call_id,
             call_id=call_id,
             provider=provider,
             call=call,
@@ -159,23 +183,23 @@ class HangUps:
         for hang_up, at in list(self._unkept.values()):
             if at <= now:
                 self._unkept[hang_up.id] = (hang_up, now + LEASE)
-                self._launch(hang_up)
+                self._launch(self._try_unkept(hang_up))
         while len(self._tries) < MAX_AT_ONCE and not self._stopping:
             due = await self._queue.next_due()
             now = self._clock()
             if due is None or due > now:
                 break
             for hang_up in await self._queue.take(now, now + LEASE, 1):
-                self._launch(hang_up)
+                self._launch(self._try(hang_up))
         else:
             due = None
         self._metrics.hang_ups_pending.set(await self._queue.pending() + len(self._unkept))
         times = [at for at in (due, *(at for _, at in self._unkept.values())) if at is not None]
         return min(max(min(times, default=now + LOOK_AGAIN) - self._clock(), _SOON), LOOK_AGAIN)
 
-    def _launch(self, hang_up: HangUp) -> asyncio.Task[None]:
+    def _launch(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # A task, so that neither the end of a teardown nor its patience leaves a try half done.
-        task = asyncio.create_task(self._try(hang_up), name=f"hang up {hang_up.call_id}")
+        task = asyncio.create_task(work, name="hang up a phone")
         self._tries.add(task)
         task.add_done_callback(self._tried)
         return task
@@ -183,6 +207,22 @@ class HangUps:
     def _tried(self, task: asyncio.Task[None]) -> None:
         self._tries.discard(task)
         self._woken.set()
+
+    async def _try_unkept(self, hang_up: HangUp) -> None:
+        """The store may be back by now, and knows of one that was withdrawn."""
+        with structlog.contextvars.bound_contextvars(call=hang_up.call_id):
+            try:
+                async with asyncio.timeout(KEEP_PATIENCE):
+                    is_ours = await self._queue.put(hang_up, self._clock() + LEASE)
+            except (ConnectorError, TimeoutError):
+                pass  # As before; tried all the same.
+            except Exception:
+                log.exception("a hang-up could not be written into the store")
+            else:
+                self._unkept.pop(hang_up.id, None)
+                if not is_ours:
+                    return
+        await self._try(hang_up)
 
     async def _try(self, hang_up: HangUp) -> None:
         with structlog.contextvars.bound_contextvars(call=hang_up.call_id):

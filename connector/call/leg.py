@@ -22,6 +22,9 @@ _IN_PLACE = frozenset({EndReason.CARRIER_HANGUP, EndReason.TRANSFERRED, EndReaso
 """Ends after which there is nothing of ours to hang up: the phone has, talks to somebody else, or follows a document
 that hangs it up."""
 
+_LET_GO = frozenset({EndReason.CARRIER_CLOSED, EndReason.CARRIER_LOST})
+"""Ends that the carrier has made: the phone has hung up, or comes back for the next document."""
+
 
 class Leg:
     """Dials, hears what became of it, transfers, hangs up."""
@@ -144,7 +147,8 @@ class Leg:
 
         That is: always, at a carrier that keeps a call whose stream is closed, or never comes; else when the API asked
         for the end (the answer document may go on after the stream), when a call that we placed still rings, and when
-        the phone shall hear a sentence, or is away from its stream. What fails is tried again, without us.
+        the phone shall hear a sentence, or is away from its stream. What fails is tried again, without us. Where the
+        carrier itself has ended the stream, it gets a moment to come back with the phone.
         """
         record = self._ledger.record
         is_over = record.carrier_status in FINAL_STATUSES or end.reason in _IN_PLACE
@@ -159,4 +163,7 @@ class Leg:
         is_held = self.may_be_held and not self._control.ends_with_stream
         if end.reason is EndReason.ENDED_BY_API or still_rings or is_held or end.say or away:
             say = "" if still_rings else end.say
-            await self._hang_ups.hang_up(record.call_id, provider, self._call(), say)
+            if end.reason in _LET_GO and not (say or still_rings):
+                await self._hang_ups.make_sure(record.call_id, provider, self._call())
+            else:
+                await self._hang_ups.hang_up(record.call_id, provider, self._call(), say)

@@ -254,12 +254,20 @@ class CallManager:
             except TimeoutError:
                 continue
 
-    def is_elsewhere(self, call_id: str, elsewhere: bool) -> None:
-        """The carrier asks what to do with the phone of a call that has a stream: should that end now, the phone is not
-        to be hung up."""
+    async def phone_is_back(self, call_id: str) -> None:
+        """The carrier asks what to do with the phone of a call that has, or has had, a stream: it is not to be hung up
+        with that, by whichever process. Raises StoreError."""
         call = self._calls.get(call_id)
         if call is not None:
-            call.is_elsewhere(elsewhere)
+            call.is_elsewhere(True)
+        await self._parts.hang_ups.withdraw(call_id)
+
+    async def phone_has_stayed(self, call_id: str) -> None:
+        """It was the same request once more: the phone is where it was. Raises StoreError."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            call.is_elsewhere(False)
+        await self._parts.hang_ups.allow(call_id)
 
     def end_stream(self, call_id: str) -> None:
         """The phone follows another document, and the carrier leaves its former stream open."""

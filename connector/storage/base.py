@@ -168,7 +168,17 @@ class HangUpQueue(Protocol):
     """Phones that are to be hung up. Survives every process. Every method raises StoreError when the store fails."""
 
     async def put(self, hang_up: HangUp, leased_until: float) -> bool:
-        """Keep one, which nobody else gets before `leased_until`, Unix time. False when it is kept already."""
+        """Keep one, which nobody else gets before `leased_until`, Unix time. False when it is kept already, or
+        withdrawn."""
+        ...
+
+    async def withdraw(self, hang_up_id: str, now: float, until: float) -> None:
+        """Forget it, whether it is kept or comes later: `put` refuses it, as long as nobody calls `withdraw` for
+        another one after `until`."""
+        ...
+
+    async def allow(self, hang_up_id: str) -> None:
+        """`put` takes it again."""
         ...
 
     async def take(self, now: float, leased_until: float, limit: int) -> list[HangUp]:

@@ -8,12 +8,14 @@ from connector.model import HangUp
 from connector.storage.forms import Form
 from connector.storage.redis_server import PREFIX, RedisServer
 
-# Two hashes by id, and a sorted set of ids by the time from which each may be taken.
+# Two hashes by id, a sorted set of ids by the time from which each may be taken, and one of those that are withdrawn.
 _OPENING = f"""
 local bodies, tries, due = '{PREFIX}hang_ups', '{PREFIX}hang_ups:tries', '{PREFIX}hang_ups:due'
+local withdrawn = '{PREFIX}hang_ups:withdrawn'
 """
 _PUT = f"""{_OPENING}
 local id, body, leased_until, attempts = unpack(ARGV)
+if redis.call('ZSCORE', withdrawn, id) then return 0 end
 if redis.call('HSETNX', bodies, id, body) == 0 then return 0 end
 redis.call('HSET', tries, id, attempts)
 redis.call('ZADD', due, leased_until, id)
@@ -33,11 +35,18 @@ if redis.call('HEXISTS', bodies, id) == 0 then return end
 if tonumber(attempts) > tonumber(redis.call('HGET', tries, id)) then redis.call('HSET', tries, id, attempts) end
 redis.call('ZADD', due, at, id)
 """
-_SETTLE = f"""{_OPENING}
+_FORGET = """
 redis.call('HDEL', bodies, ARGV[1])
 redis.call('HDEL', tries, ARGV[1])
 redis.call('ZREM', due, ARGV[1])
 """
+_SETTLE = f"{_OPENING}{_FORGET}"
+_WITHDRAW = f"""{_OPENING}
+redis.call('ZREMRANGEBYSCORE', withdrawn, '-inf', '(' .. ARGV[2])
+redis.call('ZADD', withdrawn, ARGV[3], ARGV[1])
+{_FORGET}
+"""
+_ALLOW = f"{_OPENING} redis.call('ZREM', withdrawn, ARGV[1])"
 _NEXT_DUE = f"{_OPENING} return redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]"
 _PENDING = f"{_OPENING} return redis.call('HLEN', bodies)"
 
@@ -52,6 +61,12 @@ class RedisHangUps:
     async def put(self, hang_up: HangUp, leased_until: float) -> bool:
         values = (hang_up.id, self._form.write(hang_up), leased_until, hang_up.attempts)
         return bool(await self._server.run(_PUT, (), values))
+
+    async def withdraw(self, hang_up_id: str, now: float, until: float) -> None:
+        await self._server.run(_WITHDRAW, (), (hang_up_id, now, until))
+
+    async def allow(self, hang_up_id: str) -> None:
+        await self._server.run(_ALLOW, (), (hang_up_id,))
 
     async def take(self, now: float, leased_until: float, limit: int) -> list[HangUp]:
         taken = await self._server.run(_TAKE, (), (now, leased_until, limit))

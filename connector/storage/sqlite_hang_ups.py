@@ -20,8 +20,23 @@ class SqliteHangUps:
 
     async def put(self, hang_up: HangUp, leased_until: float) -> bool:
         row = (hang_up.id, self._form.write(hang_up), leased_until, hang_up.attempts)
-        query = "INSERT OR IGNORE INTO hang_ups (id, body, takeable_at, attempts) VALUES (?, ?, ?, ?)"
+        query = (
+            "INSERT OR IGNORE INTO hang_ups (id, body, takeable_at, attempts) SELECT ?1, ?2, ?3, ?4"
+            " WHERE NOT EXISTS (SELECT 1 FROM hang_ups_withdrawn WHERE id = ?1)"
+        )
         return await self._file.write(lambda db: db.execute(query, row).rowcount > 0)
+
+    async def withdraw(self, hang_up_id: str, now: float, until: float) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM hang_ups_withdrawn WHERE until < ?", (now,))
+            db.execute("INSERT OR REPLACE INTO hang_ups_withdrawn (id, until) VALUES (?, ?)", (hang_up_id, until))
+            db.execute("DELETE FROM hang_ups WHERE id = ?", (hang_up_id,))
+
+        await self._file.write(work)
+
+    async def allow(self, hang_up_id: str) -> None:
+        query = "DELETE FROM hang_ups_withdrawn WHERE id = ?"
+        await self._file.write(lambda db: db.execute(query, (hang_up_id,)))
 
     async def take(self, now: float, leased_until: float, limit: int) -> list[HangUp]:
         def work(db: sqlite3.Connection) -> list[Any]:

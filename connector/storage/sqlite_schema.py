@@ -72,6 +72,7 @@ _TRANSFERS = (
     "ALTER TABLE calls ADD COLUMN delivery TEXT NOT NULL DEFAULT ''",
 )
 
+_WITHDRAWN = ("CREATE TABLE hang_ups_withdrawn (id TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",)
 _LEASES = ("CREATE TABLE leases (owner TEXT PRIMARY KEY, renewed_at REAL NOT NULL) WITHOUT ROWID",)
 
 MIGRATIONS: Mapping[int, Sequence[str]] = {
@@ -83,5 +84,6 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
     6: _HANG_UPS,
     7: _LEASES,
     8: _TRANSFERS,
+    9: _WITHDRAWN,
 }
 SCHEMA_VERSION = max(MIGRATIONS)

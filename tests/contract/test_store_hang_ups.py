@@ -105,3 +105,24 @@ async def test_it_survives_the_process(make: Callable[[], Store], store: Store) 
     await other.open()
     assert await take(other, 1.0) == [hang_up()]
     await other.close()
+
+
+async def test_one_that_is_withdrawn_is_gone_and_is_not_kept_again(make: Callable[[], Store], store: Store) -> None:
+    other = make()
+    await other.open()
+    await store.hang_ups.put(hang_up(1), 1.0)
+    await store.hang_ups.put(hang_up(2), 1.0)
+    for number in (1, 3):
+        await other.hang_ups.withdraw(hang_up(number).id, 100.25, 200.5)
+        assert not await store.hang_ups.put(hang_up(number), 1.0)
+    await store.hang_ups.retry(hang_up(1).id, 1.0, 3)
+    assert [one.id for one in await take(store, 1e9)] == [hang_up(2).id]
+    assert await store.hang_ups.pending() == 1
+    await other.hang_ups.allow(hang_up(1).id)
+    assert await store.hang_ups.put(hang_up(1), 1.0)
+    # What was withdrawn long ago is forgotten with the next.
+    await store.hang_ups.withdraw(hang_up(4).id, 200.25, 300.5)
+    assert not await store.hang_ups.put(hang_up(3), 1.0)
+    await store.hang_ups.withdraw(hang_up(4).id, 200.75, 300.5)
+    assert await store.hang_ups.put(hang_up(3), 1.0)
+    await other.close()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from livekit import rtc
 
+from connector.api.media import MAX_MESSAGE
 from connector.model import EndReason
 from tests.integration.harness import INBOUND, OUTBOUND, Stage, only_session, until
 from tests.integration.scene import (
@@ -80,7 +81,7 @@ ENDINGS = [
     Ending("deep nesting", sends('{"event":' + "[" * 20_000), EndReason.PROTOCOL_ERROR, 1007),
     Ending("no object", sends("[]"), EndReason.PROTOCOL_ERROR, 1002),
     Ending("binary", sends(b"\x00\x01"), EndReason.PROTOCOL_ERROR, 1003),
-    Ending("oversized", sends('{"event":"' + "x" * 70_000 + '"}'), EndReason.PROTOCOL_ERROR, 1009),
+    Ending("oversized", sends('{"event":"' + "x" * MAX_MESSAGE + '"}'), EndReason.PROTOCOL_ERROR, 1009),
     Ending("second start", second_start, EndReason.PROTOCOL_ERROR, 1002),
     Ending("another stream", sends('{"event":"mark","streamSid":"MZ0","mark":{}}'), EndReason.PROTOCOL_ERROR, 1008),
     Ending("media without a payload", sends('{"event":"media","media":{}}'), EndReason.PROTOCOL_ERROR, 1002),

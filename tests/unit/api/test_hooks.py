@@ -79,7 +79,8 @@ class Calls:
         self.streaming: set[str] = set()
         """Calls whose stream goes on."""
         self.waited: list[str] = []
-        self.elsewhere: list[tuple[str, bool]] = []
+        self.back: list[str] = []
+        self.stayed: list[str] = []
         self.ended: list[str] = []
         self.waiting: dict[str, float | ConnectorError] = {}
         self.waiting_here = 0
@@ -107,11 +108,16 @@ class Calls:
         return self.waiting_here
 
     async def until_over(self, call_id: str, seconds: float) -> bool:
+        # The end of the stream may be seen a moment after the request.
+        assert call_id in self.back
         self.waited.append(call_id)
         return call_id not in self.streaming
 
-    def is_elsewhere(self, call_id: str, elsewhere: bool) -> None:
-        self.elsewhere.append((call_id, elsewhere))
+    async def phone_is_back(self, call_id: str) -> None:
+        self.back.append(call_id)
+
+    async def phone_has_stayed(self, call_id: str) -> None:
+        self.stayed.append(call_id)
 
     def end_stream(self, call_id: str) -> None:
         self.ended.append(call_id)
@@ -433,7 +439,7 @@ async def test_a_carrier_call_that_comes_back_is_a_new_leg(stage: Hooks, became:
     assert [request.call_id for request in stage.calls.requests] == [leg(stage, number) for number in (1, 2, 3)]
     assert len({request.participant.identity for request in stage.calls.requests}) == 3
     # The phone of the leg before is in good hands.
-    assert stage.calls.elsewhere[0] == (leg(stage, 1), True)
+    assert (stage.calls.back, stage.calls.stayed) == ([leg(stage, 1), leg(stage, 1), leg(stage, 2)], [])
     assert not stage.calls.ended
 
 
@@ -470,6 +476,7 @@ async def test_the_same_body_is_the_same_delivery_while_the_call_lasts(stage: Ho
     stage.connector(default_room_id="lobby")
     await had_its_stream(stage, over=over)
     assert SIGNER.peek(stream_token(await stage.xml()))[0] == leg(stage, number)
+    assert stage.calls.stayed == ([] if over else [leg(stage, 1)])
 
 
 @pytest.mark.parametrize(("provider", "ends"), [(Provider.TWILIO, False), (Provider.TELNYX, True)])
@@ -481,6 +488,8 @@ async def test_a_stream_that_goes_on_is_left_alone_where_the_carrier_ends_it(
     await stage.xml(FORM | {"CallStatus": "in-progress"})
     assert stage.calls.ended == ([leg(stage, 1)] if ends else [])
     assert len(stage.calls.requests) == 2
+    # When that stream is over in the end, the phone is the new leg's.
+    assert (stage.calls.back, stage.calls.stayed) == ([leg(stage, 1)], [])
 
 
 async def test_a_new_leg_is_not_asked_for_the_pin_that_an_earlier_one_has_pressed(stage: Hooks) -> None:

@@ -361,6 +361,10 @@ class FakeHangUps(MemoryHangUps):
         await self._faults.step("hang_ups.put")
         return await super().put(hang_up, leased_until)
 
+    async def withdraw(self, hang_up_id: str, now: float, until: float) -> None:
+        await self._faults.step("hang_ups.withdraw")
+        await super().withdraw(hang_up_id, now, until)
+
     async def retry(self, hang_up_id: str, at: float, attempts: int) -> None:
         await self._faults.step("hang_ups.retry")
         await super().retry(hang_up_id, at, attempts)

@@ -11,12 +11,20 @@ class MemoryHangUps:
     def __init__(self) -> None:
         self.kept: dict[str, tuple[HangUp, float]] = {}
         """By id, and from when each may be taken."""
+        self.withdrawn: set[str] = set()
 
     async def put(self, hang_up: HangUp, leased_until: float) -> bool:
-        if hang_up.id in self.kept:
+        if hang_up.id in self.kept or hang_up.id in self.withdrawn:
             return False
         self.kept[hang_up.id] = (hang_up, leased_until)
         return True
+
+    async def withdraw(self, hang_up_id: str, now: float, until: float) -> None:
+        self.withdrawn.add(hang_up_id)
+        self.kept.pop(hang_up_id, None)
+
+    async def allow(self, hang_up_id: str) -> None:
+        self.withdrawn.discard(hang_up_id)
 
     async def take(self, now: float, leased_until: float, limit: int) -> list[HangUp]:
         due = sorted((at, hang_up.id) for hang_up, at in self.kept.values() if at <= now)[:limit]

@@ -75,6 +75,9 @@ class Process:
     async def hang_up(self, say: str = "") -> None:
         await self.hang_ups.hang_up("call_1", Provider.TELNYX, CALL, say)
 
+    async def make_sure(self) -> None:
+        await self.hang_ups.make_sure("call_1", Provider.TELNYX, CALL)
+
     def counted(self, result: str) -> float:
         return float(self.metrics.hang_ups.labels("telnyx", result)._value.get())
 
@@ -262,3 +265,92 @@ async def test_a_stop_lets_a_try_finish_and_says_what_is_left() -> None:
     async with running(process):
         await process.hang_up()
     assert [entry["phones"] for entry in process.log.entries if "phones" in entry] == [1]
+
+
+# A carrier that may come back with the phone
+
+
+@virtual_time
+async def test_a_phone_that_the_carrier_has_let_go_is_hung_up_after_a_moment() -> None:
+    carrier = Carrier(Unavailable("503"))
+    process = Process(carrier)
+    async with running(process):
+        await process.make_sure()
+        assert carrier.asked == []
+        await carrier.done.wait()
+    assert carrier.times[0] == pytest.approx(hang_ups.RETURN_GRACE, abs=0.1)
+    assert (len(carrier.asked), await process.queue.pending()) == (2, 0)
+
+
+@pytest.mark.parametrize("after", [0.0, 1.0, 1.9])
+@pytest.mark.parametrize("where", ["here", "there"])
+@virtual_time
+async def test_a_carrier_that_comes_back_withdraws_it_at_whichever_process(after: float, where: str) -> None:
+    carrier = Carrier()
+    process = Process(carrier)
+    other = Process(carrier, process.queue)
+    async with running(process), running(other):
+        await process.make_sure()
+        await asyncio.sleep(after)
+        await (process if where == "here" else other).hang_ups.withdraw("call_1")
+        await asyncio.sleep(3600)
+        assert (carrier.asked, await process.queue.pending()) == ([], 0)
+        # Another leg of the same carrier call is another matter.
+        await process.hang_ups.hang_up("call_2", Provider.TELNYX, CALL)
+    assert len(carrier.asked) == 1
+
+
+@virtual_time
+async def test_what_was_withdrawn_before_is_not_kept_whoever_wants_it() -> None:
+    carrier = Carrier()
+    process = Process(carrier)
+    other = Process(carrier, process.queue)
+    async with running(process):
+        await other.hang_ups.withdraw("call_1")
+        await process.make_sure()
+        await process.hang_up()
+        await process.hang_ups.keep("call_1", Provider.TELNYX, CALL)
+        await asyncio.sleep(3600)
+        assert carrier.asked == []
+        await other.hang_ups.allow("call_1")
+        await process.hang_up()
+    assert len(carrier.asked) == 1
+
+
+@virtual_time
+async def test_a_process_that_stops_in_the_moment_leaves_it_to_the_next() -> None:
+    carrier = Carrier()
+    process = Process(carrier)
+    async with running(process):
+        await process.make_sure()
+    assert carrier.asked == []
+    async with running(Process(carrier, process.queue)):
+        await carrier.done.wait()
+    assert carrier.times[0] >= hang_ups.RETURN_GRACE
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+@virtual_time
+async def test_a_store_that_is_away_in_the_moment_is_asked_again_whether_the_phone_is_wanted(comes_back: bool) -> None:
+    carrier = Carrier()
+    process = Process(carrier)
+    other = Process(carrier, process.queue)
+    async with running(process):
+        process.faults.planned["hang_ups.put"] = StoreError("away")
+        await process.make_sure()
+        del process.faults.planned["hang_ups.put"]
+        if comes_back:
+            await other.hang_ups.withdraw("call_1")
+        await asyncio.sleep(3600)
+    assert len(carrier.asked) == (0 if comes_back else 1)
+
+
+@virtual_time
+async def test_a_store_that_stays_away_does_not_keep_the_phone_on_the_line() -> None:
+    carrier = Carrier()
+    process = Process(carrier)
+    process.faults.planned["hang_ups.put"] = StoreError("away")
+    async with running(process):
+        await process.make_sure()
+        await carrier.done.wait()
+    assert carrier.times[0] == pytest.approx(hang_ups.RETURN_GRACE, abs=0.1)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from connector.call.hang_ups import RETURN_GRACE
 from connector.call.session import CANNOT_HEAR, CallSession
 from connector.errors import Unavailable
 from connector.model import CarrierCall, Direction, EndReason, Transfer, TransferStatus
@@ -59,14 +60,52 @@ async def test_whoever_ends_the_call_the_phone_is_hung_up_by_all_its_names(
     world.assert_ended_once(call, reason)
 
 
+@pytest.mark.parametrize("cleanly", [True, False])
 @virtual_time
-async def test_a_stream_that_breaks_does_not_leave_the_phone_behind() -> None:
+async def test_a_stream_that_the_carrier_ends_does_not_leave_the_phone_behind(cleanly: bool) -> None:
+    world, control = holding()
+    await world.hang_ups.start()
+    call, carrying = await streaming(world)
+    world.socket.hang_up(cleanly)
+    await carrying
+    # It may come back with the phone in a moment.
+    assert control.asked == []
+    world.assert_ended_once(call, EndReason.CARRIER_CLOSED if cleanly else EndReason.CARRIER_LOST)
+    await asyncio.sleep(RETURN_GRACE + 0.1)
+    assert control.asked == [STREAMED]
+    await world.hang_ups.stop()
+
+
+@pytest.mark.parametrize("comes", ["before the close is seen", "after it"])
+@pytest.mark.parametrize("at", ["this process", "another one"])
+@virtual_time
+async def test_a_phone_with_which_the_carrier_comes_back_is_never_hung_up(comes: str, at: str) -> None:
+    world, control = holding()
+    other = World(Direction.INBOUND, owner="other", store=world.store, control=control)
+    asked = world if at == "this process" else other
+    await world.hang_ups.start()
+    call, carrying = await streaming(world)
+    if comes == "before the close is seen":
+        await asked.manager.phone_is_back(call.call_id)
+    world.socket.hang_up(cleanly=True)
+    await carrying
+    if comes == "after it":
+        await asyncio.sleep(RETURN_GRACE - 0.1)
+        await asked.manager.phone_is_back(call.call_id)
+    await asyncio.sleep(3600)
+    assert control.asked == []
+    await world.hang_ups.stop()
+
+
+@virtual_time
+async def test_a_phone_that_has_stayed_is_hung_up_as_ever() -> None:
     world, control = holding()
     call, carrying = await streaming(world)
-    world.socket.hang_up(cleanly=False)
+    await world.manager.phone_is_back(call.call_id)
+    await world.manager.phone_has_stayed(call.call_id)
+    call.end(EndReason.ROOM_DELETED)
     await carrying
     assert control.asked == [STREAMED]
-    world.assert_ended_once(call, EndReason.CARRIER_LOST)
 
 
 @virtual_time
@@ -105,10 +144,13 @@ async def opened(world: World) -> tuple[CallSession, asyncio.Task[None]]:
 @virtual_time
 async def test_a_socket_that_is_closed_before_the_stream_starts_leaves_nobody_on_the_line(cleanly: bool) -> None:
     world, control = holding()
+    await world.hang_ups.start()
     _, carrying = await opened(world)
     world.socket.hang_up(cleanly)
     await carrying
+    await asyncio.sleep(RETURN_GRACE + 0.1)
     assert control.asked == [CarrierCall("CA7")]
+    await world.hang_ups.stop()
 
 
 @pytest.mark.parametrize("said", ["garbage", "bug", "stop"])

@@ -89,5 +89,5 @@ async def test_a_process_that_dies_before_the_record_is_ended_leaves_the_hang_up
     world.faults.planned["store.save"] = StoreError("killed here")
     with pytest.raises(StoreError):
         await OwnerLease(parts, bool).take_up()
-    assert list(world.store.hang_ups.kept) == ["telnyx:v3:1"]
+    assert list(world.store.hang_ups.kept) == ["call_1"]
     assert world.store.records["call_1"].end_reason is None
