@@ -10,7 +10,7 @@ JOBS ?= $(shell "$(PYTHON)" -c 'import os; print(2 * (len(os.sched_getaffinity(0
 unexport PYTHONDONTWRITEBYTECODE
 
 PY := .venv/bin/python
-MYPY_PATHS := connector scripts tests $(wildcard bench)
+MYPY_PATHS := connector simulator demo scripts tests $(wildcard bench)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test lint format gen conformance bench dist lock clean
@@ -25,7 +25,7 @@ setup: ## make .venv and build livekit-server into .tools (kept; PYTHON=python3.
 	@"$(PYTHON)" scripts/setup.py
 
 demo: setup ## a simulated phone call talks with an agent in a real room (ARGS=--keep leaves it running)
-	@$(PY) -m connector.demo $(if $(PROVIDER),--provider $(PROVIDER)) $(ARGS)
+	@$(PY) -m demo $(if $(PROVIDER),--provider $(PROVIDER)) $(ARGS)
 
 check: setup ## run the tests that need no livekit-server
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile tests/unit tests/contract $(ARGS)

@@ -21,8 +21,8 @@ from bench.lists import lists
 from bench.measure import FULL, QUICK, costs, round_trips, setups
 from bench.report import Section, document, missed, sections, table, times
 from bench.stage import open_stage
-from connector.demo.livekit_server import ServerMissing
-from connector.demo.process import ProcessFailed
+from demo.livekit_server import ServerMissing
+from demo.process import ProcessFailed
 
 LONGEST = 900.0
 

@@ -15,8 +15,8 @@ from bench import sound
 from bench.analysis import delays, onset
 from bench.tape import Tape
 from bench.worker import Handler, run_worker
+from carrier_simulator import CallOptions, Document, OutboundCall, Outcome, TwilioSimulator
 from connector.audio.g711 import ulaw_decode
-from connector.demo.carrier import CallOptions, Document, OutboundCall, Outcome, TwilioSimulator
 
 PATIENCE = 15.0
 BURST_PATIENCE = 30.0

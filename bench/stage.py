@@ -17,10 +17,10 @@ from typing import Any
 import psutil
 
 from bench.worker import Worker
-from connector.demo.connector_process import clean_environment
-from connector.demo.livekit_server import LiveKitServer
-from connector.demo.ports import PortLease
-from connector.demo.process import ChildProcess
+from demo.connector_process import clean_environment
+from demo.livekit_server import LiveKitServer
+from demo.ports import PortLease
+from demo.process import ChildProcess
 
 OURS = "ours"
 DEFAULT_QUEUE = "default queue"

@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 
 import uvloop
 
-from connector.demo.process import text_of
+from demo.process import text_of
 
 Handler = Callable[..., Awaitable[Any]]
 _LONGEST_LINE = 64 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""Resolve requirements.lock from pyproject.toml, for every supported Python and platform at once.
+"""Resolve requirements.lock from pyproject.toml and the simulator's, for every supported Python and platform at once.
 
 Arguments go to `uv pip compile` (--upgrade, --upgrade-package NAME).
 """
@@ -20,7 +20,7 @@ HEADER = """\
 def main() -> int:
     lock = ROOT / "requirements.lock"
     command = [
-        *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml"),
+        *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "simulator/pyproject.toml"),
         *("--universal", "--python-version", "3.11", "--extra", "dev", "--output-file", lock.name),
         # One version for every Python: types checked on one hold on all.
         *("--fork-strategy", "fewest"),

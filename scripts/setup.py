@@ -26,6 +26,8 @@ from steps import ROOT, CommandFailed, StepFailed, exclusive, run_logged, run_to
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 LOCK_FILE = ROOT / "requirements.lock"
+# The packages of this checkout, installed as links to it.
+PROJECTS = (ROOT, ROOT / "simulator")
 # Written when their step is complete; the content says what the step was done for.
 VENV_STAMP = VENV / "made-with"
 PACKAGES_STAMP = VENV / "installed-from"
@@ -106,8 +108,8 @@ def _ensure_packages() -> None:
 def _install(command: Sequence[str], environment: Mapping[str, str] | None) -> None:
     run_logged("installing packages", [*command, "-r", str(LOCK_FILE)], environment, expect="up to a minute")
     # The lock file brought the build backend: no second download for an isolated build.
-    itself = ["--no-deps", "--no-build-isolation", "-e", str(ROOT)]
-    run_logged("installing the connector", [*command, *itself], environment)
+    links = [word for project in PROJECTS for word in ("-e", str(project))]
+    run_logged("installing the connector", [*command, "--no-deps", "--no-build-isolation", *links], environment)
 
 
 _PIP_TO_UV = {
@@ -145,11 +147,12 @@ def _python_identity() -> str:
 
 
 def _packages_identity() -> str:
-    # Of pyproject.toml only what an installation depends on: editing a lint rule must not reinstall.
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    parts = [project["build-system"], project["project"], project["tool"]["setuptools"]]
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-    digest.update(LOCK_FILE.read_bytes())
+    digest = hashlib.sha256(LOCK_FILE.read_bytes())
+    for folder in PROJECTS:
+        # Of pyproject.toml only what an installation depends on: editing a lint rule must not reinstall.
+        project = tomllib.loads((folder / "pyproject.toml").read_text())
+        parts = [project["build-system"], project["project"], project["tool"]["setuptools"]]
+        digest.update(json.dumps(parts, sort_keys=True).encode())
     return digest.hexdigest()
 
 

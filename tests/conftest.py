@@ -6,6 +6,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 import structlog
@@ -21,6 +22,12 @@ _own_folder = pytest.StashKey[str]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    if find_spec("carrier_simulator") is None:
+        raise pytest.UsageError("the simulator of the carriers is not installed here: run make setup")
+    _give_a_folder_of_its_own(config)
+
+
+def _give_a_folder_of_its_own(config: pytest.Config) -> None:
     """A folder of this run's own for what tests write: runs side by side trip over one another where pytest tidies up
     what it keeps of earlier ones."""
     if config.option.basetemp is None and not hasattr(config, "workerinput"):

@@ -26,7 +26,7 @@ from aiosipua import (
 )
 from aiosipua.dialog import DialogState
 
-from connector.demo.ports import PortLease
+from demo.ports import PortLease
 
 RTP_PORT = 40_000
 """Named in the SDP; nothing is sent there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from livekit import api
 
-from connector.demo.carrier.call import PhoneCall
+from carrier_simulator.call import PhoneCall
 from tests.integration.harness import Guest, Stage, strength, tone, until
 
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
+from carrier_simulator import InboundCall, TwilioSimulator
 from connector.app import Connector
-from connector.demo.carrier import InboundCall, TwilioSimulator
-from connector.demo.livekit_server import LiveKitServer
-from connector.demo.redis_server import RedisServer
 from connector.model import CallRecord
 from connector.sip import plan
 from connector.sip.admin import SipAdmin, SipNumberSetup
 from connector.sip.secrets import SipCredentials, SipSecrets
+from demo.livekit_server import LiveKitServer
+from demo.redis_server import RedisServer
 from tests.conformance.programs import HERE, Program, build
 from tests.integration.harness import stage_on
 from tests.integration.rest import RestClient

@@ -9,7 +9,7 @@ import pytest
 from livekit import api
 
 from connector.app import Connector
-from connector.demo.ports import PortLease
+from demo.ports import PortLease
 from tests.conformance.programs import Program, run
 from tests.conformance.talk import dispatched, talk_both_ways
 from tests.integration.harness import Stage, place

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from carrier_simulator.call import PhoneCall
 from connector.app import Connector
-from connector.demo.carrier.call import PhoneCall
 from tests.conformance.programs import HERE, Program, build, run
 from tests.integration.harness import Stage, ended, only_session, until
 from tests.integration.webhooks import Receiver

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from livekit import api
 
+from carrier_simulator import Fault, TwilioSimulator
+from carrier_simulator.twilio.signing import signed_headers
 from connector.app import Connector
-from connector.demo.carrier import Fault, TwilioSimulator
-from connector.demo.carrier.twilio.signing import signed_headers
-from connector.demo.ports import PortLease
-from connector.demo.process import ChildProcess
+from demo.ports import PortLease
+from demo.process import ChildProcess
 from tests.conformance.programs import Program, environment
 from tests.conformance.talk import dispatched, talk_both_ways
 from tests.integration.harness import TWILIO_TOKEN, Stage

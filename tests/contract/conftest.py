@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from connector.demo.redis_server import RedisServer
 from connector.storage.base import Store
+from demo.redis_server import RedisServer
 from tests.contract.racer import store_from
 
 

@@ -10,9 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.app import Connector
-from connector.call.session import CallSession
-from connector.demo.carrier import (
+from carrier_simulator import (
     CarrierSimulator,
     Document,
     MediaStream,
@@ -21,9 +19,11 @@ from connector.demo.carrier import (
     TelnyxSimulator,
     TwilioSimulator,
 )
-from connector.demo.carrier.simulator import WorldOptions
-from connector.demo.verdict import GOOD_SCORE, find_whole
+from carrier_simulator.simulator import WorldOptions
+from connector.app import Connector
+from connector.call.session import CallSession
 from connector.model import EndReason, Provider
+from demo.verdict import GOOD_SCORE, find_whole
 from tests.integration.harness import PATIENCE, RATE, Guest, Stage, only_session, until
 from tests.integration.wire import Wire, wire_to
 

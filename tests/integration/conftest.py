@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from connector.demo.livekit_server import LiveKitServer
+from demo.livekit_server import LiveKitServer
 from tests.integration.harness import Stage, stage_on
 from tests.integration.scene import captured_log
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.demo.carrier import MediaStream, OutboundCall
+from carrier_simulator import MediaStream, OutboundCall
 from tests.integration.harness import RATE, Guest, strength, tone, until
 
 _WINDOW = 160

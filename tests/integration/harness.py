@@ -17,13 +17,13 @@ import numpy as np
 from livekit import api, rtc
 from numpy.typing import NDArray
 
+from carrier_simulator import Document, OutboundCall, TwilioSimulator
 from connector.app import Connector
 from connector.config import Settings, load_settings
-from connector.demo.carrier import Document, OutboundCall, TwilioSimulator
-from connector.demo.compare import rms
-from connector.demo.livekit_server import LiveKitServer
-from connector.demo.ports import PortLease
 from connector.model import CallRecord
+from demo.compare import rms
+from demo.livekit_server import LiveKitServer
+from demo.ports import PortLease
 
 RATE = 8000
 PATIENCE = 20.0

@@ -12,8 +12,8 @@ from typing import Any
 import structlog
 from livekit import api
 
+from carrier_simulator import Document, MediaStream, OutboundCall, TwilioSimulator
 from connector.app import Connector
-from connector.demo.carrier import Document, MediaStream, OutboundCall, TwilioSimulator
 from connector.model import CallRecord, EndReason
 from tests.integration.harness import OUTBOUND, Guest, Stage, connect_call, ended, only_session, until
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from livekit import api
 
-from connector.demo.livekit_server import LiveKitServer
-from connector.demo.redis_server import RedisServer
 from connector.sip.admin import SipAdmin
+from demo.livekit_server import LiveKitServer
+from demo.redis_server import RedisServer
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import aiohttp
 from yarl import URL
 
-from connector.demo.carrier.twilio.signing import sign
+from carrier_simulator.twilio.signing import sign
 from tests.integration.harness import TWILIO_TOKEN
 
 Form = Sequence[tuple[str, str]]

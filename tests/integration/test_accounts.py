@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from connector.demo.carrier import TwilioSimulator
+from carrier_simulator import TwilioSimulator
 from tests.integration.harness import Stage, ended, only_session, until
 from tests.integration.rest import RestClient
 

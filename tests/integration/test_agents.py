@@ -11,9 +11,9 @@ from livekit import api
 
 from connector.app import Connector
 from connector.cli.doctor_agent import agent_findings
-from connector.demo.echo_agent import EchoAgent
-from connector.demo.livekit_server import LiveKitServer
 from connector.model import CallState
+from demo.echo_agent import EchoAgent
+from demo.livekit_server import LiveKitServer
 from tests.integration.conftest import logs_printed
 from tests.integration.harness import (
     INBOUND,

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from livekit import api
 
+from carrier_simulator import OutboundCall
 from connector.app import Connector
-from connector.demo.carrier import OutboundCall
-from connector.demo.echo_agent import EchoAgent
-from connector.demo.livekit_server import LiveKitServer
 from connector.model import CallState, EndReason
+from demo.echo_agent import EchoAgent
+from demo.livekit_server import LiveKitServer
 from tests.integration.harness import (
     INBOUND,
     PATIENCE,

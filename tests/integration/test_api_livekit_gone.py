@@ -11,10 +11,10 @@ import pytest
 from livekit import api
 
 from connector.app import Connector
-from connector.demo.livekit_server import LiveKitServer
-from connector.demo.ports import PortLease
 from connector.model import EndReason
 from connector.room import engine, joining
+from demo.livekit_server import LiveKitServer
+from demo.ports import PortLease
 from tests.integration.gate import Gate, Manner, gate_to
 from tests.integration.harness import (
     INBOUND,

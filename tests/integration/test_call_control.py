@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from carrier_simulator import CallStatus, Document, Fault, OutboundCall, TwilioSimulator
 from connector.app import Connector
 from connector.audio import dtmf
-from connector.demo.carrier import CallStatus, Document, Fault, OutboundCall, TwilioSimulator
 from connectorpb.v1 import connector_pb2 as pb
 from tests.integration.harness import (
     INBOUND,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from livekit import api
 
+from carrier_simulator import Answer, Callback, CallOptions, CallStatus, Outcome
+from carrier_simulator.faults import Refused
 from connector.audio import dtmf
 from connector.call.desk import TransferWish
-from connector.demo import script
-from connector.demo.carrier import Answer, Callback, CallOptions, CallStatus, Outcome
-from connector.demo.carrier.faults import Refused
 from connector.model import CallState, EndReason, Provider
+from demo import script
 from tests.integration.carriers import (
     CALLEE,
     HANGS_UP,

@@ -6,8 +6,8 @@ import aiohttp
 import pytest
 from livekit import api
 
-from connector.demo.carrier import CallStatus, Document, TelnyxSimulator
-from connector.demo.connector_process import ConnectorProcess
+from carrier_simulator import CallStatus, Document, TelnyxSimulator
+from demo.connector_process import ConnectorProcess
 from tests.integration.carriers import CALLEE, OURS
 from tests.integration.harness import Stage
 

@@ -12,8 +12,8 @@ import pytest
 from livekit import rtc
 from numpy.typing import NDArray
 
-from connector.demo import script
 from connector.model import Provider
+from demo import script
 from tests.integration.carriers import Line, line_at, phone_says, room_says, speech_passes
 from tests.integration.ears import PATIENCE, purity
 from tests.integration.harness import RATE, Stage, strength, until

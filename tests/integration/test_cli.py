@@ -18,13 +18,13 @@ import pytest
 from typer.testing import CliRunner
 
 from connector.cli.commands import app
-from connector.demo.connector_process import clean_environment
-from connector.demo.livekit_server import LiveKitServer
-from connector.demo.ports import PortLease
-from connector.demo.process import ChildProcess
 from connector.model import CallRecord, CallState, Direction, EndReason, Provider
 from connector.storage.sqlite import SqliteStore
 from connector.storage.stores import store_at
+from demo.connector_process import clean_environment
+from demo.livekit_server import LiveKitServer
+from demo.ports import PortLease
+from demo.process import ChildProcess
 from tests.integration.harness import Stage
 from tests.integration.wire import JSON, LIVEKIT_PATH
 

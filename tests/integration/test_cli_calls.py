@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import pytest
 from typer.testing import CliRunner
 
+from carrier_simulator import Answer, CallStatus, Outcome, TwilioSimulator
 from connector.cli.commands import app
-from connector.demo.carrier import Answer, CallStatus, Outcome, TwilioSimulator
-from connector.demo.connector_process import ConnectorProcess, clean_environment
-from connector.demo.livekit_server import LiveKitServer
+from demo.connector_process import ConnectorProcess, clean_environment
+from demo.livekit_server import LiveKitServer
 from tests.integration.harness import TWILIO_TOKEN, Stage, until
 from tests.integration.test_call_control import keys_heard
 

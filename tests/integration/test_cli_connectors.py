@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from connector.app import Connector
-from connector.demo.connector_process import clean_environment
-from connector.demo.ports import PortLease
+from demo.connector_process import clean_environment
+from demo.ports import PortLease
 from tests.integration.harness import PATIENCE, TWILIO_TOKEN, Stage
 
 

@@ -13,15 +13,15 @@ import pytest
 from livekit import api
 from typer.testing import CliRunner
 
+from carrier_simulator import Document, TwilioSimulator
 from connector.cli.commands import app
 from connector.cli.doctor_sip import sip_findings
 from connector.cli.findings import Finding
 from connector.config import load_settings
-from connector.demo.carrier import Document, TwilioSimulator
-from connector.demo.connector_process import clean_environment
-from connector.demo.livekit_server import LiveKitServer
 from connector.sip.secrets import SipSecrets
 from connector.storage.stores import store_at
+from demo.connector_process import clean_environment
+from demo.livekit_server import LiveKitServer
 from tests.integration.sip_livekit import all_rules, all_trunks, lkapi, sip, sip_livekit
 from tests.sip_endpoint import SipEndpoint
 

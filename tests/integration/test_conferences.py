@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import pytest
 from typer.testing import CliRunner
 
+from carrier_simulator import Callback, TwilioSimulator
+from carrier_simulator.faults import Fault
+from carrier_simulator.twilio.conferences import Conference
 from connector.app import Connector
 from connector.cli.commands import app
-from connector.demo.carrier import Callback, TwilioSimulator
-from connector.demo.carrier.faults import Fault
-from connector.demo.carrier.twilio.conferences import Conference
-from connector.demo.connector_process import clean_environment
 from connector.sip.secrets import SipCredentials, SipSecrets
+from demo.connector_process import clean_environment
 from tests.integration.harness import TWILIO_TOKEN, Stage
 from tests.integration.rpc import TRANSPORTS, RpcFailed, grpc_connector, rpc_over
 from tests.sip_endpoint import SipEndpoint

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from connector.demo.providers import ACCOUNTS
-from connector.demo.run import Options, run
-from connector.demo.sound import read_wav
+from demo.providers import ACCOUNTS
+from demo.run import Options, run
+from demo.sound import read_wav
 
 
 @pytest.mark.alone

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from carrier_simulator import PlivoSimulator, TelnyxSimulator, TwilioSimulator
 from connector.cli.common import api_token
 from connector.cli.doctor import _public_url
 from connector.cli.doctor_accounts import account_findings
 from connector.cli.doctor_agent import agent_findings
 from connector.cli.doctor_ice import hosts_of, ice_findings
 from connector.config import Settings
-from connector.demo.carrier import PlivoSimulator, TelnyxSimulator, TwilioSimulator
 from connector.model import Provider
 from tests.integration.harness import TWILIO_TOKEN, Stage
 

@@ -12,10 +12,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from connector.demo.carrier import Fault
-from connector.demo.carrier.twilio.signing import signed_headers
-from connector.demo.livekit_server import LiveKitServer
+from carrier_simulator import Fault
+from carrier_simulator.twilio.signing import signed_headers
 from connector.model import EndReason
+from demo.livekit_server import LiveKitServer
 from tests.integration.harness import (
     INBOUND,
     OUTBOUND,

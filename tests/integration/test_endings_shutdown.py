@@ -17,13 +17,13 @@ import aiohttp
 import pytest
 from livekit import api
 
+from carrier_simulator import Fault, OutboundCall, TwilioSimulator
 from connector import app
 from connector.app import Connector
 from connector.config import Settings
-from connector.demo.carrier import Fault, OutboundCall, TwilioSimulator
-from connector.demo.connector_process import clean_environment
 from connector.model import CallRecord, EndReason
 from connector.storage.sqlite import SqliteStore
+from demo.connector_process import clean_environment
 from tests.integration.harness import PATIENCE, TWILIO_TOKEN, Guest, Stage, connect_call, place, strength, tone, until
 
 # A Python process with all its libraries starts slowly on a busy machine.

@@ -10,10 +10,10 @@ import grpc
 import pytest
 
 from connector.app import Connector
-from connector.demo.livekit_server import LiveKitServer
 from connector.model import EndReason
 from connectorpb.v1 import connector_pb2 as pb
 from connectorpb.v1 import connector_pb2_grpc as pb_grpc
+from demo.livekit_server import LiveKitServer
 from tests.integration.gate import Gate, gate_to
 from tests.integration.harness import Stage, until
 from tests.integration.rpc import bearer, grpc_connector, open_channel

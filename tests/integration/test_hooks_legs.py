@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from connector.demo.carrier import Answer, Document, Outcome
+from carrier_simulator import Answer, Document, Outcome
 from connector.model import CallState, Provider
 from tests.integration.carriers import carrier_of
 from tests.integration.harness import Stage, ended, only_session, until

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from twilio.request_validator import RequestValidator
 
+from carrier_simulator.simulator import CarrierSimulator
 from connector.api.hooks import WRONG_PIN
 from connector.app import Connector
-from connector.demo.carrier.simulator import CarrierSimulator
-from connector.demo.redis_server import RedisServer
+from demo.redis_server import RedisServer
 from tests.integration.harness import TWILIO_TOKEN, Stage, until
 from tests.integration.rest import RestClient
 

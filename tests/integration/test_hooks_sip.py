@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 from livekit import api
 
+from carrier_simulator import CallStatus, InboundCall, TwilioSimulator
 from connector.api.hooks import SORRY, WRONG_PIN
 from connector.app import Connector
 from connector.call.dialled import OWNER
 from connector.call.terms import BUSY
-from connector.demo.carrier import CallStatus, InboundCall, TwilioSimulator
-from connector.demo.livekit_server import LiveKitServer
 from connector.model import CallRecord, CallRequest, CallState, EndReason, ParticipantSpec
 from connector.sip import plan
 from connector.sip.secrets import SipCredentials, SipSecrets
+from demo.livekit_server import LiveKitServer
 from tests.integration.harness import Stage, stage_on, until
 from tests.integration.rest import RestClient
 from tests.integration.sip_livekit import all_rules, lkapi, sip, sip_livekit

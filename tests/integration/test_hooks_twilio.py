@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from carrier_simulator.call import PhoneCall
 from connector.api.hooks import ASK_PIN, NO_MORE_TRIES, SORRY, WRONG_PIN
 from connector.app import Connector
 from connector.call.terms import BUSY
-from connector.demo.carrier.call import PhoneCall
-from connector.demo.livekit_server import LiveKitServer
+from demo.livekit_server import LiveKitServer
 from tests.integration.harness import Guest, Stage, ended, only_session, stage_on, strength, tone, until
 from tests.integration.rest import RestClient
 

@@ -18,13 +18,13 @@ from livekit import api, rtc
 from livekit.rtc import _ffi_client
 from livekit.rtc._ffi_client import FfiClient
 
+from carrier_simulator import TwilioSimulator
 from connector.app import Connector
 from connector.call.session import CallSession
-from connector.demo.carrier import TwilioSimulator
-from connector.demo.connector_process import ConnectorProcess
 from connector.model import CallState, EndReason
 from connector.room.gateway import RoomGateway
 from connector.room.media import media_router
+from demo.connector_process import ConnectorProcess
 from tests.integration.harness import (
     INBOUND,
     OUTBOUND,

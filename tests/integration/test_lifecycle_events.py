@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from livekit import api
 
+from carrier_simulator import OutboundCall, TwilioSimulator
 from connector.app import Connector
-from connector.demo.carrier import OutboundCall, TwilioSimulator
 from connector.model import CallRecord, CallState, EndReason, LifecycleEvent, Transfer
 from tests.integration.harness import INBOUND, OUTBOUND, Stage, connect_call, ended, only_session, place, until
 

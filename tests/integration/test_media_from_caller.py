@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from carrier_simulator import CallOptions, OutboundCall
 from connector.audio.g711 import ulaw_encode
-from connector.demo.carrier import CallOptions, OutboundCall
-from connector.demo.compare import find_delay
+from demo.compare import find_delay
 from tests.integration.ears import PATIENCE, loudness, purity
 from tests.integration.harness import RATE, Guest, Stage, connect_call, only_session, place, strength, tone, until
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from livekit import rtc
 
+from carrier_simulator import OutboundCall, TwilioSimulator
 from connector.call.session import CallSession
-from connector.demo.carrier import OutboundCall, TwilioSimulator
 from tests.integration.ears import PATIENCE, purity
 from tests.integration.harness import RATE, Guest, Stage, connect_call, only_session, place, strength, tone, until
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from livekit import api
 
+from carrier_simulator.twilio.signing import sign
 from connector.app import Connector
-from connector.demo.carrier.twilio.signing import sign
-from connector.demo.ports import PortLease
+from demo.ports import PortLease
 from tests.captured_logs import captured_logs, lines_of
 from tests.integration.harness import (
     INBOUND,

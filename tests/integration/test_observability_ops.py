@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from connector.api import ops
 from connector.app import Connector
-from connector.demo.livekit_server import LiveKitServer
 from connector.model import CallState
+from demo.livekit_server import LiveKitServer
 from tests.integration.gate import Gate, gate_to
 from tests.integration.harness import (
     INBOUND,

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 from livekit import api
 
+from carrier_simulator import Answer, CallStatus, OutboundCall, Outcome, TwilioSimulator
 from connector.app import Connector
-from connector.demo.carrier import Answer, CallStatus, OutboundCall, Outcome, TwilioSimulator
 from connector.model import EndReason
 from connectorpb.v1 import connector_pb2 as pb
 from tests.integration.harness import Stage, ended, only_session, strength, tone, until

@@ -12,9 +12,9 @@ from aiohttp import web
 from livekit import api
 from multidict import MultiDict
 
+from carrier_simulator.twilio.signing import signed_headers
 from connector.app import Connector
 from connector.call import leg
-from connector.demo.carrier.twilio.signing import signed_headers
 from connector.model import EndReason
 from connector.telephony import twilio
 from tests.integration.harness import TWILIO_TOKEN, Stage, ended, only_session, until

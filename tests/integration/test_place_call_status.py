@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
+from carrier_simulator import Answer, Callback, Document, Outcome
+from carrier_simulator.twilio.signing import signed_headers
 from connector.app import Connector
-from connector.demo.carrier import Answer, Callback, Document, Outcome
-from connector.demo.carrier.twilio.signing import signed_headers
 from connector.model import CallRecord, EndReason
 from connector.tokens import TokenSigner
 from tests.integration.harness import TWILIO_TOKEN, Stage, connect_call, ended, only_session, place, until

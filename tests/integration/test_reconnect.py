@@ -11,8 +11,8 @@ import pytest
 from livekit import rtc
 from livekit.rtc._proto import room_pb2
 
-from connector.demo.livekit_server import LiveKitServer
 from connector.model import EndReason
+from demo.livekit_server import LiveKitServer
 from tests.integration.gate import gate_to
 from tests.integration.harness import INBOUND, OUTBOUND, Guest, Stage, only_session, stage_on, strength, tone, until
 from tests.integration.scene import Scene, delete_room, set_scene

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from livekit import api
 
-from connector.demo.connector_process import ConnectorProcess
-from connector.demo.livekit_server import LiveKitServer
+from demo.connector_process import ConnectorProcess
+from demo.livekit_server import LiveKitServer
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 EXAMPLES = 3

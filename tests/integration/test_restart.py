@@ -16,11 +16,11 @@ from livekit import api, rtc
 
 from connector.app import Connector
 from connector.call.ear import RoomEar
-from connector.demo.livekit_server import LiveKitServer
 from connector.errors import Unavailable
 from connector.model import AgentDispatch, EndReason
 from connector.room import joining
 from connector.room.admin import RoomAdmin
+from demo.livekit_server import LiveKitServer
 from tests.integration.gate import gate_to
 from tests.integration.harness import (
     INBOUND,

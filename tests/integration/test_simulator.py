@@ -14,10 +14,10 @@ import pytest
 from livekit import api, rtc
 from numpy.typing import NDArray
 
-from connector.demo import script
-from connector.demo.compare import find_delay
-from connector.demo.echo_agent import EchoAgent
-from connector.demo.livekit_server import LiveKitServer
+from demo import script
+from demo.compare import find_delay
+from demo.echo_agent import EchoAgent
+from demo.livekit_server import LiveKitServer
 
 pytestmark = pytest.mark.integration
 

@@ -8,10 +8,10 @@ import pytest
 from google.protobuf import json_format
 from livekit import api
 
-from connector.demo.livekit_server import LiveKitServer
 from connector.errors import FailedPrecondition, Internal, Unavailable
 from connector.sip import plan
 from connector.sip.admin import SipAdmin
+from demo.livekit_server import LiveKitServer
 from tests.integration.sip_livekit import all_rules, all_trunks, lkapi, sip, sip_livekit
 
 __all__ = ["lkapi", "sip", "sip_livekit"]

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from carrier_simulator import Document, TwilioSimulator
 from connector.app import Connector
 from connector.cli.doctor import examine
 from connector.cli.findings import Finding
-from connector.demo.carrier import Document, TwilioSimulator
-from connector.demo.livekit_server import LiveKitServer
-from connector.demo.redis_server import RedisServer
 from connector.model import CallState, EndReason
 from connector.storage.base import StoreError
+from demo.livekit_server import LiveKitServer
+from demo.redis_server import RedisServer
 from tests.integration.harness import OUTBOUND, Stage, connect_call, ended, only_session, place, stage_on, until
 from tests.integration.rpc import RpcFailed, rpc_over
 

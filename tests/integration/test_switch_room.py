@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from livekit import api
 
+from carrier_simulator import OutboundCall
 from connector.app import Connector
-from connector.demo.carrier import OutboundCall
 from connector.errors import Unavailable
 from connector.model import CallState, EndReason
 from tests.integration.ears import loudness

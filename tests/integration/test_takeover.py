@@ -15,14 +15,14 @@ import aiohttp
 import pytest
 from livekit import api
 
+from carrier_simulator import Document, OutboundCall, TwilioSimulator
 from connector.app import Connector
 from connector.call import manager
 from connector.call.lease import RENEW_EVERY
-from connector.demo.carrier import Document, OutboundCall, TwilioSimulator
-from connector.demo.connector_process import ConnectorProcess
-from connector.demo.livekit_server import LiveKitServer
-from connector.demo.redis_server import RedisServer
 from connector.model import CallRecord, CallState, EndReason
+from demo.connector_process import ConnectorProcess
+from demo.livekit_server import LiveKitServer
+from demo.redis_server import RedisServer
 from tests.integration.harness import (
     INBOUND,
     OUTBOUND,

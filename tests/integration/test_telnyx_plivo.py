@@ -13,14 +13,14 @@ from livekit import api, rtc
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
+from carrier_simulator import CallStatus, Document
+from carrier_simulator.plivo.simulator import PlivoSimulator
+from carrier_simulator.simulator import CarrierSimulator
+from carrier_simulator.telnyx.dialect import TelnyxDialect
+from carrier_simulator.telnyx.simulator import TelnyxSimulator
 from connector.app import Connector
 from connector.call.desk import TransferWish
 from connector.call.session import CANNOT_HEAR
-from connector.demo.carrier import CallStatus, Document
-from connector.demo.carrier.plivo.simulator import PlivoSimulator
-from connector.demo.carrier.simulator import CarrierSimulator
-from connector.demo.carrier.telnyx.dialect import TelnyxDialect
-from connector.demo.carrier.telnyx.simulator import TelnyxSimulator
 from connector.model import Direction, EndReason, Provider
 from connector.tokens import TRANSFER_PURPOSE, TokenSigner
 from connectorpb.v1 import connector_pb2 as pb

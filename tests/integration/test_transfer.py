@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from carrier_simulator import Answer, OutboundCall, Outcome, TwilioSimulator
 from connector.app import Connector
-from connector.demo.carrier import Answer, OutboundCall, Outcome, TwilioSimulator
 from connector.model import CallState, EndReason
 from connectorpb.v1 import connector_pb2 as pb
 from tests.integration.harness import RATE, Stage, connect_call, ended, only_session, place, strength, tone, until

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 from connector.app import Connector
 from connector.cli.commands import app
-from connector.demo.connector_process import clean_environment
 from connector.model import Delivery, LifecycleEvent, WebhookEndpoint
 from connector.webhooks.sender import GIVE_UP_AFTER
+from demo.connector_process import clean_environment
 from tests.integration.harness import Stage
 from tests.integration.webhooks import EVERY_EVENT, Received, Receiver, Rest, happened
 

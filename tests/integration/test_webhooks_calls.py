@@ -13,11 +13,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from carrier_simulator import TwilioSimulator
 from connector.app import Connector
 from connector.config import Settings
-from connector.demo.carrier import TwilioSimulator
-from connector.demo.connector_process import clean_environment
 from connector.storage.sqlite import SqliteStore
+from demo.connector_process import clean_environment
 from tests.integration.harness import INBOUND, TWILIO_TOKEN, Stage, connect_call, ended, place
 from tests.integration.webhooks import Received, Receiver, Rest
 

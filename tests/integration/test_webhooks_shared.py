@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from connector.app import Connector
-from connector.demo.redis_server import RedisServer
 from connector.model import LifecycleEvent
+from demo.redis_server import RedisServer
 from tests.integration.harness import Stage
 from tests.integration.webhooks import Receiver, Rest, happened
 

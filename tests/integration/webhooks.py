@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from connector.app import Connector
 from connector.cli.common import api_token
 from connector.config import Settings
-from connector.demo.ports import PortLease
 from connector.model import CallRecord, CallState, Direction, LifecycleEvent, Provider
+from demo.ports import PortLease
 
 EVERY_EVENT = [event.value for event in LifecycleEvent]
 PATIENCE = 15.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from connector.demo.ports import PortLease
+from demo.ports import PortLease
 from tests.conformance.deploy.backends import Backends
 from tests.conformance.deploy.origin import ORIGINS, Authority, Origin, new_authority
 from tests.conformance.deploy.service import Service

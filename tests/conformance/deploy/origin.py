@@ -18,9 +18,9 @@ from pathlib import Path
 
 import aiohttp
 
-from connector.demo.connector_process import clean_environment
-from connector.demo.ports import PortLease
-from connector.demo.process import ChildProcess, ProcessFailed
+from demo.connector_process import clean_environment
+from demo.ports import PortLease
+from demo.process import ChildProcess, ProcessFailed
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 HOST = "localhost"

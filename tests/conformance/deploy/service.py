@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 from livekit import api, rtc
 
+from carrier_simulator import TwilioSimulator
 from connector.app import Connector
-from connector.demo.carrier import TwilioSimulator
 from tests.conformance.deploy.origin import Origin
 from tests.integration.harness import Guest, Stage
 

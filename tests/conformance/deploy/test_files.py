@@ -14,10 +14,10 @@ import yaml
 from pydantic import AliasChoices
 
 from connector.config import Settings
-from connector.demo.connector_process import clean_environment
-from connector.demo.livekit_server import find_binary
-from connector.demo.ports import PortLease
-from connector.demo.process import ChildProcess
+from demo.connector_process import clean_environment
+from demo.livekit_server import find_binary
+from demo.ports import PortLease
+from demo.process import ChildProcess
 from tests.conformance.deploy.origin import APT, DEPLOY, Nginx, program, run
 
 ROOT = DEPLOY.parent

@@ -12,13 +12,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from livekit import api
 
-from connector.demo.carrier import Document, Fault
-from connector.demo.carrier.twilio.signing import signed_headers
-from connector.demo.connector_process import clean_environment
-from connector.demo.echo_agent import EchoAgent
+from carrier_simulator import Document, Fault
+from carrier_simulator.twilio.signing import signed_headers
 from connector.model import EndReason
 from connectorpb.v1 import connector_pb2 as pb
 from connectorpb.v1 import connector_pb2_grpc as pb_grpc
+from demo.connector_process import clean_environment
+from demo.echo_agent import EchoAgent
 from tests.conformance.deploy.origin import HOST, run
 from tests.conformance.deploy.service import Service
 from tests.integration.harness import TWILIO_TOKEN, connect_call, ended, only_session, place, strength, tone, until

@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from connector.audio.g711 import ulaw_decode, ulaw_encode
-from connector.demo import script
-from connector.demo.compare import find_delay
+from demo import script
+from demo.compare import find_delay
 
 RATE = 8000
 Sound = NDArray[np.int16]

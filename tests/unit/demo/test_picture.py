@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from connector.demo import picture
-from connector.demo.picture import Delay, Span, draw_call
+from demo import picture
+from demo.picture import Delay, Span, draw_call
 
 RATE = 8000
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from connector.demo import ports
-from connector.demo.livekit_server import ServerMissing, find_binary
-from connector.demo.ports import PortLease
-from connector.demo.process import ChildProcess, ProcessFailed
+from demo import ports
+from demo.livekit_server import ServerMissing, find_binary
+from demo.ports import PortLease
+from demo.process import ChildProcess, ProcessFailed
 
 
 def python(code: str) -> ChildProcess:
@@ -132,6 +132,6 @@ def test_the_server_program_is_found_or_its_absence_explained(tmp_path: Path, mo
         find_binary()
     monkeypatch.delenv("LIVEKIT_SERVER_BIN")
     program.unlink()
-    monkeypatch.setattr("connector.demo.livekit_server.__file__", str(tmp_path / "a" / "b" / "c.py"))
+    monkeypatch.setattr("demo.livekit_server.__file__", str(tmp_path / "a" / "b.py"))
     with pytest.raises(ServerMissing, match="make setup"):
         find_binary()

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from connector.config import load_settings
-from connector.demo.providers import ACCOUNTS
+from demo.providers import ACCOUNTS
 
 TO, FROM = "+15550001111", "+15552223333"
 

@@ -8,9 +8,9 @@ import psutil
 import pytest
 from redis.asyncio import Redis
 
-from connector.demo import redis_server
-from connector.demo.process import ProcessFailed
-from connector.demo.redis_server import RedisMissing, RedisServer, find_redis
+from demo import redis_server
+from demo.process import ProcessFailed
+from demo.redis_server import RedisMissing, RedisServer, find_redis
 
 
 async def keep(server: RedisServer, value: str) -> None:

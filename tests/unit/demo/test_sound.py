@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from connector.demo.sound import normalise, read_wav, resample, trim, write_wav
+from carrier_simulator.resample import resample
+from demo.sound import normalise, read_wav, trim, write_wav
 
 
 def sine(frequency: float, rate: int, seconds: float = 0.5) -> NDArray[np.int16]:

@@ -6,8 +6,8 @@ import espeakng_loader
 import numpy as np
 import pytest
 
-from connector.demo.compare import find_delay
-from connector.demo.speech import SpeechError, speak
+from demo.compare import find_delay
+from demo.speech import SpeechError, speak
 
 SENTENCE = "The quick brown fox jumps over the lazy dog."
 
@@ -46,7 +46,7 @@ def test_text_without_a_sound_is_an_error() -> None:
 
 
 def test_data_under_a_long_path_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from connector.demo import espeak
+    from demo import espeak
 
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     deep.mkdir(parents=True)

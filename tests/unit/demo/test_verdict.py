@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from connector.demo import script
-from connector.demo.carrier import CarrierError, Fault
-from connector.demo.scene import RATE, Recording
-from connector.demo.timeline import Timeline
-from connector.demo.verdict import judge
+from carrier_simulator import CarrierError, Fault
+from demo import script
+from demo.scene import RATE, Recording
+from demo.timeline import Timeline
+from demo.verdict import judge
 
 SAID_AT = 5 * RATE
 

@@ -15,8 +15,6 @@ import pytest
 import trustme
 from redis.asyncio import Redis
 
-from connector.demo.ports import PortLease
-from connector.demo.redis_server import RedisServer
 from connector.logs import scrub
 from connector.model import (
     Attempt,
@@ -38,6 +36,8 @@ from connector.storage.forms import Form
 from connector.storage.redis import MIGRATIONS, RedisStore
 from connector.storage.redis_server import RedisServer as Connection
 from connector.storage.rows import to_row
+from demo.ports import PortLease
+from demo.redis_server import RedisServer
 
 STORAGE_PAGE = Path(__file__).resolve().parents[3] / "docs" / "storage.md"
 PASSWORD = "p@ss/w:rd#1%"

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from connector.carriers.transfers import TransferDial, transfer_document
-from connector.demo.ports import PortLease
 from connector.errors import (
     ConnectorError,
     CredentialsRefused,
@@ -26,6 +25,7 @@ from connector.model import CarrierCall, Provider
 from connector.telephony import http
 from connector.telephony.plivo import PlivoCalls
 from connector.telephony.telnyx import TelnyxCalls
+from demo.ports import PortLease
 from tests.unit.telephony.carrier_api import Api, carrier_api
 
 KEY = "the-secret-of-the-tests"

@@ -13,7 +13,6 @@ from aiohttp import web
 
 from connector.carriers.answers import LONGEST_FAREWELL
 from connector.carriers.transfers import TransferDial
-from connector.demo.ports import PortLease
 from connector.errors import (
     ConnectorError,
     CredentialsRefused,
@@ -27,6 +26,7 @@ from connector.errors import (
 from connector.model import CarrierCall
 from connector.telephony import twilio
 from connector.telephony.twilio import TwilioCalls
+from demo.ports import PortLease
 from tests.integration.twilio_api import ACCOUNT, SID, TwilioApi, error, twilio_api
 
 TOKEN = "auth-token-of-the-tests"

@@ -1,0 +1,32 @@
+"""`python -m demo`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from demo.providers import ACCOUNTS
+from demo.run import Options, run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m demo",
+        description="A simulated phone call talks with a real agent in a real LiveKit room.",
+    )
+    parser.add_argument("--provider", choices=tuple(ACCOUNTS), default="twilio", help="the carrier to simulate")
+    parser.add_argument("--keep", action="store_true", help="leave everything running afterwards")
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="where recordings go")
+    options = parser.parse_args()
+    # The SDK warns of handles it drops twice when a room is left; nobody can do anything about it.
+    logging.getLogger("livekit").setLevel(logging.CRITICAL)
+    sys.exit(asyncio.run(run(Options(options.out, options.keep, options.provider), Console())))
+
+
+if __name__ == "__main__":
+    main()

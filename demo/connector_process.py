@@ -1,0 +1,49 @@
+"""Starts the connector as its users do: `python -m connector serve`, set up by the environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from demo.ports import PortLease
+from demo.process import ChildProcess, Server
+
+_START_PATIENCE = 20.0
+_OURS = ("CONNECTOR_", "LIVEKIT_", "TWILIO_", "TELNYX_", "PLIVO_")
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without anything that would set up a connector, an agent or a server."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+
+
+class ConnectorProcess(Server):
+    """Use as `async with ConnectorProcess(environment)`; its calls are kept in a directory of its own.
+
+    `environment` must name the LiveKit server and may set anything else `connector serve` reads.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._lease = PortLease()
+        directory = tempfile.TemporaryDirectory(prefix="connector-demo-")
+        self.environment = {
+            "CONNECTOR_HOST": "127.0.0.1",
+            "CONNECTOR_PORT": str(self._lease.port),
+            "CONNECTOR_GRPC_PORT": "0",
+            "CONNECTOR_STORE": f"sqlite:///{Path(directory.name) / 'calls.db'}",
+            "CONNECTOR_DRAIN_TIMEOUT": "1",
+            **environment,
+        }
+        argv = [sys.executable, "-m", "connector", "serve"]
+        process = ChildProcess("connector", argv, {**clean_environment(), **self.environment})
+        super().__init__(process, self._lease.close, directory.cleanup)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._lease.port}"
+
+    async def _until_ready(self) -> None:
+        await self._process.until_answers(self.url + "/readyz", _START_PATIENCE)

@@ -1,0 +1,121 @@
+"""`make demo`: a simulated phone call talks with a real agent in a real LiveKit room."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from pathlib import Path
+
+from livekit import api
+from rich.console import Console
+
+from demo import script
+from demo.keep import keep_running
+from demo.livekit_server import ServerMissing
+from demo.picture import Delay, Span, draw_call
+from demo.process import ProcessFailed
+from demo.providers import ACCOUNTS
+from demo.scene import RATE, Recording, Scene
+from demo.sound import write_wav
+from demo.timeline import Timeline
+from demo.verdict import Verdict, judge
+from demo.world import World, whole_world
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    out: Path
+    keep: bool = False
+    provider: str = "twilio"
+
+
+async def run(options: Options, console: Console) -> int:
+    """Return the exit status: 0 when the caller heard the right audio and all the rest was right too."""
+    try:
+        return await _until_signal(_run(options, console))
+    except asyncio.CancelledError:
+        console.print("stopped")
+        return 130
+    except (ProcessFailed, ServerMissing) as error:
+        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        return 1
+
+
+async def _until_signal(work: Awaitable[int]) -> int:
+    """A first Ctrl-C or SIGTERM cancels the work, which then cleans up."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+
+async def _run(options: Options, console: Console) -> int:
+    account = ACCOUNTS[options.provider]()
+    name = account.carrier.dialect.name
+    console.print(f"starting livekit-server, the connector, an agent and a simulated {name} ...")
+    # Both voices are made before the clock runs: speech takes a tenth of a second each.
+    await asyncio.to_thread(lambda: (script.greeting(), script.sentence()))
+    async with whole_world(account) as world:
+        recording = await _play(world, console)
+        status = 1
+        if recording:
+            verdict = await asyncio.to_thread(judge, recording)
+            await asyncio.to_thread(_write, options.out, recording, verdict)
+            _report(console, verdict, options.out)
+            status = 0 if verdict.passed else 1
+        if status:
+            _show_logs(console, world)
+        if options.keep:
+            await keep_running(world, console)
+        return status
+
+
+async def _play(world: World, console: Console) -> Recording | None:
+    try:
+        return await Scene(world, Timeline(console)).play()
+    except (TimeoutError, api.TwirpError, OSError) as error:
+        console.print(f"[red]the call failed:[/] {error or type(error).__name__}", highlight=False)
+        for call in world.carrier.calls.values():
+            for fault in call.errors:
+                console.print(
+                    f"{world.carrier.dialect.name}'s error {int(fault.code)}: {fault.message}", highlight=False
+                )
+        return None
+
+
+def _write(out: Path, recording: Recording, verdict: Verdict) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    write_wav(out / "said.wav", recording.said, RATE)
+    write_wav(out / "heard.wav", recording.heard, RATE)
+    said_at, lasts = recording.sentence_at / RATE, len(script.sentence()) / RATE
+    greeting = Span("the agent's greeting", verdict.greeting.delay_seconds, len(script.greeting()) / RATE)
+    draw_call(
+        out / "waveforms.png",
+        recording.said,
+        recording.heard,
+        RATE,
+        title=f"A simulated {recording.carrier} call, through LiveKit, to an agent that says everything back",
+        delay=Delay(said_at, said_at + verdict.echo.delay_seconds, lasts),
+        heard_spans=[greeting],
+    )
+
+
+def _report(console: Console, verdict: Verdict, out: Path) -> None:
+    console.print()
+    for check in verdict.checks:
+        mark = "[green]ok[/]  " if check.passed else "[red]FAIL[/]"
+        console.print(f"{mark} {check.name} ({check.found})", highlight=False)
+    console.print(f"\nwrote {out}/heard.wav, {out}/said.wav and {out}/waveforms.png", highlight=False)
+
+
+def _show_logs(console: Console, world: World) -> None:
+    for name, log in (("connector", world.connector.log(40)), ("agent", world.agent.log(40))):
+        console.print(f"\n[bold]the {name}'s last lines[/]")
+        console.print(log, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,80 @@
+"""What sets one carrier apart from the others, in one object that a call asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from carrier_simulator.faults import CarrierError
+from carrier_simulator.sip import SipClient
+from carrier_simulator.terms import CallOptions, CallStatus, Outcome
+from carrier_simulator.verbs import Stream, Verb
+from carrier_simulator.web import Form, Web
+from carrier_simulator.wire import Wire
+
+if TYPE_CHECKING:
+    from carrier_simulator.call import PhoneCall
+
+
+class Dialect(Protocol):
+    name: str
+    account_id: str
+
+    def call_id(self) -> str:
+        """An id for a new call."""
+        ...
+
+    def form(self, call: PhoneCall) -> Form:
+        """The fields of every request about this call."""
+        ...
+
+    def gathered(self, digits: str) -> Form:
+        """The fields that tell which digits were pressed."""
+        ...
+
+    def dialled(self, leg_id: str, status: CallStatus, seconds: int) -> Form:
+        """The fields that tell what became of the other side's call."""
+        ...
+
+    def leg_notice(self, call: PhoneCall, leg_id: str, address: str, status: CallStatus) -> Form:
+        """The other side's call rings, or was answered."""
+        ...
+
+    def hung_up(self) -> dict[str, str]:
+        """The fields that tell that the caller has hung up, in place of those of a call that goes on."""
+        ...
+
+    def caller_id_fault(self, call: PhoneCall, caller_id: str) -> CarrierError | None:
+        """Why the carrier would not dial somebody for this caller under this caller id; None: it does."""
+        ...
+
+    def streamed(self, stream_id: str) -> Form:
+        """The fields that tell which stream has ended, for a document that goes on elsewhere."""
+        ...
+
+    def stream_notice(self, call: PhoneCall, stream_id: str, event: str) -> Form:
+        """A stream has `started`, `stopped` or had an `error`."""
+        ...
+
+    def notice(self, call: PhoneCall, sequence: int) -> Form:
+        """The call has the status that it has now."""
+        ...
+
+    def parse(self, body: bytes, content_type: str) -> Sequence[Verb]:
+        """Raise Refused for what the carrier does not take."""
+        ...
+
+    def wire(self, call: PhoneCall, stream: Stream) -> Wire: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """The carrier as its calls see it."""
+
+    dialect: Dialect
+    web: Web
+    options: CallOptions
+    outcome_of: Callable[[str], Outcome]
+    """What happens when this number is called."""
+    sip: SipClient = field(default_factory=SipClient)

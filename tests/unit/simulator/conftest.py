@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from carrier_simulator import TwilioSimulator
+from tests.unit.simulator.application import Application, signed_by_twilio
+
+
+@pytest.fixture
+async def carrier() -> AsyncIterator[TwilioSimulator]:
+    async with TwilioSimulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+async def application(carrier: TwilioSimulator) -> AsyncIterator[Application]:
+    async with Application(signed_by_twilio(carrier.auth_token)) as application:
+        yield application
