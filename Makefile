@@ -10,7 +10,7 @@ JOBS ?= $(shell "$(PYTHON)" -c 'import os; print(2 * (len(os.sched_getaffinity(0
 unexport PYTHONDONTWRITEBYTECODE
 
 PY := .venv/bin/python
-MYPY_PATHS := connector simulator demo scripts tests $(wildcard bench)
+MYPY_PATHS := connector simulator/src demo scripts tests $(wildcard bench)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test lint format gen conformance bench dist lock clean
@@ -54,16 +54,17 @@ conformance: setup ## run the official SDK clients against the service, and the 
 bench: setup ## measure latency and cost against the baselines; writes bench-out/
 	@$(PY) -m bench $(ARGS)
 
-dist: setup ## build the source archive and the wheel into dist/, and check them
+dist: setup ## build source archives and wheels of connector and simulator into dist/, and check them
 	@rm -rf dist
-	@$(PY) -m uv build --quiet --python $(PY) --no-build-isolation
+	@for project in . simulator; do \
+	  $(PY) -m uv build --quiet --python $(PY) --no-build-isolation --out-dir dist $$project || exit; done
 	@$(PY) -m uv tool run --quiet --from 'twine~=6.2' twine check --strict dist/*
 
 lock: setup ## resolve requirements.lock anew from pyproject.toml
 	@$(PY) scripts/lock.py $(ARGS)
 
 clean: ## remove what setup and the runs made
-	rm -rf .venv .tools demo-out bench-out ci-out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .tools demo-out bench-out ci-out build dist *.egg-info simulator/build simulator/src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf tests/conformance/*/build tests/conformance/*/target tests/conformance/*/node_modules
 	rm -rf examples/*/build examples/*/target examples/*/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
