@@ -21,7 +21,7 @@ from connector.audio import g711
 from connector.call import presence
 from connector.call.bridge import Bridge
 from connector.call.from_carrier import CallerVoice, Later, Now
-from connector.carriers.base import Codec
+from connector.carriers.codec import Codec
 from connector.carriers.events import AudioReceived
 from connector.cli import main
 from connector.metrics import Metrics

@@ -5,27 +5,28 @@ Each secret is a tuple, newest first, so that an old one still counts while it i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from connector.errors import FailedPrecondition
-from connector.model import Provider
+from pydantic import SecretStr
 
-TITLES = {Provider.TWILIO: "Twilio", Provider.TELNYX: "Telnyx", Provider.PLIVO: "Plivo"}
-MAPS = {
-    Provider.TWILIO: "TWILIO_ACCOUNTS",
-    Provider.TELNYX: "TELNYX_ACCOUNTS",
-    Provider.PLIVO: "PLIVO_ACCOUNTS",
-}
-"""The setting that lists several accounts."""
-SIGNING_SETTINGS = {
-    Provider.TWILIO: "TWILIO_AUTH_TOKEN",
-    Provider.TELNYX: "TELNYX_PUBLIC_KEY",
-    Provider.PLIVO: "PLIVO_AUTH_TOKEN",
-}
-"""The setting without which a carrier's requests cannot be checked."""
-_PLIVO_SUBACCOUNT = "SA"
-"""Plivo's requests name the main account alone, whichever of its subaccounts the call belongs to."""
+from connector.errors import FailedPrecondition
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRules:
+    """How the accounts of one carrier are named, and which may act for another."""
+
+    title: str
+    """The carrier's name for people."""
+    setting: str
+    """The setting that lists several accounts."""
+    key_names_account: bool = False
+    """Whether a key of the REST API says whose it is; else the account's id is the user's name."""
+    unnamed_prefix: str = ""
+    """How the ids of accounts begin that no request names; empty: there are none such."""
+    main_serves_all: bool = False
+    """Whether the main account reaches the resources of its subaccounts with its own token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +36,23 @@ class CarrierAccount:
 
     id: str
     signing: tuple[str, ...] = field(default=(), repr=False)
-    """What its requests are checked with: auth tokens, or Telnyx's public keys in base64."""
+    """What its requests are checked with: auth tokens, or public keys."""
     rest: tuple[str, ...] = field(default=(), repr=False)
-    """What its REST calls are made with: auth tokens, or Telnyx's API keys."""
+    """What its REST calls are made with: auth tokens, or API keys."""
 
 
 class CarrierAccounts:
     """The configured accounts of one carrier. The first is the default: the one that places calls."""
 
-    def __init__(self, provider: Provider, accounts: Sequence[CarrierAccount] = ()) -> None:
-        self.provider = provider
+    def __init__(self, rules: AccountRules, accounts: Sequence[CarrierAccount] = ()) -> None:
+        self.rules = rules
         self.all = tuple(accounts)
         self._by_id = {account.id: account for account in self.all if account.id}
         self._unnamed = [account for account in self.all if self._is_never_named(account)]
 
     def _is_never_named(self, account: CarrierAccount) -> bool:
-        return not account.id or (self.provider is Provider.PLIVO and account.id.startswith(_PLIVO_SUBACCOUNT))
+        prefix = self.rules.unnamed_prefix
+        return not account.id or bool(prefix and account.id.startswith(prefix))
 
     @property
     def signs(self) -> bool:
@@ -63,8 +65,7 @@ class CarrierAccounts:
         return tuple(account for account in self.all if account.rest and self._can_call(account))
 
     def _can_call(self, account: CarrierAccount) -> bool:
-        # Telnyx's API keys name their account; at the other two its id is the user's name.
-        return bool(account.id) or self.provider is Provider.TELNYX
+        return bool(account.id) or self.rules.key_names_account
 
     def is_known(self, account_id: str) -> bool:
         """Whether requests of this account can be checked; an empty id is of a request that names none."""
@@ -78,16 +79,39 @@ class CarrierAccounts:
         return tuple(dict.fromkeys(secret for account in chosen for secret in account.signing))
 
     def calling(self, account_id: str) -> CarrierAccount:
-        """The account whose credentials serve a call of this account. FailedPrecondition when none does.
-
-        Twilio's main account reaches the resources of its subaccounts with its own token
-        (https://www.twilio.com/docs/iam/api/subaccounts), so there the default account serves for all others.
-        """
+        """The account whose credentials serve a call of this account. FailedPrecondition when none does."""
         able = self.with_api
         named = [account for account in able if account.id == account_id]
         unnamed = [account for account in able if account in self._unnamed]
-        rest = able if not account_id or self.provider is Provider.TWILIO else ()
+        rest = able if not account_id or self.rules.main_serves_all else ()
         for account in (*named, *unnamed, *rest):
             return account
-        title, setting = TITLES[self.provider], MAPS[self.provider]
-        raise FailedPrecondition(f"the call is of {title} account {account_id}, which {setting} does not have")
+        raise FailedPrecondition(
+            f"the call is of {self.rules.title} account {account_id}, which {self.rules.setting} does not have"
+        )
+
+
+def listed(text: str | SecretStr) -> tuple[str, ...]:
+    """A secret, or several with commas between them, the newest first."""
+    plain = text if isinstance(text, str) else text.get_secret_value()
+    return tuple(part.strip() for part in plain.split(",") if part.strip())
+
+
+def by_token(accounts: Mapping[str, tuple[SecretStr, ...]]) -> list[CarrierAccount]:
+    """Accounts of which the same tokens sign requests and open the REST API."""
+    tokens = {name: tuple(token.get_secret_value() for token in several) for name, several in accounts.items()}
+    return [CarrierAccount(name, each, each) for name, each in tokens.items()]
+
+
+def merged(
+    rules: AccountRules,
+    plain_id: str,
+    signing: tuple[str, ...],
+    rest: tuple[str, ...],
+    others: Sequence[CarrierAccount],
+) -> CarrierAccounts:
+    """The account of the plain settings first; what the map says of the same account counts after it."""
+    more = next((account for account in others if account.id == plain_id), CarrierAccount(plain_id))
+    plain = CarrierAccount(plain_id, (*signing, *more.signing), (*rest, *more.rest))
+    rest_of_them = [account for account in others if account is not more]
+    return CarrierAccounts(rules, ([plain] if plain.signing or plain.rest else []) + rest_of_them)

@@ -8,12 +8,12 @@ import gc
 import os
 import signal
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import structlog
 from aiohttp import web
 
-from connector.accounts import TITLES
 from connector.api.administration import administration, signature_check
 from connector.api.auth import Authorizer
 from connector.api.conference_callback import ConferenceCallback
@@ -41,17 +41,14 @@ from connector.call.lease import LOOK_EVERY as LOOK_FOR_OTHERS_EVERY
 from connector.call.lease import RENEW_EVERY, OwnerLease
 from connector.call.manager import CallManager
 from connector.call.terms import Limits, Parts
-from connector.carriers.answers import Codecs
-from connector.carriers.base import Codec
-from connector.carriers.plivo import PlivoCodec
-from connector.carriers.telnyx import TelnyxCodec
-from connector.carriers.twilio import TwilioCodec
+from connector.carrier_table import TABLE, Entry, carrier_secrets, carriers_of, controls_of
+from connector.carriers.carrier import Carriers
 from connector.chores import Chore
 from connector.config import Settings
 from connector.errors import ConnectorError
 from connector.logs import never_log
 from connector.metrics import Metrics
-from connector.model import HOLDING, REST_SETTINGS, AgentWatch, CallRequest, Provider
+from connector.model import AgentWatch, CallRequest, Provider
 from connector.room.admin import RoomAdmin
 from connector.room.admission import JoinAdmission
 from connector.room.events import RoomListener
@@ -61,9 +58,9 @@ from connector.sip.admin import SipAdmin
 from connector.sip.secrets import SipSecrets
 from connector.storage.base import Store
 from connector.storage.stores import store_of
-from connector.telephony.accounts import TwilioAccounts
 from connector.telephony.apis import CarrierApis, say_signer
 from connector.telephony.conferences import TwilioConferences
+from connector.telephony.twilio import TwilioAccounts
 from connector.tokens import TRANSFER_PURPOSE, TokenSigner, WebhookKeys
 from connector.webhooks.service import Webhooks
 
@@ -73,24 +70,24 @@ FORGET_EVERY = 3600.0
 SWEEP_EVERY = 10.0
 LOOK_EVERY = 5.0
 """Seconds between two looks at a LiveKit that could not be used at the start."""
-_KIND_DETAILS = {Provider.TWILIO: ("connector_twilio",)}
-"""LiveKit knows a detail for Twilio alone; the other carriers are told apart by an attribute."""
 
 
 class Connector:
     """One process of the service. `start`, then serve until `stop`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, table: Sequence[Entry] = TABLE) -> None:
         self.settings = settings
+        self.carriers = carriers_of(settings, table)
         secret, own = settings.livekit_api_secret.get_secret_value(), settings.own_secrets
-        never_log(secret, *own, *settings.client_secrets.values(), *settings.carrier_secrets)
+        never_log(secret, *own, *settings.client_secrets.values(), *carrier_secrets(settings, table))
         self.metrics = Metrics()
         self.store: Store = store_of(settings)
         self.joins = JoinAdmission(settings.joins_at_once, settings.join_wait, self.metrics)
         self.admin = RoomAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
-        self._carriers = CarrierApis(settings)
+        self._apis = CarrierApis(controls_of(settings, table))
+        twilio = _twilio(self._apis)
         self.webhooks = Webhooks(self.store, self.metrics, as_json, allow_private=settings.webhook_allow_private)
-        self.hang_ups = HangUps(self.store.hang_ups, self._carriers.controls, self.metrics)
+        self.hang_ups = HangUps(self.store.hang_ups, self.carriers, self._apis.controls, self.metrics)
         self._call_parts = self._parts()
         self._dialled = DialledCalls(self._call_parts)
         self.calls = CallManager(self._call_parts, settings.max_calls)
@@ -99,19 +96,19 @@ class Connector:
         signer = TokenSigner(own)
         self._webhook_keys = WebhookKeys(own)
         origins = Origins(settings.public_origin, settings.regions, settings.countries)
-        signatures = self._signatures = signature_check(settings, origins)
+        signatures = self._signatures = signature_check(settings, self.carriers, origins)
         service = ConnectorService(
-            self.calls, self.desk, self.store, signer, origins, settings.connect_timeout, self._carriers.twilio
+            self.calls, self.desk, self.store, signer, self.carriers, origins, settings.connect_timeout, twilio
         )
-        conferences = conference_bridge(settings, self.store, self._carriers.twilio)
+        conferences = conference_bridge(settings, self.store, twilio)
         self._sip_admin = SipAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
         self._sip = self._sip_dialler(signatures)
-        table = methods(service, ConferenceRpc(conferences))
+        rpcs = methods(service, ConferenceRpc(conferences))
         authorizer = Authorizer(settings.livekit_api_key, secret, settings.client_secrets)
         refusals = Refusals(self.metrics)
-        self.grpc = GrpcServer(table, authorizer, refusals)
+        self.grpc = GrpcServer(rpcs, authorizer, refusals)
         self._routes = (
-            TwirpRoutes(table, authorizer, refusals),
+            TwirpRoutes(rpcs, authorizer, refusals),
             ConnectUrl(
                 self.calls,
                 self.store,
@@ -119,7 +116,8 @@ class Connector:
                 say_signer(own),
                 signatures,
                 origins,
-                _words(settings),
+                self.carriers,
+                _words(settings, self.carriers),
                 self.metrics,
             ),
             TransferRoutes(
@@ -128,7 +126,7 @@ class Connector:
                 signer,
                 signatures,
                 origins,
-                _codecs(settings),
+                self.carriers,
                 self.metrics,
             ),
             HookRoutes(
@@ -139,12 +137,14 @@ class Connector:
                 origins,
                 signatures,
                 self.metrics,
-                _codecs(settings),
+                self.carriers,
                 self._sip,
                 max_waiting=settings.max_waiting_per_connector,
             ),
             self._sip,
-            ConferenceCallback(conferences, signatures, refusals, settings.sip_conferences),
+            ConferenceCallback(
+                self.carriers[Provider.TWILIO], conferences, signatures, refusals, settings.sip_conferences
+            ),
             # Last of what is below /v2: it answers for all paths there that nobody has.
             RestRoutes(self._rest_operations(), authorizer, refusals),
             OpsRoutes(self.calls, self.admin, self.metrics),
@@ -164,13 +164,13 @@ class Connector:
             admin=self.admin,
             max_duration=settings.max_duration,
         )
-        return SipDialler(
-            self._dialled, parts, TokenSigner(settings.own_secrets, SIP_PURPOSE), signatures, self.metrics
-        )
+        signer = TokenSigner(settings.own_secrets, SIP_PURPOSE)
+        twilio = self.carriers[Provider.TWILIO]
+        return SipDialler(twilio, self._dialled, parts, signer, signatures, self.metrics)
 
     def _rest_operations(self) -> list[Operation]:
         return [
-            *administration(self.settings, self.store, self.webhooks.keys),
+            *administration(self.settings, self.carriers, self.store, self.webhooks.keys),
             *CallRest(self.desk, self.store).operations(),
         ]
 
@@ -189,10 +189,11 @@ class Connector:
                 max_duration=settings.max_duration,
             ),
             new_room=self._new_room,
-            new_codec=self._new_codec,
+            carriers=self.carriers,
+            new_codec=lambda provider: self.carriers[provider].codec(),
             owner=settings.owner,
             hang_ups=self.hang_ups,
-            control=self._carriers.controls,
+            control=self._apis.controls,
             lifecycle=self.webhooks.lifecycle,
             watch=AgentWatch(
                 warn_after=settings.agent_warn_after,
@@ -209,15 +210,6 @@ class Connector:
             ),
         )
 
-    def _new_codec(self, provider: Provider) -> Codec:
-        match provider:
-            case Provider.TWILIO:
-                return TwilioCodec()
-            case Provider.TELNYX:
-                return TelnyxCodec(_codecs(self.settings).telnyx_format)
-            case Provider.PLIVO:
-                return PlivoCodec()
-
     def _new_room(self, request: CallRequest, listener: RoomListener) -> RoomGateway:
         settings = self.settings
         return RoomGateway(
@@ -226,7 +218,7 @@ class Connector:
             api_secret=settings.livekit_api_secret.get_secret_value(),
             room=request.room,
             participant=request.participant,
-            kind_details=_KIND_DETAILS.get(request.provider, ()),
+            kind_details=self.carriers[request.provider].kind_details,
             reconnect_timeout=settings.reconnect_timeout,
             find_room=partial(self.admin.sid, request.room),
             listener=listener,
@@ -237,7 +229,7 @@ class Connector:
     async def start(self) -> None:
         """Open the store, then the door. Raises ConnectorError or OSError; then nothing is left open."""
         if self.settings.allow_unsigned_webhooks:
-            open_to_all = [provider.value for provider in Provider if not self._signatures.signs(provider)]
+            open_to_all = [provider.value for provider in self.carriers if not self._signatures.signs(provider)]
             log.warning(
                 "whoever learns a webhook URL can call in its name: for development alone",
                 setting=ALLOW_UNSIGNED,
@@ -258,8 +250,8 @@ class Connector:
             undo.push_async_callback(self.admin.close)
             await self._sip_admin.start()
             undo.push_async_callback(self._sip_admin.close)
-            await self._carriers.start()
-            undo.push_async_callback(self._carriers.close)
+            await self._apis.start()
+            undo.push_async_callback(self._apis.close)
             await self.hang_ups.start()
             undo.push_async_callback(self.hang_ups.stop)
             undo.push_async_callback(self._close_doors)
@@ -278,17 +270,17 @@ class Connector:
         """A carrier in use that holds phones, and no key to hang them up: they would stay on a silent, billed line.
         Raises StoreError."""
         with_connectors = {connector.provider for connector in await self.store.connectors.list()}
-        for provider in sorted(HOLDING):
-            accounts = self.settings.accounts(provider)
-            # Plivo's id alone makes no account.
-            has_settings = accounts.all or (provider is Provider.PLIVO and self.settings.plivo_auth_id)
-            is_used = provider in with_connectors or has_settings
+        for provider, carrier in sorted(self.carriers.items()):
+            if not carrier.holds_calls:
+                continue
+            accounts = carrier.accounts(self.settings)
+            is_used = provider in with_connectors or carrier.is_configured(self.settings)
             unable = [account.id or None for account in accounts.all if account not in accounts.with_api]
             if is_used and (unable or not accounts.with_api):
                 log.warning(
                     "phones of this carrier cannot be hung up by the connector, and may stay on a silent line",
-                    carrier=TITLES[provider],
-                    set=REST_SETTINGS[provider],
+                    carrier=carrier.title,
+                    set=carrier.rest_settings,
                     **({"accounts": unable} if any(unable) else {}),
                 )
 
@@ -391,16 +383,18 @@ def conference_bridge(settings: Settings, store: Store, twilio: TwilioAccounts |
     )
 
 
-def _codecs(settings: Settings) -> Codecs:
-    return Codecs(telnyx=settings.telnyx_codec, plivo=settings.plivo_codec)
+def _twilio(apis: CarrierApis) -> TwilioAccounts | None:
+    """The API behind the RPCs that are named after Twilio."""
+    control = apis.controls.get(Provider.TWILIO)
+    return control if isinstance(control, TwilioAccounts) else None
 
 
-def _words(settings: Settings) -> Words:
+def _words(settings: Settings, carriers: Carriers) -> Words:
     """The default greeting is LiveKit's own, for a connect_url at Twilio. Other carriers' calls, and those that this
     service places itself, get one that somebody has set."""
     own = settings.greeting if "greeting" in settings.model_fields_set else ""
-    greetings = dict.fromkeys(Provider, own) | {Provider.TWILIO: settings.greeting}
-    return Words(greetings, own, _codecs(settings))
+    greetings = {name: settings.greeting if carrier.default_greeting else own for name, carrier in carriers.items()}
+    return Words(greetings, own)
 
 
 def _cannot_listen(settings: Settings, error: OSError) -> str:
@@ -409,7 +403,7 @@ def _cannot_listen(settings: Settings, error: OSError) -> str:
     return f"cannot listen on {settings.host} port {settings.port}: {why}; see CONNECTOR_HOST and CONNECTOR_PORT"
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, table: Sequence[Entry] = TABLE) -> None:
     """Run until SIGTERM or SIGINT; a second signal cuts the drain short."""
     stopping = asyncio.Event()
     hurry = asyncio.Event()
@@ -420,7 +414,7 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    connector = Connector(settings)
+    connector = Connector(settings, table)
     await connector.start()
     # A full collection walks all that was imported, 100 ms in which no call is heard. None of it is garbage.
     gc.collect()

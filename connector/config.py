@@ -34,9 +34,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from connector.accounts import CarrierAccount, CarrierAccounts
+from connector.accounts import listed
 from connector.errors import Internal
-from connector.model import Provider
 from connector.numbers import E164
 from connector.spelling import nearest
 
@@ -225,7 +224,7 @@ class Settings(BaseSettings):
     @field_validator("telnyx_public_key")
     @classmethod
     def _telnyx_public_key(cls, value: str) -> str:
-        for key in _listed(value):
+        for key in listed(value):
             _check_public_key(key)
         return value
 
@@ -304,23 +303,6 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings
 
-    def accounts(self, provider: Provider) -> CarrierAccounts:
-        """The accounts of one carrier: the one of the plain settings first, then those of its map."""
-        match provider:
-            case Provider.TWILIO:
-                plain = _listed(self.twilio_auth_token.get_secret_value())
-                return _merged(provider, self.twilio_account_sid, plain, plain, _by_token(self.twilio_accounts))
-            case Provider.PLIVO:
-                plain = _listed(self.plivo_auth_token.get_secret_value())
-                return _merged(provider, self.plivo_auth_id, plain, plain, _by_token(self.plivo_accounts))
-            case Provider.TELNYX:
-                keys = [
-                    CarrierAccount(name, each.public_key, tuple(key.get_secret_value() for key in each.api_key))
-                    for name, each in self.telnyx_accounts.items()
-                ]
-                signing, rest = _listed(self.telnyx_public_key), _listed(self.telnyx_api_key.get_secret_value())
-                return _merged(provider, "", signing, rest, keys)
-
     @property
     def own_secrets(self) -> tuple[str, ...]:
         """Of this service, the newest first."""
@@ -331,12 +313,6 @@ class Settings(BaseSettings):
     def client_secrets(self) -> dict[str, str]:
         """Of the further API keys, by key."""
         return {name: secret.get_secret_value() for name, secret in self.api_keys.items()}
-
-    @property
-    def carrier_secrets(self) -> tuple[str, ...]:
-        """Everything of the carriers' that no log may show."""
-        accounts = [account for provider in Provider for account in self.accounts(provider).all]
-        return tuple(secret for account in accounts for secret in account.rest)
 
     @property
     def public_origin(self) -> str:
@@ -372,30 +348,6 @@ class Settings(BaseSettings):
     @property
     def owner(self) -> str:
         return self.instance or f"{socket.gethostname()}:{self.port}"
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    """A secret, or several with commas between them, the newest first."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _by_token(accounts: Mapping[str, tuple[SecretStr, ...]]) -> list[CarrierAccount]:
-    tokens = {name: tuple(token.get_secret_value() for token in several) for name, several in accounts.items()}
-    return [CarrierAccount(name, each, each) for name, each in tokens.items()]
-
-
-def _merged(
-    provider: Provider,
-    plain_id: str,
-    signing: tuple[str, ...],
-    rest: tuple[str, ...],
-    others: list[CarrierAccount],
-) -> CarrierAccounts:
-    """The plain settings' account first; what the map says of the same account counts after it."""
-    more = next((account for account in others if account.id == plain_id), CarrierAccount(plain_id))
-    plain = CarrierAccount(plain_id, (*signing, *more.signing), (*rest, *more.rest))
-    rest_of_them = [account for account in others if account is not more]
-    return CarrierAccounts(provider, ([plain] if plain.signing or plain.rest else []) + rest_of_them)
 
 
 def _check_public_key(text: str) -> None:

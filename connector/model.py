@@ -15,21 +15,11 @@ class Direction(StrEnum):
 
 
 class Provider(StrEnum):
+    """The carriers' names, as they stand in the store, in URLs and in the API; see `connector.carrier_table`."""
+
     TWILIO = "twilio"
     TELNYX = "telnyx"
     PLIVO = "plivo"
-
-
-REST_SETTINGS = {
-    Provider.TWILIO: "TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN",
-    Provider.TELNYX: "TELNYX_API_KEY",
-    Provider.PLIVO: "PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN",
-}
-"""The settings that a carrier's REST API needs, for people who read an error."""
-
-
-HOLDING = frozenset({Provider.TELNYX, Provider.PLIVO})
-"""Carriers at which a phone may stay on the line when its media stream is over, or never came."""
 
 
 class CallState(StrEnum):
@@ -229,7 +219,7 @@ class CallRecord:
     end_reason: EndReason | None = None
     end_detail: str = ""
     carrier_status: str = ""
-    """What the carrier last said of the call, in Twilio's words; empty when it was not asked to tell."""
+    """What the carrier last said of the call, in the carriers' common words; empty when it was not asked to tell."""
     rule_id: str = ""
     connector_id: str = ""
     region: str = ""

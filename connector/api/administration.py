@@ -9,24 +9,25 @@ from connector.api.rest_connectors import ConnectorRest
 from connector.api.rest_rules import RuleRest
 from connector.api.rest_webhooks import WebhookRest
 from connector.api.signed import SignatureCheck
+from connector.carriers.carrier import Carriers
 from connector.config import Settings
-from connector.model import Provider
 from connector.storage.base import Store
 from connector.tokens import WebhookKeys
 from connector.webhooks.signing import KeyRing
 
 
-def signature_check(settings: Settings, origins: Origins) -> SignatureCheck:
+def signature_check(settings: Settings, carriers: Carriers, origins: Origins) -> SignatureCheck:
     """Of all accounts that the settings name."""
-    accounts = {provider: settings.accounts(provider) for provider in Provider}
-    return SignatureCheck(origins, accounts, allow_unsigned=settings.allow_unsigned_webhooks)
+    accounts = {name: carrier.accounts(settings) for name, carrier in carriers.items()}
+    return SignatureCheck(origins, carriers, accounts, allow_unsigned=settings.allow_unsigned_webhooks)
 
 
-def administration(settings: Settings, store: Store, keys: KeyRing) -> list[Operation]:
+def administration(settings: Settings, carriers: Carriers, store: Store, keys: KeyRing) -> list[Operation]:
     """The operations on this store; `keys` sign webhooks."""
     origins = Origins(settings.public_origin, settings.regions, settings.countries)
     rules = RuleRest(store, {settings.livekit_api_key, *settings.api_keys})
     webhook_keys = WebhookKeys(settings.own_secrets)
-    connectors = ConnectorRest(store, webhook_keys, origins, signature_check(settings, origins), rules)
+    signatures = signature_check(settings, carriers, origins)
+    connectors = ConnectorRest(store, webhook_keys, origins, carriers, signatures, rules)
     webhooks = WebhookRest(store, keys, allow_private=settings.webhook_allow_private)
     return [*connectors.operations(), *rules.operations(), *webhooks.operations()]

@@ -14,8 +14,8 @@ from aiohttp import web
 from connector.api.conferences import LABEL, ConferenceBridge, log_bridged
 from connector.api.refusals import Refusals
 from connector.api.signed import SignatureCheck
+from connector.carriers.carrier import Carrier
 from connector.errors import ConnectorError, Malformed, SignatureInvalid
-from connector.model import Provider
 
 log = structlog.get_logger()
 
@@ -27,12 +27,21 @@ FIRST = ("", "0", "1")
 
 
 class ConferenceCallback:
-    """`pattern` is the shell's kind (`support-*`), of friendly names; empty matches none.
+    """`carrier` is the one that has the conferences. `pattern` is the shell's kind (`support-*`), of friendly names;
+    empty matches none.
 
     The URL's query may say `number` and `from`, as of `ConferenceBridge.bridge`: Twilio signs it.
     """
 
-    def __init__(self, bridge: ConferenceBridge, signatures: SignatureCheck, refusals: Refusals, pattern: str) -> None:
+    def __init__(
+        self,
+        carrier: Carrier,
+        bridge: ConferenceBridge,
+        signatures: SignatureCheck,
+        refusals: Refusals,
+        pattern: str,
+    ) -> None:
+        self._carrier = carrier
         self._bridge = bridge
         self._signatures = signatures
         self._refusals = refusals
@@ -43,11 +52,12 @@ class ConferenceCallback:
 
     async def handle(self, request: web.Request) -> web.Response:
         try:
-            if not self._signatures.signs(Provider.TWILIO):
-                raise SignatureInvalid("conference callbacks need TWILIO_AUTH_TOKEN or TWILIO_ACCOUNTS")
+            if not self._signatures.signs(self._carrier.provider):
+                setting, several = self._carrier.signing_setting, self._carrier.account_rules.setting
+                raise SignatureInvalid(f"conference callbacks need {setting} or {several}")
             body = await _read(request)
             form = _fields(body)
-            self._signatures.require(Provider.TWILIO, request, body, form)
+            self._signatures.require(self._carrier.provider, request, body, form)
             await self._handle(dict(form), request)
         except ConnectorError as error:
             # A status that is no success stands in Twilio's debugger, where the operator looks.

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import structlog
 
-from connector.carriers.twilio_dial import sip_uri, valid_caller_id
+from connector.carriers.twilio.dial import sip_uri, valid_caller_id
 from connector.errors import FailedPrecondition, InvalidArgument
 from connector.sip.secrets import SipCredentials
 from connector.telephony.conferences import SipGuest

@@ -1,7 +1,7 @@
 """The connect_url: over http(s) it answers with the carrier's XML, as a WebSocket it carries the call.
 
-``/twilio/<token>``, ``/telnyx?ref=<token>`` and ``/plivo?ref=<token>``: Twilio cuts a query off. The token may stand in
-the path for the others too.
+``/<carrier>?ref=<token>``, or ``/<carrier>/<token>`` at a carrier that cuts a query off. The token may stand in the
+path for the others too.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 from aiohttp import web
 
 from connector.api.forms import posted, require_no_event
 from connector.api.media import MediaSocket, new_websocket
-from connector.api.origins import Origins, stream_url
+from connector.api.origins import Origins
 from connector.api.signed import SignatureCheck
 from connector.call.manager import CallManager
 from connector.call.terms import FINAL_STATUSES
-from connector.carriers.answers import Codecs, farewell, hang_up, stream_answer
-from connector.carriers.facts import MAX_LEARNED, call_facts
+from connector.carriers.carrier import Carrier, Carriers
+from connector.carriers.facts import MAX_LEARNED
 from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid, TokenUsed
 from connector.logs import bind_call
 from connector.metrics import Metrics
@@ -32,10 +33,10 @@ from connector.tokens import TokenSigner, stream_named
 
 log = structlog.get_logger()
 
+_Handler = Callable[[Carrier, web.Request], Awaitable[web.StreamResponse]]
+
 CHECK_PATH = "/twilio/check"
 """Where `connector doctor` finds out whether WebSockets pass the proxies in front of the media streams."""
-TAKES_QUERY = (Provider.TELNYX, Provider.PLIVO)
-"""Carriers that leave the query of a stream's URL alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,6 @@ class Words:
     greetings: Mapping[Provider, str]
     placed_greeting: str
     """Of calls that this service places itself: what an operator has set, never LiveKit's own."""
-    codecs: Codecs
 
 
 class ConnectUrl:
@@ -59,6 +59,7 @@ class ConnectUrl:
         saying: TokenSigner,
         signatures: SignatureCheck,
         origins: Origins,
+        carriers: Carriers,
         words: Words,
         metrics: Metrics,
     ) -> None:
@@ -68,35 +69,38 @@ class ConnectUrl:
         self._saying = saying
         self._signatures = signatures
         self._origins = origins
+        self._carriers = carriers
         self._words = words
         self._metrics = metrics
         self._carrying: set[asyncio.Task[None]] = set()
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_route("GET", CHECK_PATH, _check)
-        for provider in Provider:
-            paths = [f"/{provider.value}/{{token}}"] + ([f"/{provider.value}"] if provider in TAKES_QUERY else [])
-            for path in paths:
-                for method in ("GET", "POST"):
-                    router.add_route(method, path, self._of(provider, self._handle))
-        router.add_route("POST", "/twilio/{token}/status", self.status)
-        for method in ("GET", "POST"):
-            router.add_route(method, "/plivo/{token}/say", self._of(Provider.PLIVO, self._say))
+        for carrier in self._carriers.values():
+            base = f"/{carrier.provider.value}"
+            for path in (f"{base}/{{token}}", *([] if carrier.cuts_queries else [base])):
+                self._add(router, path, carrier, self._handle)
+            if carrier.places_calls:
+                router.add_route("POST", f"{base}/{{token}}/status", partial(self._status, carrier))
+            if carrier.fetches_sentences:
+                self._add(router, f"{base}/{{token}}/say", carrier, self._say)
 
-    def _of(
-        self, provider: Provider, handle: Callable[[Provider, web.Request], Awaitable[web.StreamResponse]]
-    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def _add(self, router: web.UrlDispatcher, path: str, carrier: Carrier, handle: _Handler) -> None:
+        for method in ("GET", "POST"):
+            router.add_route(method, path, self._of(carrier, handle))
+
+    def _of(self, carrier: Carrier, handle: _Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """Handle in the log of the token's call; what is refused is told in the carrier's own words."""
 
         async def handler(request: web.Request) -> web.StreamResponse:
             with self._in_the_log_of_its_call(request):
                 try:
-                    return await handle(provider, request)
+                    return await handle(carrier, request)
                 except ConnectorError as error:
                     at = "stream" if _wants_socket(request) else "answer"
                     self._metrics.refused.labels(at, type(error).__name__).inc()
                     log.warning("connect_url refused", at=at, error=error.message, status=error.http_status)
-                    return _refusal(provider, error)
+                    return _refusal(carrier, error)
 
         return handler
 
@@ -107,22 +111,22 @@ class ConnectUrl:
             return nullcontext()
         return bind_call(call_id)
 
-    async def _handle(self, provider: Provider, request: web.Request) -> web.StreamResponse:
+    async def _handle(self, carrier: Carrier, request: web.Request) -> web.StreamResponse:
         if _wants_socket(request):
-            return await self._stream(provider, request)
-        return await self._answer(provider, request)
+            return await self._stream(carrier.provider, request)
+        return await self._answer(carrier, request)
 
-    async def _answer(self, provider: Provider, request: web.Request) -> web.Response:
+    async def _answer(self, carrier: Carrier, request: web.Request) -> web.Response:
         form = await posted(request)
-        self._signatures.require(provider, request, form.body, form.fields)
-        require_no_event(provider, form)
-        wanted = await self._verified(provider, request)
-        facts = call_facts(provider, dict(form.fields) or dict(request.query))
+        self._signatures.require(carrier.provider, request, form.body, form.fields)
+        require_no_event(carrier, form)
+        wanted = await self._verified(carrier.provider, request)
+        facts = carrier.call_facts(dict(form.fields) or dict(request.query))
         await self._calls.fetched(wanted.call_id, facts.call_id, facts.from_number, facts.to_number, facts.account_id)
-        url = stream_url(self._origins.pick(wanted.region), provider, _token(request))
+        url = carrier.stream_url(self._origins.pick(wanted.region), _token(request))
         words = self._words
-        greeting = words.placed_greeting if wanted.placed else words.greetings[provider]
-        return _xml(stream_answer(provider, url, greeting, words.codecs))
+        greeting = words.placed_greeting if wanted.placed else words.greetings[carrier.provider]
+        return _document(carrier, carrier.stream_answer(url, greeting))
 
     async def _stream(self, provider: Provider, request: web.Request) -> web.StreamResponse:
         self._signatures.require_handshake(provider, request)
@@ -143,29 +147,30 @@ class ConnectUrl:
         await asyncio.shield(carrying)
         return websocket
 
-    async def _say(self, provider: Provider, request: web.Request) -> web.Response:
-        """The document of a sentence before a hang-up, which Plivo has to fetch: the token is the sentence."""
+    async def _say(self, carrier: Carrier, request: web.Request) -> web.Response:
+        """The document of a sentence before a hang-up, which this carrier fetches: the token is the sentence."""
         form = await posted(request)
-        self._signatures.require(provider, request, form.body, form.fields)
-        return _xml(farewell(provider, self._saying.verify(_token(request), time.time())))
+        self._signatures.require(carrier.provider, request, form.body, form.fields)
+        return _document(carrier, carrier.farewell(self._saying.verify(_token(request), time.time())))
 
-    async def status(self, request: web.Request) -> web.Response:
-        """Twilio's status callback of a call that this connector placed. Signed by Twilio, named by our token."""
+    async def _status(self, carrier: Carrier, request: web.Request) -> web.Response:
+        """The status callback of a call that this connector placed. Signed by the carrier, named by our token."""
         try:
-            if not self._signatures.signs(Provider.TWILIO):
-                raise SignatureInvalid("status callbacks need TWILIO_AUTH_TOKEN or TWILIO_ACCOUNTS")
+            if not self._signatures.signs(carrier.provider):
+                setting, several = carrier.signing_setting, carrier.account_rules.setting
+                raise SignatureInvalid(f"status callbacks need {setting} or {several}")
             form = await posted(request)
-            self._signatures.require(Provider.TWILIO, request, form.body, form.fields)
+            self._signatures.require(carrier.provider, request, form.body, form.fields)
             call_id, _ = self._signer.peek(_token(request))
-            await self._report(call_id, dict(form.fields))
+            await self._report(carrier, call_id, dict(form.fields))
         except ConnectorError as error:
             self._metrics.refused.labels("status", type(error).__name__).inc()
             log.warning("status callback refused", error=error.message, status=error.http_status)
             return web.Response(status=error.http_status, text=f"{error.message}\n")
         return web.Response(status=204)
 
-    async def _report(self, call_id: str, fields: dict[str, str]) -> None:
-        status = call_facts(Provider.TWILIO, fields).status
+    async def _report(self, carrier: Carrier, call_id: str, fields: dict[str, str]) -> None:
+        status = carrier.call_facts(fields).status
         number = fields.get("SequenceNumber", "")[:MAX_LEARNED]
         with bind_call(call_id):
             log.info("carrier status", status=status)
@@ -222,12 +227,12 @@ def _wants_socket(request: web.Request) -> bool:
     return request.headers.get("Upgrade", "").lower() == "websocket"
 
 
-def _xml(document: str) -> web.Response:
-    return web.Response(text=document, content_type="text/xml")
+def _document(carrier: Carrier, text: str, status: int = 200) -> web.Response:
+    return web.Response(status=status, text=text, content_type=carrier.document_type)
 
 
-def _refusal(provider: Provider, error: ConnectorError) -> web.Response:
-    """A carrier that asks for XML gets a hang-up, so that the callee is not read an error message."""
+def _refusal(carrier: Carrier, error: ConnectorError) -> web.Response:
+    """A carrier that asks for a document gets a hang-up, so that the callee is not read an error message."""
     if isinstance(error, ConnectUrlError):
-        return web.Response(status=error.http_status, text=hang_up(provider), content_type="text/xml")
+        return _document(carrier, carrier.hang_up(), error.http_status)
     return web.Response(status=error.http_status, text=f"{error.message}\n")

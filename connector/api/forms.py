@@ -7,9 +7,8 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from connector.carriers.facts import voice_api_event
+from connector.carriers.carrier import Carrier
 from connector.errors import Malformed
-from connector.model import Provider
 
 MAX_FORM = 64 * 1024
 MAX_FIELDS = 1000
@@ -38,11 +37,8 @@ async def posted(request: web.Request) -> Posted:
         raise Malformed("the form cannot be read") from None
 
 
-def require_no_event(provider: Provider, form: Posted) -> None:
-    """Refuse an event of Telnyx's Voice API, by its name: its sender waits for commands, and reads no TeXML. Raises
-    Malformed. To be called when the signature has been checked."""
-    if event := voice_api_event(provider, form.body):
-        raise Malformed(
-            f"this is a Voice API event ({event}), not a TeXML request: in Telnyx's portal, assign the number to a "
-            "TeXML application with this URL, instead of a Voice API application"
-        )
+def require_no_event(carrier: Carrier, form: Posted) -> None:
+    """Refuse an event that waits for commands and reads no document. Raises Malformed. To be called when the signature
+    has been checked."""
+    if reason := carrier.wrong_event(form.body):
+        raise Malformed(reason)

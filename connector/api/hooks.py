@@ -21,15 +21,14 @@ import structlog
 from aiohttp import web
 
 from connector.api.forms import posted, require_no_event
-from connector.api.origins import Origins, stream_url
+from connector.api.origins import Origins
 from connector.api.pins import LOCK_OUT, TRIES, PinTries, right
 from connector.api.signed import SignatureCheck
 from connector.call.dialled import OWNER
 from connector.call.manager import Expected
 from connector.call.terms import BUSY, FINAL_STATUSES
-from connector.carriers import answers
-from connector.carriers.answers import Codecs
-from connector.carriers.facts import CallFacts, call_facts, sip_headers
+from connector.carriers.carrier import Carrier, Carriers
+from connector.carriers.facts import CallFacts, sip_headers
 from connector.errors import (
     ConnectorError,
     ConnectUrlError,
@@ -41,7 +40,7 @@ from connector.errors import (
 )
 from connector.logs import bind_call
 from connector.metrics import Metrics
-from connector.model import CallRecord, CallRequest, ConnectorEntry, ConnectorMode, Provider, RoutingRule, RuleType
+from connector.model import CallRecord, CallRequest, ConnectorEntry, ConnectorMode, RoutingRule, RuleType
 from connector.numbers import WITHHELD
 from connector.routing import Arrival, Diversion, Refusal, Route, call_request, diverted, find_route, normal_number
 from connector.seal import is_sealed
@@ -54,7 +53,7 @@ MAX_ROOM = 256
 MOST_LEGS = 100
 """Of one carrier call, each of which is a call of ours."""
 LEG_PATIENCE = 3.0
-"""Seconds that a carrier waits for its answer while the leg before is being taken down; Twilio gives up after 15."""
+"""Seconds that a carrier waits for its answer while the leg before is being taken down; they give up after 15."""
 REPEATED_LIFE = 90.0
 """Seconds after its beginning until which the answer of a call that streams already would be good."""
 MAX_WAITING = 50
@@ -102,6 +101,7 @@ class Announced:
     """One webhook, checked."""
 
     connector: ConnectorEntry
+    carrier: Carrier
     call: CallFacts
     arrival: Arrival
     call_id: str
@@ -127,7 +127,7 @@ class HookRoutes:
         origins: Origins,
         signatures: SignatureCheck,
         metrics: Metrics,
-        codecs: Codecs,
+        carriers: Carriers,
         sip: SipAnswers | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
@@ -141,7 +141,7 @@ class HookRoutes:
         self._origins = origins
         self._signatures = signatures
         self._metrics = metrics
-        self._codecs = codecs
+        self._carriers = carriers
         self._sip = sip
         self._arriving: dict[str, tuple[str, asyncio.Task[str]]] = {}
         """Calls that are being made, by our id of the first leg, with the request's fingerprint: a second webhook waits
@@ -169,7 +169,7 @@ class HookRoutes:
             named = {"connector": connector.id} if connector else {}
             log.warning("carrier webhook refused", error=error.message, status=error.http_status, **named)
             return web.Response(status=error.http_status, text=f"{error.message}\n")
-        return web.Response(text=text, content_type="text/xml")
+        return web.Response(text=text, content_type=announced.carrier.document_type)
 
     async def _connector(self, request: web.Request) -> ConnectorEntry:
         """Whose URL was asked for. Raises NotFound or StoreError."""
@@ -185,9 +185,10 @@ class HookRoutes:
         """Who announces which call. Raises SignatureInvalid, Malformed or InvalidArgument."""
         form = await posted(request)
         self._signatures.require_webhook(connector.provider, request, form.body, form.fields)
-        require_no_event(connector.provider, form)
+        carrier = self._carriers[connector.provider]
+        require_no_event(carrier, form)
         fields = dict(form.fields)
-        call = call_facts(connector.provider, fields)
+        call = carrier.call_facts(fields)
         if not call.call_id:
             raise Malformed("the form does not name a call")
         room_id = request.query.get("roomId", "")
@@ -196,6 +197,7 @@ class HookRoutes:
         own = f"?{urlencode({'roomId': room_id})}" if room_id else ""
         return Announced(
             connector=connector,
+            carrier=carrier,
             call=call,
             arrival=Arrival(
                 provider=connector.provider,
@@ -206,7 +208,7 @@ class HookRoutes:
                 from_country=call.from_country,
                 headers=sip_headers(fields),
                 account_id=call.account_id,
-                delivery=_fingerprint(request, form.body),
+                delivery=_fingerprint(request, form.body, carrier.delivery_header),
             ),
             call_id=await self._call_id(connector.id, call.call_id, 1),
             region=self._origins.region(connector.region or "", call.from_country),
@@ -236,7 +238,7 @@ class HookRoutes:
             for call_id in await self._legs(announced):
                 await self._calls.carrier_said(call_id, announced.call.status, 0)
             log.info("carrier webhook tells of the call's end", status=announced.call.status)
-            return answers.hang_up(announced.arrival.provider)
+            return announced.carrier.hang_up()
         first, delivery = announced.call_id, announced.arrival.delivery
         while (running := self._arriving.get(first)) is not None:
             if running[0] == delivery:
@@ -282,7 +284,7 @@ class HookRoutes:
                 announced = replace(announced, rule_before=record.rule_id if record else announced.rule_before)
                 log.info("the carrier call comes back: a new leg", legs=leg)
         log.warning("the carrier call comes back too often", legs=MOST_LEGS)
-        return answers.refusal(announced.arrival.provider, SORRY)
+        return announced.carrier.refusal(SORRY)
 
     async def _arrive(self, announced: Announced) -> str:
         route, by_number = await self._route(announced)
@@ -334,8 +336,7 @@ class HookRoutes:
             await self._calls.phone_has_stayed(call_id)
             return self._same_answer(announced, record)
         log.warning("the carrier asks for another document, and the stream goes on")
-        if announced.connector.provider is Provider.TELNYX:
-            # Its streams run beside the documents.
+        if announced.carrier.stream_outlives_document:
             self._calls.end_stream(call_id)
         return None
 
@@ -368,7 +369,7 @@ class HookRoutes:
             rule=rule.id if rule else None,
             **({} if hidden else {"from": normal_number(announced.arrival.from_number)}),
         )
-        return answers.reject(announced.arrival.provider)
+        return announced.carrier.reject()
 
     def _refuse(self, announced: Announced, why: str, reason: str, rule: RoutingRule | None, say: str = SORRY) -> str:
         """A sentence for the caller; the reason for the operator."""
@@ -382,7 +383,7 @@ class HookRoutes:
             rule=rule.id if rule else None,
             **({} if hidden else {"from": normal_number(arrival.from_number)}),
         )
-        return answers.refusal(arrival.provider, say)
+        return announced.carrier.refusal(say)
 
     async def _ask(self, announced: Announced, route: Route) -> str:
         """The question for the PIN, or the refusal after the third wrong one; empty when the PIN is right."""
@@ -404,7 +405,7 @@ class HookRoutes:
         log.info("PIN asked for", wrong=tried)
         more = urlencode({_PIN_ARGUMENT: self._pins.mint(announced.call_id, tried, now)})
         url = f"{self._origin(announced)}{announced.url}{'&' if '?' in announced.url else '?'}{more}"
-        return answers.ask_pin(announced.arrival.provider, url, prompt, len(route.pin))
+        return announced.carrier.ask_pin(url, prompt, len(route.pin))
 
     async def _dial(self, announced: Announced, route: Route | None) -> str:
         try:
@@ -438,10 +439,8 @@ class HookRoutes:
         return self._stream(announced, call.deadline)
 
     def _stream(self, announced: Announced, deadline: float, stream: int = 1) -> str:
-        provider = announced.arrival.provider
         token = self._signer.mint(stream_name(announced.call_id, stream), deadline)
-        url = stream_url(self._origin(announced), provider, token)
-        return answers.stream_answer(provider, url, codecs=self._codecs)
+        return announced.carrier.stream_answer(announced.carrier.stream_url(self._origin(announced), token))
 
     def _origin(self, announced: Announced) -> str:
         return self._origins.pick(announced.region)
@@ -450,10 +449,10 @@ class HookRoutes:
 _NAMED = "id:"
 
 
-def _fingerprint(request: web.Request, body: bytes) -> str:
-    """The same for each delivery of one request. Twilio names it; of the others the body has to do, which a later
-    request of the same call may have too."""
-    name = request.headers.get("I-Twilio-Idempotency-Token", "")
+def _fingerprint(request: web.Request, body: bytes, header: str) -> str:
+    """The same for each delivery of one request. Some carriers name it in a header; of the others the body has to do,
+    which a later request of the same call may have too."""
+    name = request.headers.get(header, "") if header else ""
     if name:
         return _NAMED + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return "body:" + hashlib.sha256(request.path_qs.encode("utf-8", "surrogatepass") + b"\n" + body).hexdigest()[:32]

@@ -12,18 +12,19 @@ from connector.errors import InvalidArgument
 from connector.model import CallFilter, CallRecord, CallState, Direction, Provider
 from connectorpb.v1 import connector_pb2 as pb
 
-PROVIDERS = {
-    pb.Call.PROVIDER_TWILIO: Provider.TWILIO,
-    pb.Call.PROVIDER_TELNYX: Provider.TELNYX,
-    pb.Call.PROVIDER_PLIVO: Provider.PLIVO,
+_PROVIDER_NAMES = {
+    Provider(name.removeprefix("PROVIDER_").lower()): name
+    for name in pb.Call.Provider.keys()  # noqa: SIM118 - it is no mapping
+    if name != "PROVIDER_UNSPECIFIED"
 }
+"""A carrier that the API has no name for stays unspecified."""
+PROVIDERS = {pb.Call.Provider.Value(name): provider for provider, name in _PROVIDER_NAMES.items()}
 STATES = {
     pb.Call.STATE_PENDING: CallState.PENDING,
     pb.Call.STATE_RINGING: CallState.RINGING,
     pb.Call.STATE_ACTIVE: CallState.ACTIVE,
     pb.Call.STATE_ENDED: CallState.ENDED,
 }
-_PROVIDER_OF = {ours: theirs for theirs, ours in PROVIDERS.items()}
 _STATE_OF = {ours: theirs for theirs, ours in STATES.items()}
 _DIRECTION_OF = {
     Direction.INBOUND: pb.Call.DIRECTION_INBOUND,
@@ -37,7 +38,7 @@ _TIME = struct.Struct(">d")
 def call_message(record: CallRecord) -> pb.Call:
     message = pb.Call(
         call_id=record.call_id,
-        provider=_PROVIDER_OF[record.provider],
+        provider=_PROVIDER_NAMES.get(record.provider),
         direction=_DIRECTION_OF[record.direction],
         state=_STATE_OF[record.state],
         room_name=record.room,

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 
 import structlog
 
-from connector.model import Provider
-
 log = structlog.get_logger()
 
 
@@ -45,11 +43,3 @@ class Origins:
     def pick(self, region: str, country: str = "") -> str:
         """The origin of `region`."""
         return self._regions.get(self.region(region, country), self.default)
-
-
-def stream_url(origin: str, provider: Provider, token: str) -> str:
-    """`wss://<origin>/twilio/<token>`, `wss://<origin>/telnyx?ref=<token>`, and the same for Plivo; `ws` where the
-    origin is plain http. Twilio cuts the query of a stream's URL off; the documents of the others have it there."""
-    scheme, rest = origin.split("://", 1)
-    ref = f"/{token}" if provider is Provider.TWILIO else f"?ref={token}"
-    return f"{'wss' if scheme == 'https' else 'ws'}://{rest}/{provider.value}{ref}"

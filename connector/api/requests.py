@@ -42,6 +42,10 @@ MIN_RING, MAX_RING = 5, 600
 """Seconds; Twilio's own bounds for a call's Timeout."""
 
 
+PLACING = Provider.TWILIO
+"""The carrier of PlaceTwilioCall."""
+
+
 def twilio_call_request(request: pb.ConnectTwilioCallRequest) -> CallRequest:
     """Check a ConnectTwilioCall."""
     direction = _DIRECTIONS.get(request.twilio_call_direction)
@@ -75,7 +79,7 @@ def placed_call_request(request: pb.PlaceTwilioCallRequest) -> CallRequest:
     ring = request.ring_timeout_seconds
     if ring and not MIN_RING <= ring <= MAX_RING:
         raise InvalidArgument("ring_timeout_seconds", f"is not between {MIN_RING} and {MAX_RING}")
-    return replace(_call_request(Provider.TWILIO, Direction.OUTBOUND, request), placed=True)
+    return replace(_call_request(PLACING, Direction.OUTBOUND, request), placed=True)
 
 
 _CallRequest = (

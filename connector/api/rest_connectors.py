@@ -30,6 +30,7 @@ from connector.api.rest_models import (
 )
 from connector.api.rest_rules import NewRule, RoomBody, RuleRest
 from connector.api.signed import SignatureCheck
+from connector.carriers.carrier import Carriers
 from connector.errors import FailedPrecondition, InvalidArgument, NotFound
 from connector.model import ConnectorEntry, ConnectorMode, Provider, RuleType
 from connector.seal import is_sealed
@@ -97,9 +98,16 @@ class ConnectorRest:
     """The operations on connectors."""
 
     def __init__(
-        self, store: Store, keys: WebhookKeys, origins: Origins, signatures: SignatureCheck, rules: RuleRest
+        self,
+        store: Store,
+        keys: WebhookKeys,
+        origins: Origins,
+        carriers: Carriers,
+        signatures: SignatureCheck,
+        rules: RuleRest,
     ) -> None:
         self._store = store
+        self._carriers = carriers
         self._signatures = signatures
         self._keys = keys
         self._rules = rules
@@ -127,8 +135,9 @@ class ConnectorRest:
 
     async def create(self, asked: Asked[NewConnector, Any]) -> ConnectorChanged:
         wanted = asked.body
-        if wanted.mode is ConnectorMode.SIP and wanted.provider is not Provider.TWILIO:
-            raise InvalidArgument("mode", "sip is for provider twilio alone")
+        if wanted.mode is ConnectorMode.SIP and not self._carriers[wanted.provider].dials_sip:
+            able = " or ".join(name.value for name, carrier in self._carriers.items() if carrier.dials_sip)
+            raise InvalidArgument("mode", f"sip is for provider {able} alone")
         try:
             self._signatures.require_checkable(wanted.provider)
         except FailedPrecondition as error:

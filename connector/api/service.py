@@ -10,10 +10,11 @@ import structlog
 
 from connector.api import requests
 from connector.api.messages import call_filter, call_message, page_token
-from connector.api.origins import Origins, stream_url
+from connector.api.origins import Origins
 from connector.call.desk import CallDesk, TransferWish
 from connector.call.manager import CallManager
 from connector.call.session import CallSession
+from connector.carriers.carrier import Carriers
 from connector.errors import ConnectorError, FailedPrecondition
 from connector.model import CallRequest, EndReason
 from connector.storage.base import Store
@@ -41,17 +42,19 @@ class ConnectorService:
         desk: CallDesk,
         store: Store,
         signer: TokenSigner,
+        carriers: Carriers,
         origins: Origins,
         connect_timeout: float,
-        twilio: CallPlacer | None,
+        placer: CallPlacer | None,
     ) -> None:
         self._calls = calls
         self._desk = desk
         self._store = store
         self._signer = signer
+        self._carriers = carriers
         self._origins = origins
         self._connect_timeout = connect_timeout
-        self._twilio = twilio
+        self._placer = placer
 
     async def connect_twilio_call(self, request: pb.ConnectTwilioCallRequest) -> pb.ConnectTwilioCallResponse:
         """Create a call and hand out its connect_url. Raises InvalidArgument before anything is created."""
@@ -73,8 +76,8 @@ class ConnectorService:
 
     async def place_twilio_call(self, request: pb.PlaceTwilioCallRequest) -> pb.PlaceTwilioCallResponse:
         """Create a call and have Twilio dial it; when Twilio will not, nothing is left of it."""
-        if self._twilio is None:
-            raise FailedPrecondition("placing calls needs TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN")
+        if self._placer is None:
+            raise FailedPrecondition(f"placing calls needs {self._carriers[requests.PLACING].rest_settings}")
         checked = self._in_its_region(requests.placed_call_request(request))
         ring = request.ring_timeout_seconds or round(
             min(max(self._connect_timeout, requests.MIN_RING), requests.MAX_RING)
@@ -82,7 +85,7 @@ class ConnectorService:
         call = await self._calls.create(checked)
         await call.extend_deadline(ring + ANSWER_MARGIN)
         try:
-            await self._dial(self._twilio, call, request, ring)
+            await self._dial(self._placer, call, request, ring)
             if request.wait_until_answered:
                 await asyncio.wait_for(call.settled.wait(), ring + 2 * ANSWER_MARGIN)
         except TimeoutError:
@@ -100,11 +103,11 @@ class ConnectorService:
             raise
         return pb.PlaceTwilioCallResponse(call=call_message(call.record))
 
-    async def _dial(self, twilio: CallPlacer, call: CallSession, request: pb.PlaceTwilioCallRequest, ring: int) -> None:
+    async def _dial(self, placer: CallPlacer, call: CallSession, request: pb.PlaceTwilioCallRequest, ring: int) -> None:
         from_number: str = getattr(request, "from")
         url = "http" + self._stream_url(call).removeprefix("ws")
         await call.dial(
-            lambda: twilio.place(request.to, from_number, url, f"{url}/status", ring), from_number, request.to
+            lambda: placer.place(request.to, from_number, url, f"{url}/status", ring), from_number, request.to
         )
 
     async def list_calls(self, request: pb.ListCallsRequest) -> pb.ListCallsResponse:
@@ -147,4 +150,5 @@ class ConnectorService:
 
     def _stream_url(self, call: CallSession) -> str:
         token = self._signer.mint(call.call_id, call.deadline)
-        return stream_url(self._origins.pick(call.request.region), call.request.provider, token)
+        carrier = self._carriers[call.request.provider]
+        return carrier.stream_url(self._origins.pick(call.request.region), token)

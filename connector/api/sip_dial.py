@@ -20,12 +20,12 @@ from connector.api.signed import SignatureCheck
 from connector.call.dialled import DialledCalls
 from connector.call.ports import Admin
 from connector.call.terms import BUSY
-from connector.carriers import answers
-from connector.carriers.twilio_dial import SipDial, sip_uri, twilio_dial, valid_caller_id
+from connector.carriers.carrier import Carrier
+from connector.carriers.twilio.dial import SipDial, sip_uri, twilio_dial, valid_caller_id
 from connector.errors import ConnectorError, FailedPrecondition, TokenInvalid
 from connector.logs import bind_call
 from connector.metrics import Metrics
-from connector.model import CallRequest, ConnectorEntry, Provider
+from connector.model import CallRequest, ConnectorEntry
 from connector.numbers import WITHHELD
 from connector.routing import Arrival, Route, call_request, normal_number
 from connector.sip.admin import CallerTaken
@@ -72,16 +72,18 @@ class SipParts:
 
 
 class SipDialler:
-    """See the module. `signer` is of PURPOSE."""
+    """See the module. `carrier` is the one that dials, `signer` is of PURPOSE."""
 
     def __init__(
         self,
+        carrier: Carrier,
         calls: DialledCalls,
         parts: SipParts,
         signer: TokenSigner,
         signatures: SignatureCheck,
         metrics: Metrics,
     ) -> None:
+        self._carrier = carrier
         self._calls = calls
         self._parts = parts
         self._signer = signer
@@ -157,10 +159,12 @@ class SipDialler:
         async def checked(request: web.Request) -> web.Response:
             try:
                 form = await posted(request)
-                self._signatures.require_webhook(Provider.TWILIO, request, form.body, form.fields)
+                self._signatures.require_webhook(self._carrier.provider, request, form.body, form.fields)
                 call_id = self._signer.verify(request.match_info["token"], time.time())
                 with bind_call(call_id):
-                    return web.Response(text=await handle(call_id, dict(form.fields)), content_type="text/xml")
+                    return web.Response(
+                        text=await handle(call_id, dict(form.fields)), content_type=self._carrier.document_type
+                    )
             except ConnectorError as error:
                 self._metrics.refused.labels("sip report", type(error).__name__).inc()
                 log.warning("SIP report refused", error=error.message, status=error.http_status)
@@ -171,7 +175,7 @@ class SipDialler:
     async def _answered(self, call_id: str, _: dict[str, str]) -> str:
         self._prepared.pop(call_id, None)
         await self._calls.answered(call_id)
-        return answers.hang_up(Provider.TWILIO)  # Of a status callback's answer Twilio reads the status alone.
+        return self._carrier.hang_up()  # Of a status callback's answer Twilio reads the status alone.
 
     async def _ended(self, call_id: str, facts: dict[str, str]) -> str:
         """What the caller hears when the dial is over: nothing, or why nobody came."""
@@ -188,8 +192,8 @@ class SipDialler:
             self._prepared.pop(call_id, None)
         await self._undo(call_id)
         if talked or status == "canceled":
-            return answers.hang_up(Provider.TWILIO)
-        return answers.refusal(Provider.TWILIO, BUSY if status == "busy" else SORRY)
+            return self._carrier.hang_up()
+        return self._carrier.refusal(BUSY if status == "busy" else SORRY)
 
     async def sweep(self) -> None:
         """Delete the dispatch rules of calls that are over: their last report may have found nobody here."""

@@ -13,13 +13,12 @@ import structlog
 from aiohttp import web
 
 from connector.api.forms import posted
-from connector.api.origins import Origins, stream_url
+from connector.api.origins import Origins
 from connector.api.signed import SignatureCheck
 from connector.call.manager import CallManager
 from connector.call.ports import Addresses
-from connector.carriers import answers
-from connector.carriers.answers import Codecs
-from connector.carriers.transfers import TransferDial, dial_over, dial_progress, transfer_document
+from connector.carriers.carrier import Carrier, Carriers
+from connector.carriers.transfers import TransferDial
 from connector.errors import ConnectorError, ConnectUrlError, Malformed, TokenExpired
 from connector.logs import bind_call
 from connector.metrics import Metrics
@@ -31,7 +30,7 @@ log = structlog.get_logger()
 URL_LIFE = 2 * 86400.0
 """Seconds: the end of the talk is told at the same address, and the longest that a carrier allows is a day."""
 
-Handler = Callable[[Provider, str, int, dict[str, str]], Awaitable[str]]
+Handler = Callable[[Carrier, str, int, dict[str, str]], Awaitable[str]]
 
 
 class TransferAddresses:
@@ -57,7 +56,7 @@ class TransferRoutes:
         streams: TokenSigner,
         signatures: SignatureCheck,
         origins: Origins,
-        codecs: Codecs,
+        carriers: Carriers,
         metrics: Metrics,
     ) -> None:
         self._calls = calls
@@ -65,65 +64,64 @@ class TransferRoutes:
         self._streams = streams
         self._signatures = signatures
         self._origins = origins
-        self._codecs = codecs
+        self._carriers = carriers
         self._metrics = metrics
 
     def add_to(self, router: web.UrlDispatcher) -> None:
-        for provider in Provider:
-            path = f"/{provider.value}/{{token}}/transfer"
-            router.add_route("POST", path, self._of(provider, self._over))
-            router.add_route("POST", f"{path}/progress", self._of(provider, self._progress))
-            router.add_route("POST", f"{path}/document", self._of(provider, self._document))
+        for carrier in self._carriers.values():
+            path = f"/{carrier.provider.value}/{{token}}/transfer"
+            router.add_route("POST", path, self._of(carrier, self._over))
+            router.add_route("POST", f"{path}/progress", self._of(carrier, self._progress))
+            router.add_route("POST", f"{path}/document", self._of(carrier, self._document))
 
-    def _of(self, provider: Provider, handle: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def _of(self, carrier: Carrier, handle: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handler(request: web.Request) -> web.Response:
             try:
                 form = await posted(request)
-                self._signatures.require(provider, request, form.body, form.fields)
+                self._signatures.require(carrier.provider, request, form.body, form.fields)
                 name = self._signer.verify(request.match_info["token"], time.time())
                 call_id, stream = stream_named(name)
                 with bind_call(call_id):
-                    text = await handle(provider, call_id, stream, dict(form.fields))
+                    text = await handle(carrier, call_id, stream, dict(form.fields))
             except ConnectorError as error:
                 self._metrics.refused.labels("transfer", type(error).__name__).inc()
                 log.warning("transfer report refused", error=error.message, status=error.http_status)
                 if isinstance(error, ConnectUrlError):
-                    text = answers.hang_up(provider)
-                    return web.Response(status=error.http_status, text=text, content_type="text/xml")
+                    text = carrier.hang_up()
+                    return web.Response(status=error.http_status, text=text, content_type=carrier.document_type)
                 return web.Response(status=error.http_status, text=f"{error.message}\n")
-            return web.Response(text=text, content_type="text/xml")
+            return web.Response(text=text, content_type=carrier.document_type)
 
         return handler
 
-    async def _over(self, provider: Provider, call_id: str, stream: int, fields: dict[str, str]) -> str:
+    async def _over(self, carrier: Carrier, call_id: str, stream: int, fields: dict[str, str]) -> str:
         """The dial is over: somebody talked, or the phone comes back."""
-        told = dial_over(provider, fields)
+        told = carrier.dial_over(fields)
         if told is None:
             raise Malformed("the form does not tell of a dial")
         log.info("transfer is over", status=told.status.value, caller_left=told.caller_left)
         way = await self._calls.transfer_over(call_id, stream, told.status, caller_left=told.caller_left)
         if way is None:
-            return answers.hang_up(provider)
+            return carrier.hang_up()
         if way.say:
-            return answers.refusal(provider, way.say)
+            return carrier.refusal(way.say)
         token = self._streams.mint(stream_name(call_id, way.stream), way.deadline)
-        url = stream_url(self._origins.pick(way.region), provider, token)
-        return answers.stream_answer(provider, url, codecs=self._codecs)
+        return carrier.stream_answer(carrier.stream_url(self._origins.pick(way.region), token))
 
-    async def _progress(self, provider: Provider, call_id: str, stream: int, fields: dict[str, str]) -> str:
-        status = dial_progress(provider, fields)
+    async def _progress(self, carrier: Carrier, call_id: str, stream: int, fields: dict[str, str]) -> str:
+        status = carrier.dial_progress(fields)
         if status is not None:
             await self._calls.transfer_progress(call_id, stream, status)
-        return answers.hang_up(provider)  # Of a status callback's answer carriers read the status alone.
+        return carrier.hang_up()  # Of a status callback's answer carriers read the status alone.
 
-    async def _document(self, provider: Provider, call_id: str, stream: int, _: dict[str, str]) -> str:
+    async def _document(self, carrier: Carrier, call_id: str, stream: int, _: dict[str, str]) -> str:
         """For a carrier that takes no document, only the address of one."""
         order = await self._calls.transfer_order(call_id, stream)
         if order is None:
             raise TokenExpired("the call is not being transferred any more")
-        urls = self._addresses(provider, call_id, stream)
+        urls = self._addresses(carrier.provider, call_id, stream)
         dial = TransferDial(order.to, order.timeout, order.caller_id, urls.action, urls.progress)
-        return transfer_document(provider, dial)
+        return carrier.transfer_document(dial)
 
     def _addresses(self, provider: Provider, call_id: str, stream: int) -> Addresses:
         return TransferAddresses(self._signer, self._origins)(provider, call_id, "", stream)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from connector.call.from_carrier import FIRST_WORDS, MAX_AUDIO_AGE, CallerVoice, FromCarrier, Later, Now
 from connector.call.outbox import Outbox
 from connector.call.to_carrier import ToCarrier
-from connector.carriers.base import Codec, MediaFormat
+from connector.carriers.codec import Codec, MediaFormat
 from connector.carriers.events import AudioReceived, Encoding
 from connector.metrics import Metrics
 

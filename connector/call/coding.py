@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connector.audio import g711, levels
-from connector.carriers.base import MediaFormat
+from connector.carriers.codec import MediaFormat
 from connector.carriers.events import Encoding
 from connector.errors import CarrierProtocolError
 

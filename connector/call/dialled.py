@@ -104,7 +104,9 @@ class DialledCalls:
     def _control(self, record: CallRecord) -> CarrierControl:
         control = self._parts.control.get(record.provider)
         if control is None:
-            raise FailedPrecondition("this call is LiveKit SIP's: it needs TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN")
+            raise FailedPrecondition(
+                f"this call is LiveKit SIP's: it needs {self._parts.carriers[record.provider].rest_settings}"
+            )
         return control
 
     async def sweep(self) -> None:

@@ -13,7 +13,7 @@ from connector.audio.levels import QUIET, peak
 from connector.audio.pacer import Pacer
 from connector.audio.reorder import ReorderBuffer
 from connector.call.coding import coding_of
-from connector.carriers.base import MediaFormat
+from connector.carriers.codec import MediaFormat
 from connector.carriers.events import AudioReceived
 from connector.metrics import Metrics
 

@@ -23,9 +23,10 @@ from typing import Any
 import structlog
 
 from connector.call.ports import CarrierControl
+from connector.carriers.carrier import Carriers
 from connector.errors import ConnectorError, FailedPrecondition, NotFound
 from connector.metrics import Metrics
-from connector.model import REST_SETTINGS, CarrierCall, HangUp, Provider
+from connector.model import CarrierCall, HangUp, Provider
 from connector.storage.base import HangUpQueue
 
 log = structlog.get_logger()
@@ -43,7 +44,7 @@ PATIENCE = 5.5
 KEEP_PATIENCE = 2.0
 """Seconds for the store to take a hang-up before it is tried all the same."""
 TRY_LIMIT = 25.0
-"""Seconds for one try: Telnyx may have to be asked in several ways."""
+"""Seconds for one try: a carrier may have to be asked in several ways."""
 LEASE = 30.0
 """Seconds for which a hang-up is this process's; those of a process that dies are taken over this much later."""
 MAX_AT_ONCE = 32
@@ -67,6 +68,7 @@ class HangUps:
     def __init__(
         self,
         queue: HangUpQueue,
+        carriers: Carriers,
         control: Mapping[Provider, CarrierControl],
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
@@ -74,6 +76,7 @@ class HangUps:
     ) -> None:
         """`clock` tells Unix time."""
         self._queue = queue
+        self._carriers = carriers
         self._control = control
         self._metrics = metrics
         self._clock = clock
@@ -264,7 +267,7 @@ class HangUps:
     def _control_of(self, provider: Provider) -> CarrierControl:
         control = self._control.get(provider)
         if control is None:
-            raise FailedPrecondition(f"hanging up needs {REST_SETTINGS[provider]}")
+            raise FailedPrecondition(f"hanging up needs {self._carriers[provider].rest_settings}")
         return control
 
     async def _settle(self, hang_up: HangUp) -> None:

@@ -11,9 +11,9 @@ from connector.call.ledger import Ledger
 from connector.call.ports import CarrierControl
 from connector.call.terms import CARRIER_ENDS, FINAL_STATUSES, STEP_TIMEOUT, End, Parts
 from connector.carriers.events import FormatRefused, StreamStarted
-from connector.carriers.transfers import TransferDial, check_timeout
+from connector.carriers.transfers import TransferDial
 from connector.errors import ConnectorError, FailedPrecondition, Unavailable
-from connector.model import HOLDING, REST_SETTINGS, CarrierCall, Direction, EndReason, Provider, Transfer
+from connector.model import CarrierCall, Direction, EndReason, Transfer
 from connector.numbers import E164
 
 log = structlog.get_logger()
@@ -30,6 +30,7 @@ class Leg:
     """Dials, hears what became of it, transfers, hangs up."""
 
     def __init__(self, parts: Parts, ledger: Ledger) -> None:
+        self._carrier = parts.carriers[ledger.request.provider]
         self._control: CarrierControl | None = parts.control.get(ledger.request.provider)
         self._hang_ups = parts.hang_ups
         self._urls = parts.transfer_urls
@@ -82,7 +83,7 @@ class Leg:
         self._dialing.result()
 
     def said(self, status: str, number: int) -> EndReason | None:
-        """The carrier reports progress, in Twilio's words; reports may come out of order, `number` counts them.
+        """The carrier reports progress, in the common words; reports may come out of order, `number` counts them.
         The end that a final one means."""
         if number < self._status_number:
             return None
@@ -96,7 +97,7 @@ class Leg:
         """Raise FailedPrecondition or InvalidArgument when `transfer` would."""
         if self._control is None or not self._ledger.record.carrier_call_id:
             raise FailedPrecondition("transferring a call needs the credentials of the carrier's REST API")
-        check_timeout(self._ledger.request.provider, order.timeout)
+        self._carrier.check_ring_time(order.timeout)
 
     def begin_transfer(self, order: Transfer, stream: int) -> asyncio.Task[bool]:
         """Have the carrier connect the phone with a number; `stream` is the number of the stream with which it would
@@ -115,11 +116,11 @@ class Leg:
 
     def caller_id(self) -> str:
         """What somebody to whom the phone is transferred sees: the number of ours that it called, or was called from.
-        Twilio wants it of callers who have no number (apps, SIP); at the others it stands in only for one that is none,
-        or is to be hidden. Empty: the carrier's own choice."""
+        A carrier may want it of callers who have no number (apps, SIP); else it stands in only for one that is none, or
+        is to be hidden. Empty: the carrier's own choice."""
         record, inbound = self._ledger.record, self._ledger.request.direction is Direction.INBOUND
         ours, theirs = (record.to_number, record.from_number) if inbound else (record.from_number, record.to_number)
-        wanted = record.provider is Provider.TWILIO or not E164.fullmatch(theirs)
+        wanted = self._carrier.needs_caller_id or not E164.fullmatch(theirs)
         return ours if wanted and E164.fullmatch(ours) else ""
 
     async def is_live(self) -> bool | None:
@@ -156,8 +157,8 @@ class Leg:
             return
         provider = self._ledger.request.provider
         if self._control is None:
-            if end.say or (provider in HOLDING and self.may_be_held):
-                log.warning("the phone is not hung up: a setting is missing", set=REST_SETTINGS[provider])
+            if end.say or (self._carrier.holds_calls and self.may_be_held):
+                log.warning("the phone is not hung up: a setting is missing", set=self._carrier.rest_settings)
             return
         still_rings = self._placed and not was_active
         is_held = self.may_be_held and not self._control.ends_with_stream

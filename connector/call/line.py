@@ -10,7 +10,7 @@ from connector.call.digits import DigitRelay
 from connector.call.ports import CarrierSocket
 from connector.call.stream import Stream
 from connector.call.terms import CLOSE_NORMAL, Parts
-from connector.carriers.base import Codec
+from connector.carriers.codec import Codec
 from connector.carriers.events import FormatRefused, StreamStarted
 from connector.model import CallRequest
 

@@ -14,7 +14,7 @@ from connector.call.records import end_of, write_end
 from connector.call.terms import STEP_TIMEOUT, Parts
 from connector.errors import ConnectorError, FailedPrecondition, Internal
 from connector.logs import bind_call
-from connector.model import HOLDING, LIVE_STATES, REST_SETTINGS, CallFilter, CallRecord, CarrierCall, EndReason
+from connector.model import LIVE_STATES, CallFilter, CallRecord, CarrierCall, EndReason
 
 log = structlog.get_logger()
 
@@ -82,8 +82,9 @@ async def _hang_up_held(parts: Parts, record: CallRecord) -> None:
     if control is not None:
         call = CarrierCall(record.carrier_call_id, record.account_id)
         await parts.hang_ups.keep(record.call_id, record.provider, call)
-    elif record.provider in HOLDING:
-        log.warning("the phone is not hung up: a setting is missing", set=REST_SETTINGS[record.provider])
+    elif parts.carriers[record.provider].holds_calls:
+        setting = parts.carriers[record.provider].rest_settings
+        log.warning("the phone is not hung up: a setting is missing", set=setting)
 
 
 async def _tried(step: Callable[[], Awaitable[None]]) -> str:

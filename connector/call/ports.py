@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from connector.carriers.base import Codec
+from connector.carriers.codec import Codec
 from connector.carriers.transfers import TransferDial
 from connector.model import (
     AgentDispatch,

@@ -15,7 +15,7 @@ from connector.call.ear import OnEnd, RoomEar, RoomWatcher
 from connector.call.ledger import Ledger
 from connector.call.ports import Room
 from connector.call.terms import Parts
-from connector.carriers.base import Codec
+from connector.carriers.codec import Codec
 from connector.errors import ConnectorError, FailedPrecondition, Unavailable
 from connector.model import AgentDispatch, Direction
 

@@ -235,7 +235,7 @@ class CallSession:
         await self.wait.update()
 
     def carrier_said(self, status: str, number: int) -> None:
-        """The carrier reports progress, in Twilio's words; reports may come out of order, `number` counts them."""
+        """The carrier reports progress, in the common words; reports may come out of order, `number` counts them."""
         reason = self._leg.said(status, number)
         if status == "in-progress":
             self.settled.set()

@@ -13,7 +13,7 @@ from connector.call.digits import DigitRelay
 from connector.call.ports import CarrierSocket
 from connector.call.pulse import Pulse
 from connector.call.terms import Parts
-from connector.carriers.base import Codec
+from connector.carriers.codec import Codec
 from connector.carriers.events import (
     AudioReceived,
     AudioRejected,

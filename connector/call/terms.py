@@ -18,6 +18,7 @@ from connector.call.ports import (
     TransferUrls,
     no_transfer_urls,
 )
+from connector.carriers.carrier import Carriers
 from connector.errors import ConnectorError, ResourceExhausted
 from connector.metrics import Metrics
 from connector.model import AgentWatch, CallRecord, EndReason, LifecycleEvent, Provider
@@ -62,6 +63,7 @@ class Parts:
     limits: Limits
     joins: JoinAdmission
     new_room: RoomFactory
+    carriers: Carriers
     new_codec: CodecFactory
     owner: str
     hang_ups: HangUps

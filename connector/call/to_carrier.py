@@ -16,7 +16,7 @@ from connector.audio.shorten import Standing, shorten
 from connector.call.coding import coding_of
 from connector.call.marks import Marks, Returned, Step
 from connector.call.outbox import Outbox
-from connector.carriers.base import Codec, MediaFormat
+from connector.carriers.codec import Codec, MediaFormat
 
 MAX_STALE = 0.1
 """Seconds from WebRTC to this module. WebRTC has already evened out the network's jitter, so more means that

@@ -1,21 +1,15 @@
-"""What a carrier's HTTP request tells of a call: the same facts under each carrier's own names."""
+"""What a carrier's HTTP request tells of a call: the same facts, whatever the names of the fields are."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import orjson
-
-from connector.model import Provider
 from connector.numbers import WITHHELD, is_withheld
 
 MAX_LEARNED = 128
 """Characters of an id or number that are kept; real ones are far shorter."""
-
-
 MAX_HEADER = 1024
-MAX_EVENT = 64
 _SIP_HEADER = "SipHeader_"
 
 
@@ -31,37 +25,26 @@ class CallFacts:
     to_number: str = ""
     status: str = ""
     from_country: str = ""
-    """ISO 3166-1 alpha-2, where the carrier tells (Twilio)."""
+    """ISO 3166-1 alpha-2, where the carrier tells."""
     digits: str = ""
     """The keys that a caller pressed when asked for a PIN."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Names:
-    call_id: str
-    account_id: str
-
-
-_NAMES = {
-    Provider.TWILIO: _Names("CallSid", "AccountSid"),
-    Provider.TELNYX: _Names("CallSid", "AccountSid"),
-    Provider.PLIVO: _Names("CallUUID", "ParentAuthID"),
-}
 _STATUS_WORDS = {"timeout": "no-answer", "cancel": "canceled", "answered": "in-progress"}
-"""What Plivo says where the others say something else."""
+"""Words of some carriers, and the common ones."""
 
 
-def call_facts(provider: Provider, fields: Mapping[str, str]) -> CallFacts:
-    """From the fields of a form or a query; each is cut to a length that can be kept."""
-    names = _NAMES[provider]
+def facts_of(fields: Mapping[str, str], *, call_id: str, account_id: str) -> CallFacts:
+    """From the fields of a form or a query; each is cut to a length that can be kept. `call_id` and `account_id` are
+    the names of the two fields that differ among carriers."""
 
     def field(name: str) -> str:
         return fields.get(name, "")[:MAX_LEARNED]
 
     status = field("CallStatus").lower()
     return CallFacts(
-        call_id=field(names.call_id),
-        account_id=field(names.account_id),
+        call_id=field(call_id),
+        account_id=field(account_id),
         from_number=_caller(field("From")) if "From" in fields else "",
         to_number=_number(field("To")),
         status=_STATUS_WORDS.get(status, status),
@@ -70,22 +53,10 @@ def call_facts(provider: Provider, fields: Mapping[str, str]) -> CallFacts:
     )
 
 
-def voice_api_event(provider: Provider, body: bytes) -> str:
-    """The name of the event, where the request is one of Telnyx's Voice API (`call.initiated`, …) and not of TeXML:
-    the number is assigned to another kind of application. Empty for everything else."""
-    if provider is not Provider.TELNYX or not body.lstrip().startswith(b"{"):
-        return ""
-    try:
-        event = orjson.loads(body)["data"]["event_type"]
-    except (ValueError, KeyError, TypeError):
-        return ""
-    return event[:MAX_EVENT] if isinstance(event, str) and event.isascii() and event.isprintable() else ""
-
-
 def sip_headers(fields: Mapping[str, str]) -> dict[str, str]:
     """Headers of a call that reached the carrier over SIP, by their names in lower case; each is cut short.
 
-    Twilio and Telnyx send `SipHeader_X-Account`, Plivo `X-PH-Account`.
+    Carriers send them as fields: some `SipHeader_X-Account`, some `X-PH-Account`.
     """
     return {
         name.removeprefix(_SIP_HEADER).lower(): value[:MAX_HEADER]
@@ -99,5 +70,5 @@ def _caller(text: str) -> str:
 
 
 def _number(text: str) -> str:
-    """Plivo leaves the plus sign of E.164 out."""
+    """Some carriers leave the plus sign of E.164 out."""
     return f"+{text}" if 8 <= len(text) <= 15 and text.isascii() and text.isdigit() and text[0] != "0" else text

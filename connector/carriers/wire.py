@@ -11,7 +11,7 @@ from binascii import a2b_base64
 
 import orjson
 
-from connector.carriers.base import MediaFormat
+from connector.carriers.codec import MediaFormat
 from connector.carriers.events import DTMF_KEYS, AudioRejected, DtmfReceived, Encoding, Ignored, MarkReached
 from connector.errors import CarrierProtocolError
 

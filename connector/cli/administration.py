@@ -17,6 +17,7 @@ import typer
 from connector.api.administration import administration
 from connector.api.rest import Operation, checked
 from connector.api.rest_models import Asked
+from connector.carrier_table import carriers_of
 from connector.cli.common import (
     PATIENCE,
     TOKEN_TTL,
@@ -111,7 +112,7 @@ def _answer(origin: str, status: int, text: str) -> JsonObject:
 
 async def _in_store(settings: Settings, store: Store, asked: _Asked) -> JsonObject:
     """As the service would, with the same checks."""
-    operation = _operation(administration(settings, store, KeyRing(store.keys)), asked)
+    operation = _operation(administration(settings, carriers_of(settings), store, KeyRing(store.keys)), asked)
     body = checked(operation.body, json.dumps(asked.body).encode()) if operation.body else None
     query = checked(operation.query, asked.query) if operation.query else None
     answer = await operation.handler(Asked(dict(asked.names), body, query))

@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from connector.accounts import TITLES, CarrierAccount
+from connector.accounts import CarrierAccount
+from connector.carrier_table import TABLE, Entry
+from connector.carriers.carrier import Carrier
 from connector.cli.findings import Finding
 from connector.config import Settings
 from connector.errors import ConnectorError, Unavailable
 from connector.logs import mask_phone
-from connector.model import Provider
 from connector.storage.stores import opened
-from connector.telephony.inventory import MOST, Number, look_at
+from connector.telephony.inventory import MOST, Number
 from connector.tokens import WebhookKeys
 
 HOOKS = "/v2/hooks/"
@@ -21,20 +22,17 @@ HOOKS = "/v2/hooks/"
 
 async def account_findings(settings: Settings) -> list[Finding]:
     """Of every account with REST credentials; none of what is asked changes anything."""
-    accounts = [(provider, account) for provider in Provider for account in settings.accounts(provider).with_api]
+    accounts = [
+        (entry, account) for entry in TABLE for account in entry.carrier.of(settings).accounts(settings).with_api
+    ]
     asked = await asyncio.gather(*(_account(settings, *each) for each in accounts))
     return [finding for findings in asked for finding in findings]
 
 
-async def _account(settings: Settings, provider: Provider, account: CarrierAccount) -> list[Finding]:
-    urls = {
-        Provider.TWILIO: settings.twilio_api_url,
-        Provider.TELNYX: settings.telnyx_api_url,
-        Provider.PLIVO: settings.plivo_api_url,
-    }
-    subject = f"{TITLES[provider]} account"
+async def _account(settings: Settings, entry: Entry, account: CarrierAccount) -> list[Finding]:
+    subject = f"{entry.carrier.title} account"
     try:
-        found = await look_at(provider, account.id, account.rest[0], urls[provider])
+        found = await entry.rest_module.look_at(settings, account)
     except ConnectorError as error:
         mend = (
             "check that this machine reaches the carrier's REST API: name resolution, firewall, proxy"
@@ -43,7 +41,7 @@ async def _account(settings: Settings, provider: Provider, account: CarrierAccou
         )
         return [Finding("problem", subject, error.message, mend)]
     good = Finding("ok", subject, f"{found.name}: the credentials are good, {_counted(found.numbers)}")
-    return [good, *[await _number(settings, provider, number) for number in found.numbers]]
+    return [good, *[await _number(settings, entry.carrier, number) for number in found.numbers]]
 
 
 def _counted(numbers: Sequence[Number]) -> str:
@@ -51,8 +49,8 @@ def _counted(numbers: Sequence[Number]) -> str:
     return f"{count} numbers or more" if count >= MOST else f"{count} number{'' if count == 1 else 's'}"
 
 
-async def _number(settings: Settings, provider: Provider, number: Number) -> Finding:
-    subject, shown = f"{TITLES[provider]} number", mask_phone(number.number)
+async def _number(settings: Settings, carrier: type[Carrier], number: Number) -> Finding:
+    subject, shown = f"{carrier.title} number", mask_phone(number.number)
     url = urlsplit(number.voice_url)
     if not number.voice_url:
         return Finding("ok", subject, f"{shown} has no voice URL: calls to it do not come here")
@@ -64,9 +62,11 @@ async def _number(settings: Settings, provider: Provider, number: Number) -> Fin
         text = f"{shown} points to a connector's URL at {where}, which is not CONNECTOR_PUBLIC_URL"
         return Finding("warning", subject, text, "set one of the two right")
     named, _, key = url.path.partition(HOOKS)[2].partition("/")
-    if named != provider.value:
+    if named != carrier.provider.value:
         text = f"{shown} points to the URL of a connector for {named}"
-        return Finding("problem", subject, text, f"make a connector for {provider.value}, and give the number its URL")
+        return Finding(
+            "problem", subject, text, f"make a connector for {carrier.provider.value}, and give the number its URL"
+        )
     try:
         known = await _has_connector(settings, key)
     except ConnectorError:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from connector.accounts import SIGNING_SETTINGS
+from connector.carrier_table import carriers_of
+from connector.carriers.carrier import Carrier
 from connector.cli.findings import Finding
 from connector.config import Settings
 from connector.errors import ConnectorError
 from connector.model import Provider
 from connector.storage.stores import opened
 
-_NAMES = {Provider.TWILIO: "Twilio", Provider.TELNYX: "Telnyx", Provider.PLIVO: "Plivo"}
 _WITHOUT_SIGNATURE = "cannot be checked: connectors are refused, and anyone who learns a connect_url can use it"
-_WITHOUT_API = {
-    Provider.TELNYX: ("TELNYX_API_KEY", "a call that the room ends stays up, in silence, until the phone hangs up"),
-    Provider.PLIVO: (
-        "PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN",
-        "a phone may stay on a silent line, and calls cannot be transferred",
-    ),
-}
 
 
 async def carrier_findings(settings: Settings) -> list[Finding]:
-    """Of each carrier that has a connector in the store or a credential in the settings; of Twilio where none has."""
+    """Of each carrier that has a connector in the store or a credential in the settings; of the first of
+    all where none has."""
     return check(settings, await _with_connectors(settings))
 
 
@@ -39,22 +33,21 @@ async def _with_connectors(settings: Settings) -> set[Provider]:
 
 def check(settings: Settings, with_connectors: Collection[Provider]) -> list[Finding]:
     """See `carrier_findings`."""
-    credentials = {provider: bool(settings.accounts(provider).all) for provider in Provider} | {
-        Provider.TWILIO: bool(settings.twilio_account_sid or settings.accounts(Provider.TWILIO).all),
-    }
-    used = [provider for provider in Provider if provider in with_connectors or credentials[provider]]
-    return [finding for provider in used or [Provider.TWILIO] for finding in _of(provider, settings)]
+    carriers = carriers_of(settings)
+    used = [carrier for name, carrier in carriers.items() if name in with_connectors or carrier.is_configured(settings)]
+    # Without any, the first of the table: who sets the connector up begins there.
+    return [finding for carrier in used or [*carriers.values()][:1] for finding in _of(carrier, settings)]
 
 
-def _of(provider: Provider, settings: Settings) -> list[Finding]:
-    accounts = settings.accounts(provider)
-    subject = f"{_NAMES[provider]} signatures"
+def _of(carrier: Carrier, settings: Settings) -> list[Finding]:
+    accounts = carrier.accounts(settings)
+    subject = f"{carrier.title} signatures"
     findings = [
         Finding("ok", subject, "are checked")
         if accounts.signs
-        else Finding("warning", subject, _WITHOUT_SIGNATURE, f"set {SIGNING_SETTINGS[provider]}")
+        else Finding("warning", subject, _WITHOUT_SIGNATURE, f"set {carrier.signing_setting}")
     ]
-    if provider in _WITHOUT_API and not accounts.with_api:
-        names, text = _WITHOUT_API[provider]
-        findings.append(Finding("warning", f"{_NAMES[provider]} REST API", text, f"set {names}"))
+    if carrier.without_rest and not accounts.with_api:
+        mend = f"set {carrier.rest_settings}"
+        findings.append(Finding("warning", f"{carrier.title} REST API", carrier.without_rest, mend))
     return findings

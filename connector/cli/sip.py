@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from connector.carriers.twilio_dial import SipDial, check_password, check_username, sip_uri, twilio_dial
+from connector.carriers.twilio import Twilio
+from connector.carriers.twilio.dial import SipDial, check_password, check_username, sip_uri, twilio_dial
 from connector.cli.common import ConfigFile, require_store, run_or_exit, settings_or_exit
 from connector.config import Settings
 from connector.numbers import SUBSCRIBER
@@ -214,9 +215,10 @@ def bridge_conference(
 async def _with_bridge(settings: Settings, work: Callable[[ConferenceBridge], Awaitable[T]]) -> T:
     # With Twilio's package, which the other commands need not wait for.
     from connector.app import conference_bridge
-    from connector.telephony.apis import CarrierApis
+    from connector.telephony.twilio import control
 
-    twilio = CarrierApis(settings).twilio
+    accounts = Twilio().accounts(settings)
+    twilio = control(settings, accounts) if accounts.with_api else None
     require_store(settings)
     async with opened(settings) as store:
         try:

@@ -10,11 +10,10 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
-from connector.accounts import TITLES, CarrierAccounts
+from connector.accounts import CarrierAccounts
 from connector.carriers.transfers import TransferDial
 from connector.errors import CredentialsRefused
 from connector.model import CarrierCall
-from connector.telephony.twilio import TwilioCalls
 
 log = structlog.get_logger()
 
@@ -85,16 +84,8 @@ class AccountCalls(Generic[ClientT]):
             try:
                 return await step(client)
             except CredentialsRefused as error:
-                title = TITLES[self._accounts.provider]
+                title = self._accounts.rules.title
                 log.warning(
                     "a newer credential was refused, the older one is tried", carrier=title, error=error.message
                 )
         return await step(clients[-1])
-
-
-class TwilioAccounts(AccountCalls[TwilioCalls]):
-    """The same, and the calls that the connector places: in the default account."""
-
-    async def place(self, to: str, from_: str, url: str, status_url: str, ring_timeout: int) -> tuple[str, str]:
-        """See `TwilioCalls.place`."""
-        return await self.take("", lambda client: client.place(to, from_, url, status_url, ring_timeout))

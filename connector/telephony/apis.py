@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from connector.carriers.answers import LONGEST_FAREWELL
+from connector.carriers.carrier import LONGEST_FAREWELL
 from connector.config import Settings
 from connector.model import Provider
-from connector.telephony.accounts import AccountCalls, TwilioAccounts
-from connector.telephony.plivo import PlivoCalls
-from connector.telephony.telnyx import TelnyxCalls
-from connector.telephony.twilio import TwilioCalls
+from connector.telephony.accounts import AccountCalls
 from connector.tokens import SAY_PURPOSE, TokenSigner
 
 DOCUMENT_URL_LIFE = 120.0
@@ -22,24 +19,9 @@ DOCUMENT_URL_LIFE = 120.0
 class CarrierApis:
     """`start` before use."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.twilio: TwilioAccounts | None = None
-        self.controls: dict[Provider, AccountCalls[Any]] = {}
+    def __init__(self, controls: Mapping[Provider, AccountCalls[Any]]) -> None:
+        self.controls = controls
         """By carrier; those without credentials are missing."""
-        twilio, telnyx, plivo = (settings.accounts(provider) for provider in Provider)
-        if twilio.with_api:
-            self.twilio = TwilioAccounts(twilio, lambda sid, token: TwilioCalls(sid, token, settings.twilio_api_url))
-            self.controls[Provider.TWILIO] = self.twilio
-        if telnyx.with_api:
-            self.controls[Provider.TELNYX] = AccountCalls(
-                telnyx, lambda _, key: TelnyxCalls(key, settings.telnyx_api_url)
-            )
-        if plivo.with_api:
-            say_url = _document_url(settings, say_signer(settings.own_secrets), "say")
-            self.controls[Provider.PLIVO] = AccountCalls(
-                plivo,
-                lambda auth_id, token: PlivoCalls(auth_id, token, say_url, settings.plivo_api_url),
-            )
 
     async def start(self) -> None:
         for control in self.controls.values():
@@ -55,6 +37,8 @@ def say_signer(secret: Sequence[str]) -> TokenSigner:
     return TokenSigner(secret, SAY_PURPOSE, longest=4 * LONGEST_FAREWELL)
 
 
-def _document_url(settings: Settings, signer: TokenSigner, what: str) -> Callable[[str], str]:
-    """From what a document is about to the address at which Plivo finds it."""
-    return lambda about: f"{settings.public_origin}/plivo/{signer.mint(about, time.time() + DOCUMENT_URL_LIFE)}/{what}"
+def sentence_url(settings: Settings, provider: Provider) -> Callable[[str], str]:
+    """From a sentence to the address at which the carrier finds the document that reads it out and hangs up."""
+    signer = say_signer(settings.own_secrets)
+    base = f"{settings.public_origin}/{provider.value}"
+    return lambda say: f"{base}/{signer.mint(say, time.time() + DOCUMENT_URL_LIFE)}/say"

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from connector.errors import ConnectorError, NotFound
-from connector.telephony.accounts import TwilioAccounts
-from connector.telephony.twilio import TwilioCalls, translated
+from connector.telephony.twilio import TwilioAccounts, TwilioCalls, translated
 
 TIMEOUT = 10.0
 

@@ -11,11 +11,17 @@ from urllib.parse import quote
 
 import aiohttp
 
-from connector.carriers.answers import LONGEST_FAREWELL
+from connector.accounts import CarrierAccount, CarrierAccounts
+from connector.carriers.carrier import LONGEST_FAREWELL
+from connector.carriers.plivo import Plivo
 from connector.carriers.transfers import TransferDial
+from connector.config import Settings
 from connector.errors import FailedPrecondition, NotFound
-from connector.model import REST_SETTINGS, CarrierCall, Provider
+from connector.model import CarrierCall
+from connector.telephony.accounts import AccountCalls
+from connector.telephony.apis import sentence_url
 from connector.telephony.http import CarrierApi
+from connector.telephony.inventory import MOST, Account, Number, list_of, started, text_of
 
 API = "https://api.plivo.com"
 
@@ -33,7 +39,7 @@ class PlivoCalls:
         self._path = f"/v1/Account/{quote(auth_id, safe='')}/Call"
         self._say_url = say_url
         authorization = aiohttp.encode_basic_auth(auth_id, auth_token)
-        self._api = CarrierApi("Plivo", api_url, authorization, REST_SETTINGS[Provider.PLIVO])
+        self._api = CarrierApi(Plivo.title, api_url, authorization, Plivo.rest_settings)
         self.start, self.close = self._api.start, self._api.close
 
     async def hang_up(self, call: CarrierCall, say: str = "") -> None:
@@ -73,3 +79,27 @@ class PlivoCalls:
 
     def _path_of(self, call: CarrierCall) -> str:
         return f"{self._path}/{quote(call.id, safe='')}/"
+
+
+def control(settings: Settings, accounts: CarrierAccounts) -> AccountCalls[PlivoCalls]:
+    """See `connector.carrier_table.RestModule`."""
+    say_url = sentence_url(settings, Plivo.provider)
+    return AccountCalls(accounts, lambda auth_id, token: PlivoCalls(auth_id, token, say_url, settings.plivo_api_url))
+
+
+async def look_at(settings: Settings, account: CarrierAccount) -> Account:
+    """See `connector.carrier_table.RestModule`. https://www.plivo.com/docs/numbers/api/account-phone-number"""
+    authorization = aiohttp.encode_basic_auth(account.id, account.rest[0])
+    base = f"/v1/Account/{quote(account.id, safe='')}"
+    async with started(CarrierApi(Plivo.title, settings.plivo_api_url, authorization, Plivo.rest_settings)) as api:
+        about = (await api.send("GET", f"{base}/")).body
+        numbers = (await api.send("GET", f"{base}/Number/?limit={MOST}")).body
+        applications = (await api.send("GET", f"{base}/Application/?limit={MOST}")).body
+    urls = {text_of(each, "resource_uri"): text_of(each, "answer_url") for each in list_of(applications, "objects")}
+    return Account(
+        text_of(about, "name"),
+        [
+            Number(f"+{text_of(each, 'number').removeprefix('+')}", urls.get(text_of(each, "application"), ""))
+            for each in list_of(numbers, "objects")
+        ],
+    )

@@ -14,13 +14,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from connector.carriers.answers import farewell
-from connector.carriers.transfers import TransferDial, transfer_document
+from connector.accounts import CarrierAccount, CarrierAccounts
+from connector.carriers.telnyx import Telnyx
+from connector.carriers.transfers import TransferDial
+from connector.config import Settings
 from connector.errors import FailedPrecondition, NotFound
-from connector.model import REST_SETTINGS, CarrierCall, Provider
+from connector.model import CarrierCall
+from connector.telephony.accounts import AccountCalls
 from connector.telephony.http import CarrierApi
+from connector.telephony.inventory import MOST, Account, Number, list_of, started, text_of
 
 API = "https://api.telnyx.com"
+_TELNYX = Telnyx()
 _HAS_ENDED = "90018"
 """https://developers.telnyx.com/api/errors/90018"""
 
@@ -34,7 +39,7 @@ class TelnyxCalls:
     """It runs beside the document, so another document does not end it."""
 
     def __init__(self, api_key: str, api_url: str = API) -> None:
-        self._api = CarrierApi("Telnyx", api_url, f"Bearer {api_key}", REST_SETTINGS[Provider.TELNYX], _HAS_ENDED)
+        self._api = CarrierApi(Telnyx.title, api_url, f"Bearer {api_key}", Telnyx.rest_settings, _HAS_ENDED)
         self.start, self.close = self._api.start, self._api.close
 
     async def hang_up(self, call: CarrierCall, say: str = "") -> None:
@@ -54,7 +59,7 @@ class TelnyxCalls:
         """Whether Telnyx has taken the sentence. TeXML's way alone: Call Control speaks too, but tells the end of it to
         a webhook that is not ours, so nobody would know when to hang up."""
         try:
-            await self._update(call, {"Texml": farewell(Provider.TELNYX, say)})
+            await self._update(call, {"Texml": _TELNYX.farewell(say)})
         except (NotFound, FailedPrecondition):
             return False
         return True
@@ -63,7 +68,7 @@ class TelnyxCalls:
         """Connect the phone with a number in the stream's place. A call that follows no TeXML is told to Call Control,
         which follows no document of ours either: nobody then tells whether somebody answered."""
         try:
-            await self._update(call, {"Texml": transfer_document(Provider.TELNYX, dial)})
+            await self._update(call, {"Texml": _TELNYX.transfer_document(dial)})
         except NotFound:
             body: dict[str, str | int] = {"to": dial.number, "timeout_secs": dial.timeout}
             await self._act(call, "transfer", body | ({"from": dial.caller_id} if dial.caller_id else {}))
@@ -92,3 +97,28 @@ class TelnyxCalls:
             await self._api.send_form(f"/v2/texml/Accounts/{account}/Calls/{name}", changes)
         else:
             await self._api.send("POST", f"/v2/texml/calls/{name}/update", changes)
+
+
+def control(settings: Settings, accounts: CarrierAccounts) -> AccountCalls[TelnyxCalls]:
+    """See `connector.carrier_table.RestModule`."""
+    return AccountCalls(accounts, lambda _, key: TelnyxCalls(key, settings.telnyx_api_url))
+
+
+async def look_at(settings: Settings, account: CarrierAccount) -> Account:
+    """See `connector.carrier_table.RestModule`.
+
+    https://developers.telnyx.com/api-reference/phone-number-configurations/list-phone-numbers,
+    https://developers.telnyx.com/api-reference/texml-applications/list-all-texml-applications
+    """
+    authorization = f"Bearer {account.rest[0]}"
+    async with started(CarrierApi(Telnyx.title, settings.telnyx_api_url, authorization, Telnyx.rest_settings)) as api:
+        numbers = (await api.send("GET", f"/v2/phone_numbers?page[size]={MOST}")).body
+        applications = (await api.send("GET", f"/v2/texml_applications?page[size]={MOST}")).body
+    urls = {text_of(each, "id"): text_of(each, "voice_url") for each in list_of(applications, "data")}
+    return Account(
+        "the account of TELNYX_API_KEY",
+        [
+            Number(text_of(each, "phone_number"), urls.get(text_of(each, "connection_id"), ""))
+            for each in list_of(numbers, "data")
+        ],
+    )

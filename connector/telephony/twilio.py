@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
@@ -15,8 +15,10 @@ from twilio.http.async_http_client import AsyncTwilioHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
 
-from connector.carriers.answers import farewell
-from connector.carriers.transfers import TransferDial, transfer_document
+from connector.accounts import CarrierAccount, CarrierAccounts
+from connector.carriers.transfers import TransferDial
+from connector.carriers.twilio import Twilio
+from connector.config import Settings
 from connector.errors import (
     ConnectorError,
     CredentialsRefused,
@@ -27,8 +29,11 @@ from connector.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from connector.model import REST_SETTINGS, CarrierCall, Provider
+from connector.model import CarrierCall
 from connector.numbers import E164
+from connector.telephony.accounts import AccountCalls
+from connector.telephony.http import CarrierApi
+from connector.telephony.inventory import MOST, Account, Number, list_of, started, text_of
 
 API = "https://api.twilio.com"
 PLACE_TIMEOUT = 10.0
@@ -37,6 +42,7 @@ HANG_UP_TIMEOUT = 5.0
 STATUS_EVENTS = ["initiated", "ringing", "answered", "completed"]
 """Twilio's names of the moments at which it calls back; the last stands for every final status."""
 
+_TWILIO = Twilio()
 _OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 _UNAUTHORISED = 401
 _FORBIDDEN = 403
@@ -127,7 +133,7 @@ class TwilioCalls:
         """Whether Twilio has taken the sentence: it refuses a document for a phone that has not been answered."""
         try:
             async with translated(HANG_UP_TIMEOUT):
-                await self._call(call).update_async(twiml=farewell(Provider.TWILIO, say))
+                await self._call(call).update_async(twiml=_TWILIO.farewell(say))
         except (NotFound, FailedPrecondition, InvalidArgument):
             return False
         return True
@@ -137,7 +143,7 @@ class TwilioCalls:
         if not dial.caller_id:
             dial = replace(dial, caller_id=await self._number_of_ours(call))
         async with translated(HANG_UP_TIMEOUT):
-            await self._call(call).update_async(twiml=transfer_document(Provider.TWILIO, dial))
+            await self._call(call).update_async(twiml=_TWILIO.transfer_document(dial))
         return True
 
     async def _number_of_ours(self, call: CarrierCall) -> str:
@@ -155,6 +161,38 @@ class TwilioCalls:
                 return str((await self._call(call).fetch_async()).status) not in _OVER
         except NotFound:
             return False
+
+
+class TwilioAccounts(AccountCalls[TwilioCalls]):
+    """The same for several accounts, and the calls that the connector places: in the default account."""
+
+    async def place(self, to: str, from_: str, url: str, status_url: str, ring_timeout: int) -> tuple[str, str]:
+        """See `TwilioCalls.place`."""
+        return await self.take("", lambda client: client.place(to, from_, url, status_url, ring_timeout))
+
+
+def control(settings: Settings, accounts: CarrierAccounts) -> TwilioAccounts:
+    """See `connector.carrier_table.RestModule`."""
+    return TwilioAccounts(accounts, lambda sid, token: TwilioCalls(sid, token, settings.twilio_api_url))
+
+
+async def look_at(settings: Settings, account: CarrierAccount) -> Account:
+    """See `connector.carrier_table.RestModule`.
+
+    https://www.twilio.com/docs/phone-numbers/api/incomingphonenumber-resource
+    """
+    authorization = aiohttp.encode_basic_auth(account.id, account.rest[0])
+    base = f"/2010-04-01/Accounts/{quote(account.id, safe='')}"
+    async with started(CarrierApi(Twilio.title, settings.twilio_api_url, authorization, Twilio.rest_settings)) as api:
+        about = (await api.send("GET", f"{base}.json")).body
+        numbers = (await api.send("GET", f"{base}/IncomingPhoneNumbers.json?PageSize={MOST}")).body
+    return Account(
+        f"{text_of(about, 'friendly_name')} ({text_of(about, 'status')})",
+        [
+            Number(text_of(each, "phone_number"), text_of(each, "voice_url"))
+            for each in list_of(numbers, "incoming_phone_numbers")
+        ],
+    )
 
 
 class _HttpClient(AsyncTwilioHttpClient):  # type: ignore[misc]
@@ -209,7 +247,7 @@ def _refusal(error: TwilioRestException | TwilioServiceException) -> ConnectorEr
     text = f"Twilio answered {error.status}, error {error.code}: {said}"
     if error.status in (_UNAUTHORISED, _FORBIDDEN):
         refused = CredentialsRefused if error.status == _UNAUTHORISED else Internal
-        return refused(f"{text}; check {REST_SETTINGS[Provider.TWILIO]}")
+        return refused(f"{text}; check {Twilio.rest_settings}")
     if error.code == _HAS_ENDED:
         return _CallOver(text)
     if error.status == _NOT_FOUND:

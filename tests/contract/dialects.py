@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, Protocol
 
-from connector.carriers.base import Codec
+from connector.carriers.codec import Codec
 from connector.carriers.events import AudioRejected, Encoding, Event, OwnAudio
-from connector.carriers.plivo import PlivoCodec
-from connector.carriers.telnyx import TelnyxCodec
-from connector.carriers.twilio import TwilioCodec
+from connector.carriers.plivo.codec import PlivoCodec
+from connector.carriers.telnyx.codec import TelnyxCodec
+from connector.carriers.twilio.codec import TwilioCodec
 from connector.model import Provider
 
 CALL = "CA0123456789abcdef0123456789abcdef"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.carriers.base import Codec, MediaFormat
+from connector.carriers.codec import Codec, MediaFormat
 from connector.carriers.events import (
     DTMF_KEYS,
     AudioReceived,

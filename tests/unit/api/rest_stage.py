@@ -24,16 +24,20 @@ from connector.api.signed import SignatureCheck
 from connector.call.desk import TransferWish
 from connector.errors import ConnectorError, NotFound
 from connector.metrics import Metrics
-from connector.model import CallRecord, CallState, Provider
+from connector.model import CallRecord, CallState
 from connector.storage.base import Store
 from connector.tokens import WebhookKeys
+from tests.carriers import CARRIERS
 from tests.unit.api.sqlite_store import empty_store
 
 KEY, SECRET = "APIkey", "a-secret-of-at-least-thirty-two-bytes"
 PUBLIC = "https://calls.example.com"
 TOKEN = api.AccessToken(KEY, SECRET).with_grants(api.VideoGrants(room_create=True)).to_jwt()
 
-ACCOUNTS = {provider: CarrierAccounts(provider, [CarrierAccount("", ("secret",))]) for provider in Provider}
+ACCOUNTS = {
+    name: CarrierAccounts(carrier.account_rules, [CarrierAccount("", ("secret",))])
+    for name, carrier in CARRIERS.items()
+}
 
 
 class Desk:
@@ -77,9 +81,9 @@ class Desk:
 
 def operations(store: Store, desk: Desk) -> list[Operation]:
     origins = Origins(PUBLIC, {}, {})
-    signatures = SignatureCheck(origins, ACCOUNTS)
+    signatures = SignatureCheck(origins, CARRIERS, ACCOUNTS)
     return [
-        *ConnectorRest(store, WebhookKeys(SECRET), origins, signatures, RuleRest(store, {KEY})).operations(),
+        *ConnectorRest(store, WebhookKeys(SECRET), origins, CARRIERS, signatures, RuleRest(store, {KEY})).operations(),
         *RuleRest(store, KEY).operations(),
         *CallRest(desk, store).operations(),
     ]

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from twilio.request_validator import RequestValidator
 
-from connector.accounts import SIGNING_SETTINGS, CarrierAccount, CarrierAccounts
+from connector.accounts import CarrierAccount, CarrierAccounts
 from connector.api import hooks
 from connector.api.hooks import HookRoutes
 from connector.api.origins import Origins
@@ -31,7 +31,6 @@ from connector.api.signed import SignatureCheck
 from connector.call.manager import Expected
 from connector.call.records import new_record
 from connector.call.terms import BUSY
-from connector.carriers.answers import Codecs
 from connector.errors import ConnectorError, ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
 from connector.metrics import Metrics
 from connector.model import (
@@ -51,6 +50,7 @@ from connector.model import (
 )
 from connector.storage.base import NameTaken, Store, StoreError
 from connector.tokens import TokenSigner, WebhookKeys
+from tests.carriers import CARRIERS
 from tests.unit.api.sqlite_store import empty_store
 
 PUBLIC, US = "https://calls.example.com", "https://us.example.com"
@@ -181,9 +181,9 @@ async def hooks_on(accounts: Accounts | None = None, **options: Any) -> AsyncIte
             KEYS,
             SIGNER,
             origins,
-            SignatureCheck(origins, accounts or {}, allow_unsigned=accounts is None),
+            SignatureCheck(origins, CARRIERS, accounts or {}, allow_unsigned=accounts is None),
             Metrics(),
-            Codecs(),
+            CARRIERS,
             **options,
         )
         application = web.Application()
@@ -200,7 +200,7 @@ async def stage() -> AsyncIterator[Hooks]:
 
 def signing(provider: Provider, *secrets: str, account: str = "") -> Accounts:
     """One account of one carrier."""
-    return {provider: CarrierAccounts(provider, [CarrierAccount(account, secrets)])}
+    return {provider: CarrierAccounts(CARRIERS[provider].account_rules, [CarrierAccount(account, secrets)])}
 
 
 def stream_token(answer: ElementTree.Element) -> str:
@@ -782,7 +782,7 @@ async def test_the_secret_is_that_of_the_account_that_the_request_names(
     account: str, token: str, status: int, says: str
 ) -> None:
     accounts = [CarrierAccount("AC1", ("new-1", "old-1")), CarrierAccount("AC2", ("token-2",))]
-    async with hooks_on({Provider.TWILIO: CarrierAccounts(Provider.TWILIO, accounts)}) as stage:
+    async with hooks_on({Provider.TWILIO: CarrierAccounts(CARRIERS[Provider.TWILIO].account_rules, accounts)}) as stage:
         stage.connector(default_room_id="lobby")
         form = FORM | ({"AccountSid": account} if account else {})
         signed = RequestValidator(token).compute_signature(f"{PUBLIC}{stage.path}", form)
@@ -799,7 +799,7 @@ async def test_a_carrier_whose_signature_cannot_be_checked_is_refused(provider: 
         with capture_logs() as lines:
             assert (await stage.post(FORM | {"CallUUID": "CA1"}))[0] == 403
         (line,) = lines
-        assert SIGNING_SETTINGS[provider] in line["error"]
+        assert CARRIERS[provider].signing_setting in line["error"]
         assert "CONNECTOR_ALLOW_UNSIGNED_WEBHOOKS" in line["error"]
         assert not stage.calls.requests
 

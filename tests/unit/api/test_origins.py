@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from connector.api.origins import Origins, stream_url
+from connector.api.origins import Origins
 from connector.config import ConfigError, load_settings
 from connector.model import Provider
+from tests.carriers import CARRIERS
 
 DEFAULT, US, IN = "https://calls.example.com", "https://us.example.com", "https://in.example.com:8443"
 ORIGINS = Origins(DEFAULT, {"us002": US, "in002": IN, "us003": US}, {"US": "us002", "in": "in002"})
@@ -49,8 +50,8 @@ def test_every_origin_once() -> None:
 
 
 def test_the_stream_s_url() -> None:
-    assert stream_url(IN, Provider.PLIVO, "t") == "wss://in.example.com:8443/plivo?ref=t"
-    assert stream_url("http://127.0.0.1:1", Provider.TWILIO, "t") == "ws://127.0.0.1:1/twilio/t"
+    assert CARRIERS[Provider.PLIVO].stream_url(IN, "t") == "wss://in.example.com:8443/plivo?ref=t"
+    assert CARRIERS[Provider.TWILIO].stream_url("http://127.0.0.1:1", "t") == "ws://127.0.0.1:1/twilio/t"
 
 
 def test_they_are_maps_in_the_file(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from connector.accounts import SIGNING_SETTINGS, CarrierAccounts
+from connector.accounts import CarrierAccounts
 from connector.model import Provider
 from connector.tokens import WebhookKeys
+from tests.carriers import CARRIERS
 from tests.unit.api import rest_stage
 from tests.unit.api.rest_stage import PUBLIC, Rest, rest_api
 
@@ -100,11 +101,11 @@ async def test_a_new_api_secret_is_a_new_url_that_works(rest: Rest) -> None:
 async def test_a_carrier_whose_signature_cannot_be_checked_gets_no_connector(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(rest_stage.ACCOUNTS, provider, CarrierAccounts(provider))
+    monkeypatch.setitem(rest_stage.ACCOUNTS, provider, CarrierAccounts(CARRIERS[provider].account_rules))
     async with rest_stage.rest_api() as rest:
         status, answer = await rest("POST", "/v2/connectors", {"provider": provider.value})
         assert (status, answer["code"]) == (400, "invalid_argument")
-        assert SIGNING_SETTINGS[provider] in answer["message"]
+        assert CARRIERS[provider].signing_setting in answer["message"]
         assert (await rest.ok("GET", "/v2/connectors"))["data"] == []
 
 

@@ -14,7 +14,7 @@ from connector.call.manager import CallManager
 from connector.call.ports import CarrierControl
 from connector.call.session import CallSession
 from connector.call.terms import Limits, Parts
-from connector.carriers.base import MediaFormat
+from connector.carriers.codec import MediaFormat
 from connector.carriers.events import (
     AudioReceived,
     AudioRejected,
@@ -50,6 +50,7 @@ from connector.room.dispatches import Dispatched
 from connector.room.events import RoomListener
 from connector.storage.base import EVERY_CALL, EVERY_DOCUMENT, DocumentFilter, Page
 from connector.storage.rows import admits
+from tests.carriers import CARRIERS
 from tests.unit.call.hang_up_queue import MemoryHangUps
 
 CARRIER_CALL = "CA1"
@@ -493,7 +494,7 @@ class World:
         control: dict[Provider, CarrierControl] = {Provider.TWILIO: self.control} if self.control else {}
         # Its clock is the loop's: hours of tries pass in a test.
         self.hang_ups = HangUps(
-            self.store.hang_ups, control, self.metrics, lambda: asyncio.get_running_loop().time(), lambda: 0.0
+            self.store.hang_ups, CARRIERS, control, self.metrics, lambda: asyncio.get_running_loop().time(), lambda: 0.0
         )
         self.parts = Parts(
             admin=self.admin,
@@ -502,6 +503,7 @@ class World:
             limits=self.limits,
             joins=self.joins,
             new_room=self._new_room,
+            carriers=CARRIERS,
             new_codec=lambda _: FakeCodec(),
             owner=self.owner,
             lifecycle=self.lifecycle,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from connector.audio import dtmf
 from connector.audio.g711 import alaw_decode, alaw_encode, ulaw_decode, ulaw_encode
 from connector.call.bridge import Bridge
-from connector.carriers.base import MediaFormat
+from connector.carriers.codec import MediaFormat
 from connector.carriers.events import AudioReceived, Encoding
 from connector.errors import CarrierProtocolError
 from connector.metrics import Metrics

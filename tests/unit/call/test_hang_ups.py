@@ -16,6 +16,7 @@ from connector.errors import ConnectorError, FailedPrecondition, Internal, NotFo
 from connector.metrics import Metrics
 from connector.model import CarrierCall, Provider
 from connector.storage.base import StoreError
+from tests.carriers import CARRIERS
 from tests.unit.call.fakes import FakeHangUps, Faults
 from tests.unit.call.virtual_time import virtual_time
 
@@ -70,7 +71,7 @@ class Process:
         structlog.configure(processors=[structlog.contextvars.merge_contextvars, self.log])
         control: dict[Provider, Any] = {Provider.TELNYX: carrier} if carrier else {}
         clock = asyncio.get_running_loop().time
-        self.hang_ups = HangUps(self.queue, control, self.metrics, clock, lambda: 0.0)
+        self.hang_ups = HangUps(self.queue, CARRIERS, control, self.metrics, clock, lambda: 0.0)
 
     async def hang_up(self, say: str = "") -> None:
         await self.hang_ups.hang_up("call_1", Provider.TELNYX, CALL, say)

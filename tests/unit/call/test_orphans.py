@@ -14,6 +14,7 @@ from connector.carriers.transfers import TransferDial
 from connector.errors import Unavailable
 from connector.model import CallRecord, CallState, CarrierCall, Direction, Provider
 from connector.storage.base import StoreError
+from tests.carriers import CARRIERS
 from tests.unit.call.fakes import Faults, World
 from tests.unit.call.virtual_time import virtual_time
 
@@ -48,7 +49,7 @@ def started(control: Control, *records: CallRecord) -> tuple[World, Parts, HangU
     world.store.records = {record.call_id: record for record in records}
     controls = {Provider.TELNYX: control}
     clock = asyncio.get_running_loop().time
-    hang_ups = HangUps(world.store.hang_ups, controls, world.metrics, clock, lambda: 0.0)
+    hang_ups = HangUps(world.store.hang_ups, CARRIERS, controls, world.metrics, clock, lambda: 0.0)
     return world, replace(world.parts, control=controls, hang_ups=hang_ups), hang_ups
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from connector.carriers.base import MediaFormat
+from connector.carriers.codec import MediaFormat
 from connector.carriers.events import (
     AudioReceived,
     AudioRejected,
@@ -17,7 +17,7 @@ from connector.carriers.events import (
     FormatRefused,
     StreamStarted,
 )
-from connector.carriers.plivo import PlivoCodec
+from connector.carriers.plivo.codec import PlivoCodec
 from connector.errors import CarrierProtocolError
 
 STREAM = "87654321-4321-4321-4321-cba987654321"

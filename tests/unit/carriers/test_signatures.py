@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
-from connector.carriers.signatures import twilio_signature_valid
+from connector.carriers.twilio.signatures import twilio_signature_valid
 
 TOKEN = "12345"
 FORM = {

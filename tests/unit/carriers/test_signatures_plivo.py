@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plivo.utils.signature_v3 import validate_v3_signature
 
-from connector.carriers.signatures import plivo_signature_valid
+from connector.carriers.plivo.signatures import plivo_signature_valid
 
 TOKEN = "plivo-auth-token"
 NONCE = "12345678901234567890"

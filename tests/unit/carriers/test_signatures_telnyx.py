@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from connector.carriers.signatures import TELNYX_TOLERANCE, telnyx_public_key, telnyx_signature_valid
+from connector.carriers.telnyx.signatures import TELNYX_TOLERANCE, telnyx_public_key, telnyx_signature_valid
 
 NOW = 1_760_000_000.0
 BODY = b"CallSid=v3%3Aabc&From=%2B15557654321&To=%2B15551234567"

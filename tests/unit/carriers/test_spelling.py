@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.carriers.signatures import plivo_signature_valid, twilio_signature_valid
+from connector.carriers.plivo.signatures import plivo_signature_valid
 from connector.carriers.spelling import LONGEST, MOST, spellings
+from connector.carriers.twilio.signatures import twilio_signature_valid
 
 TOKEN, ADDRESS = "12345", "https://calls.example.com/twilio/AQ-_x"
 

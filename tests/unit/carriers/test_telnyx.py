@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from connector.carriers.base import MediaFormat
+from connector.carriers.codec import MediaFormat
 from connector.carriers.events import (
     AudioReceived,
     AudioRejected,
@@ -17,7 +17,7 @@ from connector.carriers.events import (
     FormatRefused,
     StreamStarted,
 )
-from connector.carriers.telnyx import TelnyxCodec
+from connector.carriers.telnyx.codec import TelnyxCodec
 
 STREAM = "32DE0DEA-53CB-4B21-89A4-9E1819C043BC"
 PCMU = MediaFormat(Encoding.MULAW, 8000)

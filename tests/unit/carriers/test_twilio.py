@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connector.carriers.base import MediaFormat
+from connector.carriers.codec import MediaFormat
 from connector.carriers.events import (
     AudioReceived,
     AudioRejected,
@@ -19,7 +19,7 @@ from connector.carriers.events import (
     StreamStarted,
     StreamStopped,
 )
-from connector.carriers.twilio import TwilioCodec
+from connector.carriers.twilio.codec import TwilioCodec
 from connector.errors import CarrierProtocolError
 
 STREAM = "MZ18ad3ab5a668481ce02b83e7395059f0"

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from connector.carriers.twilio_dial import (
+from connector.carriers.twilio.dial import (
     SipDial,
     check_password,
     check_username,

@@ -16,7 +16,7 @@ from plivo.utils import validate_v3_signature
 from carrier_simulator import CallOptions, Document, Fault, InboundCall, Outcome, PlivoSimulator
 from carrier_simulator.plivo.signing import sign
 from carrier_simulator.verbs import Target
-from connector.carriers.signatures import plivo_signature_valid
+from connector.carriers.plivo.signatures import plivo_signature_valid
 from tests.unit.simulator.application import Application, Socket, Verifier
 
 FRIEND = "+15559990000"

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from carrier_simulator import Document, Fault, InboundCall, Outcome, TelnyxSimulator
 from carrier_simulator.verbs import Target
-from connector.carriers.signatures import telnyx_public_key, telnyx_signature_valid
+from connector.carriers.telnyx.signatures import telnyx_public_key, telnyx_signature_valid
 from tests.unit.simulator.application import Application, Socket, Verifier
 
 FRIEND = "+15559990000"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from connector.carriers.twilio_dial import SipDial, twilio_dial
+from connector.carriers.twilio.dial import SipDial, twilio_dial
 from connector.cli.commands import app
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -11,6 +11,7 @@ from connector.carriers.transfers import TransferDial
 from connector.errors import ConnectorError, CredentialsRefused, FailedPrecondition, Unavailable
 from connector.model import CarrierCall, Provider
 from connector.telephony.accounts import AccountCalls
+from tests.carriers import CARRIERS
 
 
 class Client:
@@ -47,7 +48,8 @@ class World:
         self.errors: dict[str, ConnectorError] = {}
         accounts = [CarrierAccount("A", (), ("a",)), CarrierAccount("B", (), ("new", "old")), CarrierAccount("C")]
         self.calls: AccountCalls[Any] = AccountCalls(
-            CarrierAccounts(provider, accounts), lambda account, secret: Client(self, account, secret)
+            CarrierAccounts(CARRIERS[provider].account_rules, accounts),
+            lambda account, secret: Client(self, account, secret),
         )
 
 

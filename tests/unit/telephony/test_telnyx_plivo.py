@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from connector.carriers.transfers import TransferDial, transfer_document
+from connector.carriers.telnyx import Telnyx
+from connector.carriers.transfers import TransferDial
 from connector.errors import (
     ConnectorError,
     CredentialsRefused,
@@ -21,7 +22,7 @@ from connector.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from connector.model import CarrierCall, Provider
+from connector.model import CarrierCall
 from connector.telephony import http
 from connector.telephony.plivo import PlivoCalls
 from connector.telephony.telnyx import TelnyxCalls
@@ -36,7 +37,7 @@ NUMBER = "+15551234567"
 PATIENCE = 10.0
 TO = TransferDial(NUMBER, 30)
 URL = "https://calls.example.com/plivo/token/transfer/document"
-DIAL = transfer_document(Provider.TELNYX, TO)
+DIAL = Telnyx().transfer_document(TO)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from aiohttp import web
 
-from connector.carriers.answers import LONGEST_FAREWELL
+from connector.carriers.carrier import LONGEST_FAREWELL
 from connector.carriers.transfers import TransferDial
 from connector.errors import (
     ConnectorError,

@@ -1,9 +1,9 @@
-"""Plivo audio streaming: JSON text over a WebSocket.
+"""Twilio Media Streams: JSON text over a WebSocket.
 
-https://www.plivo.com/docs/voice/audio-streaming/audio-streaming
+https://www.twilio.com/docs/voice/media-streams/websocket-messages
 
-Plivo sends `start`, then `media`, `dtmf`, `playedStream` and `clearedAudio` in any number; it closes the socket
-without a `stop`. We send `playAudio`, `checkpoint` and `clearAudio`.
+Twilio sends `connected`, `start`, then `media`, `dtmf` and `mark` in any number, and `stop`. We send `media`,
+`mark` and `clear`. Events it has not documented are ignored, since carriers add some.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 from binascii import b2a_base64
 from types import MappingProxyType
 
-from connector.carriers.base import MediaFormat
+from connector.carriers.codec import MediaFormat
 from connector.carriers.events import (
     AudioReceived,
     AudioRejected,
-    CarrierComplained,
     Encoding,
     Event,
     FormatRefused,
@@ -24,6 +23,7 @@ from connector.carriers.events import (
     StreamStopped,
 )
 from connector.carriers.wire import (
+    UNACCEPTABLE,
     Json,
     StreamOrder,
     audio_of,
@@ -40,26 +40,24 @@ from connector.carriers.wire import (
     part,
     quoted,
     seconds_from,
-    short_text,
 )
 from connector.errors import CarrierProtocolError
 from connector.model import Provider
 
-_CONTENT_TYPES = {Encoding.MULAW: "audio/x-mulaw", Encoding.ALAW: "audio/x-alaw", Encoding.L16: "audio/x-l16"}
-"""Plivo does not document the byte order of its L16; little-endian, as its own examples write PCM."""
 _USUAL = MediaFormat(Encoding.MULAW, 8000)
-_LONGEST_HEADERS = 4096
+"""What Twilio streams unless the `<Stream>` asks for something else. Its linear samples are little-endian."""
 
 
-class PlivoCodec:
-    """One stream; see `Codec`."""
+class TwilioCodec:
+    """One stream; see `Codec`. Time and sockets are the caller's business."""
 
-    provider = Provider.PLIVO
+    provider = Provider.TWILIO
 
     def __init__(self) -> None:
         self._order = StreamOrder()
-        self._format: MediaFormat | None = None
+        self._connected = False
         self._call_id = ""
+        self._format: MediaFormat | None = None
         # The constant beginning of every message we send, so that sending audio takes no JSON encoder.
         self._audio_head = self._mark_head = self._clear_text = ""
 
@@ -73,36 +71,31 @@ class PlivoCodec:
 
     def receive(self, text: str) -> Event:
         message, event = message_of(text)
-        self._order.require_own(message.get("streamId", self._order.stream_id))
+        self._order.require_own(message.get("streamSid", self._order.stream_id))
         if event == "media":
             return self._media(message)
         match event:
+            case "connected":
+                return self._on_connected()
             case "start":
                 return self._on_start(message)
             case "dtmf":
                 self._order.require_streaming()
                 return digit_of(message.get("dtmf"))
-            case "playedStream":
+            case "mark":
                 self._order.require_streaming()
-                return mark_of(message.get("name"))
-            case "clearedAudio":
-                self._order.require_streaming()
-                return Ignored("cleared")
-            case "incorrectPayload":
-                # Not on Plivo's pages, but on its wire; what it holds beside its name is not known.
-                return CarrierComplained(event, short_text(message.get("reason")))
+                return mark_of(given(message, "mark").get("name"))
             case "stop":
-                self._order.stop()
-                return StreamStopped(self._call_id)
+                return self._stop(message)
         return Ignored(f"unknown event {event[:32]!r}")
 
     def attributes(self, started: StreamStarted, call_id: str) -> dict[str, str]:
         ids = {
-            "plivo.callId": started.call_id,
-            "plivo.accountId": started.account_id,
-            "plivo.streamId": started.stream_id,
+            "twilio.callSid": started.call_id,
+            "twilio.accountSid": started.account_id,
+            "twilio.streamSid": started.stream_id,
         }
-        return known(ids) | {f"plivo.param.{name}": value for name, value in started.parameters.items()}
+        return known(ids) | {f"twilio.param.{name}": value for name, value in started.parameters.items()}
 
     def audio(self, payload: bytes) -> str:
         if not self._audio_head:
@@ -112,27 +105,39 @@ class PlivoCodec:
     def mark(self, name: str) -> str:
         if not self._mark_head:
             raise not_started()
-        return f"{self._mark_head}{quoted(name)}}}"
+        return f"{self._mark_head}{quoted(name)}}}}}"
 
     def clear(self) -> str:
         if not self._clear_text:
             raise not_started()
         return self._clear_text
 
+    def _on_connected(self) -> Event:
+        if self._connected or self._order.stream_id is not None:
+            raise CarrierProtocolError("`connected` where it cannot come")
+        self._connected = True
+        return Ignored("connected")
+
     def _on_start(self, message: Json) -> Event:
+        # A stream that leaves `connected` out says nothing less: its protocol and version are always the
+        # same.
         start = part(message, "start")
-        stream_id, call_id = id_of(start, "streamId"), id_of(start, "callId")
-        account_id, media = information(start, "accountId"), given(start, "mediaFormat")
+        stream_id = id_of(start, "streamSid")
+        if message.get("streamSid", stream_id) != stream_id:
+            raise CarrierProtocolError("two different `streamSid` in one `start`", UNACCEPTABLE)
+        call_id, account_id = id_of(start, "callSid"), information(start, "accountSid")
+        media = given(start, "mediaFormat")
         found = format_of(media.get("encoding"), media.get("sampleRate"), media.get("channels"), _USUAL)
         if isinstance(found, str):
             return FormatRefused(call_id, stream_id, account_id, found)
-        parameters = _headers(message.get("extra_headers"))
+        parameters = parameters_of(start.get("customParameters"))
+
         self._order.start(stream_id)
         self._call_id, self._format = call_id, found
-        described = f'"contentType":"{_CONTENT_TYPES[found.encoding]}","sampleRate":{found.rate}'
-        self._audio_head = f'{{"event":"playAudio","media":{{{described},"payload":"'
-        self._mark_head = f'{{"event":"checkpoint","streamId":{quoted(stream_id)},"name":'
-        self._clear_text = f'{{"event":"clearAudio","streamId":{quoted(stream_id)}}}'
+        tail = f'"streamSid":{quoted(stream_id)}'
+        self._audio_head = f'{{"event":"media",{tail},"media":{{"payload":"'
+        self._mark_head = f'{{"event":"mark",{tail},"mark":{{"name":'
+        self._clear_text = f'{{"event":"clear",{tail}}}'
         return StreamStarted(call_id, stream_id, account_id, found.encoding, found.rate, MappingProxyType(parameters))
 
     def _media(self, message: Json) -> Event:
@@ -145,12 +150,9 @@ class PlivoCodec:
             return AudioRejected("odd_length")
         return AudioReceived(audio, seconds_from(media.get("timestamp")))
 
-
-def _headers(value: object) -> dict[str, str]:
-    """`extraHeaders` of the answer document come back as `k=v;k2=v2`, as text in braces, or not at all."""
-    if type(value) is not str:
-        return parameters_of(value)
-    if len(value) > _LONGEST_HEADERS:
-        raise CarrierProtocolError("`extra_headers` is no text of a possible length")
-    pairs = (pair.partition("=") for pair in value.strip("{} ").replace(",", ";").split(";"))
-    return parameters_of({name.strip(): text.strip() for name, equals, text in pairs if equals and name.strip()})
+    def _stop(self, message: Json) -> Event:
+        self._order.require_streaming()
+        if (information(given(message, "stop"), "callSid") or self._call_id) != self._call_id:
+            raise CarrierProtocolError("`stop` of another call", UNACCEPTABLE)
+        self._order.stop()
+        return StreamStopped(self._call_id)

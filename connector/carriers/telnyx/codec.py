@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from connector.carriers.base import MediaFormat
+from connector.carriers.codec import MediaFormat
 from connector.carriers.events import (
     AudioReceived,
     AudioRejected,

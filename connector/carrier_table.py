@@ -1,0 +1,74 @@
+"""The table of carriers: one line each. Everything else takes them from here; docs/adding-a-carrier.md says how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+from connector.accounts import CarrierAccount, CarrierAccounts
+from connector.carriers.carrier import Carrier, Carriers
+from connector.carriers.plivo import Plivo
+from connector.carriers.telnyx import Telnyx
+from connector.carriers.twilio import Twilio
+from connector.config import Settings
+from connector.model import Provider
+from connector.telephony.accounts import AccountCalls
+from connector.telephony.inventory import Account
+
+
+class RestModule(Protocol):
+    """What the module of a carrier's REST API has."""
+
+    def control(self, settings: Settings, accounts: CarrierAccounts) -> AccountCalls[Any]:
+        """The calls of these accounts, at least one of which has credentials."""
+        ...
+
+    async def look_at(self, settings: Settings, account: CarrierAccount) -> Account:
+        """Ask the carrier what the account has. Raises ConnectorError: Internal where the credentials are refused."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the table."""
+
+    carrier: type[Carrier]
+    rest: str
+    """The name of a `RestModule`, imported when it is needed: a carrier's own package may take long to import."""
+
+    @property
+    def rest_module(self) -> RestModule:
+        return cast(RestModule, import_module(self.rest))
+
+
+TABLE: Sequence[Entry] = (
+    Entry(Twilio, "connector.telephony.twilio"),
+    Entry(Telnyx, "connector.telephony.telnyx"),
+    Entry(Plivo, "connector.telephony.plivo"),
+)
+
+
+def carriers_of(settings: Settings, table: Sequence[Entry] = TABLE) -> Carriers:
+    """Every carrier as the settings have it."""
+    return {entry.carrier.provider: entry.carrier.of(settings) for entry in table}
+
+
+def controls_of(settings: Settings, table: Sequence[Entry] = TABLE) -> dict[Provider, AccountCalls[Any]]:
+    """The REST APIs for which the settings have credentials."""
+    carriers = carriers_of(settings, table)
+    accounts = {entry.carrier.provider: carriers[entry.carrier.provider].accounts(settings) for entry in table}
+    return {
+        entry.carrier.provider: entry.rest_module.control(settings, accounts[entry.carrier.provider])
+        for entry in table
+        if accounts[entry.carrier.provider].with_api
+    }
+
+
+def carrier_secrets(settings: Settings, table: Sequence[Entry] = TABLE) -> tuple[str, ...]:
+    """Everything of the carriers' that no log may show."""
+    accounts = [
+        account for carrier in carriers_of(settings, table).values() for account in carrier.accounts(settings).all
+    ]
+    return tuple(secret for account in accounts for secret in account.rest)

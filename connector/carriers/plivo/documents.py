@@ -1,0 +1,66 @@
+"""Plivo's XML. https://www.plivo.com/docs/voice/xml"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from connector.carriers.carrier import PIN_TIMEOUT
+from connector.carriers.transfers import TransferDial
+from connector.carriers.xml import child, document, response, spoken
+
+ContentType = Literal["audio/x-mulaw;rate=8000", "audio/x-l16;rate=8000", "audio/x-l16;rate=16000"]
+
+
+def stream_answer(url: str, sentence: str, content_type: ContentType) -> str:
+    """Nothing comes after the stream, so its end ends the call."""
+    root = response()
+    spoken(root, "Speak", sentence)
+    child(root, "Stream", url, bidirectional="true", keepCallAlive="true", contentType=content_type)
+    return document(root)
+
+
+def refusal(sentence: str) -> str:
+    root = response()
+    spoken(root, "Speak", sentence)
+    child(root, "Hangup")
+    return document(root)
+
+
+def reject() -> str:
+    """https://www.plivo.com/docs/voice/xml/hangup"""
+    root = response()
+    child(root, "Hangup", reason="rejected")
+    return document(root)
+
+
+def ask_pin(action_url: str, prompt: str, digits: int) -> str:
+    root = response()
+    question = child(
+        root,
+        "GetInput",
+        action=action_url,
+        method="POST",
+        inputType="dtmf",
+        numDigits=str(digits),
+        finishOnKey="#",
+        executionTimeout=str(2 * PIN_TIMEOUT),
+        digitEndTimeout=str(PIN_TIMEOUT),
+        redirect="true",
+        log="false",
+    )
+    spoken(question, "Speak", prompt)
+    # Where nothing was pressed the carrier goes on here instead.
+    child(root, "Redirect", action_url, method="POST")
+    return document(root)
+
+
+def transfer_document(dial: TransferDial) -> str:
+    """https://www.plivo.com/docs/voice/xml/dial"""
+    root = response()
+    options = {"action": dial.action, "method": "POST" if dial.action else ""}
+    options |= {"timeout": str(dial.timeout), "callerId": dial.caller_id}
+    if dial.progress:
+        options |= {"callbackUrl": dial.progress, "callbackMethod": "POST"}
+    verb = child(root, "Dial", **{name: value for name, value in options.items() if value})
+    child(verb, "Number", dial.number)
+    return document(root)

@@ -1,0 +1,22 @@
+"""TwiML that answers a call. https://www.twilio.com/docs/voice/twiml"""
+
+from __future__ import annotations
+
+from connector.carriers.carrier import PIN_TIMEOUT
+from connector.carriers.twiml import gather, say
+from connector.carriers.xml import child, document, response
+
+
+def stream_answer(url: str, sentence: str) -> str:
+    """Twilio cuts a query string off, so the URL must have none. Nothing comes after the stream, so its end ends the
+    call."""
+    root = response()
+    say(root, sentence)
+    child(child(root, "Connect"), "Stream", url=url)
+    return document(root)
+
+
+def ask_pin(action_url: str, prompt: str, digits: int) -> str:
+    root = response()
+    gather(root, action_url, prompt, digits, PIN_TIMEOUT, actionOnEmptyResult="true")
+    return document(root)

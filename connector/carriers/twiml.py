@@ -1,0 +1,60 @@
+"""The verbs that TwiML and TeXML, which is modelled on it, have in common."""
+
+from __future__ import annotations
+
+from connector.carriers.transfers import TransferDial
+from connector.carriers.xml import Element, child, document, response, spoken
+
+
+def say(parent: Element, text: str) -> None:
+    spoken(parent, "Say", text)
+
+
+def refusal(text: str) -> str:
+    """Say a sentence and hang up."""
+    root = response()
+    say(root, text)
+    child(root, "Hangup")
+    return document(root)
+
+
+def reject() -> str:
+    root = response()
+    child(root, "Reject", reason="rejected")
+    return document(root)
+
+
+def gather(root: Element, action_url: str, prompt: str, digits: int, timeout: int, **more: str) -> None:
+    """Ask for keys; `#` ends the input early."""
+    question = child(
+        root,
+        "Gather",
+        action=action_url,
+        method="POST",
+        input="dtmf",
+        numDigits=str(digits),
+        finishOnKey="#",
+        timeout=str(timeout),
+        **more,
+    )
+    say(question, prompt)
+
+
+def transfer_document(dial: TransferDial) -> str:
+    """When one of the two hangs up, so is the other."""
+    root = response()
+    options = {"action": dial.action, "method": "POST" if dial.action else ""}
+    options |= {"timeout": str(dial.timeout), "callerId": dial.caller_id}
+    number: dict[str, str] = {}
+    if dial.progress:
+        number = {
+            "statusCallback": dial.progress,
+            "statusCallbackMethod": "POST",
+            "statusCallbackEvent": "ringing answered",
+        }
+    verb = child(root, "Dial", **{name: value for name, value in options.items() if value})
+    child(verb, "Number", dial.number, **number)
+    if not dial.action:
+        # The document goes on after the dialled number has hung up, and ends the call when nothing follows.
+        child(root, "Hangup")
+    return document(root)
