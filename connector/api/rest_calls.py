@@ -58,7 +58,7 @@ class Transfer(Body):
     call_id: Name
     transfer_to: E164Number = Field(description="The number that the phone is connected with instead")
     timeout: int | None = Field(
-        None, ge=MIN_TIMEOUT, le=MAX_TIMEOUT, description="Seconds to let it ring; a carrier may take fewer (docs/api.md)"
+        None, ge=MIN_TIMEOUT, le=MAX_TIMEOUT, description="Seconds to let it ring; a carrier may take fewer"
     )
     caller_id: E164Number | None = Field(None, description="The number of yours that the called person sees")
     failure_sentence: Annotated[str, StringConstraints(max_length=MAX_SENTENCE)] | None = Field(
