@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from connector.carriers.events import Encoding, Event, StreamStarted
-from connector.model import Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +22,6 @@ class Codec(Protocol):
     Messages go in and events come out; commands become the text to send. A command before the stream has
     started raises RuntimeError: a bug of ours, since no carrier takes one.
     """
-
-    @property
-    def provider(self) -> Provider: ...
 
     @property
     def format(self) -> MediaFormat:

@@ -5,36 +5,25 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Protocol
 
 from connector.carriers.codec import Codec
 from connector.carriers.events import AudioRejected, Encoding, Event, OwnAudio
 from connector.carriers.plivo.codec import PlivoCodec
 from connector.carriers.telnyx.codec import TelnyxCodec
 from connector.carriers.twilio.codec import TwilioCodec
-from connector.model import Provider
-
-CALL = "CA0123456789abcdef0123456789abcdef"
-STREAM = "MZ0123456789abcdef0123456789abcdef"
-ACCOUNT = "AC0123456789abcdef0123456789abcdef"
-
-
-@dataclass(frozen=True)
-class Sent:
-    """A message of ours as the carrier reads it."""
-
-    kind: Literal["audio", "mark", "clear"]
-    payload: bytes = b""
-    name: str = ""
+from tests.acme.dialect import AcmeDialect
+from tests.contract.words import ACCOUNT, CALL, STREAM, Sent
 
 
 class Dialect(Protocol):
-    provider: Provider
+    name: str
     encoding: Encoding
     rate: int
     attribute_prefix: str
+    has_own_ids: bool
+    """See `StreamStarted`."""
     other_track_is: Event
     """What `other_track` is to the codec."""
     informs: Mapping[str, frozenset[str]]
@@ -75,10 +64,11 @@ class Dialect(Protocol):
 
 
 class TwilioDialect:
-    provider = Provider.TWILIO
+    name = "twilio"
     encoding = Encoding.MULAW
     rate = 8000
     attribute_prefix = "twilio."
+    has_own_ids = False
     other_track_is: Event = AudioRejected("wrong_track")
     format_field = "mediaFormat"
     rate_field = "sampleRate"
@@ -159,10 +149,11 @@ class TwilioDialect:
 
 
 class TelnyxDialect:
-    provider = Provider.TELNYX
+    name = "telnyx"
     encoding = Encoding.MULAW
     rate = 8000
     attribute_prefix = "telnyx."
+    has_own_ids = True
     other_track_is: Event = OwnAudio()
     format_field = "media_format"
     rate_field = "sample_rate"
@@ -246,10 +237,11 @@ class TelnyxDialect:
 
 
 class PlivoDialect:
-    provider = Provider.PLIVO
+    name = "plivo"
     encoding = Encoding.MULAW
     rate = 8000
     attribute_prefix = "plivo."
+    has_own_ids = False
     other_track_is: Event = AudioRejected("wrong_track")
     format_field = "mediaFormat"
     rate_field = "sampleRate"
@@ -334,4 +326,4 @@ class PlivoDialect:
         return json.dumps({"event": event, "sequenceNumber": self._count, "streamId": STREAM} | body)
 
 
-DIALECTS: list[type[Dialect]] = [TwilioDialect, TelnyxDialect, PlivoDialect]
+DIALECTS: list[type[Dialect]] = [TwilioDialect, TelnyxDialect, PlivoDialect, AcmeDialect]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connector.carrier_table import TABLE
 from connector.carriers.codec import Codec, MediaFormat
 from connector.carriers.events import (
     DTMF_KEYS,
@@ -25,10 +26,16 @@ from connector.carriers.events import (
     StreamStopped,
 )
 from connector.errors import CarrierProtocolError
-from connector.model import Provider
-from tests.contract.dialects import ACCOUNT, CALL, DIALECTS, STREAM, Dialect, Sent
+from tests.contract.dialects import DIALECTS, Dialect
+from tests.contract.words import ACCOUNT, CALL, STREAM, Sent
 
-dialects = pytest.mark.parametrize("make", DIALECTS, ids=lambda make: make.provider.value)
+
+def test_every_carrier_of_the_table_has_a_dialect_here() -> None:
+    made = {type(entry.carrier().codec()) for entry in TABLE}
+    assert made <= {type(dialect().codec()) for dialect in DIALECTS}
+
+
+dialects = pytest.mark.parametrize("make", DIALECTS, ids=lambda make: make.name)
 Make = Callable[[], Dialect]
 
 json_values = st.recursive(
@@ -38,7 +45,7 @@ json_values = st.recursive(
 )
 
 
-@pytest.fixture(params=DIALECTS, ids=lambda make: make.provider.value)
+@pytest.fixture(params=DIALECTS, ids=lambda make: make.name)
 def dialect(request: pytest.FixtureRequest) -> Dialect:
     made: Dialect = request.param()
     return made
@@ -85,7 +92,7 @@ class TestWhatComesIn:
                 dialect.encoding,
                 dialect.rate,
                 {"agent": "büro", "empty": ""},
-                has_own_ids=dialect.provider is Provider.TELNYX,
+                has_own_ids=dialect.has_own_ids,
             ),
             AudioReceived(b"\xff\x00\x7f", 0.0, dialect.sequence_at(0)),
             AudioReceived(b"\x01" * 160, 1.02, dialect.sequence_at(1020)),
@@ -384,7 +391,7 @@ class TestWhatOnlyInforms:
         message = json.loads(dialect.start())
         message["start"][dialect.format_field] |= {"encoding": encoding, dialect.rate_field: "16000"}
         event = opened(dialect).receive(json.dumps(message))
-        own = dialect.provider is Provider.TELNYX
+        own = dialect.has_own_ids
         assert event == FormatRefused(CALL, STREAM, ACCOUNT, f"{encoding}/16000", has_own_ids=own)
 
     @dialects
@@ -467,9 +474,6 @@ class TestWhatGoesOut:
 
 
 class TestAttributes:
-    def test_the_provider_is_named(self, dialect: Dialect) -> None:
-        assert dialect.codec().provider is dialect.provider
-
     def test_the_carriers_ids_and_parameters_are_under_its_prefix(self, dialect: Dialect) -> None:
         codec = opened(dialect)
         event = codec.receive(dialect.start({"tier": "gold"}))

@@ -43,7 +43,6 @@ from connector.carriers.wire import (
     short_text,
 )
 from connector.errors import CarrierProtocolError
-from connector.model import Provider
 
 _CONTENT_TYPES = {Encoding.MULAW: "audio/x-mulaw", Encoding.ALAW: "audio/x-alaw", Encoding.L16: "audio/x-l16"}
 """Plivo does not document the byte order of its L16; little-endian, as its own examples write PCM."""
@@ -53,8 +52,6 @@ _LONGEST_HEADERS = 4096
 
 class PlivoCodec:
     """One stream; see `Codec`."""
-
-    provider = Provider.PLIVO
 
     def __init__(self) -> None:
         self._order = StreamOrder()

@@ -52,7 +52,6 @@ from connector.carriers.wire import (
     short_text,
 )
 from connector.errors import CarrierProtocolError
-from connector.model import Provider
 
 PCMU = MediaFormat(Encoding.MULAW, 8000)
 """What Telnyx takes from us when the answer document does not say."""
@@ -63,8 +62,6 @@ _OWN_AUDIO = OwnAudio()
 
 class TelnyxCodec:
     """One stream; see `Codec`."""
-
-    provider = Provider.TELNYX
 
     def __init__(self, reply_format: MediaFormat = PCMU) -> None:
         """`reply_format` is the answer document's `bidirectionalCodec`."""

@@ -42,7 +42,6 @@ from connector.carriers.wire import (
     seconds_from,
 )
 from connector.errors import CarrierProtocolError
-from connector.model import Provider
 
 _USUAL = MediaFormat(Encoding.MULAW, 8000)
 """What Twilio streams unless the `<Stream>` asks for something else. Its linear samples are little-endian."""
@@ -50,8 +49,6 @@ _USUAL = MediaFormat(Encoding.MULAW, 8000)
 
 class TwilioCodec:
     """One stream; see `Codec`. Time and sockets are the caller's business."""
-
-    provider = Provider.TWILIO
 
     def __init__(self) -> None:
         self._order = StreamOrder()
