@@ -3,70 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import time
-from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carrier_simulator.dialect import Office
-from carrier_simulator.faults import CarrierError, Refused
-from carrier_simulator.keypad import Keypad
-from carrier_simulator.moments import Moment
-from carrier_simulator.notices import Notices
-from carrier_simulator.phone import RATE, Mouth
+from carrier_simulator.faults import Refused
+from carrier_simulator.line import Line
+from carrier_simulator.phone import RATE
 from carrier_simulator.program import Over, Program
-from carrier_simulator.stream import MediaStream
-from carrier_simulator.terms import FINAL, Callback, CallStatus, Document
-from carrier_simulator.verbs import Target
-from carrier_simulator.web import Form
+from carrier_simulator.terms import Callback, CallStatus, Document
 
 
-class PhoneCall:
-    """What both directions share. Moments are in `time.monotonic` seconds."""
-
-    direction = ""
+class PhoneCall(Line):
+    """What both directions share."""
 
     def __init__(self, office: Office, to: str, from_: str, callback: Callback | None = None) -> None:
-        self.office = office
-        self.sid = office.dialect.call_id()
-        """The carrier's id for this call, whatever the carrier calls it."""
-        self.account_sid = office.dialect.account_id
-        self.to = to
-        self.from_ = from_
-        self.status = CallStatus.QUEUED
-        self.errors: list[CarrierError] = []
-        self.spoken: list[str] = []
-        """Texts that the carrier read out to the caller."""
-        self.streams: list[MediaStream] = []
-        self.dialled: list[Target] = []
-        """Whom the carrier was told to connect the caller with."""
-        self.dialled_as: list[str] = []
-        """The caller ids that it was given for that; empty where it was given none."""
-        self.mouth = Mouth()
-        self.keypad = Keypad()
-        self.created_at = time.monotonic()
-        self.created_date = datetime.now(UTC)
-        self.ringing = Moment("ringing")
-        self.answered = Moment("answered")
-        self.fetched = Moment("document fetched")
-        self.stream_started = Moment("stream started")
-        self.first_sound = Moment("first sound heard")
-        self.transferred = Moment("talking to somebody else")
-        self.ended = Moment("call ended")
-        self.orders: asyncio.Queue[Document | CallStatus] = asyncio.Queue()
-        self._notices = Notices(office, callback, self.errors)
+        super().__init__(office, to, from_, callback)
         self._task: asyncio.Task[None] | None = None
 
     # The person ---------------------------------------------------------------------------------------------
-
-    @property
-    def stream(self) -> MediaStream:
-        """The latest media stream; RuntimeError before the first."""
-        if not self.streams:
-            raise RuntimeError("the call has no stream yet")
-        return self.streams[-1]
 
     @property
     def said(self) -> NDArray[np.int16]:
@@ -119,35 +75,6 @@ class PhoneCall:
         """End the call, or turn to another document, whatever it is doing now."""
         self.orders.put_nowait(order)
 
-    @property
-    def is_over(self) -> bool:
-        return self.status in FINAL
-
-    @property
-    def duration(self) -> int | None:
-        """Whole seconds since the answer, as billed; None while the call lasts."""
-        if self.ended.at is None:
-            return None
-        return math.ceil(self.ended.at - self.answered.at) if self.answered.at is not None else 0
-
-    def timeline(self) -> list[tuple[str, float]]:
-        """The moments that came, in order, in seconds from the creation of the call."""
-        moments = (
-            self.ringing,
-            self.answered,
-            self.fetched,
-            self.stream_started,
-            self.first_sound,
-            self.transferred,
-            self.ended,
-        )
-        came = [(moment.name, moment.at - self.created_at) for moment in moments if moment.at is not None]
-        return sorted(came, key=lambda item: item[1])
-
-    def form(self) -> Form:
-        """The fields of every request that the carrier makes about this call."""
-        return self.office.dialect.form(self)
-
     def start(self) -> None:
         self._task = asyncio.create_task(self._live(), name=f"call {self.sid}")
 
@@ -190,15 +117,6 @@ class PhoneCall:
     async def _open(self) -> Document:
         """Get the call to the point where its document is to be followed."""
         raise NotImplementedError
-
-    def set_status(self, status: CallStatus) -> None:
-        self.status = status
-        if status is CallStatus.RINGING:
-            self.ringing.come()
-        elif status is CallStatus.IN_PROGRESS:
-            self.answered.come()
-        if self._notices.wants(status):
-            self._notices.add(self.office.dialect.notice(self, self._notices.count))
 
     def _end(self, status: CallStatus) -> None:
         if not self.is_over:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from carrier_simulator.faults import CarrierError
+from carrier_simulator.record import CallRecord
 from carrier_simulator.sip import SipClient
 from carrier_simulator.terms import CallOptions, CallStatus, Outcome
 from carrier_simulator.verbs import Stream, Verb
 from carrier_simulator.web import Form, Web
 from carrier_simulator.wire import Wire
-
-if TYPE_CHECKING:
-    from carrier_simulator.call import PhoneCall
 
 
 class Dialect(Protocol):
@@ -25,7 +23,7 @@ class Dialect(Protocol):
         """An id for a new call."""
         ...
 
-    def form(self, call: PhoneCall) -> Form:
+    def form(self, call: CallRecord) -> Form:
         """The fields of every request about this call."""
         ...
 
@@ -37,7 +35,7 @@ class Dialect(Protocol):
         """The fields that tell what became of the other side's call."""
         ...
 
-    def leg_notice(self, call: PhoneCall, leg_id: str, address: str, status: CallStatus) -> Form:
+    def leg_notice(self, call: CallRecord, leg_id: str, address: str, status: CallStatus) -> Form:
         """The other side's call rings, or was answered."""
         ...
 
@@ -45,7 +43,7 @@ class Dialect(Protocol):
         """The fields that tell that the caller has hung up, in place of those of a call that goes on."""
         ...
 
-    def caller_id_fault(self, call: PhoneCall, caller_id: str) -> CarrierError | None:
+    def caller_id_fault(self, call: CallRecord, caller_id: str) -> CarrierError | None:
         """Why the carrier would not dial somebody for this caller under this caller id; None: it does."""
         ...
 
@@ -53,11 +51,11 @@ class Dialect(Protocol):
         """The fields that tell which stream has ended, for a document that goes on elsewhere."""
         ...
 
-    def stream_notice(self, call: PhoneCall, stream_id: str, event: str) -> Form:
+    def stream_notice(self, call: CallRecord, stream_id: str, event: str) -> Form:
         """A stream has `started`, `stopped` or had an `error`."""
         ...
 
-    def notice(self, call: PhoneCall, sequence: int) -> Form:
+    def notice(self, call: CallRecord, sequence: int) -> Form:
         """The call has the status that it has now."""
         ...
 
@@ -65,7 +63,7 @@ class Dialect(Protocol):
         """Raise Refused for what the carrier does not take."""
         ...
 
-    def wire(self, call: PhoneCall, stream: Stream) -> Wire: ...
+    def wire(self, call: CallRecord, stream: Stream) -> Wire: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from carrier_simulator import verbs
 from carrier_simulator.dialling import NumberDialling
 from carrier_simulator.faults import Refused
-from carrier_simulator.sip.dial import SCHEMES, Dialled, SipDialling
+from carrier_simulator.line import Line
+from carrier_simulator.sip_dialling import SCHEMES, Dialled, SipDialling
 from carrier_simulator.stream import MediaStream
 from carrier_simulator.terms import CallStatus, Document
 from carrier_simulator.web import Form
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from carrier_simulator.call import PhoneCall
 
 
 class Over(Exception):
@@ -28,9 +24,9 @@ class Over(Exception):
 
 
 class Program:
-    def __init__(self, call: PhoneCall) -> None:
-        self._call = call
-        self._office = call.office
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._office = line.office
         self._beside: list[asyncio.Task[None]] = []
         """Streams that last while the document goes on."""
         self._hung_up = False
@@ -41,7 +37,7 @@ class Program:
         following: Document | None = document
         while following is not None:
             program = asyncio.create_task(self._follow(following))
-            order = asyncio.create_task(self._call.orders.get())
+            order = asyncio.create_task(self._line.orders.get())
             try:
                 await asyncio.wait({program, order}, return_when=asyncio.FIRST_COMPLETED)
                 self._hung_up = order.done() and isinstance(order.result(), CallStatus)
@@ -66,14 +62,14 @@ class Program:
 
     async def _follow(self, document: Document) -> Document | None:
         """Follow one document; return the next one, or None when this one is through."""
-        call = self._call
+        line = self._line
         for verb in await self._read(document):
             if isinstance(verb, verbs.Reject):
-                if call.answered.has_come():
+                if line.answered.has_come():
                     raise Over(CallStatus.COMPLETED)
                 raise Over(CallStatus.BUSY if verb.reason == "busy" else CallStatus.FAILED)
-            if not call.answered.has_come():
-                call.set_status(CallStatus.IN_PROGRESS)
+            if not line.answered.has_come():
+                line.set_status(CallStatus.IN_PROGRESS)
             following = await self._perform(verb, document)
             if following is not None:
                 return following
@@ -84,16 +80,16 @@ class Program:
         if document.inline:
             found = dialect.parse(document.inline.encode(), "text/xml")
         else:
-            form = [*self._call.form(), *document.extra]
+            form = [*self._line.form(), *document.extra]
             page = await self._office.web.fetch(document.url, document.method, form)
             found = dialect.parse(page.body, page.content_type)
-        self._call.fetched.come()
+        self._line.fetched.come()
         return found
 
     async def _perform(self, verb: verbs.Verb, document: Document) -> Document | None:
         match verb:
             case verbs.Say(text):
-                self._call.spoken.append(text)
+                self._line.spoken.append(text)
                 await asyncio.sleep(self._office.options.say_seconds)
             case verbs.Pause(seconds):
                 await asyncio.sleep(seconds)
@@ -104,10 +100,10 @@ class Program:
             case verbs.Connect(stream, action, method):
                 await self._stream(stream)
                 if action:
-                    fields = tuple(self._office.dialect.streamed(self._call.stream.sid))
+                    fields = tuple(self._office.dialect.streamed(self._line.stream.sid))
                     return Document(action, method, extra=fields)
             case verbs.Start(stream):
-                self._beside.append(asyncio.create_task(self._stream(stream), name=f"stream of {self._call.sid}"))
+                self._beside.append(asyncio.create_task(self._stream(stream), name=f"stream of {self._line.sid}"))
             case verbs.Gather():
                 return await self._gather(verb, document)
             case verbs.Dial():
@@ -117,7 +113,7 @@ class Program:
         return None
 
     async def _gather(self, gather: verbs.Gather, document: Document) -> Document | None:
-        keypad = self._call.keypad
+        keypad = self._line.keypad
         keypad.listen(gather)
         try:
             prompts = asyncio.create_task(self._prompt(gather, document))
@@ -139,11 +135,11 @@ class Program:
 
     async def _dial(self, dial: verbs.Dial) -> Document | None:
         """All targets ring at once; the first decides."""
-        call, target = self._call, dial.targets[0]
-        call.dialled.extend(dial.targets)
+        line, target = self._line, dial.targets[0]
+        line.dialled.extend(dial.targets)
         if target.address.startswith(SCHEMES):
             return await self._dial_sip(dial, target)
-        dialling = NumberDialling(call, dial, target)
+        dialling = NumberDialling(line, dial, target)
         try:
             fields = await dialling.run()
         except asyncio.CancelledError:
@@ -155,14 +151,14 @@ class Program:
         """The carrier reports what became of the dial, though the caller has hung up and nobody hears the answer."""
         if not dial.action or not self._hung_up:
             return
-        form = dict(self._call.form()) | self._office.dialect.hung_up()
+        form = dict(self._line.form()) | self._office.dialect.hung_up()
         try:
             await self._office.web.fetch(dial.action, dial.method, [*form.items(), *fields])
         except Refused as refused:
-            self._call.errors.append(refused.error)
+            self._line.errors.append(refused.error)
 
     async def _dial_sip(self, dial: verbs.Dial, target: verbs.Target) -> Document | None:
-        dialling = SipDialling(self._call, dial, target)
+        dialling = SipDialling(self._line, dial, target)
         try:
             dialled = await dialling.run()
         except asyncio.CancelledError:
@@ -177,20 +173,20 @@ class Program:
         ]
 
     async def _stream(self, wanted: verbs.Stream) -> None:
-        call = self._call
-        wire = self._office.dialect.wire(call, wanted)
-        stream = MediaStream(self._office.web, call.mouth, wire, wanted.url, call.errors)
+        line = self._line
+        wire = self._office.dialect.wire(line, wanted)
+        stream = MediaStream(self._office.web, line.mouth, wire, wanted.url, line.errors)
         rate = wire.speaks.rate
         stream.frame_samples = [samples * rate // 8000 for samples in self._office.options.frame_samples]
-        if not call.stream_started.has_come():
-            stream.started, stream.first_sound = call.stream_started, call.first_sound
-        call.streams.append(stream)
+        if not line.stream_started.has_come():
+            stream.started, stream.first_sound = line.stream_started, line.first_sound
+        line.streams.append(stream)
         teller = asyncio.create_task(self._tell(stream, wanted)) if wanted.callback else None
         try:
             await stream.run()
         except Refused as refused:
             # The carrier notes the error and goes on with the verbs that follow.
-            call.errors.append(refused.error)
+            line.errors.append(refused.error)
         finally:
             if teller:
                 await teller
@@ -206,8 +202,5 @@ class Program:
             await self._notify(stream, wanted, "error")
 
     async def _notify(self, stream: MediaStream, wanted: verbs.Stream, event: str) -> None:
-        form = self._office.dialect.stream_notice(self._call, stream.sid, event)
-        try:
-            await self._office.web.notify(wanted.callback, wanted.callback_method, form)
-        except Refused as refused:
-            self._call.errors.append(refused.error)
+        form = self._office.dialect.stream_notice(self._line, stream.sid, event)
+        await self._line.tell(wanted.callback, wanted.callback_method, form)

@@ -9,9 +9,9 @@ import pytest
 from carrier_simulator import CallStatus
 from carrier_simulator.faults import Fault, Refused
 from carrier_simulator.sip import SipClient, SipTimers
-from carrier_simulator.sip.dial import status_of
 from carrier_simulator.sip.digest import ChallengeUnusable, answer, parse_parameters
 from carrier_simulator.sip.message import SipMalformed, parse, parse_uri
+from carrier_simulator.sip_dialling import status_of
 from tests.sip_endpoint import SipEndpoint
 
 NUMBER = "+15550001111"

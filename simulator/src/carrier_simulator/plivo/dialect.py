@@ -5,19 +5,16 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from carrier_simulator.api import E164
 from carrier_simulator.faults import CarrierError, Fault
 from carrier_simulator.plivo.documents import parse_plivo_xml
 from carrier_simulator.plivo.messages import Ids, PlivoWire
+from carrier_simulator.record import CallRecord
 from carrier_simulator.terms import FINAL, CallStatus
 from carrier_simulator.verbs import Stream, Verb
 from carrier_simulator.web import Form
 from carrier_simulator.wire import Wire
-
-if TYPE_CHECKING:
-    from carrier_simulator.call import PhoneCall
 
 _STATUSES = {CallStatus.CANCELED: "cancel", CallStatus.INITIATED: "ringing", CallStatus.QUEUED: "ringing"}
 """Where Plivo's word is another."""
@@ -30,7 +27,7 @@ def bare(number: str) -> str:
     return number.removeprefix("+")
 
 
-def status_of(call: PhoneCall) -> str:
+def status_of(call: CallRecord) -> str:
     return _STATUSES.get(call.status, call.status.value)
 
 
@@ -43,7 +40,7 @@ class PlivoDialect:
     def call_id(self) -> str:
         return str(uuid.uuid4())
 
-    def form(self, call: PhoneCall) -> Form:
+    def form(self, call: CallRecord) -> Form:
         fields = [
             ("CallUUID", call.sid),
             ("From", bare(call.from_)),
@@ -63,7 +60,7 @@ class PlivoDialect:
     def dialled(self, leg_id: str, status: CallStatus, seconds: int) -> Form:
         return [("DialStatus", status.value), ("DialBLegUUID", leg_id), ("DialBLegDuration", str(seconds))]
 
-    def leg_notice(self, call: PhoneCall, leg_id: str, address: str, status: CallStatus) -> Form:
+    def leg_notice(self, call: CallRecord, leg_id: str, address: str, status: CallStatus) -> Form:
         return [
             ("CallUUID", call.sid),
             ("DialALegUUID", call.sid),
@@ -78,7 +75,7 @@ class PlivoDialect:
     def hung_up(self) -> dict[str, str]:
         return {"CallStatus": CallStatus.COMPLETED.value, "Event": "Hangup"}
 
-    def caller_id_fault(self, call: PhoneCall, caller_id: str) -> CarrierError | None:
+    def caller_id_fault(self, call: CallRecord, caller_id: str) -> CarrierError | None:
         if not caller_id or E164.fullmatch("+" + bare(caller_id)):
             return None
         return CarrierError(Fault.CALLER_ID, f"callerId {caller_id!r} is not a valid phone number")
@@ -86,7 +83,7 @@ class PlivoDialect:
     def streamed(self, stream_id: str) -> Form:
         return [("StreamID", stream_id)]
 
-    def stream_notice(self, call: PhoneCall, stream_id: str, event: str) -> Form:
+    def stream_notice(self, call: CallRecord, stream_id: str, event: str) -> Form:
         return [
             ("CallUUID", call.sid),
             ("StreamID", stream_id),
@@ -96,13 +93,13 @@ class PlivoDialect:
             ("Timestamp", str(round(time.time() * 1000))),
         ]
 
-    def notice(self, call: PhoneCall, sequence: int) -> Form:
+    def notice(self, call: CallRecord, sequence: int) -> Form:
         seconds = str(call.duration or 0)
         return [*self.form(call), ("Duration", seconds), ("BillDuration", seconds)]
 
     def parse(self, body: bytes, content_type: str) -> Sequence[Verb]:
         return parse_plivo_xml(body, content_type)
 
-    def wire(self, call: PhoneCall, stream: Stream) -> Wire:
+    def wire(self, call: CallRecord, stream: Stream) -> Wire:
         ids = Ids(str(uuid.uuid4()), call.sid, self.account_id)
         return PlivoWire(ids, stream, round(time.time() * 1000))

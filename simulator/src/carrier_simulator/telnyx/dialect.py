@@ -8,19 +8,16 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 from carrier_simulator.api import E164
 from carrier_simulator.faults import CarrierError, Fault
+from carrier_simulator.record import CallRecord
 from carrier_simulator.telnyx.messages import Ids, TelnyxWire
 from carrier_simulator.telnyx.texml import parse_texml
 from carrier_simulator.terms import FINAL, CallStatus
 from carrier_simulator.verbs import Stream, Verb
 from carrier_simulator.web import Form
 from carrier_simulator.wire import Wire
-
-if TYPE_CHECKING:
-    from carrier_simulator.call import PhoneCall
 
 
 def call_control_id(call_sid: str) -> str:
@@ -40,7 +37,7 @@ class TelnyxDialect:
     def call_id(self) -> str:
         return "v3:" + secrets.token_urlsafe(40)
 
-    def form(self, call: PhoneCall) -> Form:
+    def form(self, call: CallRecord) -> Form:
         return [
             ("AccountSid", self.account_id),
             ("ApiVersion", "v2/texml"),
@@ -59,7 +56,7 @@ class TelnyxDialect:
     def dialled(self, leg_id: str, status: CallStatus, seconds: int) -> Form:
         return [("DialCallStatus", status.value), ("DialCallSid", leg_id), ("DialCallDuration", str(seconds))]
 
-    def leg_notice(self, call: PhoneCall, leg_id: str, address: str, status: CallStatus) -> Form:
+    def leg_notice(self, call: CallRecord, leg_id: str, address: str, status: CallStatus) -> Form:
         return [
             ("AccountSid", self.account_id),
             ("CallSid", leg_id),
@@ -74,7 +71,7 @@ class TelnyxDialect:
     def hung_up(self) -> dict[str, str]:
         return {"CallStatus": CallStatus.COMPLETED.value}
 
-    def caller_id_fault(self, call: PhoneCall, caller_id: str) -> CarrierError | None:
+    def caller_id_fault(self, call: CallRecord, caller_id: str) -> CarrierError | None:
         """https://developers.telnyx.com/docs/voice/programmable-voice/texml-verbs/dial"""
         if not caller_id or E164.fullmatch(caller_id):
             return None
@@ -83,7 +80,7 @@ class TelnyxDialect:
     def streamed(self, stream_id: str) -> Form:
         return [("StreamSid", stream_id)]
 
-    def stream_notice(self, call: PhoneCall, stream_id: str, event: str) -> Form:
+    def stream_notice(self, call: CallRecord, stream_id: str, event: str) -> Form:
         return [
             ("AccountSid", self.account_id),
             ("CallSid", call.sid),
@@ -92,7 +89,7 @@ class TelnyxDialect:
             ("Timestamp", datetime.now(UTC).isoformat()),
         ]
 
-    def notice(self, call: PhoneCall, sequence: int) -> Form:
+    def notice(self, call: CallRecord, sequence: int) -> Form:
         form = [*self.form(call), ("CallbackSource", "call-progress-events"), ("SequenceNumber", str(sequence))]
         if call.status in FINAL:
             form.append(("CallDuration", str(call.duration or 0)))
@@ -101,7 +98,7 @@ class TelnyxDialect:
     def parse(self, body: bytes, content_type: str) -> Sequence[Verb]:
         return parse_texml(body, content_type)
 
-    def wire(self, call: PhoneCall, stream: Stream) -> Wire:
+    def wire(self, call: CallRecord, stream: Stream) -> Wire:
         ids = Ids(
             str(uuid.uuid4()).upper(),
             self.account_id,

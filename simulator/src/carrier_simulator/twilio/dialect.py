@@ -7,19 +7,16 @@ import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import TYPE_CHECKING
 
 from carrier_simulator.api import E164
 from carrier_simulator.faults import CarrierError, Fault
+from carrier_simulator.record import CallRecord
 from carrier_simulator.terms import FINAL, CallStatus
 from carrier_simulator.twilio.messages import TwilioWire
 from carrier_simulator.twilio.twiml import parse_twiml
 from carrier_simulator.verbs import Stream, Verb
 from carrier_simulator.web import Form
 from carrier_simulator.wire import Wire
-
-if TYPE_CHECKING:
-    from carrier_simulator.call import PhoneCall
 
 API_VERSION = "2010-04-01"
 DIRECTIONS = {"inbound": "inbound", "outbound": "outbound-api"}
@@ -34,7 +31,7 @@ class TwilioDialect:
     def call_id(self) -> str:
         return "CA" + secrets.token_hex(16)
 
-    def form(self, call: PhoneCall) -> Form:
+    def form(self, call: CallRecord) -> Form:
         fields = [
             ("CallSid", call.sid),
             ("AccountSid", self.account_id),
@@ -56,7 +53,7 @@ class TwilioDialect:
     def dialled(self, leg_id: str, status: CallStatus, seconds: int) -> Form:
         return [("DialCallStatus", status.value), ("DialCallSid", leg_id), ("DialCallDuration", str(seconds))]
 
-    def leg_notice(self, call: PhoneCall, leg_id: str, address: str, status: CallStatus) -> Form:
+    def leg_notice(self, call: CallRecord, leg_id: str, address: str, status: CallStatus) -> Form:
         form = dict(self.form(call)) | {
             "CallSid": leg_id,
             "ParentCallSid": call.sid,
@@ -71,7 +68,7 @@ class TwilioDialect:
     def hung_up(self) -> dict[str, str]:
         return {"CallStatus": CallStatus.COMPLETED.value}
 
-    def caller_id_fault(self, call: PhoneCall, caller_id: str) -> CarrierError | None:
+    def caller_id_fault(self, call: CallRecord, caller_id: str) -> CarrierError | None:
         """https://www.twilio.com/docs/api/errors/13214"""
         number = caller_id or call.from_
         if E164.fullmatch(number):
@@ -81,7 +78,7 @@ class TwilioDialect:
     def streamed(self, stream_id: str) -> Form:
         return [("StreamSid", stream_id)]
 
-    def stream_notice(self, call: PhoneCall, stream_id: str, event: str) -> Form:
+    def stream_notice(self, call: CallRecord, stream_id: str, event: str) -> Form:
         return [
             ("AccountSid", self.account_id),
             ("CallSid", call.sid),
@@ -91,7 +88,7 @@ class TwilioDialect:
             ("Timestamp", datetime.now(UTC).isoformat()),
         ]
 
-    def notice(self, call: PhoneCall, sequence: int) -> Form:
+    def notice(self, call: CallRecord, sequence: int) -> Form:
         form = [*self.form(call), ("CallbackSource", "call-progress-events")]
         if call.status in FINAL:
             seconds = call.duration or 0
@@ -101,5 +98,5 @@ class TwilioDialect:
     def parse(self, body: bytes, content_type: str) -> Sequence[Verb]:
         return parse_twiml(body, content_type)
 
-    def wire(self, call: PhoneCall, stream: Stream) -> Wire:
+    def wire(self, call: CallRecord, stream: Stream) -> Wire:
         return TwilioWire(self.account_id, call.sid, "MZ" + secrets.token_hex(16), stream.parameters)

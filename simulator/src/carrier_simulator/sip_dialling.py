@@ -7,15 +7,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from carrier_simulator.faults import CarrierError, Fault, Refused
+from carrier_simulator.line import Line
 from carrier_simulator.sip.leg import SipLeg, SipOutcome
 from carrier_simulator.terms import CallStatus
 from carrier_simulator.verbs import Dial, Target
-
-if TYPE_CHECKING:
-    from carrier_simulator.call import PhoneCall
 
 SCHEMES = ("sip:", "sips:")
 _BUSY = {486, 600, 603}
@@ -44,22 +41,22 @@ class Dialled:
 class SipDialling:
     """One dial. `run` until the far end has hung up or never answered; `give_up` when the caller has hung up."""
 
-    def __init__(self, call: PhoneCall, dial: Dial, target: Target) -> None:
-        self._call = call
+    def __init__(self, line: Line, dial: Dial, target: Target) -> None:
+        self._line = line
         self._dial = dial
         self._target = target
-        self._id = call.office.dialect.call_id()
+        self._id = line.office.dialect.call_id()
         self._leg: SipLeg | None = None
         self._began = 0.0
 
     async def run(self) -> Dialled:
-        call, target = self._call, self._target
+        line, target = self._line, self._target
         try:
-            leg = await call.office.sip.open(
-                target.address, self._dial.caller_id or call.from_, target.username, target.password
+            leg = await line.office.sip.open(
+                target.address, self._dial.caller_id or line.from_, target.username, target.password
             )
         except Refused as refused:
-            call.errors.append(refused.error)
+            line.errors.append(refused.error)
             return Dialled(self._id, CallStatus.FAILED, 0)
         self._leg = leg
         dialling = asyncio.create_task(leg.dial())
@@ -79,12 +76,12 @@ class SipDialling:
         status = status_of(outcome)
         if status is not CallStatus.COMPLETED:
             if outcome.fault:
-                self._call.errors.append(CarrierError(Fault.SIP_UNREACHABLE, outcome.fault))
+                self._line.errors.append(CarrierError(Fault.SIP_UNREACHABLE, outcome.fault))
             await leg.hang_up()
             return Dialled(self._id, status, 0, self._fields(leg, outcome))
         self._began = time.monotonic()
-        self._call.transferred.come()
-        await self._tell_answered()
+        self._line.transferred.come()
+        await self._line.tell_of_leg(self._target, self._id, CallStatus.IN_PROGRESS)
         await leg.ended.wait(None)
         return Dialled(self._id, status, self._seconds(), self._fields(leg, outcome))
 
@@ -97,23 +94,6 @@ class SipDialling:
             return Dialled(self._id, CallStatus.CANCELED, 0, self._fields(self._leg, SipOutcome(487)))
         await self._leg.hang_up()
         return Dialled(self._id, CallStatus.COMPLETED, self._seconds(), self._fields(self._leg, SipOutcome(200)))
-
-    async def _tell_answered(self) -> None:
-        target = self._target
-        if not target.callback or "answered" not in target.callback_events:
-            return
-        form = dict(self._call.form()) | {
-            "CallSid": self._id,
-            "ParentCallSid": self._call.sid,
-            "To": target.address,
-            "CallStatus": CallStatus.IN_PROGRESS.value,
-            "Direction": "outbound-dial",
-            "CallbackSource": "call-progress-events",
-        }
-        try:
-            await self._call.office.web.notify(target.callback, target.callback_method, list(form.items()))
-        except Refused as refused:
-            self._call.errors.append(refused.error)
 
     def _seconds(self) -> int:
         return math.ceil(time.monotonic() - self._began)
