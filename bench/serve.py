@@ -12,6 +12,7 @@ import asyncio
 import cProfile
 import os
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -25,7 +26,7 @@ from connector.carriers.codec import Codec
 from connector.carriers.events import AudioReceived
 from connector.cli import main
 from connector.metrics import Metrics
-from connector.room import gateway
+from connector.room import microphone
 
 RATE = 8000
 FRAME_BYTES = RATE // 50 * 2
@@ -41,6 +42,7 @@ class QueuedSource:
         self._rest = b""
         self._task = asyncio.create_task(self._send())
         self.dropped = 0
+        self.on_fault: Callable[[str], None] | None = None
 
     @property
     def rtc_source(self) -> rtc.AudioSource:
@@ -57,6 +59,11 @@ class QueuedSource:
         while True:
             piece = await self._waiting.get()
             await self._source.capture_frame(rtc.AudioFrame(piece, RATE, 1, FRAME_BYTES // 2))
+
+    def take_back(self) -> None:
+        while not self._waiting.empty():
+            self._waiting.get_nowait()
+        self._rest, self.dropped, self.on_fault = b"", 0, None
 
     async def close(self) -> None:
         self._task.cancel()
@@ -95,7 +102,7 @@ def run(change: str) -> None:
     if change not in ("as-is", "default-queue", "plain"):
         raise SystemExit(f"no such change: {change}")
     if change != "as-is":
-        _exchange(gateway, "CallerSource", QueuedSource)
+        _exchange(microphone, "CallerSource", QueuedSource)
     if change == "plain":
         _exchange(presence, "Bridge", PlainBridge)
     sys.argv = ["connector", "serve"]
