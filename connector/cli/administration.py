@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import aiohttp
 import typer
 
-from connector.api.administration import administration
-from connector.api.rest import Operation, checked
-from connector.api.rest_models import Asked
-from connector.carrier_table import carriers_of
 from connector.cli.common import (
     PATIENCE,
     TOKEN_TTL,
@@ -32,7 +28,9 @@ from connector.config import Settings
 from connector.errors import ConnectorError, Unavailable
 from connector.logs import configure_logging
 from connector.storage.base import Store
-from connector.webhooks.signing import KeyRing
+
+if TYPE_CHECKING:
+    from connector.api.rest import Operation
 
 JsonObject = dict[str, Any]
 
@@ -112,6 +110,13 @@ def _answer(origin: str, status: int, text: str) -> JsonObject:
 
 async def _in_store(settings: Settings, store: Store, asked: _Asked) -> JsonObject:
     """As the service would, with the same checks."""
+    # The REST API, which takes longer to import than to ask a service that runs.
+    from connector.api.administration import administration
+    from connector.api.rest import checked
+    from connector.api.rest_models import Asked
+    from connector.carrier_table import carriers_of
+    from connector.webhooks.signing import KeyRing
+
     operation = _operation(administration(settings, carriers_of(settings), store, KeyRing(store.keys)), asked)
     body = checked(operation.body, json.dumps(asked.body).encode()) if operation.body else None
     query = checked(operation.query, asked.query) if operation.query else None

@@ -19,7 +19,6 @@ from connector import __version__
 from connector.cli.calls import call, calls_app
 from connector.cli.common import ConfigFile, api_token, misspelt, settings_of_service, settings_or_exit
 from connector.cli.connectors import connectors_app
-from connector.cli.doctor import examine
 from connector.cli.findings import Finding
 from connector.cli.rules import rules_app
 from connector.cli.sip import sip_app
@@ -84,6 +83,9 @@ def doctor(
     ] = "",
 ) -> None:
     """Check the set-up and say what to mend. Exit status 1 when something must be mended."""
+    # It knows every part of the service, and the other commands do not wait for it.
+    from connector.cli.doctor import examine
+
     settings = settings_of_service(config)
     findings = asyncio.run(examine(settings, agent))
     marks = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "problem": "[red]problem[/]"}
