@@ -26,8 +26,9 @@ from connector.api.ops import OpsRoutes
 from connector.api.origins import Origins
 from connector.api.pins import forget_locks
 from connector.api.refusals import Refusals
-from connector.api.rest import Operation, RestRoutes
+from connector.api.rest import RestRoutes
 from connector.api.rest_calls import CallRest, as_json
+from connector.api.rest_operation import Operation
 from connector.api.service import ConnectorService
 from connector.api.signed import ALLOW_UNSIGNED, SignatureCheck
 from connector.api.sip_dial import PURPOSE as SIP_PURPOSE

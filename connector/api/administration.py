@@ -4,8 +4,8 @@ command line carries them out in the store when no service runs."""
 from __future__ import annotations
 
 from connector.api.origins import Origins
-from connector.api.rest import Operation
 from connector.api.rest_connectors import ConnectorRest
+from connector.api.rest_operation import Operation
 from connector.api.rest_rules import RuleRest
 from connector.api.rest_webhooks import WebhookRest
 from connector.api.signed import SignatureCheck

@@ -29,6 +29,7 @@ from connector.logs import bind_call
 from connector.metrics import Metrics
 from connector.model import CallRequest, CallState, EndReason, Provider
 from connector.storage.base import Store
+from connector.tasks import BackgroundTasks
 from connector.tokens import TokenSigner, stream_named
 
 log = structlog.get_logger()
@@ -72,7 +73,7 @@ class ConnectUrl:
         self._carriers = carriers
         self._words = words
         self._metrics = metrics
-        self._carrying: set[asyncio.Task[None]] = set()
+        self._carrying = BackgroundTasks()
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_route("GET", CHECK_PATH, _check)
@@ -141,10 +142,8 @@ class ConnectUrl:
             call.end(EndReason.CARRIER_LOST, f"the WebSocket handshake failed: {type(error).__name__}")
             raise
         # A lost connection cancels this handler; how the call ended is all the same for the socket to say.
-        carrying = asyncio.create_task(call.carry(MediaSocket(websocket, request)), name=f"carry {call.call_id}")
-        self._carrying.add(carrying)
-        carrying.add_done_callback(self._carrying.discard)
-        await asyncio.shield(carrying)
+        carrying = call.carry(MediaSocket(websocket, request))
+        await asyncio.shield(self._carrying.start(carrying, f"carry {call.call_id}"))
         return websocket
 
     async def _say(self, carrier: Carrier, request: web.Request) -> web.Response:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from connector import __version__
 from connector.api.rest_models import Problem
-
-if TYPE_CHECKING:
-    from connector.api.rest import Operation
+from connector.api.rest_operation import Access, Operation
 
 _REFUSALS = {
     400: "The request cannot be understood; the message names the field",
@@ -105,7 +103,7 @@ def _operation(operation: Operation, models: _Models) -> Schema:
     ]
     if operation.query is not None:
         parameters += models.parameters(operation.query)
-    open_to_all = operation.access.value == "open"
+    open_to_all = operation.access is Access.OPEN
     common = (400,) if open_to_all else (400, 401, 403)
     refused = {"content": {_JSON: {"schema": models.ref(Problem, "serialization")}}}
     described: Schema = {

@@ -1,4 +1,4 @@
-"""The REST API under `/v2`: a table of operations, and the one way each request goes.
+"""The REST API under `/v2`: the one way on which each request of its table of operations goes.
 
 Authorised, then read, then checked by its pydantic model, then handled. Whatever is refused is answered in one shape,
 `{"message", "code"}`. The same table makes the OpenAPI document (`connector.api.openapi`).
@@ -9,9 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any
 
 import structlog
 from aiohttp import web
@@ -21,6 +18,7 @@ from connector.api.auth import Authorizer
 from connector.api.openapi import document
 from connector.api.refusals import Refusals
 from connector.api.rest_models import Asked
+from connector.api.rest_operation import Access, Operation
 from connector.errors import ConnectorError, FailedPrecondition, InvalidArgument, Malformed
 from connector.spelling import nearest
 
@@ -28,33 +26,6 @@ log = structlog.get_logger()
 
 MAX_BODY = 128 * 1024
 DOCUMENT_PATH = "/v2/openapi.json"
-Handler = Callable[[Asked[Any, Any]], Awaitable[BaseModel]]
-
-
-class Access(Enum):
-    TOKEN = "token"
-    """A token that may create rooms; see `connector.api.auth`."""
-    OPEN = "open"
-    """Anybody: there is nothing secret."""
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One method of one path. `refusals` are its statuses beside 400, 401 and 403; `gives` is the JSON pointer of the
-    id in its answer with which the paths below this one go on (an OpenAPI link)."""
-
-    method: str
-    path: str
-    summary: str
-    handler: Handler
-    answer: type[BaseModel]
-    status: int = 200
-    body: type[BaseModel] | None = None
-    query: type[BaseModel] | None = None
-    refusals: tuple[int, ...] = ()
-    access: Access = Access.TOKEN
-    description: str = ""
-    gives: str = ""
 
 
 class RestRoutes:

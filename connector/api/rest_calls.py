@@ -7,8 +7,8 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field, StringConstraints
 
-from connector.api.rest import Operation
-from connector.api.rest_models import Answer, Asked, Body, Name, PageInfo, PageQuery, Text, iso, page_info
+from connector.api.rest_models import Answer, Asked, Body, Name, PageInfo, PageQuery, Text, page_info
+from connector.api.rest_operation import Operation
 from connector.call.desk import MAX_SENTENCE, TransferWish
 from connector.carriers.transfers import MAX_TIMEOUT, MIN_TIMEOUT
 from connector.model import (
@@ -24,6 +24,7 @@ from connector.model import (
 )
 from connector.routing import normal_number
 from connector.storage.base import Store
+from connector.times import iso_utc
 
 E164Number = Annotated[
     str, StringConstraints(max_length=40, pattern=r"^\+?[ ().-]*[1-9]([ ().-]*[0-9]){6,14}[ ().-]*$")
@@ -241,12 +242,12 @@ def shown(record: CallRecord) -> CallData:
         from_=record.from_number,
         status=status(record),
         region=record.region or None,
-        start=iso(record.created_at),
-        end=iso(record.ended_at) if record.ended_at else None,
+        start=iso_utc(record.created_at),
+        end=iso_utc(record.ended_at) if record.ended_at else None,
         end_reason=record.end_reason,
         transfer_to=record.transfer_to or None,
         transfer_status=TransferStatus(record.transfer_status) if record.transfer_status else None,
-        timelog=[Moment(status=_moment(record, event), timestamp=iso(at)) for event, at in record.timelog],
+        timelog=[Moment(status=_moment(record, event), timestamp=iso_utc(at)) for event, at in record.timelog],
     )
 
 

@@ -13,7 +13,6 @@ import structlog
 from pydantic import Field
 
 from connector.api.origins import Origins
-from connector.api.rest import Operation
 from connector.api.rest_edits import edited
 from connector.api.rest_models import (
     MAX_PER_PAGE,
@@ -25,9 +24,9 @@ from connector.api.rest_models import (
     PageInfo,
     PageQuery,
     Text,
-    iso,
     page_info,
 )
+from connector.api.rest_operation import Operation
 from connector.api.rest_rules import NewRule, RoomBody, RuleRest
 from connector.api.signed import SignatureCheck
 from connector.carriers.carrier import Carriers
@@ -35,6 +34,7 @@ from connector.errors import FailedPrecondition, InvalidArgument, NotFound
 from connector.model import ConnectorEntry, ConnectorMode, Provider, RuleType
 from connector.seal import is_sealed
 from connector.storage.base import Store
+from connector.times import iso_utc
 from connector.tokens import WebhookKeys
 
 log = structlog.get_logger()
@@ -254,7 +254,7 @@ class ConnectorRest:
             default_rule_id=entry.default_rule_id,
             region=entry.region,
             mode=entry.mode,
-            created_at=iso(entry.created_at),
+            created_at=iso_utc(entry.created_at),
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -68,11 +67,6 @@ def page_info(query: PageQuery, total: int) -> PageInfo:
     """Which page of a list of `total` items it is."""
     last_page = max(1, -(-total // query.per_page))
     return PageInfo(current_page=query.page, per_page=query.per_page, last_page=last_page, total=total)
-
-
-def iso(seconds: float) -> str:
-    """Unix seconds as the API writes them: `2026-06-21T14:30:45.123Z`."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def listed(text: str | None) -> frozenset[str]:

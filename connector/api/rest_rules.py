@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, TypeVar
 import structlog
 from pydantic import Field, StringConstraints
 
-from connector.api.rest import Operation
 from connector.api.rest_edits import edited
 from connector.api.rest_models import (
     Answer,
@@ -23,10 +22,10 @@ from connector.api.rest_models import (
     PageInfo,
     PageQuery,
     Text,
-    iso,
     listed,
     page_info,
 )
+from connector.api.rest_operation import Operation
 from connector.call.ledger import OUR_PREFIXES
 from connector.config import DAY
 from connector.errors import InvalidArgument, NotFound
@@ -34,6 +33,7 @@ from connector.model import AgentWatch, RoomPrefix, RoomType, RoutingRule, RuleR
 from connector.routing import claimed_twice, normal_number, normal_pattern
 from connector.seal import is_sealed
 from connector.storage.base import DocumentFilter, NameTaken, Store
+from connector.times import iso_utc
 
 log = structlog.get_logger()
 
@@ -431,8 +431,8 @@ def _shown(rule: RoutingRule) -> RuleAnswer:
         fallback_agent_id=rule.watch.fallback_agent,
         fallback_number=rule.watch.fallback_number,
         no_agent_message=rule.watch.message,
-        created_at=iso(rule.created_at),
-        updated_at=iso(rule.updated_at),
+        created_at=iso_utc(rule.created_at),
+        updated_at=iso_utc(rule.updated_at),
     )
 
 

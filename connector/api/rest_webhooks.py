@@ -13,12 +13,13 @@ from typing import Annotated, Any
 import structlog
 from pydantic import Field, StringConstraints
 
-from connector.api.rest import Access, Operation
 from connector.api.rest_edits import edited
-from connector.api.rest_models import Answer, Asked, Body, Message, PageInfo, PageQuery, Query, Text, iso, page_info
+from connector.api.rest_models import Answer, Asked, Body, Message, PageInfo, PageQuery, Query, Text, page_info
+from connector.api.rest_operation import Access, Operation
 from connector.errors import NotFound, ResourceExhausted
 from connector.model import Attempt, LifecycleEvent, WebhookEndpoint
 from connector.storage.base import EVERY_DOCUMENT, DocumentFilter, Store
+from connector.times import iso_utc
 from connector.webhooks.addresses import MAX_URL_LENGTH, check_public, check_url
 from connector.webhooks.signing import KeyRing, PublicKey
 
@@ -230,8 +231,8 @@ def _shown(endpoint: WebhookEndpoint) -> WebhookAnswer:
         id=endpoint.id,
         url=endpoint.url,
         events=list(endpoint.events),
-        created_at=iso(endpoint.created_at),
-        updated_at=iso(endpoint.updated_at),
+        created_at=iso_utc(endpoint.created_at),
+        updated_at=iso_utc(endpoint.updated_at),
     )
 
 
@@ -241,7 +242,7 @@ def _line(attempt: Attempt) -> DeliveryAnswer:
         call_id=attempt.call_id,
         event=attempt.event,
         attempt=attempt.number,
-        at=iso(attempt.at),
+        at=iso_utc(attempt.at),
         seconds=attempt.seconds,
         status=attempt.status or None,
         error=attempt.error or None,
@@ -252,8 +253,8 @@ def _key(key: PublicKey) -> KeyAnswer:
     return KeyAnswer(
         id=key.id,
         public_key=key.pem,
-        created_at=iso(key.created_at),
-        retired_at=iso(key.retired_at) if key.retired_at else None,
+        created_at=iso_utc(key.created_at),
+        retired_at=iso_utc(key.retired_at) if key.retired_at else None,
     )
 
 

@@ -28,6 +28,7 @@ from connector.errors import ConnectorError, FailedPrecondition, NotFound
 from connector.metrics import Metrics
 from connector.model import CarrierCall, HangUp, Provider
 from connector.storage.base import HangUpQueue
+from connector.tasks import BackgroundTasks
 
 log = structlog.get_logger()
 
@@ -83,7 +84,7 @@ class HangUps:
         self._chance = chance
         self._unkept: dict[str, tuple[HangUp, float]] = {}
         """What the store has not taken, and when to try it again."""
-        self._tries: set[asyncio.Task[None]] = set()
+        self._tries = BackgroundTasks()
         self._woken = asyncio.Event()
         self._stopping = False
         self._running: asyncio.Task[None] | None = None
@@ -100,12 +101,7 @@ class HangUps:
             await asyncio.wait([self._running])
         for hang_up, _ in list(self._unkept.values()):
             self._launch(self._try_unkept(hang_up))
-        if self._tries:
-            _, late = await asyncio.wait(self._tries, timeout=STOP_PATIENCE)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+        await self._tries.close(STOP_PATIENCE)
         for hang_up, _ in self._unkept.values():
             log.error("a phone is not hung up: carrier and store fail", call=hang_up.call_id, **_named(hang_up))
         with contextlib.suppress(ConnectorError):
@@ -202,14 +198,7 @@ class HangUps:
 
     def _launch(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # A task, so that neither the end of a teardown nor its patience leaves a try half done.
-        task = asyncio.create_task(work, name="hang up a phone")
-        self._tries.add(task)
-        task.add_done_callback(self._tried)
-        return task
-
-    def _tried(self, task: asyncio.Task[None]) -> None:
-        self._tries.discard(task)
-        self._woken.set()
+        return self._tries.start(work, "hang up a phone", self._woken.set)
 
     async def _try_unkept(self, hang_up: HangUp) -> None:
         """The store may be back by now, and knows of one that was withdrawn."""

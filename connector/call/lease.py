@@ -18,6 +18,7 @@ from connector.call.orphans import end_calls, open_calls, remove_ghosts
 from connector.call.terms import STEP_TIMEOUT, Parts
 from connector.errors import ConnectorError
 from connector.model import CallRecord
+from connector.tasks import BackgroundTasks
 
 log = structlog.get_logger()
 
@@ -46,7 +47,7 @@ class OwnerLease:
         self._cut_off: set[str] = set()
         """Owners of which it has been told that they do not renew, and live."""
         self._looked = float("-inf")
-        self._tidying: set[asyncio.Task[None]] = set()
+        self._tidying = BackgroundTasks()
 
     async def take_up(self) -> list[CallRecord]:
         """At the start: end the calls that a former process of this name held, at its last renewal, and renew the
@@ -122,13 +123,8 @@ class OwnerLease:
     def tidy(self, ended: Sequence[CallRecord]) -> None:
         """See `connector.call.orphans.remove_ghosts`; in the background, since LiveKit may be away."""
         if ended:
-            task = asyncio.create_task(remove_ghosts(self._parts, ended), name="remove the callers of dead processes")
-            self._tidying.add(task)
-            task.add_done_callback(self._tidying.discard)
+            self._tidying.start(remove_ghosts(self._parts, ended), "remove the callers of dead processes")
 
     async def close(self) -> None:
         """Leave what has not been tidied up by now."""
-        for task in self._tidying:
-            task.cancel()
-        if self._tidying:
-            await asyncio.wait(self._tidying)
+        await self._tidying.close()

@@ -41,6 +41,7 @@ from connector.model import (
     WaitingCall,
 )
 from connector.storage.base import NameTaken
+from connector.tasks import BackgroundTasks
 
 log = structlog.get_logger()
 
@@ -77,7 +78,7 @@ class CallManager:
         self._empty.set()
         self.draining = False
         self._drained = False
-        self._taking: set[asyncio.Task[CallSession]] = set()
+        self._taking = BackgroundTasks()
 
     @property
     def full(self) -> bool:
@@ -345,9 +346,7 @@ class CallManager:
         if self._drained:
             raise Unavailable("the connector is shutting down and takes no calls over")
         # Not left half done by a client that goes away: the store may have said by then that the call is ours.
-        taking = asyncio.create_task(self._take(call_id), name=f"take over {call_id}")
-        self._taking.add(taking)
-        taking.add_done_callback(self._taking.discard)
+        taking = self._taking.start(self._take(call_id), f"take over {call_id}", awaited=True)
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
@@ -414,8 +413,7 @@ class CallManager:
         while self._calls or self._taking:
             self.end_all()
             await self._empty.wait()
-            if self._taking:
-                await asyncio.wait(self._taking)
+            await self._taking.wait()
         # No `await` since the last look: nothing is held from here on.
         self._drained = True
         await self._late.close()

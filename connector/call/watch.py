@@ -25,6 +25,7 @@ from connector.logs import bind_call
 from connector.model import AgentDispatch, EndReason
 from connector.room.dispatches import Dispatched
 from connector.room.events import Departure, Kind, Occupant
+from connector.tasks import BackgroundTasks
 
 log = structlog.get_logger()
 
@@ -70,7 +71,7 @@ class CallWatch:
         self._fallbacks = [self._try_agent, self._try_number]
         self._dispatching: asyncio.Task[None] | None = None
         self._giving_up: asyncio.Task[None] | None = None
-        self._running: set[asyncio.Task[None]] = set()
+        self._running = BackgroundTasks()
         self._moves = 0
         self._over = False
 
@@ -184,10 +185,7 @@ class CallWatch:
             finally:
                 work.close()
 
-        task = asyncio.create_task(run(), name=f"{what} {self._ledger.record.call_id}")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return task
+        return self._running.start(run(), f"{what} {self._ledger.record.call_id}")
 
     def _tell(self, status: str, agents: Sequence[str] = (), **details: str) -> None:
         self._count(status)

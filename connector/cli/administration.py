@@ -30,7 +30,7 @@ from connector.logs import configure_logging
 from connector.storage.base import Store
 
 if TYPE_CHECKING:
-    from connector.api.rest import Operation
+    from connector.api.rest_operation import Operation
 
 JsonObject = dict[str, Any]
 

@@ -152,10 +152,6 @@ def require_store(settings: Settings) -> None:
         )
 
 
-def shown_time(at: float) -> str:
-    return datetime.datetime.fromtimestamp(at).astimezone().isoformat(timespec="seconds")
-
-
 def print_rows(rows: Sequence[Row], as_json: bool, none: str) -> None:
     """As a table, or one JSON object a line; `none` where there are no rows."""
     if as_json:

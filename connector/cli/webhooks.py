@@ -16,12 +16,12 @@ from connector.cli.common import (
     print_rows,
     run_or_exit,
     settings_or_exit,
-    shown_time,
     with_store,
 )
 from connector.errors import NotFound
 from connector.model import Attempt, LifecycleEvent
 from connector.storage.base import Store
+from connector.times import iso_local
 from connector.webhooks.signing import OVERLAP, KeyRing, PublicKey
 
 webhooks_app = typer.Typer(
@@ -121,7 +121,7 @@ def _endpoint_row(endpoint: dict[str, Any]) -> Row:
 
 def _attempt_row(attempt: Attempt) -> Row:
     return {
-        "at": shown_time(attempt.at),
+        "at": iso_local(attempt.at),
         "webhook": attempt.endpoint_id,
         "call": attempt.call_id,
         "event": attempt.event.value,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import orjson
 from pydantic.alias_generators import to_camel
 
 from connector.model import CallRecord, LifecycleEvent
+from connector.times import iso_utc
 
 Describe = Callable[[CallRecord], Mapping[str, object]]
 """The call as `GET /v2/sip/call/{callId}` shows it, in JSON's types."""
@@ -33,7 +33,7 @@ def body(
     document = {
         "webhookType": event.value,
         "id": delivery_id,
-        "createdAt": _iso(happened_at),
+        "createdAt": iso_utc(happened_at),
         "data": {
             **describe(replace(record, timelog=moments)),
             **_status(event, details),
@@ -56,10 +56,8 @@ def _status(event: LifecycleEvent, details: Mapping[str, str]) -> Mapping[str, s
 
 
 def _iso(at: float) -> str | None:
-    """Unix seconds as VideoSDK writes times, `2026-01-31T12:00:00.000Z`; None for 0.0, which has not come."""
-    if not at:
-        return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """None for 0.0, which has not come."""
+    return iso_utc(at) if at else None
 
 
 def _seconds(record: CallRecord) -> float | None:

@@ -14,6 +14,7 @@ import structlog
 from connector.errors import ConnectorError
 from connector.metrics import Metrics
 from connector.model import Attempt, Delivery
+from connector.tasks import BackgroundTasks
 from connector.webhooks.ports import Endpoints, Queue
 from connector.webhooks.post import TIME_OUT, Outcome, Poster
 from connector.webhooks.signing import KeyRing
@@ -76,7 +77,7 @@ class Sender:
         self._woken = asyncio.Event()
         self._stopping = False
         self._running: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
         self._in_flight: Counter[str] = Counter()
         self._failing: set[str] = set()
         self._count_at = 0.0
@@ -91,12 +92,7 @@ class Sender:
         self.wake()
         if self._running is not None:
             await asyncio.wait([self._running])
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=STOP_PATIENCE)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+        await self._tasks.close(STOP_PATIENCE)
         await self._poster.close()
 
     def wake(self) -> None:
@@ -145,17 +141,14 @@ class Sender:
 
     def _launch(self, delivery: Delivery) -> None:
         self._in_flight[delivery.endpoint_id] += 1
-        task = asyncio.create_task(self._deliver(delivery))
-        self._tasks.add(task)
 
-        def done(finished: asyncio.Task[None]) -> None:
-            self._tasks.discard(finished)
+        def done() -> None:
             self._in_flight[delivery.endpoint_id] -= 1
             if not self._in_flight[delivery.endpoint_id]:
                 del self._in_flight[delivery.endpoint_id]
             self.wake()
 
-        task.add_done_callback(done)
+        self._tasks.start(self._deliver(delivery), "deliver a webhook", done)
 
     async def _deliver(self, delivery: Delivery) -> None:
         with structlog.contextvars.bound_contextvars(

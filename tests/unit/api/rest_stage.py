@@ -16,9 +16,10 @@ from connector.api.auth import Authorizer
 from connector.api.openapi import document
 from connector.api.origins import Origins
 from connector.api.refusals import Refusals
-from connector.api.rest import Operation, RestRoutes
+from connector.api.rest import RestRoutes
 from connector.api.rest_calls import CallRest
 from connector.api.rest_connectors import ConnectorRest
+from connector.api.rest_operation import Operation
 from connector.api.rest_rules import RuleRest
 from connector.api.signed import SignatureCheck
 from connector.call.desk import TransferWish
