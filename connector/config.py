@@ -317,7 +317,7 @@ class Settings(BaseSettings):
     @property
     def public_origin(self) -> str:
         """The origin that carriers reach, without a trailing slash."""
-        return self.public_url or f"http://{_bracketed(self.host)}:{self.port}"
+        return self.public_url or f"http://{bracketed(self.host)}:{self.port}"
 
     @property
     def store_name(self) -> str:
@@ -384,7 +384,8 @@ def _redis_url(value: str) -> str:
     return value
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
+    """A host as it stands in a URL or before a port: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 

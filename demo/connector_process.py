@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from demo.ports import PortLease
@@ -23,10 +23,11 @@ def clean_environment() -> dict[str, str]:
 class ConnectorProcess(Server):
     """Use as `async with ConnectorProcess(environment)`; its calls are kept in a directory of its own.
 
-    `environment` must name the LiveKit server and may set anything else `connector serve` reads.
+    `environment` must name the LiveKit server and may set anything else `connector serve` reads; `module` is what is
+    run, with its arguments.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], module: Sequence[str] = ("connector", "serve")) -> None:
         self._lease = PortLease()
         directory = tempfile.TemporaryDirectory(prefix="connector-demo-")
         self.environment = {
@@ -37,7 +38,7 @@ class ConnectorProcess(Server):
             "CONNECTOR_DRAIN_TIMEOUT": "1",
             **environment,
         }
-        argv = [sys.executable, "-m", "connector", "serve"]
+        argv = [sys.executable, "-m", *module]
         process = ChildProcess("connector", argv, {**clean_environment(), **self.environment})
         super().__init__(process, self._lease.close, directory.cleanup)
 

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from connector.api.auth import Authorizer
 from connector.api.methods import Method
 from connector.api.refusals import Refusals
+from connector.config import bracketed
 from connector.errors import ConnectorError
 
 log = structlog.get_logger()
@@ -49,7 +50,7 @@ class GrpcServer:
         reflection.enable_server_reflection(names, server)
         for name in ("", *self._services):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        address = f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+        address = f"{bracketed(host)}:{port}"
         try:
             self.port = server.add_insecure_port(address)
         except RuntimeError:

@@ -19,7 +19,7 @@ from livekit import api
 from rich.console import Console
 from rich.table import Table
 
-from connector.config import Settings, load_settings, setting_names
+from connector.config import Settings, bracketed, load_settings, setting_names
 from connector.errors import ConnectorError, NotFound, Unavailable
 from connector.spelling import unknown_variables
 from connector.storage.base import Store
@@ -122,8 +122,7 @@ def service_origin(settings: Settings) -> str:
 
 def _reachable(host: str) -> str:
     listening_everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
-    host = listening_everywhere.get(host, host)
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return bracketed(listening_everywhere.get(host, host))
 
 
 def _reason(body: bytes, status: int, origin: str) -> str:

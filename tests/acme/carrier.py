@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr
 from connector.accounts import AccountRules, CarrierAccounts, listed, merged
 from connector.carriers.carrier import Carrier
 from connector.carriers.codec import Codec
-from connector.carriers.facts import CallFacts
+from connector.carriers.facts import MAX_LEARNED, CallFacts
 from connector.carriers.signatures import SignedRequest
 from connector.carriers.transfers import DialOver, TransferDial, dial_outcome, progress_of
 from connector.config import Settings
@@ -48,7 +48,7 @@ class Acme(Carrier):
         return AcmeCodec()
 
     def stream_answer(self, url: str, say: str = "") -> str:
-        return _document(say, {"do": "stream", "url": url})
+        return _document(say, {"do": "stream", "url": url}, {"do": "hold"})
 
     def refusal(self, say: str) -> str:
         return _document(say, {"do": "hangup"})
@@ -65,7 +65,7 @@ class Acme(Carrier):
 
     def call_facts(self, fields: Mapping[str, str]) -> CallFacts:
         names = ("call", "account", "from", "to", "status", "country", "digits")
-        return CallFacts(*(fields.get(name, "")[:128] for name in names))
+        return CallFacts(*(fields.get(name, "")[:MAX_LEARNED] for name in names))
 
     def dial_over(self, fields: Mapping[str, str]) -> DialOver | None:
         return dial_outcome(fields.get("dial", ""), self.call_facts(fields))
@@ -78,7 +78,7 @@ class Acme(Carrier):
         return compare_digest(given, secret.encode())
 
 
-def _document(say: str, verb: Mapping[str, object]) -> str:
+def _document(say: str, *verbs: Mapping[str, object]) -> str:
     """A list of things to do, one after the other."""
     spoken = [{"do": "say", "say": say.strip()}] if say.strip() else []
-    return json.dumps([*spoken, {name: value for name, value in verb.items() if value}])
+    return json.dumps([*spoken, *({name: value for name, value in verb.items() if value} for verb in verbs)])
