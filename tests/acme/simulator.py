@@ -10,9 +10,10 @@ from typing import Any, Unpack
 
 from aiohttp import web
 
-from carrier_simulator import CallStatus, CarrierError, CarrierSimulator, Document, Fault, PhoneCall
+from carrier_simulator import CallStatus, CarrierError, CarrierSimulator, Document, Fault
 from carrier_simulator.api import same
 from carrier_simulator.faults import Refused
+from carrier_simulator.record import CallRecord
 from carrier_simulator.simulator import World, WorldOptions
 from carrier_simulator.verbs import Connect, Dial, Gather, Hangup, Pause, Reject, Say, Stream, Target, Verb
 from carrier_simulator.web import Form, Manner
@@ -39,7 +40,7 @@ class AcmeDialect:
     def call_id(self) -> str:
         return f"call-{secrets.token_hex(8)}"
 
-    def form(self, call: PhoneCall) -> Form:
+    def form(self, call: CallRecord) -> Form:
         return [
             ("call", call.sid),
             ("account", self.account_id),
@@ -54,22 +55,22 @@ class AcmeDialect:
     def dialled(self, leg_id: str, status: CallStatus, seconds: int) -> Form:
         return [("dial", status.value)]
 
-    def leg_notice(self, call: PhoneCall, leg_id: str, address: str, status: CallStatus) -> Form:
+    def leg_notice(self, call: CallRecord, leg_id: str, address: str, status: CallStatus) -> Form:
         return [("call", call.sid), ("progress", status.value)]
 
     def hung_up(self) -> dict[str, str]:
         return {"status": CallStatus.COMPLETED.value}
 
-    def caller_id_fault(self, call: PhoneCall, caller_id: str) -> CarrierError | None:
+    def caller_id_fault(self, call: CallRecord, caller_id: str) -> CarrierError | None:
         return None
 
     def streamed(self, stream_id: str) -> Form:
         return []
 
-    def stream_notice(self, call: PhoneCall, stream_id: str, event: str) -> Form:
+    def stream_notice(self, call: CallRecord, stream_id: str, event: str) -> Form:
         return self.form(call)
 
-    def notice(self, call: PhoneCall, sequence: int) -> Form:
+    def notice(self, call: CallRecord, sequence: int) -> Form:
         return self.form(call)
 
     def parse(self, body: bytes, content_type: str) -> Sequence[Verb]:
@@ -81,7 +82,7 @@ class AcmeDialect:
         except (ValueError, TypeError, KeyError) as error:
             raise Refused(Fault.DOCUMENT_PARSE, str(error)) from error
 
-    def wire(self, call: PhoneCall, stream: Stream) -> Wire:
+    def wire(self, call: CallRecord, stream: Stream) -> Wire:
         return AcmeWire(call.sid, self.account_id, stream)
 
 
