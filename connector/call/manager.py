@@ -285,14 +285,14 @@ class CallManager:
         stream with which it would come back. Raises StoreError."""
         call = self._calls.get(call_id)
         if call is not None:
-            return call.transfers.over(status, caller_left) if call.wait.stream == stream else None
+            return await call.transfers.over(status, caller_left) if call.wait.stream == stream else None
         waiting = await self._parts.store.waiting.get(call_id)
         if waiting is None or waiting.transfer is None or waiting.stream != stream:
             return None
         transfer = waiting.transfer
         if status is TransferStatus.ANSWERED or caller_left or transfer.say:
             call = await self._taken_over(call_id)
-            return call.transfers.over(status, caller_left) if call is not None else None
+            return await call.transfers.over(status, caller_left) if call is not None else None
         if transfer.status not in NOT_REACHED:
             # The process that holds the call learns it with the stream, or when the time is over.
             deadline = max(waiting.expires_at, time.time() + self._parts.limits.answer_grace)
@@ -318,7 +318,7 @@ class CallManager:
             if waiting is not None and waiting.stream == stream:
                 call = await self._taken_over(call_id)
         if call is not None and call.wait.stream == stream:
-            call.transfers.progress(status)
+            await call.transfers.progress(status)
 
     async def _taken_over(self, call_id: str) -> CallSession | None:
         try:

@@ -271,6 +271,7 @@ class CallSession:
             to_number=waiting.to_number,
             account_id=waiting.account_id,
         )
+        self.transfers.catch_up()
 
     async def save(self) -> None:
         """Write the record as it is now; a store that fails is logged."""
@@ -319,7 +320,7 @@ class CallSession:
     def _on_stream_over(self, line: Line, reason: EndReason, detail: str = "", close_code: int | None = None) -> None:
         if line is not self._line:
             return
-        if self.transfers.takes_stream_end(reason, detail):
+        if not self.is_ending and self.transfers.takes_stream_end(reason, detail):
             self.detach("transferring", 0.0)
         else:
             self.end(reason, detail, close_code)
@@ -457,6 +458,9 @@ class CallSession:
         end = await self._ended
         with bind_call(self.call_id):
             self._parts.joins.forget(self.call_id)
+            if end.reason is EndReason.SHUTDOWN:
+                # Whether the phone leaves its stream says whether the call can be left to another process.
+                await self.transfers.until_asked()
             was_active = self.state is CallState.ACTIVE
             away = was_active and (self._line is None or self.transfers.is_open)
             self.bridge.close()

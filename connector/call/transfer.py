@@ -12,10 +12,10 @@ import structlog
 from connector.call.ledger import Ledger
 from connector.call.leg import Leg
 from connector.call.presence import Presence
-from connector.call.terms import Parts
-from connector.call.wait import STORE_PATIENCE, Wait
+from connector.call.terms import STEP_TIMEOUT, Parts
+from connector.call.wait import STORE_PATIENCE, Stage, Wait
 from connector.call.watch import CallWatch
-from connector.errors import ConnectorError, FailedPrecondition, Unavailable
+from connector.errors import ConnectorError, FailedPrecondition, TokenUsed, Unavailable
 from connector.model import NOT_REACHED, EndReason, LifecycleEvent, Transfer, TransferStatus
 from connector.storage.base import StoreError
 
@@ -48,7 +48,6 @@ class CallTransfer:
         """The phone has gone for good, or is back: what is said from now on is heard."""
         self.parted = asyncio.Event()
         """The phone has left its stream."""
-        ledger.transfer_is(order.to, order.status)
 
     @property
     def status(self) -> TransferStatus:
@@ -64,6 +63,7 @@ class CallTransfer:
         return self.failed or self.order.status in (TransferStatus.ANSWERED, TransferStatus.UNKNOWN)
 
     def begin(self) -> None:
+        self._ledger.transfer_is(self.order.to, self.order.status)
         self._ledger.tell(LifecycleEvent.TRANSFER_INITIATED, to=self.order.to)
 
     def accepted(self) -> None:
@@ -132,6 +132,9 @@ class Transfers:
         self._current: CallTransfer | None = None
         self._stream_end: tuple[EndReason, str] | None = None
         self._room_end: tuple[EndReason, str] | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._telling = asyncio.Lock()
+        """The carrier's reports take turns: they may come doubled, and each may have to ask the store."""
 
     @property
     def is_open(self) -> bool:
@@ -139,9 +142,21 @@ class Transfers:
         return self._current is not None
 
     def resume(self, order: Transfer) -> None:
-        """Of a call that this process has taken over from another."""
-        self._current = CallTransfer(order, self._ledger)
+        """Of a call that this process has taken over from another, whose record says how far that has told."""
+        told = TransferStatus(self._ledger.record.transfer_status or TransferStatus.INITIATED)
+        self._current = CallTransfer(replace(order, status=told), self._ledger)
         self._current.parted.set()
+
+    def catch_up(self) -> None:
+        """Tell what some process was told, and left to the one that would have the call."""
+        transfer, told = self._current, self._call.wait.transfer
+        if transfer is not None and told is not None:
+            transfer.hear(told.status)
+
+    async def until_asked(self) -> None:
+        """Wait for the carrier's answer to a transfer that it is being asked for."""
+        if self._running is not None:
+            await asyncio.wait([self._running], timeout=STEP_TIMEOUT)
 
     async def start(self, order: Transfer) -> CallTransfer:
         """Have the carrier connect the phone with a number; returns when it has agreed. Raises ConnectorError, then the
@@ -154,6 +169,7 @@ class Transfers:
         self._call.watch.hold(AWAY)
         # A task: a client that goes away must not leave it half done.
         running = asyncio.create_task(self._run(transfer), name=f"transfer {self._ledger.record.call_id}")
+        self._running = running
         running.add_done_callback(self._on_run)
         await asyncio.wait([running])
         if running.cancelled():
@@ -182,6 +198,8 @@ class Transfers:
             raise FailedPrecondition("the call ended before the carrier was asked")
         self._call.wait = wait
         transfer.begin()
+        # Whoever takes the call over reads what has been told.
+        await self._ledger.save()
         asking = self._leg.begin_transfer(order, wait.stream)
         await asyncio.wait([asking])
         if asking.cancelled():
@@ -261,17 +279,39 @@ class Transfers:
         self._presence.lose()
         return True
 
-    def progress(self, status: TransferStatus) -> None:
+    async def progress(self, status: TransferStatus) -> None:
         """The carrier tells that the number rings, or that somebody has answered."""
-        transfer = self._current
-        if transfer is None or self._call.is_ending:
-            return
-        transfer.hear(status)
-        if transfer.status is TransferStatus.ANSWERED:
-            self._call.end(EndReason.TRANSFERRED)
+        async with self._telling:
+            transfer = self._current
+            if transfer is None or self._call.is_ending:
+                return
+            if status is not TransferStatus.ANSWERED:
+                transfer.hear(status)
+            elif not transfer.is_final and await self._has_the_call():
+                transfer.hear(status)
+                self._call.end(EndReason.TRANSFERRED)
 
-    def over(self, status: TransferStatus, caller_left: bool) -> WayBack | None:
+    async def over(self, status: TransferStatus, caller_left: bool) -> WayBack | None:
         """The carrier tells how the dial ended. None: it is to hang up. Told again, the same."""
+        async with self._telling:
+            return await self._over(status, caller_left)
+
+    async def _has_the_call(self) -> bool:
+        """Whether this process tells how the transfer has ended: of several that learn it, the one that the store gives
+        the call. A store that fails is no reason to leave a call unended."""
+        wait = self._call.wait
+        if wait.stage is Stage.SHARED:
+            try:
+                wait.mark()
+                await wait.take()
+            except TokenUsed:
+                self._call.end(EndReason.INTERRUPTED, "another process has the call")
+                return False
+            except ConnectorError as error:
+                log.warning("whether another process has the call is not known", error=error.message)
+        return wait.stage is not Stage.LOST
+
+    async def _over(self, status: TransferStatus, caller_left: bool) -> WayBack | None:
         transfer, wait = self._current, self._call.wait
         if transfer is None:
             # The phone is back. Whoever asks again has had its answer.
@@ -280,6 +320,9 @@ class Transfers:
             return self._way_back(transfer) if transfer.failed and transfer.order.say else None
         if transfer.failed:
             return self._way_back(transfer)
+        is_end = status is TransferStatus.ANSWERED or caller_left or transfer.order.say
+        if is_end and not await self._has_the_call():
+            return None
         if status is TransferStatus.ANSWERED:
             transfer.hear(status)
             self._call.end(EndReason.TRANSFERRED)
@@ -318,12 +361,22 @@ class Transfers:
             transfer.hear(told.status)
         if transfer.failed:
             self._call.end(EndReason.CONNECT_TIMEOUT, "the phone did not come back after the transfer had failed")
-        elif await self._leg.is_live() is False:
-            transfer.hear(TransferStatus.CANCELED)
-            self._call.end(EndReason.CARRIER_HANGUP, "the carrier had not told what became of the transfer")
         else:
-            transfer.hear(TransferStatus.UNKNOWN)
-            self._call.end(EndReason.TRANSFERRED, "the carrier did not tell whether anybody answered")
+            await self._conclude(transfer, await self._leg.is_live() is not False)
+
+    async def _conclude(self, transfer: CallTransfer, is_live: bool) -> None:
+        """The end of a transfer whose outcome nobody tells."""
+        async with self._telling:
+            if self._current is not transfer or transfer.is_final or self._call.is_ending:
+                return  # It was told in the last moment.
+            if not await self._has_the_call():
+                return
+            if is_live:
+                transfer.hear(TransferStatus.UNKNOWN)
+                self._call.end(EndReason.TRANSFERRED, "the carrier did not tell whether anybody answered")
+            else:
+                transfer.hear(TransferStatus.CANCELED)
+                self._call.end(EndReason.CARRIER_HANGUP, "the carrier had not told what became of the transfer")
 
     def back(self) -> None:
         """The phone streams again."""
@@ -332,7 +385,8 @@ class Transfers:
             transfer.hear(told.status if told is not None else TransferStatus.FAILED)
             transfer.hear(TransferStatus.FAILED)
             transfer.settled.set()
-            self._call.watch.resume(AWAY)
+            # An agent that has left meanwhile is dispatched at once; to a room that was set up anew it comes by itself.
+            self._call.watch.resume(AWAY, None if self._room_end else 0.0)
         self._current = self._stream_end = self._room_end = None
 
     def close(self) -> None:

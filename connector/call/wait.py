@@ -18,7 +18,7 @@ import structlog
 from connector.call.ledger import Ledger
 from connector.call.ports import CallStore
 from connector.errors import ConnectorError, TokenUsed
-from connector.model import CallRequest, Transfer, WaitingCall
+from connector.model import NOT_REACHED, CallRequest, Transfer, WaitingCall
 from connector.storage.base import NameTaken, StoreError
 
 log = structlog.get_logger()
@@ -165,7 +165,9 @@ class Wait:
     def _adopt(self, entry: WaitingCall) -> None:
         """What other processes have learnt of the call."""
         self.deadline = max(self.deadline, entry.expires_at)
-        self.transfer = entry.transfer or self.transfer
+        if self.transfer is None or self.transfer.status not in NOT_REACHED:
+            # What this process was told itself stands: the entry may not have it yet.
+            self.transfer = entry.transfer or self.transfer
         self._ledger.learn(
             carrier_call_id=entry.carrier_call_id,
             from_number=entry.from_number,

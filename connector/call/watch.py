@@ -95,9 +95,9 @@ class CallWatch:
         self._dog.hold(cause)
         self._look()
 
-    def resume(self, cause: str) -> None:
-        """Start again, as at the answer."""
-        self._dog.resume(self._loop.time(), cause)
+    def resume(self, cause: str, dispatch_in: float | None = None) -> None:
+        """Start again, as at the answer; see `Watchdog.resume`."""
+        self._dog.resume(self._loop.time(), cause, dispatch_in=dispatch_in)
         self._look()
 
     # What the room tells

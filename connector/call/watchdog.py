@@ -130,15 +130,21 @@ class Watchdog:
         """Stand still from now on, for one cause or several."""
         self._holds.add(cause)
 
-    def resume(self, now: float, cause: str, patience: float = 0.0) -> None:
-        """Start again when no cause is left; agents have `patience`, or the time of a warning, to be back."""
+    def resume(self, now: float, cause: str, patience: float = 0.0, dispatch_in: float | None = None) -> None:
+        """Start again when no cause is left; agents have `patience`, or the time of a warning, to be back. With
+        `dispatch_in` so many seconds: they have not been lost, and those that are not there have left."""
         if cause not in self._holds:
             return
         self._holds.discard(cause)
         self._patient_until = now + patience
         self._has_given_up = False
         if self._is_on and not self._holds:
-            self._begin(now, Why.OUTAGE if patience else self._why, now + max(self._warn_after, patience))
+            hidden = self._hidden.copy()
+            dispatch_at = now + (max(self._warn_after, patience) if dispatch_in is None else dispatch_in)
+            self._begin(now, Why.OUTAGE if patience else self._why, dispatch_at)
+            if dispatch_in is not None:
+                self._hidden = hidden
+                self._lacks = {name: lack for name, lack in self._lacks.items() if name in self._missing()}
 
     def expect(self, now: float, agents: Sequence[str]) -> None:
         """Other agents from now on, which have just been dispatched: the caller is in another room, or these are to

@@ -303,7 +303,7 @@ async def test_a_stream_that_outlives_a_transfer_is_closed_at_once_and_the_phone
     await carrying
     assert asyncio.get_running_loop().time() - began < 1
     assert world.socket.closed_with == [(1000, "transferring")]
-    call.transfers.progress(TransferStatus.ANSWERED)
+    await call.transfers.progress(TransferStatus.ANSWERED)
     await call.finished.wait()
     assert (control.transferred, control.asked) == ([(CARRIER_CALL, "+15550009999")], [])
     world.assert_ended_once(call, EndReason.TRANSFERRED)

@@ -10,7 +10,7 @@ import pytest
 from connector.call.session import CallSession
 from connector.call.transfer import MARGIN, STREAM_GRACE, CallTransfer
 from connector.errors import ConnectorError, FailedPrecondition, NotFound, TokenUsed, Unavailable
-from connector.model import CallState, Direction, EndReason, Transfer, TransferStatus
+from connector.model import CallState, Direction, EndReason, LifecycleEvent, Transfer, TransferStatus
 from connector.storage.base import StoreError
 from tests.unit.call.fakes import CARRIER_CALL, LIMITS, FakeControl, FakeSocket, Faults, World
 from tests.unit.call.virtual_time import virtual_time
@@ -116,7 +116,7 @@ async def test_while_it_rings_no_audio_passes_and_no_timer_of_the_stream_runs() 
         await call.switch_room("elsewhere")
     with pytest.raises(FailedPrecondition, match="transferred"):
         await call.transfer(ORDER)
-    call.transfers.progress(TransferStatus.ANSWERED)
+    await call.transfers.progress(TransferStatus.ANSWERED)
     await call.finished.wait()
     assert_over(world, call, EndReason.TRANSFERRED)
 
@@ -293,7 +293,7 @@ async def test_a_room_that_ends_while_it_rings_does_not_harm_the_transfer() -> N
     world = world_on()
     call = await ringing(world)
     world.room.listener.room_ended(EndReason.ROOM_DELETED, "")
-    call.transfers.progress(TransferStatus.ANSWERED)
+    await call.transfers.progress(TransferStatus.ANSWERED)
     await call.finished.wait()
     assert world.control is not None
     assert world.control.hung_up == []
@@ -318,7 +318,7 @@ async def test_a_stream_that_ends_before_the_carrier_has_agreed_is_the_transfers
     await carrying
     await transferring
     assert not call.is_ending
-    call.transfers.progress(TransferStatus.ANSWERED)
+    await call.transfers.progress(TransferStatus.ANSWERED)
     await call.finished.wait()
     assert_over(world, call, EndReason.TRANSFERRED)
 
@@ -459,9 +459,16 @@ async def test_transferred_twice_in_one_call() -> None:
 # Other processes
 
 
-def neighbour(world: World) -> World:
+def neighbour(world: World, **limits: float) -> World:
     faults = Faults()
-    return World(world.direction, faults=faults, store=world.store, control=FakeControl(faults), owner="neighbour")
+    return World(
+        world.direction,
+        replace(LIMITS, **limits),
+        faults=faults,
+        store=world.store,
+        control=FakeControl(faults),
+        owner="neighbour",
+    )
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -568,3 +575,154 @@ async def test_a_transfer_whose_process_died_ends_when_its_time_is_over() -> Non
     assert (record.end_reason, record.transfer_status) == (EndReason.TRANSFERRED, "unknown")
     call.end(EndReason.SHUTDOWN)
     await call.finished.wait()
+
+
+# Told once, whoever is told
+
+
+def failures(*worlds: World) -> list[dict[str, str]]:
+    return [
+        details
+        for world in worlds
+        for event, _, details in world.lifecycle.told
+        if event is LifecycleEvent.TRANSFER_FAILED
+    ]
+
+
+@pytest.mark.parametrize("told_at", ["the first", "the other"])
+@virtual_time
+async def test_an_outcome_is_told_once_when_the_stream_reaches_another_process(told_at: str) -> None:
+    world = world_on()
+    other = neighbour(world)
+    call = await ringing(world)
+    told = world if told_at == "the first" else other
+    assert await told.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    await settle()
+    theirs = await other.manager.claim(call.call_id)
+    carrying = asyncio.create_task(theirs.carry(other.socket))
+    other.socket.feed("connected", "start")
+    await settle()
+    world.room.listener.room_ended(EndReason.DUPLICATE_IDENTITY, "")
+    await call.finished.wait()
+    assert failures(world, other) == [{"to": TO, "reason": "busy"}]
+    assert theirs.record.transfer_status == "busy"
+    other.socket.feed("stop")
+    await carrying
+
+
+@virtual_time
+async def test_an_outcome_stands_when_the_process_that_was_told_dies() -> None:
+    world = world_on()
+    other = neighbour(world)
+    call = await ringing(world)
+    assert await world.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    await settle()
+    entry = world.store.waiting.entries[call.call_id]
+    assert entry.transfer is not None
+    assert entry.transfer.status is TransferStatus.BUSY
+    # The phone does not come back either.
+    world.store.waiting.entries[call.call_id] = replace(entry, expires_at=1.0)
+    await other.manager.sweep()
+    await settle()
+    record = world.store.records[call.call_id]
+    assert (record.end_reason, record.transfer_status) == (EndReason.CONNECT_TIMEOUT, "busy")
+    assert len(failures(world, other)) == 1
+    call.end(EndReason.SHUTDOWN)
+    await call.finished.wait()
+
+
+@pytest.mark.parametrize("how", ["progress", "action", "both"])
+@virtual_time
+async def test_an_answer_that_two_processes_are_told_is_told_once(how: str) -> None:
+    world = world_on()
+    other = neighbour(world)
+    call = await ringing(world)
+
+    async def tell(at: World, what: str) -> None:
+        if what == "progress":
+            await at.manager.transfer_progress(call.call_id, 2, TransferStatus.ANSWERED)
+        else:
+            await at.manager.transfer_over(call.call_id, 2, TransferStatus.ANSWERED, caller_left=False)
+
+    first, second = ("progress", "action") if how == "both" else (how, how)
+    await asyncio.gather(tell(other, first), tell(world, second), tell(world, first))
+    await asyncio.wait_for(call.finished.wait(), 60)
+    await settle()
+    events = [event for each in (world, other) for event in each.lifecycle.events]
+    assert [events.count(name) for name in ("call-transfer-accepted", "call-transferred", "call-hangup")] == [1, 1, 1]
+    assert world.store.records[call.call_id].end_reason is EndReason.TRANSFERRED
+    assert (world.control.hung_up, other.control.hung_up) == ([], []) if world.control and other.control else False
+
+
+@virtual_time
+async def test_a_process_that_has_lost_the_call_tells_nothing_when_its_time_is_over() -> None:
+    world = world_on()
+    other = neighbour(world, media_timeout=3600.0)
+    call = await ringing(world)
+    # Nobody tells this process that the other has taken the call: its room is gone.
+    world.room.listener.room_ended(EndReason.ROOM_DELETED, "")
+    assert await other.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    theirs = await other.manager.claim(call.call_id)
+    carrying = asyncio.create_task(theirs.carry(other.socket))
+    other.socket.feed("connected", "start")
+    await call.finished.wait()
+    assert (failures(world), world.counted()) == ([], {})
+    assert "call-transferred" not in world.lifecycle.events
+    assert not theirs.is_ending
+    other.socket.feed("stop")
+    await carrying
+    assert_over(other, theirs, EndReason.CARRIER_HANGUP)
+
+
+@virtual_time
+async def test_an_outcome_that_comes_while_the_carrier_is_asked_is_the_one_that_counts() -> None:
+    world = world_on()
+    world.faults.delays["control.is_live"] = 2.0
+    call = await ringing(world)
+    await asyncio.sleep(ORDER.timeout + MARGIN + 1.0)
+    assert await world.manager.transfer_over(call.call_id, 2, TransferStatus.NO_ANSWER, caller_left=False)
+    await asyncio.sleep(5)
+    socket, returned = await comes_back(world, call)
+    assert call.record.transfer_status == "no-answer"
+    socket.feed("stop")
+    await returned
+    assert_over(world, call, EndReason.CARRIER_HANGUP)
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+@virtual_time
+async def test_a_process_that_stops_while_the_carrier_is_asked_knows_first_where_the_phone_is(refuses: bool) -> None:
+    world = world_on()
+    assert world.control is not None
+    world.control.ends_with_stream = False
+    world.faults.delays["control.transfer"] = 1.0
+    if refuses:
+        world.faults.planned["control.transfer"] = FailedPrecondition("no such number")
+    call, carrying = await talking(world)
+    transferring = asyncio.create_task(call.transfer(ORDER))
+    await asyncio.sleep(0.5)
+    call.end(EndReason.SHUTDOWN)
+    await carrying
+    with pytest.raises(FailedPrecondition):
+        await transferring
+    if refuses:
+        # It stays at the carrier, without a stream: nobody else would hang it up.
+        assert world.control.hung_up == [CARRIER_CALL]
+        assert_over(world, call, EndReason.SHUTDOWN)
+    else:
+        assert world.control.hung_up == []
+        assert list(world.store.waiting.entries) == [call.call_id]
+    # A call that goes on without its process is not over.
+    assert world.store.records[call.call_id].end_reason is (EndReason.SHUTDOWN if refuses else None)
+
+
+@virtual_time
+async def test_what_could_not_be_begun_leaves_no_trace_in_the_record() -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    world.faults.planned["waiting.insert"] = StoreError("away")
+    with pytest.raises(StoreError):
+        await call.transfer(ORDER)
+    assert (call.record.transfer_to, call.record.transfer_status) == ("", "")
+    world.socket.feed("stop")
+    await carrying

@@ -12,7 +12,7 @@ from connector.call.watchdog import RETURN_PATIENCE
 from connector.errors import Unavailable
 from connector.model import AgentDispatch, AgentWatch, CallState, Direction, EndReason, Transfer, TransferStatus
 from connector.room.events import Departure, Kind, Occupant
-from tests.unit.call.fakes import LIMITS, FakeControl, Faults, World
+from tests.unit.call.fakes import LIMITS, FakeControl, FakeSocket, Faults, World
 from tests.unit.call.virtual_time import virtual_time
 
 RULES = AgentWatch(warn_after=5, timeout=30, empty_timeout=10, fallback_agent="", fallback_number="", message="")
@@ -198,7 +198,7 @@ async def test_the_fallback_number_gets_the_phone() -> None:
     # While the number rings, nobody is missed.
     await asyncio.sleep(25)
     await carrying
-    call.transfers.progress(TransferStatus.ANSWERED)
+    await call.transfers.progress(TransferStatus.ANSWERED)
     await call.finished.wait()
     world.assert_ended_once(call, EndReason.TRANSFERRED)
 
@@ -313,7 +313,7 @@ async def test_an_agent_that_leaves_once_it_has_transferred_the_caller_ends_noth
     await call.transfer(Transfer("+15551234567", 60))
     people(world, gone=Departure("agent-1", on_purpose=True))
     await asyncio.sleep(50)
-    call.transfers.progress(TransferStatus.ANSWERED)
+    await call.transfers.progress(TransferStatus.ANSWERED)
     await carrying
     await call.finished.wait()
     world.assert_ended_once(call, EndReason.TRANSFERRED)
@@ -422,3 +422,27 @@ async def test_an_end_that_is_due_while_the_fallback_agent_is_dispatched_comes_a
     people(world)
     await asyncio.wait([carrying], timeout=60)
     world.assert_ended_once(call, EndReason.NO_AGENT)
+
+
+@pytest.mark.parametrize("on_purpose", [True, False])
+@virtual_time
+async def test_an_agent_that_has_left_meanwhile_is_dispatched_at_once_when_the_caller_comes_back(
+    on_purpose: bool,
+) -> None:
+    faults = Faults()
+    world, call, carrying = await answered(control=FakeControl(faults), faults=faults)
+    people(world, AGENT)
+    await call.transfer(Transfer("+15551234567", 60))
+    people(world, gone=Departure("agent-1", on_purpose))
+    await asyncio.sleep(20)
+    assert world.admin.dispatched == []
+    await call.transfers.over(TransferStatus.BUSY, caller_left=False)
+    await call.claim()
+    socket = FakeSocket(world.faults)
+    returned = asyncio.create_task(call.carry(socket))
+    socket.feed("connected", "start")
+    await settle()
+    assert [agents for _, agents in world.admin.dispatched] == [["support"]]
+    assert told(world)[0]["status"] == "missing"
+    socket.feed("stop")
+    await asyncio.gather(returned, carrying)
