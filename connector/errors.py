@@ -140,3 +140,7 @@ class CarrierProtocolError(ConnectorError):
     def __init__(self, message: str, close_code: int = 1002) -> None:
         super().__init__(message)
         self.close_code = close_code
+
+
+PASSING = (Unavailable, ResourceExhausted)
+"""What may be better in a moment, without anybody doing something about it."""

@@ -71,10 +71,9 @@ class ConferenceCallback:
             log.info("conference is not to be bridged", conference=facts.get("ConferenceSid", ""))
             return
         if wants_bridge(facts):
-            sid = facts.get("ConferenceSid", "")
-            log_bridged(
-                sid, await self._bridge.bridge(sid, request.query.get("from", ""), request.query.get("number", ""))
-            )
+            sid, account = facts.get("ConferenceSid", ""), facts.get("AccountSid", "")
+            from_, number = request.query.get("from", ""), request.query.get("number", "")
+            log_bridged(sid, await self._bridge.bridge(sid, from_, number, account))
 
 
 def wants_bridge(facts: dict[str, str]) -> bool:

@@ -24,8 +24,8 @@ _CONFERENCE = re.compile(r"CF[0-9a-f]{32}")
 class Conferences(Protocol):
     """See `connector.telephony.conferences.TwilioConferences`."""
 
-    async def add(self, conference_sid: str, label: str, guest: SipGuest) -> tuple[str, bool]: ...
-    async def remove(self, conference_sid: str, label: str) -> bool: ...
+    async def add(self, conference_sid: str, label: str, guest: SipGuest, account_id: str = "") -> tuple[str, bool]: ...
+    async def remove(self, conference_sid: str, label: str, account_id: str = "") -> bool: ...
 
 
 class Credentials(Protocol):
@@ -51,9 +51,10 @@ class ConferenceBridge:
         self._credentials = credentials
         self._endpoint = endpoint
 
-    async def bridge(self, conference_sid: str, from_: str = "", number: str = "") -> Bridged:
+    async def bridge(self, conference_sid: str, from_: str = "", number: str = "", account_id: str = "") -> Bridged:
         """Call LiveKit SIP into the conference, unless it is in. `number` is one that was set up, the only one when
-        empty; `from_` what LiveKit sees as the caller, the number itself when empty."""
+        empty; `from_` what LiveKit sees as the caller, the number itself when empty; `account_id` the conference's
+        account, where it is known."""
         conferences = self._ready(conference_sid)
         if not self._endpoint:
             raise FailedPrecondition("bridging a conference needs CONNECTOR_SIP_ENDPOINT")
@@ -66,7 +67,7 @@ class ConferenceBridge:
         except ValueError as error:
             raise InvalidArgument("number", str(error)) from None
         guest = SipGuest(uri, caller, credentials.username, credentials.password)
-        call_sid, added = await conferences.add(conference_sid, LABEL, guest)
+        call_sid, added = await conferences.add(conference_sid, LABEL, guest, account_id)
         return Bridged(call_sid, added)
 
     async def unbridge(self, conference_sid: str) -> bool:

@@ -133,6 +133,11 @@ class CallDesk:
         order = self._order(wish)
         record = await self.record(call_id)
         if record.end_reason is None and record.owner == OWNER:
+            for field, asked in (("failure_sentence", bool(wish.say)), ("wait_until_answered", wait)):
+                if asked:
+                    raise InvalidArgument(
+                        field, "is not for calls of LiveKit SIP: nobody tells the outcome of a transfer"
+                    )
             return await self._dialled.transfer(record, order)
         call = await self.live(call_id)
         transfer = await call.transfer(order)

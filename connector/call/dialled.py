@@ -16,7 +16,7 @@ from connector.call.records import end_of, new_record, write_end
 from connector.call.state import Trigger, next_state
 from connector.call.terms import CARRIER_ENDS, Parts
 from connector.carriers.transfers import TransferDial
-from connector.errors import FailedPrecondition
+from connector.errors import PASSING, FailedPrecondition
 from connector.model import (
     CallFilter,
     CallRecord,
@@ -79,9 +79,14 @@ class DialledCalls:
         await self._end(call_id, CARRIER_ENDS.get(status, EndReason.CARRIER_FAILED), detail, status)
 
     async def hang_up(self, record: CallRecord) -> CallRecord:
-        """End the call at the carrier; its report may be quicker than its answer, and is then the end that stands.
-        FailedPrecondition without the carrier's credentials."""
-        await self._control(record).hang_up(CarrierCall(record.carrier_call_id, record.account_id))
+        """End the call at the carrier; its report may be quicker than its answer, and is then the end that stands. What
+        fails is tried again, as for every phone. FailedPrecondition without the carrier's credentials, and what the
+        carrier refuses for a reason that does not pass by itself: then the call goes on, until a later try succeeds."""
+        self._control(record)
+        call = CarrierCall(record.carrier_call_id, record.account_id)
+        refusal = await self._parts.hang_ups.hang_up(record.call_id, record.provider, call)
+        if refusal is not None and not isinstance(refusal, PASSING):
+            raise refusal
         return await self._end(record.call_id, EndReason.ENDED_BY_API, "") or record
 
     async def transfer(self, record: CallRecord, order: Transfer) -> CallRecord:

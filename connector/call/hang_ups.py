@@ -32,6 +32,9 @@ from connector.tasks import BackgroundTasks
 
 log = structlog.get_logger()
 
+_Refusal = ConnectorError | None
+"""What the carrier has answered to a try that it did not make good."""
+
 GIVE_UP_AFTER = 900.0
 """Seconds after which a hang-up has its last try."""
 RETURN_GRACE = 2.0
@@ -113,14 +116,20 @@ class HangUps:
         if await self._queue.put(self._new(call_id, provider, call, ""), self._clock()):
             self._woken.set()
 
-    async def hang_up(self, call_id: str, provider: Provider, call: CarrierCall, say: str = "") -> None:
-        """Hang a phone up, after a sentence if there is one. Returns when the carrier has answered, or seems not to;
-        raises nothing, since what fails is tried again."""
+    async def hang_up(
+        self, call_id: str, provider: Provider, call: CarrierCall, say: str = ""
+    ) -> ConnectorError | None:
+        """Hang a phone up, after a sentence if there is one. Returns when the carrier has answered, or seems not to; an
+        error with which it has refused the first try. Raises nothing, since what fails is tried again."""
         hang_up = self._new(call_id, provider, call, say)
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE
         if await self._put(hang_up, LEASE):
-            await asyncio.wait([self._launch(self._try(hang_up))], timeout=until - loop.time())
+            trying = self._launch(self._try(hang_up))
+            await asyncio.wait([trying], timeout=until - loop.time())
+            if trying.done() and not trying.cancelled():
+                return trying.result()
+        return None
 
     async def make_sure(self, call_id: str, provider: Provider, call: CarrierCall) -> None:
         """Hang a phone up that its carrier has let go, unless that comes back with it within `RETURN_GRACE` seconds.
@@ -196,11 +205,11 @@ class HangUps:
         times = [at for at in (due, *(at for _, at in self._unkept.values())) if at is not None]
         return min(max(min(times, default=now + LOOK_AGAIN) - self._clock(), _SOON), LOOK_AGAIN)
 
-    def _launch(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _launch(self, work: Coroutine[Any, Any, _Refusal]) -> asyncio.Task[_Refusal]:
         # A task, so that neither the end of a teardown nor its patience leaves a try half done.
         return self._tries.start(work, "hang up a phone", self._woken.set)
 
-    async def _try_unkept(self, hang_up: HangUp) -> None:
+    async def _try_unkept(self, hang_up: HangUp) -> _Refusal:
         """The store may be back by now, and knows of one that was withdrawn."""
         with structlog.contextvars.bound_contextvars(call=hang_up.call_id):
             try:
@@ -213,30 +222,35 @@ class HangUps:
             else:
                 self._unkept.pop(hang_up.id, None)
                 if not is_ours:
-                    return
-        await self._try(hang_up)
+                    return None
+        return await self._try(hang_up)
 
-    async def _try(self, hang_up: HangUp) -> None:
+    async def _try(self, hang_up: HangUp) -> _Refusal:
         with structlog.contextvars.bound_contextvars(call=hang_up.call_id):
             try:
-                await self._attempt(replace(hang_up, attempts=hang_up.attempts + 1))
+                return await self._attempt(replace(hang_up, attempts=hang_up.attempts + 1))
             except ConnectorError as error:
                 # The lease runs out, and it is tried again: a carrier says then that the call is over.
                 log.warning("the result of a hang-up could not be written into the store", error=error.message)
             except Exception:
                 log.exception("a hang-up failed with an unexpected error")
+            return None
 
-    async def _attempt(self, hang_up: HangUp) -> None:
+    async def _attempt(self, hang_up: HangUp) -> _Refusal:
         """`attempts` counts this one."""
         error = ""
+        refusal: _Refusal = None
         try:
             async with asyncio.timeout(TRY_LIMIT):
                 await self._control_of(hang_up.provider).hang_up(hang_up.call, hang_up.say)
         except NotFound as unknown:
             # To ask again would get the same answer; whoever runs the connector may have named a wrong account.
             log.warning("the carrier does not know the phone that is to be hung up", error=unknown.message)
-        except (ConnectorError, TimeoutError) as failure:
-            error = str(failure) or "no answer in time"
+            refusal = unknown
+        except ConnectorError as failure:
+            error, refusal = failure.message, failure
+        except TimeoutError:
+            error = "no answer in time"
         except Exception as failure:
             log.exception("a hang-up failed with an unexpected error")
             error = repr(failure)
@@ -252,6 +266,7 @@ class HangUps:
         else:
             self._metrics.hang_ups.labels(hang_up.provider.value, "failed").inc()
             await self._again(hang_up, error)
+        return refusal
 
     def _control_of(self, provider: Provider) -> CarrierControl:
         control = self._control.get(provider)

@@ -12,7 +12,7 @@ from connector.call.ports import CarrierControl
 from connector.call.terms import CARRIER_ENDS, FINAL_STATUSES, STEP_TIMEOUT, End, Parts
 from connector.carriers.events import FormatRefused, StreamStarted
 from connector.carriers.transfers import TransferDial
-from connector.errors import ConnectorError, FailedPrecondition, Unavailable
+from connector.errors import PASSING, ConnectorError, FailedPrecondition, Unavailable
 from connector.model import CarrierCall, Direction, EndReason, Transfer
 from connector.numbers import E164
 
@@ -143,28 +143,34 @@ class Leg:
                 finally:
                     task.cancel()
 
-    async def hang_up(self, end: End, was_active: bool, away: bool) -> None:
+    async def hang_up(self, end: End, was_active: bool, away: bool) -> str:
         """End the phone's leg over the carrier's REST API where the end of the stream would not do it.
 
         That is: always, at a carrier that keeps a call whose stream is closed, or never comes; else when the API asked
         for the end (the answer document may go on after the stream), when a call that we placed still rings, and when
         the phone shall hear a sentence, or is away from its stream. What fails is tried again, without us. Where the
         carrier itself has ended the stream, it gets a moment to come back with the phone.
+
+        Returns why the phone may be up still, where that needs somebody to look: an account or credentials that are not
+        the call's.
         """
         record = self._ledger.record
         is_over = record.carrier_status in FINAL_STATUSES or end.reason in _IN_PLACE
         if self.is_elsewhere or is_over or not record.carrier_call_id:
-            return
+            return ""
         provider = self._ledger.request.provider
         if self._control is None:
             if end.say or (self._carrier.holds_calls and self.may_be_held):
                 log.warning("the phone is not hung up: a setting is missing", set=self._carrier.rest_settings)
-            return
+            return ""
         still_rings = self._placed and not was_active
         is_held = self.may_be_held and not self._control.ends_with_stream
         if end.reason is EndReason.ENDED_BY_API or still_rings or is_held or end.say or away:
             say = "" if still_rings else end.say
             if end.reason in _LET_GO and not (say or still_rings):
                 await self._hang_ups.make_sure(record.call_id, provider, self._call())
-            else:
-                await self._hang_ups.hang_up(record.call_id, provider, self._call(), say)
+                return ""
+            refusal = await self._hang_ups.hang_up(record.call_id, provider, self._call(), say)
+            if refusal is not None and not isinstance(refusal, PASSING):
+                return refusal.message
+        return ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import structlog
 
@@ -16,6 +18,8 @@ from connector.call.wait import Wait
 from connector.errors import ConnectorError
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 class Teardown:
@@ -47,7 +51,9 @@ class Teardown:
     async def _take_down(self, end: End, socket: CarrierSocket | None, was_active: bool, away: bool) -> None:
         await _step("attributes", self._presence.say_goodbye())
         await _step("dialing", self._leg.settle())
-        await _step("hang up", self._leg.hang_up(end, was_active, away))
+        if why := await _step("hang up", self._leg.hang_up(end, was_active, away)):
+            # For whoever asks what became of the call: it is over here, and maybe not for the phone.
+            end = replace(end, detail="; ".join(filter(None, (end.detail, f"the phone was not hung up: {why}"))))
         if socket is not None:
             await _step("socket", socket.close(end.close_code, end.reason.value))
         # The call is over for the caller: the steps that follow are not its time.
@@ -77,10 +83,12 @@ async def stop_tasks(tasks: Sequence[asyncio.Task[None] | None]) -> None:
         await asyncio.wait(running, timeout=STEP_TIMEOUT)
 
 
-async def _step(name: str, work: Awaitable[None]) -> None:
+async def _step(name: str, work: Awaitable[T]) -> T | None:
+    """The step's result; None when it has failed."""
     try:
-        await asyncio.wait_for(work, STEP_TIMEOUT)
+        return await asyncio.wait_for(work, STEP_TIMEOUT)
     except ConnectorError as error:
         log.warning("teardown step failed", step=name, error=error.message)
     except Exception:
         log.exception("teardown step failed", step=name)
+    return None

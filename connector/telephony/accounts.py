@@ -55,6 +55,11 @@ class AccountCalls(Generic[ClientT]):
         """The id of the account that places calls; empty where its credentials do not name it."""
         return self._accounts.with_api[0].id
 
+    @property
+    def account_ids(self) -> list[str]:
+        """Of all accounts with credentials, the default first."""
+        return list(self._clients)
+
     async def start(self) -> None:
         for client in self._every():
             await client.start()

@@ -5,13 +5,15 @@ https://www.twilio.com/docs/voice/api/conference-participant-resource
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from connector.errors import ConnectorError, NotFound
 from connector.telephony.twilio import TwilioAccounts, TwilioCalls, translated
 
 TIMEOUT = 10.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,66 +27,79 @@ class SipGuest:
 
 
 class TwilioConferences:
-    """A participant is known by its label, of which Twilio keeps each unique within a conference."""
+    """A participant is known by its label, of which Twilio keeps each unique within a conference.
+
+    `account_id` is the conference's account. Where it is not told, each configured account is asked for the conference.
+    """
 
     def __init__(self, twilio: TwilioAccounts) -> None:
         self._twilio = twilio
 
-    async def find(self, conference_sid: str, label: str) -> str:
+    async def find(self, conference_sid: str, label: str, account_id: str = "") -> str:
         """The CallSid of the participant with this label, connected or on its way; empty when there is none."""
 
-        async def find(twilio: TwilioCalls) -> str:
-            async with translated(TIMEOUT):
-                participant = await _participants(twilio, conference_sid)(label).fetch_async()
-                return str(participant.call_sid or "")
+        async def find(participants: Any) -> str:
+            participant = await participants(label).fetch_async()
+            return str(participant.call_sid or "")
 
         try:
-            return await self._twilio.take("", find)
+            return await self._in_account(account_id, conference_sid, find)
         except NotFound:
             return ""
 
-    async def add(self, conference_sid: str, label: str, guest: SipGuest) -> tuple[str, bool]:
+    async def add(self, conference_sid: str, label: str, guest: SipGuest, account_id: str = "") -> tuple[str, bool]:
         """Call `guest` into the conference unless it is there: its CallSid, and whether it was added just now.
         NotFound when the conference does not exist or has ended."""
-        there = await self.find(conference_sid, label)
+        there = await self.find(conference_sid, label, account_id)
         if there:
             return there, False
 
-        async def add(twilio: TwilioCalls) -> str:
-            async with translated(TIMEOUT):
-                participant = await _participants(twilio, conference_sid).create_async(
-                    from_=guest.from_,
-                    to=guest.uri,
-                    label=label,
-                    sip_auth_username=guest.username,
-                    sip_auth_password=guest.password,
-                )
-                return str(participant.call_sid or "")
+        async def add(participants: Any) -> str:
+            participant = await participants.create_async(
+                from_=guest.from_,
+                to=guest.uri,
+                label=label,
+                sip_auth_username=guest.username,
+                sip_auth_password=guest.password,
+            )
+            return str(participant.call_sid or "")
 
         try:
-            return await self._twilio.take("", add), True
+            return await self._in_account(account_id, conference_sid, add), True
         except NotFound:
             raise NotFound(f"Twilio knows no conference {conference_sid} that is in progress") from None
         except ConnectorError:
             # Two who ask at once: the label lets one in.
-            there = await self.find(conference_sid, label)
+            there = await self.find(conference_sid, label, account_id)
             if there:
                 return there, False
             raise
 
-    async def remove(self, conference_sid: str, label: str) -> bool:
+    async def remove(self, conference_sid: str, label: str, account_id: str = "") -> bool:
         """Whether there was anybody to remove."""
 
-        async def remove(twilio: TwilioCalls) -> None:
-            async with translated(TIMEOUT):
-                await _participants(twilio, conference_sid)(label).delete_async()
+        async def remove(participants: Any) -> None:
+            await participants(label).delete_async()
 
         try:
-            await self._twilio.take("", remove)
+            await self._in_account(account_id, conference_sid, remove)
         except NotFound:
             return False
         return True
 
+    async def _in_account(self, account_id: str, conference_sid: str, step: Callable[[Any], Awaitable[T]]) -> T:
+        """Do something with the conference's participants. Raises what that does; NotFound when no account knows it."""
+        ids = [account_id] if account_id else self._twilio.account_ids
+        for one in ids[:-1]:
+            try:
+                return await self._take(one, conference_sid, step)
+            except NotFound:
+                continue
+        return await self._take(ids[-1], conference_sid, step)
 
-def _participants(twilio: TwilioCalls, conference_sid: str) -> Any:
-    return twilio.client.conferences(conference_sid).participants
+    async def _take(self, account_id: str, conference_sid: str, step: Callable[[Any], Awaitable[T]]) -> T:
+        async def take(twilio: TwilioCalls) -> T:
+            async with translated(TIMEOUT):
+                return await step(twilio.account(account_id).conferences(conference_sid).participants)
+
+        return await self._twilio.take(account_id, take)

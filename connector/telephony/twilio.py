@@ -95,7 +95,11 @@ class TwilioCalls:
 
     def _call(self, call: CarrierCall) -> Any:
         """The resource, in the call's own account: a main account reaches those of its subaccounts."""
-        return self.client.api.v2010.accounts(call.account_id or self._account_sid).calls(call.id)
+        return self.account(call.account_id).calls(call.id)
+
+    def account(self, account_id: str) -> Any:
+        """The resources of an account that these credentials reach; an empty id is their own."""
+        return self.client.api.v2010.accounts(account_id or self._account_sid)
 
     async def place(self, to: str, from_: str, url: str, status_url: str, ring_timeout: int) -> tuple[str, str]:
         """Have Twilio call `to`; it fetches TwiML at `url` on the answer. The CallSid and Twilio's first status."""

@@ -292,6 +292,10 @@ async def test_the_api_transfers_a_call(scene: Scene) -> None:
     phone = scene.call(await scene.webhook())
     record = await scene.talking(phone)
     body = {"callId": record.call_id, "transferTo": "+15556667777"}
+    # The phone does not come back from there, so nobody can be told of it.
+    for field, value in (("failureSentence", "Sorry."), ("waitUntilAnswered", True)):
+        status, answer = await scene.rest("POST", "/v2/sip/call/transfer", body | {field: value})
+        assert (status, "LiveKit SIP" in answer["message"]) == (400, True)
     await scene.rest.ok("POST", "/v2/sip/call/transfer", body)
     await asyncio.wait_for(scene.endpoint.hung_up.wait(), 5)
     await until(lambda: len(phone.dialled) == 2)

@@ -9,8 +9,17 @@ import pytest
 
 from connector.call.dialled import DialledCalls
 from connector.carriers.transfers import TransferDial
+from connector.errors import (
+    ConnectorError,
+    CredentialsRefused,
+    FailedPrecondition,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 from connector.model import CallRecord, CallState, CarrierCall, Direction, EndReason, Transfer
 from tests.unit.call.fakes import FakeControl, Faults, World
+from tests.unit.call.virtual_time import virtual_time
 
 
 class Control(FakeControl):
@@ -99,3 +108,35 @@ async def test_a_failed_dial_is_missed_once() -> None:
     await asyncio.gather(*(calls.ended("call_1", "busy", 0.0, "") for _ in range(3)))
     assert world.lifecycle.events == ["call-started", "call-missed"]
     assert world.counted() == {"busy": 1.0}
+
+
+# Hanging up
+
+
+@pytest.mark.parametrize("error", [Unavailable("503"), ResourceExhausted("429")])
+@virtual_time
+async def test_a_hang_up_that_fails_for_a_moment_is_tried_again_as_for_every_phone(error: ConnectorError) -> None:
+    world = World(Direction.INBOUND, control=FakeControl(Faults()))
+    calls, record = await active(world)
+    assert world.control is not None
+    world.control._faults.planned["control.hang_up"] = error
+    await world.hang_ups.start()
+    answer = await calls.hang_up(record)
+    assert (answer.end_reason, await world.store.hang_ups.pending()) == (EndReason.ENDED_BY_API, 1)
+    world.control._faults.planned.clear()
+    await asyncio.sleep(60)
+    assert (world.control.hung_up, await world.store.hang_ups.pending()) == ([record.carrier_call_id], 0)
+    assert world.counted() == {"ended_by_api": 1.0}
+    await world.hang_ups.stop()
+
+
+@pytest.mark.parametrize("error", [NotFound("no such call"), CredentialsRefused("401"), FailedPrecondition("account")])
+@virtual_time
+async def test_what_does_not_pass_by_itself_is_an_error_and_the_call_goes_on(error: ConnectorError) -> None:
+    world = World(Direction.INBOUND, control=FakeControl(Faults()))
+    calls, record = await active(world)
+    assert world.control is not None
+    world.control._faults.planned["control.hang_up"] = error
+    with pytest.raises(type(error)):
+        await calls.hang_up(record)
+    assert world.store.records["call_1"] == record

@@ -9,7 +9,7 @@ import pytest
 
 from connector.call.hang_ups import RETURN_GRACE
 from connector.call.session import CANNOT_HEAR, CallSession
-from connector.errors import Unavailable
+from connector.errors import ConnectorError, CredentialsRefused, NotFound, Unavailable
 from connector.model import CarrierCall, Direction, EndReason, Transfer, TransferStatus
 from tests.unit.call.fakes import CARRIER_CALL, FakeControl, Faults, World
 from tests.unit.call.virtual_time import virtual_time
@@ -340,3 +340,23 @@ async def test_without_credentials_the_stream_is_closed_and_the_missing_setting_
     (warning,) = [entry for entry in world.log.entries if entry["log_level"] == "warning"]
     assert warning["set"] == "TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN"
     world.assert_ended_once(call, EndReason.MAX_DURATION)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (NotFound("account AC1 has no call"), "the phone was not hung up: account AC1 has no call"),
+        (CredentialsRefused("401"), "the phone was not hung up: 401"),
+        (Unavailable("503"), ""),
+    ],
+)
+@virtual_time
+async def test_an_account_that_is_not_the_calls_is_told_in_its_record(error: ConnectorError, told: str) -> None:
+    world, control = holding(ends_with_stream=True)
+    world.faults.planned["control.hang_up"] = error
+    call, carrying = await streaming(world)
+    call.end(EndReason.ENDED_BY_API)
+    await carrying
+    assert control.asked == []
+    world.assert_ended_once(call, EndReason.ENDED_BY_API)
+    assert (call.record.end_detail, world.store.records[call.call_id].end_detail) == (told, told)
