@@ -113,7 +113,9 @@ class CallWatch:
             self._before_outage = frozenset()
             if self._memory.ours:
                 log.info("an agent is back after the outage: those dispatched in its place are taken back")
-                self._dispatching = self._spawn("withdraw", self._withdraw(), after=self._dispatching)
+                self._dispatching = self._spawn(
+                    "withdraw", self._withdraw(self._ledger.record.room, self._memory), after=self._dispatching
+                )
 
     def lost(self) -> None:
         self._before_outage |= frozenset(self._known)
@@ -131,6 +133,7 @@ class CallWatch:
     def moved(self, agents: Sequence[AgentDispatch]) -> None:
         """The caller is in another room, to which these were dispatched."""
         self._moves += 1
+        self._dispatching = None
         self._agents, self._memory, self._known = agents, Dispatched(), {}
         self._before_outage = frozenset()
         # An outage was the former room's, and nobody tells of its end any more.
@@ -198,13 +201,16 @@ class CallWatch:
     async def _dispatch(self, names: Sequence[str]) -> None:
         agents = [agent for agent in self._agents if agent.agent_name in names]
         others = set(names) - {agent.agent_name for agent in agents}
-        memory, before = self._memory, set(self._memory.ours)
+        memory, before, room = self._memory, set(self._memory.ours), self._ledger.record.room
         try:
-            present = await self._parts.admin.dispatch_again(self._ledger.record.room, agents, others, memory)
+            present = await self._parts.admin.dispatch_again(room, agents, others, memory)
         except ConnectorError as error:
             log.warning("agents could not be dispatched again", agents=list(names), error=error.message)
             return
         if memory is not self._memory:
+            # The caller is in another room by now, which has agents of its own.
+            if late := memory.ours - before:
+                await self._withdraw(room, Dispatched(ours=late))
             return
         if new := memory.ours - before:
             self._count("dispatched", len(new))
@@ -215,10 +221,10 @@ class CallWatch:
         self._dog.looked(present)
         self._look()
 
-    async def _withdraw(self) -> None:
+    async def _withdraw(self, room: str, memory: Dispatched) -> None:
         try:
             async with asyncio.timeout(WITHDRAW_PATIENCE):
-                await self._parts.admin.withdraw(self._ledger.record.room, self._memory)
+                await self._parts.admin.withdraw(room, memory)
         except (ConnectorError, TimeoutError) as error:
             log.warning("dispatches could not be taken back", error=str(error))
 
@@ -235,7 +241,7 @@ class CallWatch:
                 return
             if self._memory.ours and not is_overtaken():
                 # One that comes now would come into an empty room.
-                await self._withdraw()
+                await self._withdraw(self._ledger.record.room, self._memory)
         except Exception:
             # Whatever it was: nobody is left on a silent line for it.
             log.exception("the watchdog of the call failed", step="give up")
@@ -265,7 +271,7 @@ class CallWatch:
         if not name:
             return False
         metadata = self._agents[0].metadata if self._agents else ""
-        await self._withdraw()
+        await self._withdraw(self._ledger.record.room, self._memory)
         if is_overtaken():
             return False
         self._agents, self._memory = (AgentDispatch(name, metadata),), Dispatched()

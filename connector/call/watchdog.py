@@ -188,11 +188,9 @@ class Watchdog:
             # A person whose connection broke has had LiveKit's own time to come back.
             self._why = Why.LEFT
             return
-        # A job whose code fails before it talks leaves like one that is done.
-        has_crashed = not on_purpose or not who.has_been_heard
-        self._why = Why.CRASHED if has_crashed else Why.LEFT
+        self._why = Why.LEFT if on_purpose else Why.CRASHED
         self._hidden[name] = 0
-        if not has_crashed or name in self._once:
+        if on_purpose or name in self._once:
             self._wanted[name] = max(0, self._wanted[name] - 1)
             return
         missing = self._missing()

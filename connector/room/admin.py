@@ -24,6 +24,7 @@ from connector.room.dispatches import (
     Dispatched,
     create_dispatch,
     dispatch_again,
+    marked,
     missing_after_creation,
     withdraw,
 )
@@ -144,7 +145,8 @@ class RoomAdmin:
         for agent in agents:
             setup.dispatches.append(await create_dispatch(self._client, setup.room, agent))
 
-    async def _create(self, setup: RoomSetup, agents: Sequence[AgentDispatch]) -> None:
+    async def _create(self, setup: RoomSetup, wanted: Sequence[AgentDispatch]) -> None:
+        agents = marked(wanted)
         await self._client.room.create_room(
             api.CreateRoomRequest(name=setup.room, agents=[_room_agent(agent) for agent in agents])
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 from livekit import rtc
 from livekit.rtc.room import EventTypes
@@ -17,6 +17,8 @@ _KINDS = {
 }
 _AGENT_NAMES = ("lk.agent_name", "lk.agent.name")
 """Attributes in which livekit-server, and livekit-agents, put the name that an agent was dispatched by."""
+_ON_BEHALF = "lk.publish_on_behalf"
+"""Attribute of avatars, which livekit-agents has join as agents: the identity of the agent that they give a face."""
 _ON_PURPOSE = frozenset(
     {
         rtc.DisconnectReason.CLIENT_INITIATED,
@@ -59,8 +61,7 @@ class Company:
 
     def tell(self, gone: Departure | None = None) -> None:
         if self._room is not None:
-            people = [_occupant(participant) for participant in self._room.remote_participants.values()]
-            self._listener.room_people(people, gone)
+            self._listener.room_people(_people(self._room.remote_participants.values()), gone)
 
     def _on_change(self, *_: object) -> None:
         self.tell()
@@ -73,10 +74,28 @@ class Company:
         self.tell(Departure(participant.identity, participant.disconnect_reason in _ON_PURPOSE))
 
 
-def _occupant(participant: rtc.RemoteParticipant) -> Occupant:
+def _people(participants: Iterable[rtc.RemoteParticipant]) -> list[Occupant]:
+    """The avatar of an agent is nobody by itself: what it publishes, the agent says. Alone it is silent."""
+    everybody = list(participants)
+    avatars = {one.identity: whose for one in everybody if (whose := _speaks_for(one))}
+    spoken_for = {avatars[one.identity] for one in everybody if one.identity in avatars and _has_audio(one)}
+    return [_occupant(one, spoken_for) for one in everybody if one.identity not in avatars]
+
+
+def _speaks_for(participant: rtc.RemoteParticipant) -> str:
+    """The identity of the agent whose avatar this is; empty for everybody else."""
+    is_agent = participant.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
+    return participant.attributes.get(_ON_BEHALF, "") if is_agent else ""
+
+
+def _has_audio(participant: rtc.RemoteParticipant) -> bool:
+    return any(track.kind == rtc.TrackKind.KIND_AUDIO for track in participant.track_publications.values())
+
+
+def _occupant(participant: rtc.RemoteParticipant, spoken_for: Collection[str]) -> Occupant:
     return Occupant(
         identity=participant.identity,
         kind=_KINDS.get(participant.kind, Kind.PERSON),
         agent_name=next((name for key in _AGENT_NAMES if (name := participant.attributes.get(key))), ""),
-        has_audio=any(track.kind == rtc.TrackKind.KIND_AUDIO for track in participant.track_publications.values()),
+        has_audio=_has_audio(participant) or participant.identity in spoken_for,
     )

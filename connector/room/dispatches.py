@@ -7,9 +7,10 @@ seen by its participant. To delete a dispatch stops its jobs, also one that a wo
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from livekit import api
 
@@ -19,6 +20,8 @@ ASK_PATIENCE = 4.0
 """Seconds in which a worker may take the job of a dispatch: LiveKit's own limit is 3."""
 JOIN_PATIENCE = 15.0
 """Seconds for an agent to be in the room after its worker has taken the job: its process may have to start."""
+CREATION = "connector.creation"
+"""An attribute of agents that a room was created with: which CreateRoom that was."""
 _ENDED = (api.JobStatus.JS_SUCCESS, api.JobStatus.JS_FAILED)
 
 
@@ -42,15 +45,28 @@ def missing_after_creation(
 ) -> list[AgentDispatch]:
     """Those of `agents` that a CreateRoom with them has not dispatched. LiveKit answers one for a room that exists
     already as if it had made it, and ignores the agents: of two processes that create a room at once, the second has to
-    dispatch its own. The same agent with the same metadata for both is one agent: LiveKit does not tell whose it is."""
-    listed = Counter(_key(dispatch) for dispatch in dispatches)
+    dispatch its own, the same agent with the same metadata too. Whose a dispatch is, the mark of `marked` tells; a
+    LiveKit that keeps no attributes of a dispatch shows none."""
+    there = list(dispatches)
+    shows_marks = any(CREATION in dispatch.attributes for dispatch in there)
+    listed = Counter(_made(dispatch, shows_marks) for dispatch in there)
     missing = []
     for agent in agents:
-        if listed[_key(agent)] > 0:
-            listed[_key(agent)] -= 1
+        if listed[_made(agent, shows_marks)] > 0:
+            listed[_made(agent, shows_marks)] -= 1
         else:
             missing.append(agent)
     return missing
+
+
+def marked(agents: Iterable[AgentDispatch]) -> list[AgentDispatch]:
+    """The agents as one CreateRoom asks for them, each time with another mark."""
+    mark = secrets.token_hex(8)
+    return [replace(agent, attributes={**agent.attributes, CREATION: mark}) for agent in agents]
+
+
+def _made(dispatch: api.AgentDispatch | AgentDispatch, shows_marks: bool) -> tuple[str, str, str, str]:
+    return (*_key(dispatch), dispatch.attributes.get(CREATION, "") if shows_marks else "")
 
 
 @dataclass(slots=True)

@@ -252,7 +252,11 @@ async def test_what_is_asked_of_a_connection_ends_with_it() -> None:
             await asking
 
 
-async def test_agents_of_two_processes_that_create_one_room_are_dispatched_once_each(stage: Stage, room: str) -> None:
+@pytest.mark.parametrize("metadata", ["of each its own", "the same"])
+async def test_agents_of_two_processes_that_create_one_room_are_dispatched_once_each(
+    stage: Stage, room: str, metadata: str
+) -> None:
+    texts = ["0", "1"] if metadata == "of each its own" else ["m", "m"]
     processes = [RoomAdmin(stage.livekit.http_url, stage.livekit.api_key, stage.livekit.api_secret) for _ in range(2)]
     for process in processes:
         await process.start()
@@ -263,13 +267,13 @@ async def test_agents_of_two_processes_that_create_one_room_are_dispatched_once_
             name = f"{room}-{number}"
             setups = await asyncio.gather(
                 *(
-                    process.ensure_room(name, [AgentDispatch("nobody", metadata=str(number))])
-                    for number, process in enumerate(processes)
+                    process.ensure_room(name, [AgentDispatch("nobody", metadata=text)])
+                    for text, process in zip(texts, processes, strict=True)
                 )
             )
             assert sorted(setup.created for setup in setups) == [False, True]
             listed = await stage.admin.agent_dispatch.list_dispatch(name)
-            assert sorted(dispatch.metadata for dispatch in listed) == ["0", "1"]
+            assert sorted(dispatch.metadata for dispatch in listed) == texts
     finally:
         for process in processes:
             await process.close()

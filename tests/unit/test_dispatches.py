@@ -10,6 +10,7 @@ from connector.room.dispatches import (
     ASK_PATIENCE,
     JOIN_PATIENCE,
     Dispatched,
+    marked,
     missing_after_creation,
     plan,
 )
@@ -103,3 +104,18 @@ def test_what_a_creation_has_not_dispatched_is_left_to_do(
     listed: list[api.AgentDispatch], wanted: list[AgentDispatch], missing: list[AgentDispatch]
 ) -> None:
     assert missing_after_creation(listed, wanted) == missing
+
+
+def test_what_another_creation_has_dispatched_is_not_ours_though_it_looks_the_same() -> None:
+    ours, theirs = marked([SUPPORT]), marked([SUPPORT])
+
+    def made(agents: list[AgentDispatch]) -> api.AgentDispatch:
+        listed = dispatch()
+        listed.attributes.update(agents[0].attributes)
+        return listed
+
+    assert missing_after_creation([made(ours)], ours) == []
+    assert missing_after_creation([made(theirs)], ours) == ours
+    assert missing_after_creation([made(theirs), made(ours)], ours) == []
+    # A LiveKit that keeps no attributes of a dispatch: whose it is cannot be known.
+    assert missing_after_creation([dispatch()], ours) == []

@@ -446,3 +446,31 @@ async def test_an_agent_that_has_left_meanwhile_is_dispatched_at_once_when_the_c
     assert told(world)[0]["status"] == "missing"
     socket.feed("stop")
     await asyncio.gather(returned, carrying)
+
+
+@virtual_time
+async def test_a_dispatch_that_is_under_way_in_a_move_is_taken_back_from_the_former_room() -> None:
+    world, call, carrying = await answered()
+    world.faults.delays["admin.dispatch_again"] = 1.0
+    await asyncio.sleep(RULES.warn_after or 0)
+    await settle()
+    assert world.admin.dispatched == [("lobby", ["support"])]
+    await call.switch_room("office", [AgentDispatch("helper")])
+    await asyncio.sleep(1.5)
+    assert world.admin.withdrawn == [["support-1"]]
+    # The other room's is asked for when its time has come, and not when the former one's was.
+    await asyncio.sleep(RULES.warn_after or 0)
+    assert world.admin.dispatched[-1] == ("office", ["helper"])
+    assert world.admin.withdrawn == [["support-1"]]
+    call.end(EndReason.ENDED_BY_API)
+    await carrying
+
+
+@virtual_time
+async def test_an_agent_that_leaves_on_purpose_without_a_word_is_not_dispatched_again() -> None:
+    world, call, carrying = await answered()
+    people(world, replace(AGENT, has_audio=False))
+    people(world, gone=Departure("agent-1", on_purpose=True))
+    await carrying
+    assert world.admin.dispatched == []
+    world.assert_ended_once(call, EndReason.ROOM_EMPTY)

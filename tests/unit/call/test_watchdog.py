@@ -112,10 +112,13 @@ def test_a_crashed_job_is_told_and_dispatched_again_at_once() -> None:
     assert room.end == (90, NO_AGENT)
 
 
-def test_a_job_that_leaves_before_it_was_ever_heard_has_crashed() -> None:
-    silent = agent(audio=False)
-    room = Room("support").start().until(1).comes(silent).until(2).leaves(silent).until(2)
-    assert room.dispatches() == [2]
+@pytest.mark.parametrize("audio", [True, False])
+def test_how_an_agent_has_left_tells_whether_it_crashed_and_not_whether_it_was_heard(audio: bool) -> None:
+    room = Room("support").start().until(1).comes(agent(audio=audio)).until(2)
+    assert room.leaves(agent(), on_purpose=True).until(200).dispatches() == []
+    assert room.end == (12, ROOM_EMPTY)
+    room = Room("support").start().until(1).comes(agent(audio=audio)).until(2)
+    assert room.leaves(agent(), on_purpose=False).until(2).dispatches() == [2]
 
 
 def test_a_crash_loop_does_not_put_the_end_off_for_ever() -> None:
@@ -123,7 +126,7 @@ def test_a_crash_loop_does_not_put_the_end_off_for_ever() -> None:
     room = Room("support").start()
     for second in range(1, 200):
         room.until(second).comes(silent)
-        room.until(second + 0.5).leaves(silent)
+        room.until(second + 0.5).leaves(silent, on_purpose=False)
     assert room.end is not None
     assert room.end[0] <= 60
 
