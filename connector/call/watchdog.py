@@ -111,6 +111,8 @@ class Watchdog:
         self._why = Why.NEVER_CAME
         """Why nobody is there, if nobody is."""
         self._alone_since: float | None = None
+        self._left_at = 0.0
+        """When an agent has left, the last one."""
         self._told: tuple[str, ...] | None = None
         """What was told as missing; None: nothing is."""
         self._is_on = False
@@ -189,6 +191,7 @@ class Watchdog:
             self._why = Why.LEFT
             return
         self._why = Why.LEFT if on_purpose else Why.CRASHED
+        self._left_at = now
         self._hidden[name] = 0
         if on_purpose or name in self._once:
             self._wanted[name] = max(0, self._wanted[name] - 1)
@@ -286,7 +289,8 @@ class Watchdog:
         if self._alone_since is None:
             return None
         if self._is_deserted():
-            return self._alone_since + self._empty_timeout if self._empty_timeout else None
+            # One who was never heard leaves nobody alone who was not before.
+            return max(self._alone_since, self._left_at) + self._empty_timeout if self._empty_timeout else None
         if not self._timeout:
             return None
         # An agent that has come and is not heard yet has the time of one that is still to come, once.

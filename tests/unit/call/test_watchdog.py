@@ -115,8 +115,8 @@ def test_a_crashed_job_is_told_and_dispatched_again_at_once() -> None:
 @pytest.mark.parametrize("audio", [True, False])
 def test_how_an_agent_has_left_tells_whether_it_crashed_and_not_whether_it_was_heard(audio: bool) -> None:
     room = Room("support").start().until(1).comes(agent(audio=audio)).until(2)
-    assert room.leaves(agent(), on_purpose=True).until(200).dispatches() == []
-    assert room.end == (12, ROOM_EMPTY)
+    room.leaves(agent(), on_purpose=True).until(200)
+    assert (room.dispatches(), room.end) == ([], (12, ROOM_EMPTY))
     room = Room("support").start().until(1).comes(agent(audio=audio)).until(2)
     assert room.leaves(agent(), on_purpose=False).until(2).dispatches() == [2]
 

@@ -11,9 +11,9 @@ from aiohttp.test_utils import TestServer
 from connector.accounts import CarrierAccount, CarrierAccounts
 from connector.errors import NotFound
 from connector.model import Provider
-from connector.telephony.accounts import TwilioAccounts
 from connector.telephony.conferences import SipGuest, TwilioConferences
-from connector.telephony.twilio import TwilioCalls
+from connector.telephony.twilio import TwilioAccounts, TwilioCalls
+from tests.carriers import CARRIERS
 
 MAIN, OTHER = "AC" + "1" * 32, "AC" + "2" * 32
 CONFERENCE = "CF" + "0" * 32
@@ -54,7 +54,8 @@ async def conferences(twilio: Twilio) -> AsyncIterator[TwilioConferences]:
     app.router.add_route("*", path + ".json", twilio.handle)
     app.router.add_route("*", path + "/{label}.json", twilio.handle)
     accounts = CarrierAccounts(
-        Provider.TWILIO, [CarrierAccount(account, ("token",), ("token",)) for account in (MAIN, OTHER)]
+        CARRIERS[Provider.TWILIO].account_rules,
+        [CarrierAccount(account, ("token",), ("token",)) for account in (MAIN, OTHER)],
     )
     async with TestServer(app) as server:
         url = str(server.make_url("")).rstrip("/")
