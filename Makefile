@@ -3,6 +3,7 @@
 PYTHON ?= python3
 ARGS ?=
 PROVIDER ?=
+SEED ?= 7
 # Test processes at once; 0 runs in this one (for a debugger). Two a core: tests wait for calls in real time.
 JOBS ?= $(shell "$(PYTHON)" -c 'import os; print(2 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2))')
 
@@ -12,8 +13,10 @@ unexport PYTHONDONTWRITEBYTECODE
 PY := .venv/bin/python
 MYPY_PATHS := connector simulator/src demo scripts tests $(wildcard bench)
 
+JITTERED := $(addprefix tests/integration/test_,hooks_carriers.py hooks_twilio.py place_call.py place_call_status.py)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test lint format gen conformance bench dist lock clean
+.PHONY: help setup demo check test jitter lint format gen conformance bench dist lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +35,9 @@ check: setup ## run the tests that need no livekit-server
 
 test: setup ## run the tests (ARGS="-k name", JOBS=0 for one process)
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not alone" --durations=25 $(ARGS)
+
+jitter: setup ## a few tests of carriers whose independent requests overtake one another (SEED=7)
+	@CARRIER_SIMULATOR_JITTER=$(SEED) $(PY) -m pytest -n $(JOBS) --dist loadfile $(JITTERED) $(ARGS)
 
 lint: setup ## ruff, mypy, the layers, generated code up to date, nothing of one machine committed
 	@$(PY) -m ruff check .

@@ -3,6 +3,7 @@
 from carrier_simulator.call import PhoneCall
 from carrier_simulator.directions import InboundCall, OutboundCall
 from carrier_simulator.faults import CarrierError, Fault
+from carrier_simulator.jitter import Jitter
 from carrier_simulator.moments import Moment
 from carrier_simulator.plivo.simulator import PlivoSimulator
 from carrier_simulator.simulator import CarrierSimulator
@@ -21,6 +22,7 @@ __all__ = [
     "Document",
     "Fault",
     "InboundCall",
+    "Jitter",
     "MediaStream",
     "Moment",
     "OutboundCall",

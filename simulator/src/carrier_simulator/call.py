@@ -91,7 +91,7 @@ class PhoneCall(Line):
         await asyncio.shield(self._task)
 
     async def _live(self) -> None:
-        teller = asyncio.create_task(self._notices.tell())
+        teller = asyncio.create_task(self._notices.run())
         try:
             await self._talk()
             self._notices.close()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Protocol
 
 from carrier_simulator.faults import CarrierError
+from carrier_simulator.jitter import Delays, Jitter
 from carrier_simulator.record import CallRecord
 from carrier_simulator.sip import SipClient
 from carrier_simulator.terms import CallOptions, CallStatus, Outcome
@@ -76,3 +78,10 @@ class Office:
     outcome_of: Callable[[str], Outcome]
     """What happens when this number is called."""
     sip: SipClient = field(default_factory=SipClient)
+    jitter: Jitter | None = None
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    def delays_of_a_call(self) -> Delays | None:
+        """Of the next call: the first, the second, …"""
+        number = next(self._numbers)
+        return self.jitter.delays(f"call {number}") if self.jitter else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from carrier_simulator.dialect import Office
-from carrier_simulator.faults import Refused
 from carrier_simulator.keypad import Keypad
 from carrier_simulator.notices import Notices
 from carrier_simulator.phone import Mouth
@@ -24,7 +23,8 @@ class Line(CallRecord):
         self.mouth = Mouth()
         self.keypad = Keypad()
         self.orders: asyncio.Queue[Document | CallStatus] = asyncio.Queue()
-        self._notices = Notices(office, callback, self.errors)
+        self._delays = office.delays_of_a_call()
+        self._notices = Notices(office.web, callback, self._delays, self.errors)
 
     @property
     def stream(self) -> MediaStream:
@@ -48,10 +48,12 @@ class Line(CallRecord):
 
     async def tell(self, url: str, method: str, form: Form) -> None:
         """Send a callback; one that the application does not take is an error of the call."""
-        try:
-            await self.office.web.notify(url, method, form)
-        except Refused as refused:
-            self.errors.append(refused.error)
+        await self._notices.tell(url, method, form)
+
+    async def jitter(self, kind: str) -> None:
+        """Hold back what the call does next, when the simulator shuffles independent requests."""
+        if self._delays:
+            await asyncio.sleep(self._delays.next(kind))
 
     async def tell_of_leg(self, target: Target, leg_id: str, status: CallStatus) -> None:
         """Send the callback that a dialled target asked for, if it asked for this event."""

@@ -1,28 +1,39 @@
-"""The application hears of a call's progress, one status after the other."""
+"""The application hears of a call: of each status, of its streams and of the legs that were dialled."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
-from carrier_simulator.dialect import Office
 from carrier_simulator.faults import CarrierError, Refused
+from carrier_simulator.jitter import Delays
 from carrier_simulator.terms import FINAL, Callback, CallStatus
-from carrier_simulator.web import Form
+from carrier_simulator.web import Form, Web
+
+
+class _Notice(NamedTuple):
+    url: str
+    method: str
+    form: Form
 
 
 class Notices:
-    """`errors` gets what went wrong in telling."""
+    """One after the other, or, with `delays`, each by itself: the order is then any.
 
-    def __init__(self, office: Office, callback: Callback | None, errors: list[CarrierError]) -> None:
-        self._office = office
+    `errors` gets what went wrong in telling.
+    """
+
+    def __init__(self, web: Web, callback: Callback | None, delays: Delays | None, errors: list[CarrierError]) -> None:
+        self._web = web
         self._callback = callback
+        self._delays = delays
         self._errors = errors
-        self._waiting: asyncio.Queue[Form | None] = asyncio.Queue()
+        self._waiting: asyncio.Queue[_Notice | None] = asyncio.Queue()
         self._count = 0
 
     @property
     def count(self) -> int:
-        """How many there have been."""
+        """How many statuses have been told."""
         return self._count
 
     def wants(self, status: CallStatus) -> bool:
@@ -30,18 +41,35 @@ class Notices:
         return self._callback is not None and event in self._callback.events
 
     def add(self, form: Form) -> None:
+        """A status that is wanted."""
+        assert self._callback is not None
         self._count += 1
-        self._waiting.put_nowait(form)
+        self._waiting.put_nowait(_Notice(self._callback.url, self._callback.method, form))
+
+    async def tell(self, url: str, method: str, form: Form) -> None:
+        """Another callback about the call; returns when it has been answered, or at once when it may come late."""
+        notice = _Notice(url, method, form)
+        if self._delays is None:
+            await self._send(notice)
+        else:
+            self._waiting.put_nowait(notice)
 
     def close(self) -> None:
-        """There will be no more: `tell` returns when all are through."""
+        """There will be no more: `run` returns when all are through."""
         self._waiting.put_nowait(None)
 
-    async def tell(self) -> None:
-        """Send them one after the other, so that they arrive in order."""
-        while (form := await self._waiting.get()) is not None:
-            assert self._callback is not None
-            try:
-                await self._office.web.notify(self._callback.url, self._callback.method, form)
-            except Refused as refused:
-                self._errors.append(refused.error)
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as sending:
+            while (notice := await self._waiting.get()) is not None:
+                if self._delays is None:
+                    await self._send(notice)
+                else:
+                    sending.create_task(self._send(notice, self._delays.next("callback")))
+
+    async def _send(self, notice: _Notice, delay: float = 0.0) -> None:
+        if delay:
+            await asyncio.sleep(delay)
+        try:
+            await self._web.notify(*notice)
+        except Refused as refused:
+            self._errors.append(refused.error)

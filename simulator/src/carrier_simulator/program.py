@@ -80,6 +80,7 @@ class Program:
         if document.inline:
             found = dialect.parse(document.inline.encode(), "text/xml")
         else:
+            await self._line.jitter("document")
             form = [*self._line.form(), *document.extra]
             page = await self._office.web.fetch(document.url, document.method, form)
             found = dialect.parse(page.body, page.content_type)

@@ -16,6 +16,7 @@ from aiohttp import web
 from carrier_simulator.call import PhoneCall
 from carrier_simulator.dialect import Dialect, Office
 from carrier_simulator.directions import InboundCall, OutboundCall
+from carrier_simulator.jitter import Jitter
 from carrier_simulator.sip import SipClient
 from carrier_simulator.terms import Callback, CallOptions, Document, Outcome
 from carrier_simulator.web import Manner, Web
@@ -35,6 +36,8 @@ class World:
     receive_buffer: int | None = None
     """Bounds the kernel's receive buffer of each connection to a server, in bytes, so that a peer's writes back up
     soon after `stop_reading`."""
+    jitter: Jitter | None = field(default_factory=Jitter.from_environment)
+    """Shuffles independent requests; None: they come in order."""
 
 
 class WorldOptions(TypedDict, total=False):
@@ -46,6 +49,7 @@ class WorldOptions(TypedDict, total=False):
     options: CallOptions
     tls: ssl.SSLContext | None
     receive_buffer: int | None
+    jitter: Jitter | None
 
 
 class CarrierSimulator:
@@ -62,6 +66,8 @@ class CarrierSimulator:
         self._secret = secret
         self._world = world
         self._port = world.port
+        self.jitter = world.jitter
+        self._delays = self.jitter.delays("REST API") if self.jitter else None
         self.numbers: dict[str, str] = {}
         """The account's numbers, in E.164 form, and the voice URL of each, as the REST API tells them."""
         self._outcomes: dict[str, Outcome] = {}
@@ -79,8 +85,8 @@ class CarrierSimulator:
         connector = aiohttp.TCPConnector(limit=0, socket_factory=self._socket)
         self._session = aiohttp.ClientSession(connector=connector)
         client = Web(self._session, self._manner, self._secret, self._world.tls)
-        self._office = Office(self.dialect, client, self.options, self.outcome_of)
-        app = web.Application(middlewares=[self._fail_first])
+        self._office = Office(self.dialect, client, self.options, self.outcome_of, jitter=self.jitter)
+        app = web.Application(middlewares=[self._answer])
         app.add_routes(self.routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -89,13 +95,17 @@ class CarrierSimulator:
         self._port = self._runner.addresses[0][1]
 
     @web.middleware
-    async def _fail_first(
+    async def _answer(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         if self.api_failures:
             self.api_failures -= 1
             return web.json_response({}, status=503)
-        return await handler(request)
+        response = await handler(request)
+        if self._delays:
+            # What the request has caused may reach the application before the answer to it.
+            await asyncio.sleep(self._delays.next("answer"))
+        return response
 
     async def stop(self) -> None:
         """End every call at once and let go of all sockets."""
@@ -104,6 +114,7 @@ class CarrierSimulator:
         await asyncio.gather(*(call.cancel() for call in self._calls.values()))
         if self._runner:
             await self._runner.cleanup()
+            self._runner = None
         if self._session:
             await self._session.close()
         if self._office:
@@ -117,6 +128,10 @@ class CarrierSimulator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    @property
+    def is_running(self) -> bool:
+        return self._runner is not None
 
     @property
     def base_url(self) -> str:

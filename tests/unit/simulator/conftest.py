@@ -5,7 +5,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from carrier_simulator import TwilioSimulator
+from carrier_simulator.jitter import VARIABLE
 from tests.unit.simulator.application import Application, signed_by_twilio
+
+
+@pytest.fixture(autouse=True)
+def _requests_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests hold the order, whatever a run of all of them is to shuffle."""
+    monkeypatch.delenv(VARIABLE, raising=False)
 
 
 @pytest.fixture
