@@ -14,7 +14,7 @@ from connector.call.privacy import Privacy
 from connector.call.records import CallEnd, end_of, new_record, write_end
 from connector.call.sip_attributes import STATUSES, of_carrier, phone_and_ours, sip_attributes
 from connector.call.state import Trigger, next_state
-from connector.call.terms import End, Parts
+from connector.call.terms import IN_PROGRESS, End, Parts, further
 from connector.carriers.events import StreamStarted
 from connector.errors import ConnectorError
 from connector.model import CallRecord, CallRequest, CallState, Direction, LifecycleEvent, TransferStatus
@@ -59,12 +59,15 @@ class Ledger:
         if from_number and self.request.direction is Direction.INBOUND and is_withheld(from_number):
             from_number = WITHHELD
         from_number, to_number = self.privacy.numbers(from_number, to_number)
+        if carrier_status and old.started_at:
+            # The carrier's stream may come before its reports of the time until then.
+            carrier_status = further(IN_PROGRESS, carrier_status)
         self.record = replace(
             old,
             carrier_call_id=carrier_call_id or old.carrier_call_id,
             from_number=from_number or old.from_number,
             to_number=to_number or old.to_number,
-            carrier_status=carrier_status or old.carrier_status,
+            carrier_status=further(old.carrier_status, carrier_status),
             account_id=old.account_id or account_id,
         )
 
@@ -95,6 +98,7 @@ class Ledger:
     def start(self) -> None:
         self.advance(Trigger.STREAM_STARTED)
         self.record = replace(self.record, started_at=time.time())
+        self.learn(carrier_status=self.record.carrier_status)
         self.tell(LifecycleEvent.ANSWERED)
 
     def transfer_is(self, to: str, status: TransferStatus) -> None:

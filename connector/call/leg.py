@@ -72,7 +72,7 @@ class Leg:
                 carrier_call_id=carrier_call_id,
                 from_number=from_number,
                 to_number=to_number,
-                carrier_status="" if self._ledger.record.carrier_status else status,
+                carrier_status=status,
             )
 
         self._dialing = asyncio.create_task(dial(), name=f"dial {self._ledger.record.call_id}")

@@ -32,7 +32,7 @@ from connector.call.ports import CarrierSocket
 from connector.call.presence import Presence
 from connector.call.records import CallEnd
 from connector.call.teardown import Teardown, stop_tasks
-from connector.call.terms import BUSY, CLOSE_CODES, CLOSE_NORMAL, CLOSE_POLICY, End, Parts, why_not_opened
+from connector.call.terms import BUSY, CLOSE_CODES, CLOSE_NORMAL, CLOSE_POLICY, IN_PROGRESS, End, Parts, why_not_opened
 from connector.call.transfer import CallTransfer, Transfers
 from connector.call.wait import Stage, Wait
 from connector.call.watch import CallWatch
@@ -237,7 +237,7 @@ class CallSession:
     def carrier_said(self, status: str, number: int) -> None:
         """The carrier reports progress, in the common words; reports may come out of order, `number` counts them."""
         reason = self._leg.said(status, number)
-        if status == "in-progress":
+        if status == IN_PROGRESS:
             self.settled.set()
         # A stream tells its own end, and more exactly than the report that follows it.
         if reason is not None and self._line is None:

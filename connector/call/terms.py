@@ -86,6 +86,21 @@ CARRIER_ENDS = {
 }
 FINAL_STATUSES = frozenset(CARRIER_ENDS)
 """The carrier's statuses after which nothing comes."""
+IN_PROGRESS = "in-progress"
+_BEFORE_THE_ANSWER = ("queued", "initiated", "ringing")
+
+
+def further(known: str, reported: str) -> str:
+    """The status that is further on: reports overtake one another, and not every carrier numbers them."""
+    return known if _progress(reported) < _progress(known) else reported
+
+
+def _progress(status: str) -> int:
+    if status in FINAL_STATUSES:
+        return len(_BEFORE_THE_ANSWER) + 1
+    if status in _BEFORE_THE_ANSWER:
+        return _BEFORE_THE_ANSWER.index(status)
+    return len(_BEFORE_THE_ANSWER) if status else -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,10 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def talk(world: World, call: CallSession) -> asyncio.Task[None]:
+async def talk(world: World, call: CallSession, *reports: str) -> asyncio.Task[None]:
     await call.open()
+    for number, status in enumerate(reports):
+        call.carrier_said(status, number)
     await call.claim()
     carrying = asyncio.create_task(call.carry(world.socket))
     world.socket.feed("connected", "start")
@@ -89,6 +91,47 @@ async def test_ringing_is_told_once_however_often_the_carrier_says_it() -> None:
     call.end(EndReason.SHUTDOWN)
     await call.finished.wait()
     assert world.lifecycle.events == ["call-started", "call-ringing", "call-missed"]
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 2), (0, 0, 0)], ids=["numbered", "not numbered"])
+@virtual_time
+async def test_reports_that_overtake_one_another_do_not_take_the_status_back(numbers: tuple[int, int, int]) -> None:
+    world = World()
+    call = world.session()
+    await call.open()
+    first, second, third = numbers
+    call.carrier_said("in-progress", third)
+    call.carrier_said("ringing", second)
+    call.carrier_said("initiated", first)
+    assert call.record.carrier_status == "in-progress"
+    call.end(EndReason.SHUTDOWN)
+    await call.finished.wait()
+
+
+@virtual_time
+async def test_a_stream_says_that_the_phone_was_answered_before_the_carriers_report_does() -> None:
+    world = World()
+    call = world.session()
+    carrying = await talk(world, call)
+    assert call.record.carrier_status == ""
+    call.carrier_said("ringing", 1)
+    assert call.record.carrier_status == "in-progress"
+    call.carrier_said("completed", 3)
+    call.carrier_said("in-progress", 2)
+    assert call.record.carrier_status == "completed"
+    world.socket.feed("stop")
+    await carrying
+    world.assert_ended_once(call, EndReason.CARRIER_HANGUP)
+
+
+@virtual_time
+async def test_a_call_whose_stream_has_started_is_in_progress_though_the_last_report_said_that_it_rings() -> None:
+    world = World()
+    call = world.session()
+    carrying = await talk(world, call, "initiated", "ringing")
+    assert call.record.carrier_status == "in-progress"
+    world.socket.feed("stop")
+    await carrying
 
 
 @pytest.mark.parametrize(
