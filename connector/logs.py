@@ -82,8 +82,8 @@ def scrub_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapp
 
 
 def bind_call(call_id: str, **more: str) -> AbstractContextManager[None]:
-    """Put `call` on every line logged inside the block and by the tasks it starts."""
-    return structlog.contextvars.bound_contextvars(call=call_id, **more)
+    """Put `call_id` on every line logged inside the block and by the tasks it starts."""
+    return structlog.contextvars.bound_contextvars(call_id=call_id, **more)
 
 
 class _Calm(logging.Filter):

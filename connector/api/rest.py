@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from connector.api.auth import Authorizer
 from connector.api.openapi import document
 from connector.api.refusals import Refusals
-from connector.api.rest_models import Asked
+from connector.api.rest_models import Asked, in_words
 from connector.api.rest_operation import Access, Operation
 from connector.errors import ConnectorError, FailedPrecondition, InvalidArgument, Malformed
 from connector.spelling import nearest
@@ -134,13 +134,15 @@ def checked(model: type[BaseModel], given: bytes | dict[str, str]) -> BaseModel:
 
 def _explained(error: ValidationError, model: type[BaseModel]) -> ConnectorError:
     """The first thing that is wrong, by the name that the client knows; the value is not repeated."""
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    problem = error.errors(include_url=False, include_input=False)[0]
     if problem["type"] == "json_invalid":
         return Malformed("the body is not JSON")
     if not problem["loc"]:
         return Malformed("the body must be a JSON object")
     field = ".".join(str(part) for part in problem["loc"])
     said = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "string_pattern_mismatch":
+        return InvalidArgument(field, in_words(problem["ctx"]["pattern"]))
     if problem["type"] == "missing":
         return InvalidArgument(field, "is required")
     if problem["type"] == "extra_forbidden":

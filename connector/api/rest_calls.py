@@ -7,7 +7,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field, StringConstraints
 
-from connector.api.rest_models import Answer, Asked, Body, Name, PageInfo, PageQuery, Text, page_info
+from connector.api.rest_models import Answer, Asked, Body, Name, PageInfo, PageQuery, Text, form, page_info
 from connector.api.rest_operation import Operation
 from connector.call.desk import MAX_SENTENCE, TransferWish
 from connector.carriers.transfers import MAX_TIMEOUT, MIN_TIMEOUT
@@ -26,9 +26,11 @@ from connector.routing import normal_number
 from connector.storage.base import Store
 from connector.times import iso_utc
 
-E164Number = Annotated[
-    str, StringConstraints(max_length=40, pattern=r"^\+?[ ().-]*[1-9]([ ().-]*[0-9]){6,14}[ ().-]*$")
-]
+_E164 = form(
+    r"^\+?[ ().-]*[1-9]([ ().-]*[0-9]){6,14}[ ().-]*$",
+    "must be a telephone number with its country code, such as +15551234567",
+)
+E164Number = Annotated[str, StringConstraints(max_length=40, pattern=_E164)]
 """With its country code, in any usual spelling."""
 _NEVER_ANSWERED = {
     EndReason.NO_ANSWER: "not-answered",

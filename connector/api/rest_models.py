@@ -7,7 +7,21 @@ from typing import Annotated, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
+_FORMS: dict[str, str] = {}
+
+
+def form(pattern: str, words: str) -> str:
+    """The pattern; what does not fit is refused with these words instead of it."""
+    _FORMS[pattern] = words
+    return pattern
+
+
+def in_words(pattern: str) -> str:
+    """What a text must be that shall fit a pattern."""
+    return _FORMS.get(pattern, f"must match pattern {pattern!r}")
+
+
+NO_CONTROLS = form(r"^[^\x00-\x1f\x7f]*$", "must have no control characters")
 MAX_PER_PAGE = 1000
 DEFAULT_PER_PAGE = 20
 

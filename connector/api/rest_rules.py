@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import structlog
-from pydantic import Field, StringConstraints
+from pydantic import AliasChoices, Field, StringConstraints
 
 from connector.api.rest_edits import edited
 from connector.api.rest_models import (
@@ -22,6 +22,7 @@ from connector.api.rest_models import (
     PageInfo,
     PageQuery,
     Text,
+    form,
     listed,
     page_info,
 )
@@ -40,17 +41,25 @@ log = structlog.get_logger()
 T = TypeVar("T")
 MAX_NUMBERS = 1000
 MAX_HEADERS = 64
-Number = Annotated[str, StringConstraints(max_length=40, pattern=r"^\+?([ ().-]*[0-9]){3,15}[ ().-]*$")]
+_NUMBER = form(r"^\+?([ ().-]*[0-9]){3,15}[ ().-]*$", "must be a telephone number such as +15551234567")
+Number = Annotated[str, StringConstraints(max_length=40, pattern=_NUMBER)]
 """With or without plus, blanks, dots, dashes and brackets; 3 digits are a short code."""
-Pattern = Annotated[str, StringConstraints(max_length=40, pattern=r"^\+?([ ().-]*[0-9]){1,15}[ ().-]*\*?$")]
+_PATTERN = form(
+    r"^\+?([ ().-]*[0-9]){1,15}[ ().-]*\*?$",
+    "must be a telephone number, or the first digits of numbers and * such as +1900*",
+)
+Pattern = Annotated[str, StringConstraints(max_length=40, pattern=_PATTERN)]
 """A number as above, or the first digits of numbers and `*`."""
-Pin = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,16}$")]
-Address = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[0-9A-Fa-f:./]+$")]
+Pin = Annotated[str, StringConstraints(pattern=form(r"^[0-9]{1,16}$", "must be 1 to 16 digits"))]
+_ADDRESS = form(r"^[0-9A-Fa-f:./]+$", "must be an IP address, or a network such as 192.0.2.0/24")
+Address = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_ADDRESS)]
 Headers = Annotated[dict[Name, Text], Field(max_length=MAX_HEADERS)]
 Attributes = Annotated[dict[Name, Name], Field(max_length=MAX_HEADERS)]
 WatchSeconds = Annotated[float, Field(ge=0, le=DAY)]
-WholeNumber = Annotated[str, StringConstraints(max_length=16, pattern=r"^(\+[1-9][0-9]{6,14})?$")]
+_WHOLE_NUMBER = form(r"^(\+[1-9][0-9]{6,14})?$", "must be a number in E.164 form such as +15551234567, or empty")
+WholeNumber = Annotated[str, StringConstraints(max_length=16, pattern=_WHOLE_NUMBER)]
 """E.164, or nothing at all."""
+_ROOM_TYPES = form(r"^(static|dynamic)(,(static|dynamic))?$", "must be static, dynamic, or both with a comma between")
 Sentence = Annotated[str, StringConstraints(max_length=4096)]
 IncludeHeaders = Literal["ALL", "SIP_X_HEADERS", "NONE"]
 
@@ -74,7 +83,10 @@ class RoomBody(Body):
 
 class _RuleFields(Body):
     phone_numbers: Annotated[list[Number], Field(max_length=MAX_NUMBERS)] | None = Field(
-        None, description="The called numbers that the rule takes. No two inbound rules may have the same"
+        None,
+        validation_alias=AliasChoices("phoneNumbers", "numbers"),
+        description="The called numbers that the rule takes; `numbers`, as they come back, is taken as well. No two "
+        "inbound rules may have the same",
     )
     room: RoomBody | None = Field(None, description="Where calls go; without it, each to a room of its own")
     agent_id: Text | None = Field(None, description="The agent to dispatch: LiveKit's agent name")
@@ -153,7 +165,8 @@ class RuleAnswer(Answer):
     id: str
     name: str
     type: RuleType
-    numbers: list[str]
+    numbers: list[str] = Field(description="The same as `phoneNumbers`: VideoSDK's name for them in answers")
+    phone_numbers: list[str]
     room: RoomAnswer | None
     agent_id: str | None
     agent_metadata: dict[str, Any] | str | None
@@ -189,7 +202,7 @@ class RuleQuery(PageQuery):
     search: Text | None = Field(None, description="Part of a name or number")
     type: RuleType | None = None
     rule_ids: Text | None = Field(None, description="Comma-separated")
-    room_type: Annotated[str, StringConstraints(pattern=r"^(static|dynamic)(,(static|dynamic))?$")] | None = Field(
+    room_type: Annotated[str, StringConstraints(pattern=_ROOM_TYPES)] | None = Field(
         None, description="Comma-separated"
     )
 
@@ -402,6 +415,7 @@ def _shown(rule: RoutingRule) -> RuleAnswer:
         name=rule.name,
         type=rule.type,
         numbers=list(rule.numbers),
+        phone_numbers=list(rule.numbers),
         room=RoomAnswer(
             type=room.type,
             id=room.id or None,

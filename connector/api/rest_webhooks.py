@@ -71,6 +71,7 @@ class DeliveryAnswer(Answer):
     """One attempt."""
 
     delivery_id: str = Field(description="The same for every attempt; also in the body and in a header")
+    webhook_id: str
     call_id: str
     event: LifecycleEvent
     attempt: int
@@ -143,6 +144,14 @@ class WebhookRest:
             ),
             Operation(
                 "GET",
+                f"{path}/deliveries",
+                "Attempts to deliver to any webhook, newest first",
+                self.all_deliveries,
+                DeliveryList,
+                query=DeliveryQuery,
+            ),
+            Operation(
+                "GET",
                 "/v2/public/rsa-public-key",
                 "The key that signs deliveries",
                 self.public_key,
@@ -202,8 +211,13 @@ class WebhookRest:
         return Message(message="Webhook deleted successfully")
 
     async def deliveries(self, asked: Asked[Any, DeliveryQuery]) -> DeliveryList:
-        endpoint = await self._found(asked.path["id"])
-        attempts = await self._store.deliveries.attempts(asked.query.limit, endpoint.id, asked.query.call_id or "")
+        return await self._log(asked.query, (await self._found(asked.path["id"])).id)
+
+    async def all_deliveries(self, asked: Asked[Any, DeliveryQuery]) -> DeliveryList:
+        return await self._log(asked.query, "")
+
+    async def _log(self, query: DeliveryQuery, endpoint_id: str) -> DeliveryList:
+        attempts = await self._store.deliveries.attempts(query.limit, endpoint_id, query.call_id or "")
         return DeliveryList(data=[_line(attempt) for attempt in attempts])
 
     async def public_key(self, _: Asked[Any, Any]) -> PublicKeyAnswer:
@@ -239,6 +253,7 @@ def _shown(endpoint: WebhookEndpoint) -> WebhookAnswer:
 def _line(attempt: Attempt) -> DeliveryAnswer:
     return DeliveryAnswer(
         delivery_id=attempt.delivery_id,
+        webhook_id=attempt.endpoint_id,
         call_id=attempt.call_id,
         event=attempt.event,
         attempt=attempt.number,

@@ -46,7 +46,7 @@ class Bridge:
         self._frames_out = metrics.frames.labels("to_carrier")
         self._lag = metrics.playback_lag
         # What comes from a room comes without the context of its call.
-        log = structlog.get_logger().bind(call=call_id)
+        log = structlog.get_logger().bind(call_id=call_id)
         self._from_carrier = FromCarrier(room, TELEPHONE, now, later, self._drop, metrics, max_age)
         self._to_carrier = ToCarrier(codec, TELEPHONE, now, self._drop, self._on_sent, log)
         self.sent_frames = 0

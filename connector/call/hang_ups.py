@@ -47,9 +47,9 @@ PATIENCE = 5.5
 """Seconds for which the end of a call waits for the store and the first try; the try itself goes on."""
 KEEP_PATIENCE = 2.0
 """Seconds for the store to take a hang-up before it is tried all the same."""
-TRY_LIMIT = 25.0
-"""Seconds for one try: a carrier may have to be asked in several ways."""
-LEASE = 30.0
+TRY_LIMIT = 45.0
+"""Seconds for one try: a carrier may have to be asked in several ways, and be left the time that a sentence takes."""
+LEASE = 50.0
 """Seconds for which a hang-up is this process's; those of a process that dies are taken over this much later."""
 MAX_AT_ONCE = 32
 LOOK_AGAIN = 5.0
@@ -106,7 +106,7 @@ class HangUps:
             self._launch(self._try_unkept(hang_up))
         await self._tries.close(STOP_PATIENCE)
         for hang_up, _ in self._unkept.values():
-            log.error("a phone is not hung up: carrier and store fail", call=hang_up.call_id, **_named(hang_up))
+            log.error("a phone is not hung up: carrier and store fail", call_id=hang_up.call_id, **_named(hang_up))
         with contextlib.suppress(ConnectorError):
             if left := await self._queue.pending():
                 log.warning("phones wait for the next process to hang them up", phones=left)
@@ -211,7 +211,7 @@ class HangUps:
 
     async def _try_unkept(self, hang_up: HangUp) -> _Refusal:
         """The store may be back by now, and knows of one that was withdrawn."""
-        with structlog.contextvars.bound_contextvars(call=hang_up.call_id):
+        with structlog.contextvars.bound_contextvars(call_id=hang_up.call_id):
             try:
                 async with asyncio.timeout(KEEP_PATIENCE):
                     is_ours = await self._queue.put(hang_up, self._clock() + LEASE)
@@ -226,7 +226,7 @@ class HangUps:
         return await self._try(hang_up)
 
     async def _try(self, hang_up: HangUp) -> _Refusal:
-        with structlog.contextvars.bound_contextvars(call=hang_up.call_id):
+        with structlog.contextvars.bound_contextvars(call_id=hang_up.call_id):
             try:
                 return await self._attempt(replace(hang_up, attempts=hang_up.attempts + 1))
             except ConnectorError as error:

@@ -38,7 +38,7 @@ class LateEnds:
         """Have an end written of which the store has not said whether it stands."""
         call_id = end.record.call_id
         if len(self._late) >= MOST:
-            log.error("a call's last record is lost: the store has failed for too long", call=call_id)
+            log.error("a call's last record is lost: the store has failed for too long", call_id=call_id)
             return
         self._late[call_id] = (end, asyncio.get_running_loop().time() + KEEP_FOR)
         if self._saving is None or self._saving.done():
@@ -58,7 +58,7 @@ class LateEnds:
             await asyncio.wait([self._saving])
         await self._save_all()
         for call_id in self._late:
-            log.error("a call's last record is lost: the store fails", call=call_id)
+            log.error("a call's last record is lost: the store fails", call_id=call_id)
         self._late.clear()
         await self._chronicle.told()
 
@@ -81,10 +81,10 @@ class LateEnds:
                 if asyncio.get_running_loop().time() < until:
                     log.warning("last records of calls wait for the store", calls=len(self._late), error=str(error))
                     return
-                log.error("a call's last record is lost: the store has failed for too long", call=call_id)
+                log.error("a call's last record is lost: the store has failed for too long", call_id=call_id)
             except Exception:
-                log.exception("a call's last record is lost", call=call_id)
+                log.exception("a call's last record is lost", call_id=call_id)
             else:
                 done = "is saved, late" if stands else "is not wanted: another process has ended the call"
-                log.info(f"a call's last record {done}", call=call_id)
+                log.info(f"a call's last record {done}", call_id=call_id)
             del self._late[call_id]

@@ -160,8 +160,10 @@ class Leg:
             return ""
         provider = self._ledger.request.provider
         if self._control is None:
-            if end.say or (self._carrier.holds_calls and self.may_be_held):
+            if self._carrier.holds_calls and self.may_be_held:
                 log.warning("the phone is not hung up: a setting is missing", set=self._carrier.rest_settings)
+            elif end.say:
+                log.warning("the phone hears no last sentence: a setting is missing", set=self._carrier.rest_settings)
             return ""
         still_rings = self._placed and not was_active
         is_held = self.may_be_held and not self._control.ends_with_stream

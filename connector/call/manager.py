@@ -362,7 +362,7 @@ class CallManager:
         try:
             record = await self._parts.store.get_call(call_id)
         except ConnectorError as error:
-            log.warning("the record of a call that was taken over cannot be read", call=call_id, error=error.message)
+            log.warning("the record of a call that was taken over cannot be read", call_id=call_id, error=error.message)
             record = None
         if record is not None and record.end_reason is not None:
             raise TokenExpired("the call has ended")
@@ -386,7 +386,7 @@ class CallManager:
                 raise
             except Exception:
                 # One call that cannot be ended must not keep the others waiting.
-                log.exception("a call whose stream never came could not be ended", call=waiting.id)
+                log.exception("a call whose stream never came could not be ended", call_id=waiting.id)
 
     async def _sweep(self, call_id: str) -> None:
         call = await self._taken_over(call_id)

@@ -95,7 +95,7 @@ def _count(metrics: Metrics, end: CallEnd) -> None:
         metrics.duration.labels(record.direction.value).observe(seconds)
     log.info(
         "call ended",
-        call=record.call_id,
+        call_id=record.call_id,
         reason=reason,
         detail=record.end_detail or None,
         seconds=round(seconds, 3),

@@ -363,7 +363,9 @@ class CallSession:
                 self._ledger.observe("queue", started)
                 await (self.presence.appear(attributes) if is_first else self.presence.come_back(attributes))
         except ConnectorError as error:
-            self.end(*why_not_opened(error), say=BUSY if isinstance(error, ResourceExhausted) else "")
+            # Whoever calls in hears why nobody answers, whether too many do or LiveKit is away.
+            calls_in = self.request.direction is Direction.INBOUND
+            self.end(*why_not_opened(error), say=BUSY if calls_in or isinstance(error, ResourceExhausted) else "")
             return
         if self._ended.done():
             return

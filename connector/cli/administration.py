@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import aiohttp
-import typer
 
 from connector.cli.common import (
     PATIENCE,
     TOKEN_TTL,
     ConfigFile,
     api_token,
+    not_ours,
     run_or_exit,
     service_origin,
     settings_or_exit,
+    using_store,
     with_store,
 )
 from connector.config import Settings
@@ -47,8 +48,7 @@ def administer(
     """The answer to one operation of the REST API; `names` fill the path. Exits with one line when it is refused."""
     settings = settings_or_exit(config)
     configure_logging("warning")
-    given = {name: value for name, value in (body or {}).items() if value is not None}
-    asked = _Asked(method, path, names, given, dict(query or {}))
+    asked = _Asked(method, path, names, dict(body or {}), dict(query or {}))
     return run_or_exit(lambda: _administer(settings, url, asked))
 
 
@@ -68,7 +68,7 @@ async def _administer(settings: Settings, url: str, asked: _Asked) -> JsonObject
     except aiohttp.ClientConnectorError as error:
         if url:
             raise Unavailable(f"no connector answers at {origin} ({type(error).__name__})") from error
-    typer.echo(f"no connector answers at {origin}: using the store {settings.store_place}", err=True)
+    using_store(settings, origin)
     return await with_store(settings, lambda store: _in_store(settings, store, asked), creates=asked.method != "GET")
 
 
@@ -102,9 +102,7 @@ def _answer(origin: str, status: int, text: str) -> JsonObject:
     except (ValueError, KeyError, TypeError):
         answer = None
     if not isinstance(answer, dict):
-        raise ConnectorError(
-            f"{origin} answered {status}, which is not a connector's answer; see CONNECTOR_PORT, --url"
-        )
+        raise ConnectorError(not_ours(origin, status))
     return answer
 
 

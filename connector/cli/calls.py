@@ -11,20 +11,25 @@ from typing import Annotated, Any
 
 import typer
 
+from connector.api.messages import PROVIDERS, STATES, call_filter, call_message
 from connector.cli.common import (
     AsJson,
     ConfigFile,
+    NoService,
     Service,
     as_dict,
     call_service,
     print_rows,
     run_or_exit,
+    service_origin,
     settings_or_exit,
+    using_store,
     with_store,
 )
 from connector.config import Settings
 from connector.logs import mask_phone
-from connector.model import NOT_REACHED, CallFilter, CallRecord, CallState, Provider, TransferStatus
+from connector.model import NOT_REACHED, CallState, Provider, TransferStatus
+from connector.times import iso_local
 from connectorpb.v1 import connector_pb2 as pb
 
 calls_app = typer.Typer(help="List and control calls. Without a command: list them.", invoke_without_command=True)
@@ -42,18 +47,20 @@ FOLLOW_EVERY = 0.3
 def calls(
     context: typer.Context,
     config: ConfigFile = None,
+    url: Service = "",
     limit: Limit = 20,
     as_json: AsJson = False,
     full_numbers: FullNumbers = False,
 ) -> None:
-    """List calls, newest first, from the store: the service need not run."""
+    """List calls, newest first. Asks the running service; where none runs, reads its store."""
     if context.invoked_subcommand is None:
-        list_calls(config=config, limit=limit, as_json=as_json, full_numbers=full_numbers)
+        list_calls(config=config, url=url, limit=limit, as_json=as_json, full_numbers=full_numbers)
 
 
 @calls_app.command("list")
 def list_calls(
     config: ConfigFile = None,
+    url: Service = "",
     limit: Limit = 20,
     as_json: AsJson = False,
     full_numbers: FullNumbers = False,
@@ -62,30 +69,44 @@ def list_calls(
     provider: Annotated[Provider | None, typer.Option(help="Only calls of this carrier.")] = None,
     since: Annotated[datetime.datetime | None, typer.Option(help="Only calls created at or after this time.")] = None,
 ) -> None:
-    """List calls, newest first, from the store: the service need not run."""
+    """List calls, newest first. Asks the running service; where none runs, reads its store."""
     settings = settings_or_exit(config)
-    where = CallFilter(room, state, provider, since.astimezone().timestamp() if since else 0.0)
-    records = run_or_exit(lambda: with_store(settings, lambda store: store.list_calls(limit, where)))
-    rows = [_row(record, str if full_numbers else mask_phone) for record in records]
-    if not as_json and rows:
-        typer.echo(f"from the store {settings.store_place}", err=True)
-    print_rows(rows, as_json, f"no calls in {settings.store_place}")
+    request = pb.ListCallsRequest(room_name=room, page_size=limit)
+    if state is not None:
+        request.state = next(number for number, each in STATES.items() if each is state)
+    if provider is not None:
+        request.provider = pb.Call.Provider.Value(f"PROVIDER_{provider.name}")
+    if since is not None:
+        request.created_after.FromDatetime(since.astimezone(datetime.UTC))
+    found = run_or_exit(lambda: _listed(settings, url, request))
+    print_rows([_row(call, str if full_numbers else mask_phone) for call in found], as_json, "there are no calls")
 
 
-def _row(record: CallRecord, shown: Any) -> dict[str, str | float]:
-    created = datetime.datetime.fromtimestamp(record.created_at).astimezone()
-    until = record.ended_at or time.time()
+async def _listed(settings: Settings, url: str, request: pb.ListCallsRequest) -> list[pb.Call]:
+    try:
+        return list((await call_service(settings, url, "ListCalls", request, pb.ListCallsResponse)).calls)
+    except NoService:
+        if url:
+            raise
+    using_store(settings, service_origin(settings))
+    where, limit = call_filter(request)
+    return [call_message(record) for record in await with_store(settings, lambda store: store.list_calls(limit, where))]
+
+
+def _row(call: pb.Call, shown: Any) -> dict[str, str | float]:
+    until = (call.ended_at.ToNanoseconds() / 1e9) if call.HasField("ended_at") else time.time()
+    started = call.started_at.ToNanoseconds() / 1e9
     return {
-        "call": record.call_id,
-        "provider": record.provider.value,
-        "direction": record.direction.value,
-        "room": record.room,
-        "from": shown(record.from_number),
-        "to": shown(record.to_number),
-        "state": record.state.value,
-        "created": created.isoformat(timespec="seconds"),
-        "seconds": round(until - record.started_at, 1) if record.started_at else 0.0,
-        "end_reason": record.end_reason.value if record.end_reason else "",
+        "call_id": call.call_id,
+        "provider": PROVIDERS[call.provider].value,
+        "direction": pb.Call.Direction.Name(call.direction).removeprefix("DIRECTION_").lower(),
+        "room": call.room_name,
+        "from": shown(getattr(call, "from")),
+        "to": shown(call.to),
+        "state": STATES[call.state].value,
+        "created": iso_local(call.created_at.ToNanoseconds() / 1e9),
+        "seconds": round(until - started, 1) if call.HasField("started_at") else 0.0,
+        "end_reason": call.end_reason,
     }
 
 

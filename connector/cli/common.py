@@ -34,6 +34,11 @@ Row = Mapping[str, str | int | float]
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
+
+class NoService(Unavailable):
+    """Nothing listens where the service is asked."""
+
+
 TOKEN_TTL = 60
 PATIENCE = 30.0
 """Seconds; the service's own limits are far below."""
@@ -87,7 +92,8 @@ def api_token(settings: Settings, valid_for: int) -> str:
 
 
 async def call_service(settings: Settings, url: str, method: str, request: Message, answer: type[M]) -> M:
-    """One RPC of connector.v1 over Twirp. Raises ConnectorError with the service's own message."""
+    """One RPC of connector.v1 over Twirp. Raises ConnectorError with the service's own message, NoService where none
+    runs."""
     origin = url.rstrip("/") or service_origin(settings)
     headers: Mapping[str, str] = {
         "Authorization": f"Bearer {api_token(settings, TOKEN_TTL)}",
@@ -104,7 +110,8 @@ async def call_service(settings: Settings, url: str, method: str, request: Messa
             if response.status != 200:
                 raise ConnectorError(_reason(body, response.status, origin))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise Unavailable(
+        kind = NoService if isinstance(error, aiohttp.ClientConnectorError) else Unavailable
+        raise kind(
             f"no connector answers at {origin} ({type(error).__name__}); is `connector serve` running?"
         ) from error
     return answer.FromString(body)
@@ -130,7 +137,16 @@ def _reason(body: bytes, status: int, origin: str) -> str:
         error = json.loads(body)
         return f"{error['msg']} ({error['code']})"
     except (ValueError, KeyError, TypeError):
-        return f"{origin} answered {status}, which is not a connector's answer"
+        return not_ours(origin, status)
+
+
+def not_ours(origin: str, status: int) -> str:
+    return f"{origin} answered {status}, which is not a connector's answer; see CONNECTOR_PORT, --url"
+
+
+def using_store(settings: Settings, origin: str) -> None:
+    """Say that no service runs, and which store is used instead."""
+    typer.echo(f"no connector answers at {origin}: using the store {settings.store_place}", err=True)
 
 
 async def with_store(settings: Settings, work: Callable[[Store], Awaitable[T]], *, creates: bool = False) -> T:

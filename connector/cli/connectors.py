@@ -52,7 +52,8 @@ def create(
         wanted["defaultRoomId"] = room
     elif room is not None:
         wanted["room"] = {"type": "static", "id": room}
-    made = administer(config, url, "POST", PATH, wanted)
+    given = {key: value for key, value in wanted.items() if value is not None}
+    made = administer(config, url, "POST", PATH, given)
     _tell(made)
     if room is not None:
         typer.echo(f"note: {SHARED.format(room=room)}; with --agent and without --room each call has its own", err=True)

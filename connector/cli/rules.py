@@ -30,8 +30,38 @@ HideNumber = Annotated[
     bool | None, typer.Option("--hide-number/--show-number", help="Whether the caller's number is to be seen nowhere.")
 ]
 Dtmf = Annotated[bool | None, typer.Option("--dtmf/--no-dtmf", help="Whether digits pass.")]
+Blocked = Annotated[
+    list[str] | None,
+    typer.Option("--block", help="A caller to reject before the answer, or a beginning: +1900*; repeat it for more."),
+]
+BlockWithheld = Annotated[
+    bool | None,
+    typer.Option("--block-withheld/--take-withheld", help="Whether callers who withhold their number are rejected."),
+]
+Divert = Annotated[
+    str | None, typer.Option(metavar="RULE_ID", help="The rule that takes the blocked callers, instead of a rejection.")
+]
+WarnAfter = Annotated[
+    float | None, typer.Option(help="Seconds without an agent until it is dispatched again; 0: never.")
+]
+Timeout = Annotated[
+    float | None, typer.Option(help="Seconds that nobody talks with the caller until the call ends; 0: never.")
+]
+EmptyTimeout = Annotated[
+    float | None, typer.Option(help="Seconds until the call ends after the last agent or person left; 0: never.")
+]
+FallbackAgent = Annotated[str | None, typer.Option(help="The agent to try before a call ends without one.")]
+FallbackNumber = Annotated[
+    str | None, typer.Option(help="The number to transfer the phone to before a call ends without an agent, E.164.")
+]
+NoAgentMessage = Annotated[
+    str | None, typer.Option(help="What the phone hears before a call ends without an agent; empty: nothing.")
+]
 Fields = Annotated[
-    str | None, typer.Option("--fields", help="Any other fields of the REST API, as a JSON object; they win.")
+    str | None,
+    typer.Option(
+        "--fields", help="Any other fields of the REST API, as a JSON object; they win, and null sets one back."
+    ),
 ]
 
 
@@ -50,11 +80,37 @@ def create(
     allow: Allowed = None,
     hide_number: HideNumber = None,
     dtmf: Dtmf = None,
+    block: Blocked = None,
+    block_withheld: BlockWithheld = None,
+    divert: Divert = None,
+    agent_warn_after: WarnAfter = None,
+    agent_timeout: Timeout = None,
+    room_empty_timeout: EmptyTimeout = None,
+    fallback_agent: FallbackAgent = None,
+    fallback_number: FallbackNumber = None,
+    no_agent_message: NoAgentMessage = None,
     fields: Fields = None,
 ) -> None:
     """Make a rule; prints its id."""
-    wanted = _fields(number, agent, agent_metadata, room, prefix, pin, allow, hide_number, dtmf, fields)
-    made = administer(config, url, "POST", PATH, {"name": name, "type": rule_type.value, **wanted})
+    wanted = {
+        "phoneNumbers": number or None,
+        "agentId": agent,
+        "agentMetadata": agent_metadata,
+        "room": _place(room, prefix, pin),
+        "allowedNumbers": allow or None,
+        "hidePhoneNumber": hide_number,
+        "dtmf": dtmf,
+        "blockedNumbers": block or None,
+        "blockWithheld": block_withheld,
+        "divertRuleId": divert,
+        "agentWarnAfter": agent_warn_after,
+        "agentTimeout": agent_timeout,
+        "roomEmptyTimeout": room_empty_timeout,
+        "fallbackAgentId": fallback_agent,
+        "fallbackNumber": fallback_number,
+        "noAgentMessage": no_agent_message,
+    }
+    made = administer(config, url, "POST", PATH, {"name": name, "type": rule_type.value, **_given(wanted, fields)})
     typer.echo(made["id"])
 
 
@@ -73,11 +129,37 @@ def update(
     allow: Allowed = None,
     hide_number: HideNumber = None,
     dtmf: Dtmf = None,
+    block: Blocked = None,
+    block_withheld: BlockWithheld = None,
+    divert: Divert = None,
+    agent_warn_after: WarnAfter = None,
+    agent_timeout: Timeout = None,
+    room_empty_timeout: EmptyTimeout = None,
+    fallback_agent: FallbackAgent = None,
+    fallback_number: FallbackNumber = None,
+    no_agent_message: NoAgentMessage = None,
     fields: Fields = None,
 ) -> None:
     """Change a rule: what is left out stays; given numbers and callers replace those before."""
-    wanted = _fields(number, agent, agent_metadata, room, prefix, pin, allow, hide_number, dtmf, fields)
-    changed = administer(config, url, "PATCH", ONE, {"name": name, **wanted}, id=rule_id)
+    wanted = {
+        "phoneNumbers": number or None,
+        "agentId": agent,
+        "agentMetadata": agent_metadata,
+        "room": _place(room, prefix, pin),
+        "allowedNumbers": allow or None,
+        "hidePhoneNumber": hide_number,
+        "dtmf": dtmf,
+        "blockedNumbers": block or None,
+        "blockWithheld": block_withheld,
+        "divertRuleId": divert,
+        "agentWarnAfter": agent_warn_after,
+        "agentTimeout": agent_timeout,
+        "roomEmptyTimeout": room_empty_timeout,
+        "fallbackAgentId": fallback_agent,
+        "fallbackNumber": fallback_number,
+        "noAgentMessage": no_agent_message,
+    }
+    changed = administer(config, url, "PATCH", ONE, _given({"name": name, **wanted}, fields), id=rule_id)
     typer.echo(f"routing rule changed: {changed['id']}", err=True)
 
 
@@ -107,19 +189,8 @@ def delete(rule_id: RuleId, config: ConfigFile = None, url: Service = "") -> Non
     typer.echo(administer(config, url, "DELETE", ONE, id=rule_id)["message"], err=True)
 
 
-def _fields(
-    number: list[str] | None,
-    agent: str | None,
-    agent_metadata: str | None,
-    room: str | None,
-    prefix: RoomPrefix | None,
-    pin: str | None,
-    allow: list[str] | None,
-    hide_number: bool | None,
-    dtmf: bool | None,
-    fields: str | None,
-) -> dict[str, Any]:
-    """The REST API's fields of what was given."""
+def _place(room: str | None, prefix: RoomPrefix | None, pin: str | None) -> dict[str, Any] | None:
+    """The REST API's `room`."""
     place: dict[str, Any] = {}
     if room is not None:
         place |= {"type": "static", "id": room}
@@ -127,15 +198,11 @@ def _fields(
         place |= {"type": "dynamic", "prefix": prefix.value}
     if pin is not None:
         place |= {"pin": pin or None}
-    wanted: dict[str, Any] = {
-        "phoneNumbers": number or None,
-        "agentId": agent,
-        "agentMetadata": agent_metadata,
-        "room": place or None,
-        "allowedNumbers": allow or None,
-        "hidePhoneNumber": hide_number,
-        "dtmf": dtmf,
-    }
+    return place or None
+
+
+def _given(wanted: dict[str, Any], fields: str | None) -> dict[str, Any]:
+    """The fields that were given; those of `--fields` win."""
     return {key: value for key, value in wanted.items() if value is not None} | _read(fields)
 
 
@@ -158,5 +225,6 @@ def _row(rule: dict[str, Any]) -> Row:
         "numbers": " ".join(rule["numbers"]),
         "room": room["id"] or "one for each call",
         "agent": rule["agentId"] or "",
+        "blocks": " ".join(rule["blockedNumbers"] + (["withheld"] if rule["blockWithheld"] else [])),
         "pin": "yes" if room["pin"] else "",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -18,16 +19,14 @@ from connector.cli.common import (
     settings_or_exit,
     with_store,
 )
-from connector.errors import NotFound
-from connector.model import Attempt, LifecycleEvent
-from connector.storage.base import Store
+from connector.model import LifecycleEvent
 from connector.times import iso_local
 from connector.webhooks.signing import OVERLAP, KeyRing, PublicKey
 
 webhooks_app = typer.Typer(
     no_args_is_help=True,
-    help="Lifecycle webhooks. Registering asks the running service, or works on its store where none runs; the log and "
-    "the keys are read from the store. See docs/webhooks.md.",
+    help="Lifecycle webhooks. Asks the running service, or works on its store where none runs; keys are changed in the "
+    "store. See docs/webhooks.md.",
 )
 
 
@@ -67,21 +66,18 @@ def remove(
 def deliveries(
     webhook_id: Annotated[str, typer.Argument(metavar="[WEBHOOK_ID]")] = "",
     config: ConfigFile = None,
+    url: Service = "",
     call: Annotated[str, typer.Option(help="Only events of this call.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List attempts to deliver, newest first: of one webhook, or of all."""
-    settings = settings_or_exit(config)
-
-    async def attempts(store: Store) -> list[Attempt]:
-        if webhook_id and await store.endpoints.get(webhook_id) is None:
-            raise NotFound(f"there is no webhook {webhook_id}")
-        return await store.deliveries.attempts(limit, webhook_id, call)
-
-    found = run_or_exit(lambda: with_store(settings, attempts))
-    typer.echo(f"from the store {settings.store_place}", err=True)
-    print_rows([_attempt_row(attempt) for attempt in found], as_json, "nothing was delivered yet")
+    query = {"limit": str(limit)} | ({"callId": call} if call else {})
+    if webhook_id:
+        found = administer(config, url, "GET", f"{PATH}/{{id}}/deliveries", query=query, id=webhook_id)
+    else:
+        found = administer(config, url, "GET", f"{PATH}/deliveries", query=query)
+    print_rows([_attempt_row(attempt) for attempt in found["data"]], as_json, "nothing was delivered yet")
 
 
 @webhooks_app.command("rotate-key")
@@ -119,14 +115,14 @@ def _endpoint_row(endpoint: dict[str, Any]) -> Row:
     }
 
 
-def _attempt_row(attempt: Attempt) -> Row:
+def _attempt_row(attempt: dict[str, Any]) -> Row:
     return {
-        "at": iso_local(attempt.at),
-        "webhook": attempt.endpoint_id,
-        "call": attempt.call_id,
-        "event": attempt.event.value,
-        "attempt": attempt.number,
-        "status": attempt.status or "",
-        "seconds": attempt.seconds,
-        "error": attempt.error,
+        "at": iso_local(datetime.datetime.fromisoformat(attempt["at"]).timestamp()),
+        "webhook": attempt["webhookId"],
+        "call_id": attempt["callId"],
+        "event": attempt["event"],
+        "attempt": attempt["attempt"],
+        "status": attempt["status"] or "",
+        "seconds": attempt["seconds"],
+        "error": attempt["error"] or "",
     }

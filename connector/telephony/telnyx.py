@@ -6,15 +6,18 @@ the one, and want the account's id, which a stream tells; Call Control's take th
 of is asked of the other.
 
 https://developers.telnyx.com/api-reference/texml-rest-commands/update-call,
-https://developers.telnyx.com/api-reference/call-commands/hangup-call
+https://developers.telnyx.com/api-reference/call-commands/hangup-call,
+https://developers.telnyx.com/api-reference/call-commands/speak-text
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 from connector.accounts import CarrierAccount, CarrierAccounts
+from connector.carriers.carrier import LONGEST_FAREWELL
 from connector.carriers.telnyx import Telnyx
 from connector.carriers.transfers import TransferDial
 from connector.config import Settings
@@ -28,6 +31,19 @@ API = "https://api.telnyx.com"
 _TELNYX = Telnyx()
 _HAS_ENDED = "90018"
 """https://developers.telnyx.com/api/errors/90018"""
+_CHARACTERS_A_SECOND = 12.0
+"""Spoken; a slow voice."""
+_SPEECH_BEGINS = 1.5
+"""Seconds after the command, at most."""
+LONGEST_SPEECH = 20.0
+"""Seconds after which a phone is hung up, whatever it still hears; less than `hang_ups.TRY_LIMIT` leaves."""
+_FAREWELL_COMMAND = "connector-farewell"
+"""Telnyx ignores a command whose id this call has had: who tries again does not repeat the sentence."""
+
+
+def speaking_seconds(text: str) -> float:
+    """How long a phone is left to hear a sentence."""
+    return min(_SPEECH_BEGINS + len(text) / _CHARACTERS_A_SECOND, LONGEST_SPEECH)
 
 
 class TelnyxCalls:
@@ -38,15 +54,18 @@ class TelnyxCalls:
     stream_outlives_transfer = True
     """It runs beside the document, so another document does not end it."""
 
-    def __init__(self, api_key: str, api_url: str = API) -> None:
+    def __init__(self, api_key: str, api_url: str = API, speaking: Callable[[str], float] = speaking_seconds) -> None:
+        self._speaking = speaking
         self._api = CarrierApi(Telnyx.title, api_url, f"Bearer {api_key}", Telnyx.rest_settings, _HAS_ENDED)
         self.start, self.close = self._api.start, self._api.close
 
     async def hang_up(self, call: CarrierCall, say: str = "") -> None:
         """End a call in whatever state it is; one that has ended is no error. `say` is read out first, in the place of
-        the document that holds the phone."""
-        if say and await self._take_leave(call, say):
-            return
+        the document that holds the phone; then this takes as long as the sentence where a call follows none."""
+        if say:
+            if await self._take_leave(call, say):
+                return
+            await self._speak(call, say[:LONGEST_FAREWELL])
         try:
             await self._act(call, "hangup", {})
         except (NotFound, FailedPrecondition):
@@ -56,13 +75,22 @@ class TelnyxCalls:
                 return
 
     async def _take_leave(self, call: CarrierCall, say: str) -> bool:
-        """Whether Telnyx has taken the sentence. TeXML's way alone: Call Control speaks too, but tells the end of it to
-        a webhook that is not ours, so nobody would know when to hang up."""
+        """Whether Telnyx has taken the sentence, and hangs up after it. TeXML's way."""
         try:
             await self._update(call, {"Texml": _TELNYX.farewell(say)})
         except (NotFound, FailedPrecondition):
             return False
         return True
+
+    async def _speak(self, call: CarrierCall, say: str) -> None:
+        """Call Control's way. It tells the end of a sentence (`call.speak.ended`) to the webhook of the call's
+        application, which is not ours: so the phone gets the time that the sentence takes."""
+        command = {"payload": say, "voice": "female", "language": "en-US", "command_id": _FAREWELL_COMMAND}
+        try:
+            await self._act(call, "speak", command)
+        except (NotFound, FailedPrecondition):
+            return
+        await asyncio.sleep(self._speaking(say))
 
     async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
         """Connect the phone with a number in the stream's place. A call that follows no TeXML is told to Call Control,

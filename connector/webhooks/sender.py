@@ -152,7 +152,7 @@ class Sender:
 
     async def _deliver(self, delivery: Delivery) -> None:
         with structlog.contextvars.bound_contextvars(
-            call=delivery.call_id, endpoint=delivery.endpoint_id, delivery=delivery.id, webhook=delivery.event.value
+            call_id=delivery.call_id, endpoint=delivery.endpoint_id, delivery=delivery.id, webhook=delivery.event.value
         ):
             try:
                 await self._attempt(delivery)

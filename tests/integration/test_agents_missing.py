@@ -11,9 +11,10 @@ from livekit import api
 
 from carrier_simulator import OutboundCall
 from connector.app import Connector
-from connector.model import CallState, EndReason
+from connector.model import CallState, EndReason, Provider
 from demo.echo_agent import EchoAgent
 from demo.livekit_server import LiveKitServer
+from tests.integration.carriers import carrier_of
 from tests.integration.harness import (
     INBOUND,
     PATIENCE,
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.timeout(120)
 
 CALLER, CALLED = "+15552223333", "+15550001111"
 LONG = 60.0
+SENTENCE = "Nobody can talk with you now. We will call you back."
 
 
 def lines(log: list[Any], event: str) -> list[Any]:
@@ -85,6 +87,33 @@ async def test_a_rule_whose_worker_does_not_run_ends_its_calls_as_no_agent(
     (warning,) = lines(log, "no agent talks with the caller")
     assert (warning["log_level"], warning["agents"], warning["why"]) == ("warning", ["nobody"], "never_came")
     await call.ended.wait()
+    assert not call.errors
+
+
+@pytest.mark.parametrize("provider", Provider)
+@pytest.mark.parametrize("choice", ["number", "sentence"])
+async def test_before_the_end_each_carrier_moves_the_phone_or_reads_the_sentence_out(
+    stage: Stage, room: str, provider: Provider, choice: str
+) -> None:
+    carrier, credentials = carrier_of(provider)
+    await stage.enter(carrier)
+    last = {"fallback_number": CALLED} if choice == "number" else {"no_agent_message": SENTENCE}
+    connector = await stage.connector(
+        **credentials, **{f"{provider.value}_api_url": carrier.base_url}, **last, agent_timeout=0.5
+    )
+    made = await RestClient(await stage.http(), connector).connector(provider=provider.value, defaultRoomId=room)
+    call = carrier.inbound_call(made["webhookUrl"], to="+15557654321", from_=CALLER)
+    if choice == "number":
+        await call.transferred.wait(PATIENCE)
+        assert [target.address for target in call.dialled] == [CALLED]
+        record = await ended(connector)
+        assert (record.end_reason, record.transfer_to) == (EndReason.TRANSFERRED, CALLED)
+        assert (call.is_over, call.spoken) == (False, [])
+    else:
+        await call.finished()
+        record = await ended(connector)
+        assert record.end_reason is EndReason.NO_AGENT
+        assert call.spoken == [SENTENCE]
     assert not call.errors
 
 

@@ -66,6 +66,32 @@ async def test_unknown_fields_are_ignored_in_both_encodings(stage: Stage, room: 
     assert (await wire.send(body, PROTOBUF)).status == 200
 
 
+OURS = "/twirp/connector.v1.Connector"
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "field"),
+    [
+        ("EndCall", {"call_id": "call_1", "reason": "x"}, "reason"),
+        ("GetCall", {"callID": "call_1"}, "callID"),
+        ("ListCalls", {"roomId": "r"}, "roomId"),
+        ("TransferCall", {"callId": "call_1", "to": "+15551234567", "callerID": "+15557654321"}, "callerID"),
+        ("SwitchRoom", {"call_id": "call_1", "room_name": "r", "agents": [{"name": "a"}]}, "name"),
+        ("ConnectTelnyxCall", {"room_name": "r", "agents": [{"agent_name": "a"}, {"new": 1}]}, "new"),
+        ("ConnectPlivoCall", {"room_name": "r", "twilio_call_direction": 1}, "twilio_call_direction"),
+        ("PlaceTwilioCall", {"to": "+15551234567", "from": "+15557654321", "room": "r"}, "room"),
+    ],
+)
+async def test_an_unknown_field_of_our_own_service_is_refused_with_its_name(
+    stage: Stage, room: str, method: str, body: dict[str, object], field: str
+) -> None:
+    wire = await wire_to(stage)
+    reply = await wire.send_json(body, f"{OURS}/{method}")
+    assert (reply.status, reply.code, reply.field) == (400, "invalid_argument", field)
+    assert "is not a field of this request" in reply.message
+    assert not wire.connector.calls.live()
+
+
 @pytest.mark.parametrize("direction", [{}, {"twilio_call_direction": None}, {"twilio_call_direction": 0}])
 async def test_a_call_without_a_direction_is_inbound(stage: Stage, room: str, direction: dict[str, object]) -> None:
     wire = await wire_to(stage)

@@ -340,11 +340,16 @@ async def kept(tmp_path: Path, env: dict[str, str]) -> dict[str, str]:
     return env
 
 
+def reads_the_store(env: dict[str, str]) -> str:
+    place = env["CONNECTOR_STORE"].removeprefix("sqlite:///")
+    return f"no connector answers at {origin(env)}: using the store {place}\n"
+
+
 async def test_calls_are_listed_newest_first_with_masked_numbers(kept: dict[str, str]) -> None:
     ran = await ask(kept, "calls")
-    assert (ran.status, ran.err) == (0, f"from the store {kept['CONNECTOR_STORE'].removeprefix('sqlite:///')}\n")
+    assert (ran.status, ran.err) == (0, reads_the_store(kept))
     header, *rows = [line.split() for line in ran.out.splitlines()]
-    assert header[:4] == ["call", "provider", "direction", "room"]
+    assert header[:5] == ["call", "id", "provider", "direction", "room"]
     assert [row[0] for row in rows] == ["call_3", "call_2", "call_1"]
     assert rows[2][1:7] == ["twilio", "outbound", "support", "+1********21", "+1********67", "ended"]
     assert rows[2][-2:] == ["62.5", "carrier_hangup"]
@@ -354,7 +359,7 @@ async def test_calls_are_listed_newest_first_with_masked_numbers(kept: dict[str,
 async def test_calls_as_json_is_one_object_a_line(kept: dict[str, str]) -> None:
     ran = await ask(kept, "calls", "--json")
     rows = [json.loads(line) for line in ran.out.splitlines()]
-    assert [row["call"] for row in rows] == ["call_3", "call_2", "call_1"]
+    assert [row["call_id"] for row in rows] == ["call_3", "call_2", "call_1"]
     assert (rows[2]["to"], rows[2]["seconds"], rows[2]["end_reason"]) == ("+1********67", 62.5, "carrier_hangup")
     assert 5 <= rows[1]["seconds"] < 60
     assert rows[1]["end_reason"] == ""
@@ -363,7 +368,7 @@ async def test_calls_as_json_is_one_object_a_line(kept: dict[str, str]) -> None:
 async def test_calls_shows_full_numbers_when_asked_and_only_so_many(kept: dict[str, str]) -> None:
     ran = await ask(kept, "calls", "--json", "--full-numbers", "--limit", "2")
     rows = [json.loads(line) for line in ran.out.splitlines()]
-    assert [row["call"] for row in rows] == ["call_3", "call_2"]
+    assert [row["call_id"] for row in rows] == ["call_3", "call_2"]
     assert rows[1]["to"] == "+15551234567"
 
 
@@ -371,14 +376,19 @@ async def test_calls_says_so_when_there_are_none(env: dict[str, str]) -> None:
     place = env["CONNECTOR_STORE"].removeprefix("sqlite:///")
     ran = await ask(env, "calls")
     assert (ran.status, ran.out) == (1, "")
-    assert ran.err.startswith(f"error: there is no store {place}; ")
+    assert ran.err.startswith(f"{reads_the_store(env)}error: there is no store {place}; ")
     store = store_at(env["CONNECTOR_STORE"])
     await store.open()
     await store.close()
     ran = await ask(env, "calls")
-    assert (ran.status, ran.out, ran.err) == (0, "", f"no calls in {place}\n")
+    assert (ran.status, ran.out, ran.err) == (0, "", f"{reads_the_store(env)}there are no calls\n")
 
 
 async def test_calls_are_listed_while_the_service_runs(kept: dict[str, str]) -> None:
+    place = f"{kept['CONNECTOR_STORE'].removeprefix('sqlite:///')}.none"
+    elsewhere = {**kept, "CONNECTOR_STORE": f"sqlite:///{place}"}
     async with serving(kept, origin(kept) + "/readyz"):
-        assert (await ask(kept, "calls")).out.count("call_") == 3
+        for settings in (kept, elsewhere):
+            ran = await ask(settings, "calls")
+            assert (ran.out.count("call_"), ran.err) == (3, "")
+    assert not os.path.exists(place)  # noqa: ASYNC240 - nothing else runs

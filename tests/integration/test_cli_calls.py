@@ -182,7 +182,7 @@ async def test_lists_and_their_filters(room: str, twilio: TwilioSimulator, termi
     async def listed(*options: str) -> list[str]:
         ran = await terminal.run("calls", "list", "--json", *options)
         assert ran.status == 0, ran
-        return [json.loads(line)["call"] for line in ran.out.splitlines()]
+        return [json.loads(line)["call_id"] for line in ran.out.splitlines()]
 
     assert await listed("--state", "active") == [second.call_id]
     assert await listed("--room", f"{room}-1") == [first.call_id]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from livekit import api
+from twilio.request_validator import RequestValidator
 
 from carrier_simulator import Answer, Document, Outcome
-from connector.model import CallState, Provider
+from connector.model import CallState, EndReason, Provider
 from tests.integration.carriers import carrier_of
-from tests.integration.harness import Stage, ended, only_session, until
+from tests.integration.harness import TWILIO_TOKEN, Stage, ended, only_session, until
 from tests.integration.rest import RestClient
 
 CALLER, CALLED, THIRD = "+15552223333", "+15550001111", "+15557776666"
@@ -43,3 +45,35 @@ async def test_a_phone_that_is_sent_back_is_a_new_call(stage: Stage, room: str, 
     await call.hangup()
     await ended(connector, second.call_id)
     assert not call.errors
+
+
+async def test_a_document_that_goes_on_at_the_webhook_after_the_room_has_ended_the_stream(
+    stage: Stage, room: str
+) -> None:
+    """A customer's own document: our answer, and a `<Redirect>` behind it."""
+    twilio = await stage.twilio()
+    connector = await stage.connector()
+    http = await stage.http()
+    url = (await RestClient(http, connector).connector(defaultRoomId=room))["webhookUrl"]
+    call = twilio.dial(CALLED, CALLER, Document(inline='<Response><Pause length="3600"/></Response>'))
+    await call.answered.wait()
+    form = dict(call.form())
+    signature = RequestValidator(TWILIO_TOKEN).compute_signature(url, form)
+    async with http.post(url, data=form, headers={"X-Twilio-Signature": signature}) as response:
+        ours = await response.text()
+    call.order(Document(inline=ours.replace("</Response>", f"<Redirect>{url}</Redirect></Response>")))
+    await until(lambda: [each.state for each in connector.calls.live()] == [CallState.ACTIVE])
+    first = only_session(connector)
+    await stage.admin.room.delete_room(api.DeleteRoomRequest(room=room))
+    await until(lambda: first.finished.is_set())
+    assert first.record.end_reason is EndReason.ROOM_DELETED
+    await until(lambda: [each.state for each in connector.calls.live()] == [CallState.ACTIVE])
+    second = only_session(connector)
+    assert second.call_id != first.call_id
+    assert second.record.carrier_call_id == call.sid
+    assert second.record.identity in await stage.participants(room)
+    # What this one was answered has nothing behind the stream: the room's end is the phone's.
+    await stage.admin.room.delete_room(api.DeleteRoomRequest(room=room))
+    await call.finished()
+    assert (await ended(connector, second.call_id)).end_reason is EndReason.ROOM_DELETED
+    assert (call.spoken, call.errors) == ([], [])

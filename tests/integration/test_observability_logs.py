@@ -117,7 +117,7 @@ async def test_every_line_of_a_call_has_its_id(stage: Stage, room: str, directio
         await whole_call(stage, connector, room, direction)
         (record,) = await connector.store.list_calls()
     lines = [line for line in ours(log) if line["event"] not in OF_THE_SERVICE]
-    assert {line.get("call") for line in lines} == {record.call_id}
+    assert {line.get("call_id") for line in lines} == {record.call_id}
     events = [line["event"] for line in lines]
     assert [e for e in events if e.startswith(("call ", "stream", "answer"))] == [
         "call created",
@@ -145,10 +145,10 @@ async def test_lines_of_two_calls_are_told_apart(stage: Stage, room: str) -> Non
         for session in sessions:
             await session.finished.wait()
     for session in sessions:
-        events = [line["event"] for line in ours(log) if line.get("call") == session.call_id]
+        events = [line["event"] for line in ours(log) if line.get("call_id") == session.call_id]
         assert (events[0], events[-1]) == ("call created", "call ended")
         assert events.count("call ended") == 1
-    assert all(line.get("call") for line in ours(log) if line["event"] not in OF_THE_SERVICE)
+    assert all(line.get("call_id") for line in ours(log) if line["event"] not in OF_THE_SERVICE)
 
 
 @BOTH
@@ -220,7 +220,7 @@ async def test_a_refusal_of_a_known_call_names_it(stage: Stage, room: str) -> No
         await fetch(http, connect_url, FORM)
         await fetch(http, connect_url, (("CallSid", "CA" + "9" * 32),))
     refusals = [line for line in ours(log) if line["event"] == "connect_url refused"]
-    assert [(line["status"], line.get("call")) for line in refusals] == [
+    assert [(line["status"], line.get("call_id")) for line in refusals] == [
         (403, call.call_id),
         (404, None),
         (410, call.call_id),
@@ -237,4 +237,4 @@ async def test_the_pretty_log_of_a_call_is_for_people(stage: Stage, room: str) -
         assert re.match(r"\d\d:\d\d:\d\d\.\d{6} \[info *\] \S", line), line
         with pytest.raises(json.JSONDecodeError):
             json.loads(line)
-    assert re.search(r"call ended +call=call_\w+ .*reason=carrier_hangup", lines[-1])
+    assert re.search(r"call ended +call_id=call_\w+ .*reason=carrier_hangup", lines[-1])

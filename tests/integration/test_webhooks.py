@@ -296,6 +296,7 @@ async def test_the_command_line_lists_rotates_and_revokes(rest: Rest, connector:
         "LIVEKIT_API_KEY": settings.livekit_api_key,
         "LIVEKIT_API_SECRET": settings.livekit_api_secret.get_secret_value(),
         "CONNECTOR_STORE": settings.store,
+        "CONNECTOR_PORT": str(settings.port),
     }
 
     async def run(*arguments: str) -> str:

@@ -126,7 +126,7 @@ async def test_the_call_is_on_every_line_also_of_the_tasks_it_starts(out: io.Str
         log.info("here")
     await task
     log.info("outside")
-    assert {line["event"]: line.get("call") for line in lines_of(out)} == {
+    assert {line["event"]: line.get("call_id") for line in lines_of(out)} == {
         "here": "call_1",
         "in a task": "call_1",
         "in a library": "call_1",
@@ -149,7 +149,7 @@ def test_pretty_lines_are_for_people() -> None:
     (line,) = stream.getvalue().splitlines()
     assert not line.startswith("{")
     assert "call active" in line
-    assert "call=call_1" in line
+    assert "call_id=call_1" in line
     assert "milliseconds=12" in line
 
 

@@ -75,6 +75,15 @@ class PhoneCall(Line):
         """End the call, or turn to another document, whatever it is doing now."""
         self.orders.put_nowait(order)
 
+    def speak(self, text: str) -> None:
+        """Read a text out beside the document. Of a call that ends before it is said, it is not in `spoken`."""
+
+        def said() -> None:
+            if not self.is_over:
+                self.spoken.append(text)
+
+        asyncio.get_running_loop().call_later(self.office.options.say_seconds, said)
+
     def start(self) -> None:
         self._task = asyncio.create_task(self._live(), name=f"call {self.sid}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -869,3 +870,10 @@ def test_no_form_breaks_it(form: list[tuple[str, str]], query: list[tuple[str, s
                 assert shown.isprintable()
 
     asyncio.run(post())
+
+
+def test_the_random_name_of_a_room_is_long_and_never_a_word() -> None:
+    names = {hooks._new_name() for _ in range(500)}
+    assert len(names) == 500
+    assert all(re.fullmatch("[bcdfghjklmnpqrstvwxyz0-9]{4}(-[bcdfghjklmnpqrstvwxyz0-9]{4}){3}", name) for name in names)
+    assert not set("aeiou") & set("".join(names))

@@ -61,6 +61,20 @@ async def test_a_rule_comes_back_bare_and_whole(rest: Rest) -> None:
     assert await rest.ok("GET", f"{PATH}/{rule['id']}") == rule
 
 
+async def test_the_numbers_are_taken_and_given_back_under_either_name(rest: Rest) -> None:
+    rule = await made(rest, numbers=["1 555 000 1111"])
+    assert rule["numbers"] == rule["phoneNumbers"] == ["+15550001111"]
+    changed = await rest.ok("PATCH", f"{PATH}/{rule['id']}", {"numbers": []})
+    assert changed["numbers"] == changed["phoneNumbers"] == []
+    for fields, message in (
+        ({"numbers": ["x"]}, "numbers.0: must be a telephone number"),
+        ({"numbers": [], "phoneNumbers": []}, "numbers: is not a field of this request"),
+        ({"phoneNumber": []}, "phoneNumber: is not a field of this request; did you mean phoneNumbers?"),
+    ):
+        status, answer = await rest("PATCH", f"{PATH}/{rule['id']}", fields)
+        assert (status, answer["message"][: len(message)]) == (400, message)
+
+
 async def test_a_name_and_a_type_are_all_it_takes(rest: Rest) -> None:
     rule = await made(rest)
     assert (rule["numbers"], rule["room"], rule["dtmf"], rule["hidePhoneNumber"]) == ([], None, True, False)
@@ -87,11 +101,11 @@ async def test_rooms(rest: Rest, room: Any, shown: Any) -> None:
         ({"name": ""}, "name: must have at least 1 character"),
         ({"type": "both"}, "type: must be 'inbound' or 'outbound'"),
         ({"phoneNumbers": "+15550001111"}, "phoneNumbers: must be a valid"),
-        ({"phoneNumbers": ["hello"]}, "phoneNumbers.0: must match pattern"),
-        ({"phoneNumbers": ["+1234567890123456"]}, "phoneNumbers.0: must match pattern"),
+        ({"phoneNumbers": ["hello"]}, "phoneNumbers.0: must be a telephone number such as +15551234567"),
+        ({"phoneNumbers": ["+1234567890123456"]}, "phoneNumbers.0: must be a telephone number"),
         ({"room": {"type": "static"}}, "room.id: is required for a static room"),
         ({"room": {"type": "dynamic", "prefix": "mine"}}, "room.prefix: must be 'blank'"),
-        ({"room": {"pin": "12a"}}, "room.pin: must match pattern"),
+        ({"room": {"pin": "12a"}}, "room.pin: must be 1 to 16 digits"),
         ({"dtmf": "yes"}, "dtmf: must be a valid boolean"),
         ({"headers": {"X": "y"}}, "headers: is for outbound rules only"),
         ({"type": "outbound", "headersToAttributes": {"X": "y"}}, "headersToAttributes: is for inbound rules only"),

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from connector.call.terms import BUSY
 from connector.errors import ResourceExhausted, Unavailable
 from connector.metrics import Metrics
 from connector.model import Direction, EndReason
+from connector.room import admission, rejoin
 from connector.room.admission import SLOT_LIMIT, JoinAdmission
-from tests.unit.call.fakes import FakeSocket, World
+from tests.unit.call.fakes import FakeControl, FakeSocket, Faults, World
 from tests.unit.call.virtual_time import virtual_time
 
 
@@ -322,15 +326,62 @@ async def test_streams_that_start_together_take_turns_and_a_caller_who_hangs_up_
 
 
 @virtual_time
-async def test_a_stream_without_a_turn_in_time_ends_its_call_as_overloaded() -> None:
-    world = World(direction=Direction.INBOUND, joins_at_once=1)
-    world.faults.delays["room.join_visible"] = 30.0
-    for number in range(4):
-        await world.manager.create(world.request(f"call_{number}"))
-    for number in range(4):
-        await _stream(world, number)
-    await asyncio.sleep(20.0)
-    assert world.counted() == {}
-    await asyncio.sleep(20.0)
-    await world.manager.drain(0.0)
+async def test_a_stream_without_a_turn_in_time_ends_its_call_as_overloaded_and_the_caller_hears_why() -> None:
+    faults = Faults()
+    control = FakeControl(faults)
+    world = World(direction=Direction.INBOUND, joins_at_once=1, faults=faults, control=control)
+    await world.manager.create(world.request("call_0"))
+    with patch.object(admission, "SLOT_LIMIT", 1000.0):
+        async with world.joins.live_call("another"):
+            await _stream(world, 0)
+            # Twice the time of a new call: the carrier was told that somebody would answer.
+            await asyncio.sleep(15.9)
+            assert world.counted() == {}
+            await asyncio.gather(*world.carrying)
+    assert world.counted() == {EndReason.OVERLOADED.value: 1.0}
+    assert control.said == [BUSY]
+    assert "room.join_visible" not in faults.steps
+
+
+@pytest.mark.parametrize("direction", Direction)
+@virtual_time
+async def test_a_caller_hears_that_livekit_is_away_and_a_callee_does_not(direction: Direction) -> None:
+    faults = Faults()
+    control = FakeControl(faults)
+    world = World(direction=direction, faults=faults, control=control)
+    await world.manager.create(world.request("call_0"))
+    step = "room.join_visible" if direction is Direction.INBOUND else "admin.reveal"
+    faults.planned[step] = Unavailable("no answer")
+    await _stream(world, 0)
     await asyncio.gather(*world.carrying)
+    assert world.counted() == {EndReason.LIVEKIT_UNAVAILABLE.value: 1.0}
+    assert control.said == ([BUSY] if direction is Direction.INBOUND else [])
+
+
+@virtual_time
+async def test_without_credentials_the_log_says_what_the_caller_has_not_heard() -> None:
+    world = World(direction=Direction.INBOUND)
+    await world.manager.create(world.request("call_0"))
+    world.faults.planned["room.join_visible"] = Unavailable("no answer")
+    await _stream(world, 0)
+    await asyncio.gather(*world.carrying)
+    (line,) = [entry for entry in world.log.entries if "a setting is missing" in entry["event"]]
+    assert line["event"] == "the phone hears no last sentence: a setting is missing"
+
+
+@virtual_time
+async def test_a_livekit_that_has_started_again_is_joined_by_so_many_calls_at_once_before_any_new_one() -> None:
+    rejoin._Failures.latest = float("-inf")
+    joins = Joins(at_once=8)
+
+    async def comes_back(name: str) -> None:
+        turn = partial(joins.admission.live_call, name, 20.0)
+        await rejoin.until_joined(lambda: joins._join(name, 1.0), turn)
+
+    tasks = [asyncio.ensure_future(comes_back(f"call {number}")) for number in range(60)]
+    await asyncio.sleep(rejoin.SPREAD)
+    new = _start(joins.new, "new")
+    await asyncio.gather(*tasks, *new)
+    assert joins.most == 8
+    assert len(joins.began) == 61
+    assert joins.began[-1] == "new"

@@ -11,7 +11,10 @@ import structlog
 
 from connector.call.bridge import Bridge
 from connector.call.marks import PROBE_EVERY, PROBE_FOR, Marks
+from connector.carriers.codec import Codec
+from connector.carriers.events import MarkReached
 from connector.metrics import Metrics
+from tests.contract.dialects import Dialect, PlivoDialect, TelnyxDialect, TwilioDialect
 from tests.unit.call.clock import Clock
 from tests.unit.call.fakes import FakeCodec
 
@@ -33,9 +36,21 @@ class Voice:
 class Line:
     """Somebody who talks into a bridge, and a carrier that plays it, a way of `way` seconds off."""
 
-    def __init__(self, loses: Loses = lambda *_: False, way: float = 0.05, clear_returns_marks: bool = True) -> None:
+    def __init__(
+        self,
+        loses: Loses = lambda *_: False,
+        way: float = 0.05,
+        clear_returns_marks: bool = True,
+        dialect: Dialect | None = None,
+    ) -> None:
+        """`dialect`: whose messages are written and read, by the carrier's own codec."""
         self.clock = Clock(0.0)
-        self.bridge = Bridge(FakeCodec(), Voice(), Metrics(), self.clock, self.clock.later)
+        self._dialect = dialect
+        self._codec: Codec = FakeCodec() if dialect is None else dialect.codec()
+        if dialect is not None:
+            for text in (*dialect.opening(), dialect.start()):
+                self._codec.receive(text)
+        self.bridge = Bridge(self._codec, Voice(), Metrics(), self.clock, self.clock.later)
         self.bridge.open_to_carrier()
         self.bridge.source_added("talker")
         self.loses = loses
@@ -69,11 +84,24 @@ class Line:
     def take(self) -> None:
         """The socket takes all that waits."""
         outbox = self.bridge.outbox
-        texts = [message.text for message in outbox._waiting]
+        texts = [self._as_the_carrier_reads_it(message.text) for message in outbox._waiting]
         outbox._waiting.clear()
         outbox._seconds, outbox._tones = 0.0, 0
         self.sent += texts
         self._in_proxy += texts
+
+    def _as_the_carrier_reads_it(self, text: str) -> str:
+        """In the fake codec's words."""
+        if self._dialect is None:
+            return text
+        sent = self._dialect.read(text)
+        return " ".join(filter(None, (sent.kind, sent.name or (str(len(sent.payload)) if sent.payload else ""))))
+
+    def _comes_back(self, name: str) -> None:
+        text = f"mark {name}" if self._dialect is None else self._dialect.mark(name)
+        event = self._codec.receive(text)
+        assert isinstance(event, MarkReached)
+        self.bridge.mark_reached(event.name)
 
     def _play(self) -> None:
         now = self.clock.now
@@ -89,7 +117,7 @@ class Line:
             self._buffer.pop(0)
             self.heard.append(now)
         while self._returning and self._returning[0][0] <= now + 1e-6:
-            self.bridge.mark_reached(heapq.heappop(self._returning)[2])
+            self._comes_back(heapq.heappop(self._returning)[2])
 
     def _arrive(self, text: str) -> None:
         if text == "clear":
@@ -350,7 +378,7 @@ def test_the_log_says_when_the_ear_was_closed_and_opened_and_whose() -> None:
         line.goes_on(PROBE_FOR + 0.1)
     events = [entry["event"].split(":")[0] for entry in told]
     assert events == ["no audio is sent to the phone", "audio is sent to the phone again"] * 2
-    assert all("call" in entry for entry in told)
+    assert all("call_id" in entry for entry in told)
     assert told[1]["seconds"] == pytest.approx(1.0, abs=0.3)
 
 
@@ -374,3 +402,50 @@ def test_a_mark_that_returns_settles_all_before_it() -> None:
     marks.returned(names[1], 2.5)
     assert marks.lag == pytest.approx(1.5)
     assert list(marks._out) == [names[2]]
+
+
+# In each carrier's own messages
+
+
+class Case:
+    """A carrier; Plivo returns no checkpoint that a `clearAudio` has dropped."""
+
+    def __init__(self, dialect: type[TwilioDialect | TelnyxDialect | PlivoDialect], returns: bool) -> None:
+        self._dialect = dialect
+        self._returns = returns
+        self.name = dialect.name
+
+    def line(self) -> Line:
+        return Line(dialect=self._dialect(), clear_returns_marks=self._returns)
+
+
+CARRIERS = [Case(TwilioDialect, True), Case(TelnyxDialect, True), Case(PlivoDialect, False)]
+
+
+@pytest.mark.parametrize("carrier", CARRIERS, ids=lambda case: case.name)
+def test_a_carrier_s_path_gets_stuck_is_probed_and_opens_again(carrier: Case) -> None:
+    line = carrier.line()
+    for _ in range(2):
+        line.gets_stuck()
+        sent = line.goes_on(1.1)
+        assert {text.split()[0] for text in sent} == {"mark"}
+        assert len(sent) == 2
+        line.is_stuck = False
+        line.goes_on(1.0)
+        line.heard.clear()
+        line.goes_on(5)
+        assert len(line.heard) * FRAME == pytest.approx(5, abs=2 * FRAME)
+    assert line.clears == 2
+
+
+@pytest.mark.parametrize("carrier", CARRIERS, ids=lambda case: case.name)
+def test_a_carrier_whose_marks_are_lost_is_heard_again_in_bounded_time(carrier: Case) -> None:
+    line = carrier.line()
+    line.goes_on(3)
+    line.loses = lambda *_: True
+    line.goes_on(60)
+    assert line.clears == 1
+    assert line.longest_hole() < PROBE_FOR + 0.5
+    line.heard.clear()
+    line.goes_on(10)
+    assert len(line.heard) * FRAME == pytest.approx(10, abs=FRAME)

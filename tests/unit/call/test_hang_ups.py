@@ -145,7 +145,7 @@ async def test_it_is_tried_for_minutes_with_growing_pauses_and_then_given_up_lou
     assert hang_ups.GIVE_UP_AFTER - 1 < carrier.times[-1] < hang_ups.GIVE_UP_AFTER + 1
     assert (process.counted("given_up"), await process.queue.pending()) == (1, 0)
     (error,) = [entry for entry in process.log.entries if entry["log_level"] == "error"]
-    assert (error["carrier_call_id"], error["carrier"], error["call"]) == ("v3:1", "telnyx", "call_1")
+    assert (error["carrier_call_id"], error["carrier"], error["call_id"]) == ("v3:1", "telnyx", "call_1")
 
 
 @virtual_time

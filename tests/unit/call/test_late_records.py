@@ -84,7 +84,7 @@ async def test_a_drain_without_store_ends_and_says_what_is_lost() -> None:
     async with asyncio.timeout(10):
         await world.manager.drain(0)
     lost = world.log.entries[-1]
-    assert (lost["event"], lost["call"]) == ("a call's last record is lost: the store fails", call.call_id)
+    assert (lost["event"], lost["call_id"]) == ("a call's last record is lost: the store fails", call.call_id)
 
 
 @virtual_time

@@ -96,9 +96,45 @@ def test_the_life_of_a_rule(shell: Shell) -> None:
     assert rule["room"] == {"type": "static", "id": "desk", "prefix": None, "pin": "2468"}
     assert (rule["agentId"], rule["agentMetadata"], rule["tags"], rule["dtmf"]) == ("helper", "vip", ["new"], False)
     assert rule["hidePhoneNumber"]
+    shell("rules", "update", rule_id, "--fields", '{"dtmf": null, "tags": null}')
+    rule = json.loads(shell("rules", "show", rule_id).stdout)
+    assert (rule["tags"], rule["dtmf"], rule["agentId"]) == ([], True, "helper")
     shell("rules", "delete", rule_id)
     assert "there are no rules" in shell("rules", "list").stderr
     assert "error: " in shell("rules", "delete", rule_id, status=1).stderr
+
+
+def test_a_rule_blocks_callers_and_says_what_is_done_without_an_agent(shell: Shell) -> None:
+    other = shell("rules", "create", "Voicemail").stdout.strip()
+    options = "--block +1900* --block +15550003333 --block-withheld --agent-warn-after 2 --agent-timeout 9.5"
+    more = "--room-empty-timeout 0 --fallback-agent second --fallback-number +15550004444 --no-agent-message Later."
+    rule_id = shell("rules", "create", "Sales", *options.split(), *more.split(), "--divert", other).stdout.strip()
+    rule = json.loads(shell("rules", "show", rule_id).stdout)
+    assert (rule["blockedNumbers"], rule["blockWithheld"], rule["divertRuleId"]) == (
+        ["+1900*", "+15550003333"],
+        True,
+        other,
+    )
+    assert (rule["agentWarnAfter"], rule["agentTimeout"], rule["roomEmptyTimeout"]) == (2, 9.5, 0)
+    assert (rule["fallbackAgentId"], rule["fallbackNumber"]) == ("second", "+15550004444")
+    assert rule["noAgentMessage"] == "Later."
+    shell("rules", "update", rule_id, "--take-withheld", "--no-agent-message", "", "--block", "+44")
+    rule = json.loads(shell("rules", "show", rule_id).stdout)
+    assert (rule["blockWithheld"], rule["noAgentMessage"], rule["blockedNumbers"]) == (False, "", ["+44"])
+    assert rule["agentTimeout"] == 9.5
+    rows = map(json.loads, shell("rules", "list", "--json").stdout.splitlines())
+    assert [row["blocks"] for row in rows] == ["+44", ""]
+    refused = shell("rules", "create", "Bad", "--fallback-number", "555", status=1)
+    assert "error: fallbackNumber: " in refused.stderr
+
+
+def test_calls_and_deliveries_are_read_from_the_store_that_is_named(shell: Shell, port: int) -> None:
+    shell("rules", "create", "Makes the store")
+    for command, none in (("calls", "there are no calls"), ("webhooks deliveries", "nothing was delivered yet")):
+        result = shell(*command.split())
+        assert f"no connector answers at http://127.0.0.1:{port}: using the store {shell.store}" in result.stderr
+        assert none in result.stderr
+    assert "Webhook not found" in shell("webhooks", "deliveries", "wh_none", status=1).stderr
 
 
 def test_what_the_api_refuses_is_one_line(shell: Shell) -> None:
@@ -117,6 +153,7 @@ def test_the_life_of_a_webhook(shell: Shell) -> None:
 
 
 def test_an_address_that_was_asked_for_is_not_replaced_by_a_store(shell: Shell, port: int) -> None:
-    refused = shell("connectors", "list", "--url", f"http://127.0.0.1:{port}", status=1)
-    assert f"no connector answers at http://127.0.0.1:{port}" in refused.stderr
-    assert not shell.store.exists()
+    for command in ("connectors list", "calls list", "calls", "webhooks deliveries"):
+        refused = shell(*command.split(), "--url", f"http://127.0.0.1:{port}", status=1)
+        assert f"no connector answers at http://127.0.0.1:{port}" in refused.stderr
+        assert not shell.store.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator
@@ -300,6 +301,28 @@ async def test_the_api_redirects_to_another_document(
     assert (await api("POST", f"{api.calls}/{call.sid}", json={"Url": url}))[0] == 200
     await call.ended.wait()
     assert call.spoken == ["Moved"]
+
+
+async def test_the_api_reads_a_text_out_beside_the_document(
+    api: Api, carrier: TelnyxSimulator, call: InboundCall, server: Socket
+) -> None:
+    control_id = server.seen[1]["start"]["call_control_id"]
+    speak = f"/v2/calls/{control_id}/actions/speak"
+    said = {"payload": "Goodbye.", "voice": "female", "command_id": "1"}
+    for _ in range(2):
+        assert (await api("POST", speak, json=said))[0] == 200
+    for wrong in ({"payload": "Goodbye."}, {"voice": "female"}, said | {"text": "x"}, said | {"payload": "x" * 3001}):
+        assert (await api("POST", speak, json=wrong))[0] == 422
+    async with asyncio.timeout(5):
+        while not call.spoken:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.01)
+    assert (call.spoken, call.is_over) == (["Goodbye."], False)
+    await api("POST", speak, json=said | {"command_id": "2", "payload": "Cut off"})
+    await api("POST", f"/v2/calls/{control_id}/actions/hangup", json={})
+    await call.finished()
+    assert call.spoken == ["Goodbye."]
+    carrier.knows_texml = False
+    assert (await api("POST", f"{api.calls}/{call.sid}", data={"Status": "completed"}))[0] == 404
 
 
 async def test_the_api_transfers(api: Api, call: InboundCall, server: Socket) -> None:

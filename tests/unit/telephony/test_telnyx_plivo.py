@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from connector.call.hang_ups import LEASE, TRY_LIMIT
 from connector.carriers.telnyx import Telnyx
 from connector.carriers.transfers import TransferDial
 from connector.errors import (
@@ -25,7 +26,7 @@ from connector.errors import (
 from connector.model import CarrierCall
 from connector.telephony import http
 from connector.telephony.plivo import PlivoCalls
-from connector.telephony.telnyx import TelnyxCalls
+from connector.telephony.telnyx import LONGEST_SPEECH, TelnyxCalls, speaking_seconds
 from demo.ports import PortLease
 from tests.unit.telephony.carrier_api import Api, carrier_api
 
@@ -48,7 +49,7 @@ async def api() -> AsyncIterator[Api]:
 
 @pytest.fixture
 async def telnyx(api: Api) -> AsyncIterator[TelnyxCalls]:
-    calls = TelnyxCalls(KEY, api.url)
+    calls = TelnyxCalls(KEY, api.url, speaking=lambda text: 0.0)
     await calls.start()
     yield calls
     await calls.close()
@@ -109,13 +110,54 @@ class TestTelnyx:
         assert asked.path == "/v2/texml/Accounts/the-account/Calls/v3:sid"
         assert "<Say>Bye &amp; bye.</Say>\n  <Hangup />" in asked.body["Texml"]
 
+    async def test_a_call_that_only_call_control_knows_is_told_the_sentence_and_hung_up_after_it(
+        self, api: Api
+    ) -> None:
+        asked_for: list[str] = []
+
+        def speaking(text: str) -> float:
+            asked_for.append(text)
+            assert api.asked[-1].path.endswith("speak")
+            return 0.0
+
+        telnyx = TelnyxCalls(KEY, api.url, speaking)
+        await telnyx.start()
+        api.answers = [(404, {}), (200, {"data": {"result": "ok"}})]
+        await telnyx.hang_up(STREAMED, "Goodbye." + "x" * 500)
+        await telnyx.close()
+        assert [(asked.method, asked.path) for asked in api.asked[1:]] == [
+            ("POST", "/v2/calls/v3:control/actions/speak"),
+            ("POST", "/v2/calls/v3:control/actions/hangup"),
+        ]
+        assert api.asked[1].body == {
+            "payload": asked_for[0],
+            "voice": "female",
+            "language": "en-US",
+            "command_id": "connector-farewell",
+        }
+        assert len(asked_for[0]) == 400
+
     @pytest.mark.parametrize("status", [404, 422])
     async def test_a_phone_that_cannot_hear_a_sentence_is_hung_up_without(
         self, api: Api, telnyx: TelnyxCalls, status: int
     ) -> None:
-        api.answers = [(status, {}), (200, {})]
+        api.answers = [(status, {}), (status, {}), (200, {})]
         await telnyx.hang_up(STREAMED, "Goodbye.")
-        assert [asked.path.rpartition("/")[2] for asked in api.asked] == ["v3:sid", "hangup"]
+        assert [asked.path.rpartition("/")[2] for asked in api.asked] == ["v3:sid", "speak", "hangup"]
+
+    async def test_a_sentence_that_could_not_be_asked_for_is_tried_again_and_not_left_out(
+        self, api: Api, telnyx: TelnyxCalls
+    ) -> None:
+        api.answers = [(404, {}), (503, {})]
+        with pytest.raises(Unavailable):
+            await telnyx.hang_up(STREAMED, "Goodbye.")
+        assert len(api.asked) == 2
+
+    def test_a_phone_gets_the_time_that_a_sentence_takes_and_no_more_than_a_try_has(self) -> None:
+        assert 2 < speaking_seconds("We are sorry. Goodbye.") < 6
+        assert speaking_seconds("x" * 400) == LONGEST_SPEECH
+        # Of a try that asks TeXML, speaks and hangs up by either way.
+        assert LONGEST_SPEECH + 4 * http.TIMEOUT < TRY_LIMIT < LEASE
 
     async def test_a_transfer_replaces_the_document(self, api: Api, telnyx: TelnyxCalls) -> None:
         await telnyx.transfer(CALL, TO, URL)

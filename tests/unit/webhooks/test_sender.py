@@ -115,7 +115,7 @@ async def test_it_is_given_up_after_a_day_and_said_to_be() -> None:
             assert stage.poster.posts[-2].at > DAY - 901
             assert stage.counted("given_up") == 1
         (line,) = [line for line in lines_of(log) if line["event"] == "webhook given up after a day"]
-    assert (line["endpoint"], line["call"], line["status"]) == ("a", "call_1", 503)
+    assert (line["endpoint"], line["call_id"], line["status"]) == ("a", "call_1", 503)
     assert "s3cret" not in log.getvalue()
     assert "webhookType" not in log.getvalue()
 

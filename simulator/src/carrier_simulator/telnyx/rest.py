@@ -2,6 +2,7 @@
 
 https://developers.telnyx.com/api-reference/texml-rest-commands/update-call
 https://developers.telnyx.com/api-reference/call-commands/hangup-call
+https://developers.telnyx.com/api-reference/call-commands/speak-text
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from carrier_simulator.api import E164, Exchange, fields_of, is_web_url, same
+from carrier_simulator.api import E164, Exchange, fields_of, is_web_url, json_fields_of, same
 from carrier_simulator.call import PhoneCall
 from carrier_simulator.faults import Refused
 from carrier_simulator.telnyx.dialect import call_control_id
 from carrier_simulator.telnyx.texml import parse_texml
 from carrier_simulator.terms import Callback, CallStatus, Document
 
+_SPEAK_FIELDS = frozenset(
+    {"payload", "payload_type", "service_level", "stop", "voice", "voice_settings", "language", "client_state"}
+    | {"command_id", "loop", "target_legs"}
+)
+_LONGEST_SPEECH = 3000
 _EVENTS = frozenset({"initiated", "ringing", "answered", "completed"})
 
 
@@ -27,6 +33,7 @@ class TelnyxExchange(Exchange, Protocol):
     account_sid: str
     application_sid: str
     api_key: str
+    knows_texml: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,8 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 class RestApi:
     def __init__(self, exchange: TelnyxExchange) -> None:
         self._exchange = exchange
+        self._commands: set[tuple[str, str]] = set()
+        """Ids of commands that a call has had: Telnyx ignores another one with the same."""
 
     def routes(self) -> list[web.RouteDef]:
         calls = "/v2/texml/Accounts/{account}/Calls"
@@ -64,6 +73,7 @@ class RestApi:
             web.post(calls + "/{call}", self._checked(self._update)),
             web.post("/v2/texml/calls/{call}/update", self._checked(self._update)),
             web.post(actions + "/hangup", self._checked(self._hang_up)),
+            web.post(actions + "/speak", self._checked(self._speak)),
             web.post(actions + "/transfer", self._checked(self._transfer)),
         ]
 
@@ -145,6 +155,25 @@ class RestApi:
         call.order(_ended(call))
         return web.json_response({"data": {"result": "ok"}})
 
+    async def _speak(self, request: web.Request) -> web.Response:
+        call = self._live_call(request)
+        fields = await json_fields_of(request)
+        if unknown := fields.keys() - _SPEAK_FIELDS:
+            raise _invalid(f"{', '.join(sorted(unknown))}: no such field.")
+        if not 1 <= len(fields.get("payload", "")) <= _LONGEST_SPEECH:
+            raise _invalid("payload must have 1 to 3000 characters.")
+        if not fields.get("voice"):
+            raise _invalid("voice is required.")
+        if fields.get("payload_type", "text") not in ("text", "ssml"):
+            raise _invalid("payload_type must be text or ssml.")
+        if not call.answered.has_come():
+            raise _invalid("The call has not been answered.")
+        command = (call.sid, fields.get("command_id", ""))
+        if not command[1] or command not in self._commands:
+            self._commands.add(command)
+            call.speak(fields["payload"])
+        return web.json_response({"data": {"result": "ok"}})
+
     async def _transfer(self, request: web.Request) -> web.Response:
         call = self._live_call(request)
         to = (await fields_of(request)).get("to", "")
@@ -157,7 +186,7 @@ class RestApi:
 
     def _texml_call(self, request: web.Request) -> PhoneCall:
         call = self._exchange.calls.get(request.match_info["call"])
-        if call is None:
+        if call is None or not self._exchange.knows_texml:
             raise _ApiError(404, "10005", "Resource not found", "There is no such call.")
         return call
 

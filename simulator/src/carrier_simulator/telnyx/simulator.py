@@ -27,6 +27,8 @@ class TelnyxSimulator(CarrierSimulator):
         self.public_key = public_key(secret)
         """Base64; what its webhooks are verified with."""
         self.signer = TelnyxSigner()
+        self.knows_texml = True
+        """Whether the REST API finds calls by TeXML's way; calls of a Call Control application it does not."""
         manner = Manner(self.signer, "telnyx-webhooks", "telnyx-media-streaming")
         super().__init__(TelnyxDialect(self.account_sid, self.application_sid), manner, secret, World(**world))
 
