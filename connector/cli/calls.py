@@ -71,11 +71,12 @@ def list_calls(
 ) -> None:
     """List calls, newest first. Asks the running service; where none runs, reads its store."""
     settings = settings_or_exit(config)
-    request = pb.ListCallsRequest(room_name=room, page_size=limit)
-    if state is not None:
-        request.state = next(number for number, each in STATES.items() if each is state)
-    if provider is not None:
-        request.provider = pb.Call.Provider.Value(f"PROVIDER_{provider.name}")
+    request = pb.ListCallsRequest(
+        room_name=room,
+        page_size=limit,
+        state=f"STATE_{state.name}" if state else None,
+        provider=f"PROVIDER_{provider.name}" if provider else None,
+    )
     if since is not None:
         request.created_after.FromDatetime(since.astimezone(datetime.UTC))
     found = run_or_exit(lambda: _listed(settings, url, request))
