@@ -60,8 +60,8 @@ from connector.sip.secrets import SipSecrets
 from connector.storage.base import Store
 from connector.storage.stores import store_of
 from connector.telephony.apis import CarrierApis, say_signer
-from connector.telephony.conferences import TwilioConferences
 from connector.telephony.twilio import TwilioAccounts
+from connector.telephony.twilio_conferences import TwilioConferences
 from connector.tokens import TRANSFER_PURPOSE, TokenSigner, WebhookKeys
 from connector.webhooks.service import Webhooks
 

@@ -11,7 +11,7 @@ import structlog
 from connector.carriers.twilio.dial import sip_uri, valid_caller_id
 from connector.errors import FailedPrecondition, InvalidArgument
 from connector.sip.secrets import SipCredentials
-from connector.telephony.conferences import SipGuest
+from connector.telephony.twilio_conferences import SipGuest
 from connectorpb.v1 import connector_pb2 as pb
 
 log = structlog.get_logger()
@@ -22,7 +22,7 @@ _CONFERENCE = re.compile(r"CF[0-9a-f]{32}")
 
 
 class Conferences(Protocol):
-    """See `connector.telephony.conferences.TwilioConferences`."""
+    """See `connector.telephony.twilio_conferences.TwilioConferences`."""
 
     async def add(self, conference_sid: str, label: str, guest: SipGuest, account_id: str = "") -> tuple[str, bool]: ...
     async def remove(self, conference_sid: str, label: str, account_id: str = "") -> bool: ...

@@ -73,7 +73,7 @@ class CarrierApi:
             async with self._session.request(
                 method, self._api_url + path, data=body, allow_redirects=False
             ) as response:
-                answer = Answer(response.status, _object(await _body(response)))
+                answer = Answer(response.status, _object(await body_of(response)))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"{self._name}'s API cannot be reached ({type(error).__name__})") from error
         if not 200 <= answer.status < 300:
@@ -100,7 +100,7 @@ class CarrierApi:
         return Unavailable(f"what answered is not {self._name}'s API ({answer.status}); check {self._check}")
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
+async def body_of(response: aiohttp.ClientResponse) -> bytes:
     """The whole body, in however many pieces it comes. Empty for one that is too long, is cut off or does not end in
     time: then the status, which has come, says what there is to know."""
     body = bytearray()
@@ -128,7 +128,7 @@ def _errors(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _complaint(body: Mapping[str, Any]) -> str:
-    """What the carrier says is wrong: Telnyx has a list of errors, Plivo one text."""
+    """What the carrier says is wrong: a list of errors, or one text."""
     errors = _errors(body)
     said = [errors[0].get(name) for name in ("code", "title", "detail")] if errors else [body.get("error")]
     text = " ".join(" ".join(str(each).split()) for each in said if isinstance(each, str | int))

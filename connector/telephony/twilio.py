@@ -32,7 +32,7 @@ from connector.errors import (
 from connector.model import CarrierCall
 from connector.numbers import E164
 from connector.telephony.accounts import AccountCalls
-from connector.telephony.http import CarrierApi
+from connector.telephony.http import CarrierApi, body_of
 from connector.telephony.inventory import MOST, Account, Number, list_of, started, text_of
 
 API = "https://api.twilio.com"
@@ -200,7 +200,8 @@ async def look_at(settings: Settings, account: CarrierAccount) -> Account:
 
 
 class _HttpClient(AsyncTwilioHttpClient):  # type: ignore[misc]
-    """Sends requests to another origin than Twilio's, where a test or a proxy stands."""
+    """Sends requests also to another origin than Twilio's, where a test or a proxy stands. The package's own would read
+    an answer of any length."""
 
     def __init__(self, api_url: str) -> None:
         super().__init__(pool_connections=True)
@@ -225,7 +226,11 @@ class _HttpClient(AsyncTwilioHttpClient):  # type: ignore[misc]
         if auth is not None:
             # The package's own way is one that aiohttp has deprecated.
             headers = {**(headers or {}), "Authorization": aiohttp.encode_basic_auth(*auth)}
-        return await super().request(method, url, params, pairs, headers, None, timeout, allow_redirects)
+        async with self.session.request(
+            method, url, params=params, data=pairs, headers=headers, allow_redirects=allow_redirects
+        ) as response:
+            body = await body_of(response)
+            return Response(response.status, body.decode(errors="replace"), response.headers)
 
 
 def _each(value: Any) -> list[str]:

@@ -166,6 +166,8 @@ def problem(status: int, code: int) -> web.Response:
         (error(429, 20429, "Too Many Requests"), ResourceExhausted, "Too Many Requests"),
         (error(500, 20500, "Internal"), Unavailable, "answered 500"),
         (web.Response(status=502, text="<html>bad gateway"), Unavailable, "answered 502"),
+        (web.Response(status=502, text="x" * 200_000), Unavailable, "answered 502"),
+        (web.Response(status=201, text='{"sid": "' + "x" * 200_000), Unavailable, "is not Twilio's API"),
         (web.Response(status=302, headers={"Location": "http://127.0.0.1:9/"}), FailedPrecondition, "answered 302"),
         (problem(400, 21211), InvalidArgument, "to: Twilio answered 400, error 21211: why"),
         (problem(503, 20503), Unavailable, "answered 503"),
@@ -226,11 +228,11 @@ async def test_an_edge_and_region_hold_for_twilios_own_address(monkeypatch: pyte
     monkeypatch.setenv("TWILIO_REGION", "au1")
     asked: list[str] = []
 
-    async def request(_: Any, __: str, url: str, *___: Any, **____: Any) -> Any:
+    def request(_: Any, __: str, url: str, **___: Any) -> Any:
         asked.append(url)
         raise TimeoutError
 
-    monkeypatch.setattr("twilio.http.async_http_client.AsyncTwilioHttpClient.request", request)
+    monkeypatch.setattr("aiohttp.ClientSession.request", request)
     async for calls in started(twilio.API):
         with pytest.raises(Unavailable):
             await calls.hang_up(CarrierCall(SID))
