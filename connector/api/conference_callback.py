@@ -15,6 +15,7 @@ from connector.api.conferences import LABEL, ConferenceBridge, log_bridged
 from connector.api.refusals import Refusals
 from connector.api.signed import SignatureCheck
 from connector.carriers.carrier import Carrier
+from connector.carriers.twilio.conferences import ConferenceEvent, conference_event
 from connector.errors import ConnectorError, Malformed, SignatureInvalid
 
 log = structlog.get_logger()
@@ -22,8 +23,6 @@ log = structlog.get_logger()
 PATH = "/v2/conferences/twilio"
 MAX_FORM = 64 * 1024
 MAX_FIELDS = 200
-FIRST = ("", "0", "1")
-"""SequenceNumbers of a conference's first event; Twilio counts from 1."""
 
 
 class ConferenceCallback:
@@ -58,30 +57,21 @@ class ConferenceCallback:
             body = await _read(request)
             form = _fields(body)
             self._signatures.require(self._carrier.provider, request, body, form)
-            await self._handle(dict(form), request)
+            await self._handle(conference_event(dict(form)), request)
         except ConnectorError as error:
             # A status that is no success stands in Twilio's debugger, where the operator looks.
             self._refusals.note(f"POST {PATH}", error.twirp_code, error.message)
             return web.Response(status=error.http_status, text=f"{error.message}\n")
         return web.Response(status=204)
 
-    async def _handle(self, facts: dict[str, str], request: web.Request) -> None:
-        name = facts.get("FriendlyName", "")
-        if not self._pattern or not fnmatchcase(name, self._pattern):
-            log.info("conference is not to be bridged", conference=facts.get("ConferenceSid", ""))
+    async def _handle(self, event: ConferenceEvent, request: web.Request) -> None:
+        if not self._pattern or not fnmatchcase(event.name, self._pattern):
+            log.info("conference is not to be bridged", conference=event.conference_sid)
             return
-        if wants_bridge(facts):
-            sid, account = facts.get("ConferenceSid", ""), facts.get("AccountSid", "")
-            from_, number = request.query.get("from", ""), request.query.get("number", "")
-            log_bridged(sid, await self._bridge.bridge(sid, from_, number, account))
-
-
-def wants_bridge(facts: dict[str, str]) -> bool:
-    """Whether this event is a conference's beginning: it started, or its first participant has come. Later joins are
-    none, so that LiveKit stays out once it has been taken out."""
-    event = facts.get("StatusCallbackEvent", "")
-    first = event == "participant-join" and facts.get("SequenceNumber", "") in FIRST
-    return (event == "conference-start" or first) and facts.get("ParticipantLabel", "") != LABEL
+        # LiveKit's own coming is no beginning, so that it stays out once it has been taken out.
+        if event.begins and event.label != LABEL:
+            sid, from_, number = event.conference_sid, request.query.get("from", ""), request.query.get("number", "")
+            log_bridged(sid, await self._bridge.bridge(sid, from_, number, event.account_id))
 
 
 async def _read(request: web.Request) -> bytes:

@@ -23,7 +23,7 @@ from connector.api.signed import SignatureCheck
 from connector.call.manager import CallManager
 from connector.call.terms import FINAL_STATUSES
 from connector.carriers.carrier import Carrier, Carriers
-from connector.carriers.facts import MAX_LEARNED
+from connector.carriers.facts import CallFacts
 from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid, TokenUsed
 from connector.logs import bind_call
 from connector.metrics import Metrics
@@ -161,20 +161,18 @@ class ConnectUrl:
             form = await posted(request)
             self._signatures.require(carrier.provider, request, form.body, form.fields)
             call_id, _ = self._signer.peek(_token(request))
-            await self._report(carrier, call_id, dict(form.fields))
+            await self._report(call_id, carrier.call_facts(dict(form.fields)))
         except ConnectorError as error:
             self._metrics.refused.labels("status", type(error).__name__).inc()
             log.warning("status callback refused", error=error.message, status=error.http_status)
             return web.Response(status=error.http_status, text=f"{error.message}\n")
         return web.Response(status=204)
 
-    async def _report(self, carrier: Carrier, call_id: str, fields: dict[str, str]) -> None:
-        status = carrier.call_facts(fields).status
-        number = fields.get("SequenceNumber", "")[:MAX_LEARNED]
+    async def _report(self, call_id: str, facts: CallFacts) -> None:
+        status = facts.status
         with bind_call(call_id):
             log.info("carrier status", status=status)
-            count = int(number) if number.isascii() and number.isdigit() else 0
-            call = await self._calls.carrier_said(call_id, status, count)
+            call = await self._calls.carrier_said(call_id, status, facts.report_number)
             if call is not None:
                 if call.state is not CallState.ENDED:
                     return

@@ -21,7 +21,7 @@ from connector.call.dialled import DialledCalls
 from connector.call.ports import Admin
 from connector.call.terms import BUSY
 from connector.carriers.carrier import Carrier
-from connector.carriers.twilio.dial import SipDial, sip_uri, twilio_dial, valid_caller_id
+from connector.carriers.twilio.dial import SipDial, sip_dial_over, sip_uri, twilio_dial, valid_caller_id
 from connector.errors import ConnectorError, FailedPrecondition, TokenInvalid
 from connector.logs import bind_call
 from connector.metrics import Metrics
@@ -40,8 +40,6 @@ REPORT_MARGIN = 3600.0
 """Seconds past the longest call in which its end may be reported."""
 LONGEST_DIAL = 86400
 """Seconds: a day is all that Twilio gives a Dial."""
-TALKED = frozenset({"completed", "answered"})
-"""What DialCallStatus says of a dial that was picked up."""
 
 
 class SipNumbers(Protocol):
@@ -179,21 +177,18 @@ class SipDialler:
 
     async def _ended(self, call_id: str, facts: dict[str, str]) -> str:
         """What the caller hears when the dial is over: nothing, or why nobody came."""
-        status = facts.get("DialCallStatus", "")
-        if not status:
+        over = sip_dial_over(facts)
+        if over is None:
             raise TokenInvalid("this URL is the action of a Dial, and the request does not tell of one")
-        code, seconds = facts.get("DialSipResponseCode", "")[:3], facts.get("DialCallDuration", "")
-        talked = status in TALKED
-        detail = "" if talked or not code else f"LiveKit SIP answered {code}"
-        length = float(seconds) if seconds.isascii() and seconds.isdigit() else 0.0
-        log.info("SIP dial is over", status=status, sip_status=code or None)
-        await self._calls.ended(call_id, "completed" if talked else status, length, detail)
-        if talked:
+        detail = "" if over.talked or not over.sip_code else f"LiveKit SIP answered {over.sip_code}"
+        log.info("SIP dial is over", status=over.status, sip_status=over.sip_code or None)
+        await self._calls.ended(call_id, "completed" if over.talked else over.status, over.seconds, detail)
+        if over.talked:
             self._prepared.pop(call_id, None)
         await self._undo(call_id)
-        if talked or status == "canceled":
+        if over.talked or over.status == "canceled":
             return self._carrier.hang_up()
-        return self._carrier.refusal(BUSY if status == "busy" else SORRY)
+        return self._carrier.refusal(BUSY if over.status == "busy" else SORRY)
 
     async def sweep(self) -> None:
         """Delete the dispatch rules of calls that are over: their last report may have found nobody here."""

@@ -28,6 +28,8 @@ class CallFacts:
     """ISO 3166-1 alpha-2, where the carrier tells."""
     digits: str = ""
     """The keys that a caller pressed when asked for a PIN."""
+    report_number: int = 0
+    """Counts a call's status reports, where the carrier counts them: they may come out of order."""
 
 
 _STATUS_WORDS = {"timeout": "no-answer", "cancel": "canceled", "answered": "in-progress"}
@@ -41,15 +43,16 @@ def facts_of(fields: Mapping[str, str], *, call_id: str, account_id: str) -> Cal
     def field(name: str) -> str:
         return fields.get(name, "")[:MAX_LEARNED]
 
-    status = field("CallStatus").lower()
+    status, number = field("CallStatus").lower(), field("SequenceNumber")
     return CallFacts(
         call_id=field(call_id),
         account_id=field(account_id),
-        from_number=_caller(field("From")) if "From" in fields else "",
-        to_number=_number(field("To")),
+        from_number=caller_in(fields, "From"),
+        to_number=number_of(field("To")),
         status=_STATUS_WORDS.get(status, status),
         from_country=field("FromCountry"),
         digits=field("Digits"),
+        report_number=int(number) if number.isascii() and number.isdigit() else 0,
     )
 
 
@@ -65,10 +68,12 @@ def sip_headers(fields: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _caller(text: str) -> str:
-    return WITHHELD if is_withheld(text) else _number(text)
+def caller_in(fields: Mapping[str, str], name: str) -> str:
+    """The caller's number in this field, or the one word for a withheld one; empty where the field is missing."""
+    text = fields.get(name, "")[:MAX_LEARNED]
+    return "" if name not in fields else WITHHELD if is_withheld(text) else number_of(text)
 
 
-def _number(text: str) -> str:
+def number_of(text: str) -> str:
     """Some carriers leave the plus sign of E.164 out."""
     return f"+{text}" if 8 <= len(text) <= 15 and text.isascii() and text.isdigit() and text[0] != "0" else text

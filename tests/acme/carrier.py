@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr
 from connector.accounts import AccountRules, CarrierAccounts, listed, merged
 from connector.carriers.carrier import Carrier
 from connector.carriers.codec import Codec
-from connector.carriers.facts import MAX_LEARNED, CallFacts
+from connector.carriers.facts import MAX_LEARNED, CallFacts, caller_in
 from connector.carriers.signatures import SignedRequest
 from connector.carriers.transfers import DialOver, TransferDial, dial_outcome, progress_of
 from connector.config import Settings
@@ -64,8 +64,15 @@ class Acme(Carrier):
         return _document("", {"do": "dial", **number, "url": dial.action, "progress": dial.progress})
 
     def call_facts(self, fields: Mapping[str, str]) -> CallFacts:
-        names = ("call", "account", "from", "to", "status", "country", "digits")
-        return CallFacts(*(fields.get(name, "")[:MAX_LEARNED] for name in names))
+        known = {name: value[:MAX_LEARNED] for name, value in fields.items()}
+        return CallFacts(
+            call_id=known.get("call", ""),
+            account_id=known.get("account", ""),
+            from_number=caller_in(known, "from"),
+            to_number=known.get("to", ""),
+            status=known.get("status", ""),
+            digits=known.get("digits", ""),
+        )
 
     def dial_over(self, fields: Mapping[str, str]) -> DialOver | None:
         return dial_outcome(fields.get("dial", ""), self.call_facts(fields))

@@ -23,7 +23,7 @@ EXCEPTIONS = {
     "api/twirp.py": "what LiveKit's own RPC makes of unknown fields",
     "cli/calls.py": "calls the RPC PlaceTwilioCall",
     "api/conferences.py": "the RPCs about conferences, which Twilio alone has",
-    "api/conference_callback.py": "the path at which Twilio tells of them",
+    "api/conference_callback.py": "where Twilio tells of them",
     "api/sip_dial.py": "mode `sip` is TwiML that dials SIP",
     "cli/sip.py": "the same two features on the command line",
     "api/connect_url.py": "/twilio/check, for which proxies are set up",

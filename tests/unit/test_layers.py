@@ -50,6 +50,13 @@ IMPURE_MODULES = frozenset(
 # Words of one carrier's wire; elsewhere there are events and commands.
 CARRIER_WORDS = frozenset(
     {
+        "CallSid",
+        "CallStatus",
+        "CallUUID",
+        "ConferenceSid",
+        "DialCallStatus",
+        "DialStatus",
+        "SequenceNumber",
         "streamSid",
         "callSid",
         "accountSid",

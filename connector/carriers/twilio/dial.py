@@ -16,6 +16,7 @@ from connector.numbers import SUBSCRIBER
 LONGEST_URI = 254
 """Twilio takes a SIP URI of under 255 characters."""
 LONGEST_CREDENTIAL = 128
+_TALKED = frozenset({"completed", "answered"})
 _CALLER_ID = re.compile(r"[A-Za-z0-9+_.-]{1,128}")
 
 
@@ -79,6 +80,32 @@ def twilio_dial(dial: SipDial) -> str:
     attributes["statusCallbackEvent"] = "answered" if dial.progress else ""
     ElementTree.SubElement(verb, "Sip", _given(attributes)).text = dial.uri
     return document(response)
+
+
+@dataclass(frozen=True, slots=True)
+class SipDialOver:
+    """How a dial ended."""
+
+    status: str
+    """completed, answered, busy, no-answer, failed or canceled."""
+    sip_code: str
+    """Of the other side's last answer; empty where there was none."""
+    seconds: float
+    """Of the talk."""
+
+    @property
+    def talked(self) -> bool:
+        """Whether somebody picked up."""
+        return self.status in _TALKED
+
+
+def sip_dial_over(fields: Mapping[str, str]) -> SipDialOver | None:
+    """What a request to the action URL tells; None when it tells of no dial."""
+    status, seconds = fields.get("DialCallStatus", ""), fields.get("DialCallDuration", "")
+    if not status:
+        return None
+    length = float(seconds) if seconds.isascii() and seconds.isdigit() else 0.0
+    return SipDialOver(status, fields.get("DialSipResponseCode", "")[:3], length)
 
 
 def _given(attributes: Mapping[str, str]) -> dict[str, str]:
