@@ -11,8 +11,8 @@ from aiohttp.test_utils import TestServer
 from connector.accounts import CarrierAccount, CarrierAccounts
 from connector.errors import NotFound
 from connector.model import Provider
-from connector.telephony.conferences import SipGuest, TwilioConferences
 from connector.telephony.twilio import TwilioAccounts, TwilioCalls
+from connector.telephony.twilio_conferences import SipGuest, TwilioConferences
 from tests.carriers import CARRIERS
 
 MAIN, OTHER = "AC" + "1" * 32, "AC" + "2" * 32
