@@ -182,12 +182,18 @@ class Ledger:
         self.told_attributes = kept | that_fit(self.privacy.foreign({**carriers, **named, **like_sip}), kept)
         return dict(self.told_attributes)
 
-    async def save(self) -> None:
-        """For a moment of a live call: a store that fails must not end it."""
+    async def save(self) -> bool:
+        """For a moment of a live call: a store that fails must not end it. Whether the store has it."""
         try:
-            await self._parts.store.save_call(self.record)
+            await self.write()
         except ConnectorError as error:
             log.warning("the call record could not be saved", error=error.message)
+            return False
+        return True
+
+    async def write(self) -> None:
+        """The same. Raises StoreError."""
+        await self._parts.store.save_call(self.record)
 
     async def close(self) -> None:
         """Have the end stand, told and counted; where another process has ended the call already, its end is the

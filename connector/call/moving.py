@@ -10,10 +10,15 @@ import structlog
 
 from connector.call.ledger import Ledger
 from connector.call.presence import Presence
+from connector.call.wait import STORE_PATIENCE
 from connector.errors import FailedPrecondition
 from connector.model import AgentDispatch
+from connector.storage.base import StoreError
 
 log = structlog.get_logger()
+
+SAVE_AGAIN = 1.0
+"""Seconds between two tries to tell the store where the caller is."""
 
 
 class Moves:
@@ -23,6 +28,8 @@ class Moves:
         self._ledger = ledger
         self._presence = presence
         self.task: asyncio.Task[None] | None = None
+        self.saving: asyncio.Task[None] | None = None
+        """Both are to be stopped at the end of the call."""
 
     async def to(self, room: str, agents: Sequence[AgentDispatch]) -> None:
         """See `CallSession.switch_room`."""
@@ -40,9 +47,24 @@ class Moves:
 
     async def _move(self, room: str, agents: Sequence[AgentDispatch]) -> None:
         started = time.monotonic()
+        # A process that is cut off from its store is taken for dead when its callers are not in the rooms of their
+        # records: so none of them moves then.
+        try:
+            async with asyncio.timeout(STORE_PATIENCE):
+                await self._ledger.write()
+        except TimeoutError as error:
+            raise StoreError("the store, which tells other processes where the caller is, does not answer") from error
         await self._presence.move(room, agents)
         log.info("call moved", room=room, milliseconds=round((time.monotonic() - started) * 1000))
-        await self._ledger.save()
+        if not await self._ledger.save():
+            self.saving = asyncio.create_task(self._until_saved(), name=f"save {self._ledger.record.call_id}")
+
+    async def _until_saved(self) -> None:
+        """The store went away in the moment of the move."""
+        while True:
+            await asyncio.sleep(SAVE_AGAIN)
+            if await self._ledger.save():
+                return
 
     def _on_moved(self, task: asyncio.Task[None]) -> None:
         self.task = None

@@ -14,7 +14,7 @@ from connector.call.records import end_of, write_end
 from connector.call.terms import STEP_TIMEOUT, Parts
 from connector.errors import ConnectorError, FailedPrecondition, Internal
 from connector.logs import bind_call
-from connector.model import LIVE_STATES, CallFilter, CallRecord, CarrierCall, EndReason
+from connector.model import LIVE_STATES, CallFilter, CallRecord, CallState, CarrierCall, EndReason
 
 log = structlog.get_logger()
 
@@ -23,6 +23,8 @@ MOST = 1000
 INTERRUPTED_DETAIL = "the process that held the call stopped"
 AT_ONCE = 8
 """Callers that are taken out of their rooms at once."""
+SIGNING = 2.0
+"""Seconds in which a process that has taken a call over has signed its record."""
 KEEP_TRYING = 120.0
 """Seconds for which LiveKit is asked: it takes a participant that says nothing out by itself after some 20 s, once it
 is up."""
@@ -48,7 +50,7 @@ async def end_calls(parts: Parts, calls: Sequence[CallRecord], seen_alive: float
     as they were before; StoreError."""
     chronicle = Chronicle(parts.lifecycle)
     ended: list[CallRecord] = []
-    for record in calls:
+    for record in await _not_taken_over(parts, calls):
         at = min(time.time(), max(seen_alive or 0.0, _last_moment(record)))
         end = end_of(record, EndReason.INTERRUPTED, INTERRUPTED_DETAIL, at)
         with bind_call(record.call_id):
@@ -58,6 +60,20 @@ async def end_calls(parts: Parts, calls: Sequence[CallRecord], seen_alive: float
                 ended.append(record)
     await chronicle.told()
     return ended
+
+
+async def _not_taken_over(parts: Parts, calls: Sequence[CallRecord]) -> list[CallRecord]:
+    """Without those that another process takes over at this moment: it has taken the call from `store.waiting`, and is
+    about to sign the record. Only a call that has waited can be one."""
+    if any(map(_has_waited, calls)):
+        await asyncio.sleep(SIGNING)
+    return [
+        record for record in calls if not _has_waited(record) or await parts.store.get_call(record.call_id) == record
+    ]
+
+
+def _has_waited(record: CallRecord) -> bool:
+    return record.state is not CallState.ACTIVE or bool(record.transfer_to)
 
 
 async def remove_ghosts(parts: Parts, ended: Sequence[CallRecord]) -> None:

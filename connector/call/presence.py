@@ -53,6 +53,7 @@ class Presence:
         self._is_lost = False
         """The room is gone while the phone was away from it; it is joined again when the phone comes back."""
         self._leaving: asyncio.Task[None] | None = None
+        self._leaving_lost: asyncio.Task[None] | None = None
 
     def _new_bridge(self, codec: Codec) -> Bridge:
         return Bridge(
@@ -163,8 +164,9 @@ class Presence:
         self._place.ear.speak_to(self.bridge)
 
     def lose(self) -> None:
-        """The room is gone, and the phone is away: nobody has to be told."""
+        """The room is gone, and the phone is away: nobody has to be told, and nobody tries to be in it again."""
         self._is_lost = True
+        self._leaving_lost = asyncio.create_task(self._place.room.leave(), name=f"leave {self._place.name}")
 
     async def is_away(self, status: str) -> None:
         """The caller stays in the room while the phone is elsewhere."""
@@ -195,7 +197,8 @@ class Presence:
         self._place, self._is_lost = there, False
         here.ear.close()
         there.ear.open()
-        await here.room.leave()
+        left, self._leaving_lost = self._leaving_lost, None
+        await (here.room.leave() if left is None else asyncio.wait([left]))
         there.setup = await self._parts.admin.keep_room(name, self._ledger.request.agents)
         await there.room.join_visible(attributes)
         self._listen()
@@ -254,7 +257,7 @@ class Presence:
                     raise
 
     async def leave(self) -> None:
-        former = [self._leaving] if self._leaving is not None else []
+        former = [task for task in (self._leaving, self._leaving_lost) if task is not None]
         # Together: a former room that is stuck does not hold the caller in this one.
         await asyncio.gather(self._leave_present(), *former)
 

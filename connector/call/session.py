@@ -479,7 +479,7 @@ class CallSession:
             try:
                 if was_active and self._line is not None:
                     await play_out(end.reason, self.bridge, self._line.over)
-                await stop_tasks((*self._tasks, *self.watch.tasks, self._moves.task))
+                await stop_tasks((*self._tasks, *self.watch.tasks, self._moves.task, self._moves.saving))
                 await self._teardown.run(end, self.wait, self._socket, was_active, away)
             except Exception:
                 log.exception("the call could not be taken down whole")

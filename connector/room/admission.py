@@ -34,6 +34,10 @@ _Queue = dict["asyncio.Future[object]", str]
 """Turns that are waited for, in order, and the call of each."""
 
 
+class CallIsOver(Unavailable):
+    """Whoever waits for a turn to join has no use for it any more."""
+
+
 class JoinAdmission:
     """One for a process. Callers in the middle of a call go first; else it is first come, first served."""
 
@@ -63,12 +67,12 @@ class JoinAdmission:
         self._expected[call_id] = self._now() + STREAM_DELAY
 
     def forget(self, call_id: str) -> None:
-        """The call is over. If it waits for its turn, it is told so by Unavailable."""
+        """The call is over. If it waits for its turn, it is told so by CallIsOver."""
         self._expected.pop(call_id, None)
         for queue in (self._live, self._new):
             for turn in [turn for turn, whose in queue.items() if whose == call_id and not turn.done()]:
                 del queue[turn]
-                turn.set_exception(Unavailable("the call ended while it waited for its turn to join"))
+                turn.set_exception(CallIsOver("the call ended while it waited for its turn to join"))
 
     @asynccontextmanager
     async def new_call(self, call_id: str) -> AsyncIterator[None]:

@@ -16,6 +16,7 @@ from livekit import rtc
 from connector.errors import Unavailable
 from connector.metrics import Metrics
 from connector.model import ParticipantSpec
+from connector.room.admission import CallIsOver
 from connector.room.company import Company
 from connector.room.disconnects import end_of, name_of
 from connector.room.engine import engine
@@ -354,7 +355,10 @@ class RoomGateway:
     async def _rejoin(self) -> None:
         """The SDK has given its room up: be in it again, as before, by another one."""
         await self._drop()
-        await until_joined(self._join_again, self._turn)
+        try:
+            await until_joined(self._join_again, self._turn)
+        except CallIsOver:
+            return  # Whoever ended the call leaves the room.
         self._outage.ends()
 
     async def _join_again(self) -> None:

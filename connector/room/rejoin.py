@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 import structlog
 
 from connector.errors import ResourceExhausted, Unavailable
+from connector.room.admission import CallIsOver
 
 log = structlog.get_logger()
 
@@ -30,7 +31,8 @@ class _Failures:
 
 
 async def until_joined(attempt: Callable[[], Awaitable[None]], turn: Turn) -> None:
-    """Repeat `attempt`, which raises Unavailable, until it succeeds; the caller bounds the time."""
+    """Repeat `attempt`, which raises Unavailable, until it succeeds; the caller bounds the time. Raises CallIsOver when
+    the call has ended meanwhile: that says nothing of LiveKit, for which other calls would wait."""
     pause = SPREAD
     await asyncio.sleep(random.uniform(0, SPREAD))
     while True:
@@ -39,6 +41,8 @@ async def until_joined(attempt: Callable[[], Awaitable[None]], turn: Turn) -> No
                 async with turn():
                     await attempt()
                 return
+            except CallIsOver:
+                raise
             except (ResourceExhausted, Unavailable) as error:
                 _Failures.latest = time.monotonic()
                 log.debug("LiveKit cannot be joined again yet", error=error.message)

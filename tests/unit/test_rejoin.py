@@ -13,6 +13,8 @@ from livekit import rtc
 
 from connector.metrics import Metrics
 from connector.model import EndReason, ParticipantSpec
+from connector.room import rejoin
+from connector.room.admission import CallIsOver, JoinAdmission
 from connector.room.engine import engine
 from connector.room.gateway import RoomGateway
 from connector.room.joining import Connection
@@ -140,3 +142,22 @@ async def test_a_connection_that_is_lost_as_it_is_regained_is_regained_again(mon
     assert len(rooms) == 3
     assert listener.ends == []
     await caller.leave()
+
+
+@virtual_time
+async def test_a_call_that_has_ended_stops_trying_and_says_nothing_of_livekit() -> None:
+    admission = JoinAdmission(most=1, patience=8, metrics=Metrics())
+    before = rejoin._Failures.latest = float("-inf")
+    attempts = 0
+
+    async def attempt() -> None:
+        nonlocal attempts
+        attempts += 1
+
+    async with admission.live_call("another"):
+        trying = asyncio.create_task(rejoin.until_joined(attempt, lambda: admission.live_call("call_1")))
+        await asyncio.sleep(rejoin.SPREAD)
+        admission.forget("call_1")
+        with pytest.raises(CallIsOver):
+            await trying
+    assert (attempts, rejoin._Failures.latest) == (0, before)

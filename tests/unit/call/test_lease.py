@@ -225,3 +225,28 @@ async def test_a_process_that_stops_does_not_wait_for_what_it_tidies_up() -> Non
     await world.faults.reached.wait()
     async with asyncio.timeout(1):
         await lease.close()
+
+
+@pytest.mark.parametrize("state", [CallState.PENDING, CallState.RINGING])
+@virtual_time
+async def test_a_call_that_another_process_takes_over_at_this_moment_is_not_ended(state: CallState) -> None:
+    world, lease = survivor("dead")
+    waited = replace(CALL, call_id="call_taken", state=state, started_at=0.0)
+    with_call(world, CALL, waited)
+
+    async def sign() -> None:
+        await asyncio.sleep(1.0)
+        await world.store.save_call(replace(waited, owner="taker"))
+
+    signing = asyncio.create_task(sign())
+    assert await lease.take_up() == [CALL]
+    await signing
+    assert world.store.records["call_taken"].end_reason is None
+
+
+@virtual_time
+async def test_one_that_nobody_takes_over_is_ended() -> None:
+    world, lease = survivor("dead")
+    waited = replace(CALL, call_id="call_waited", state=CallState.PENDING, started_at=0.0)
+    with_call(world, waited)
+    assert await lease.take_up() == [waited]
