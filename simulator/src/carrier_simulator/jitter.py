@@ -1,7 +1,8 @@
 """Shuffles what a real carrier sends independently of one another, in a way that can be repeated.
 
 Independent are: a call's callbacks among themselves, the fetch of a document, and the answer of the REST API to the
-request that caused them. What one media stream carries (audio, marks, digits) is never reordered.
+request that caused them. What one media stream carries (audio, marks, digits) is never reordered, and a
+conference tells its events in order: `join` returns when the application has been told.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ class Jitter:
     @classmethod
     def from_environment(cls) -> Self | None:
         seed = os.environ.get(VARIABLE, "")
-        return cls(int(seed)) if seed else None
+        if not seed:
+            return None
+        try:
+            return cls(int(seed))
+        except ValueError:
+            raise ValueError(f"{VARIABLE} must be a whole number, the seed; it is {seed!r}") from None
 
     def delays(self, whose: str) -> Delays:
         return Delays(self, whose)

@@ -81,3 +81,6 @@ def test_the_environment_names_a_seed_for_all(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv(VARIABLE, "12")
     assert TwilioSimulator().jitter == Jitter(12)
     assert TwilioSimulator(jitter=None).jitter is None
+    monkeypatch.setenv(VARIABLE, "often")
+    with pytest.raises(ValueError, match=f"{VARIABLE} must be a whole number"):
+        TwilioSimulator()
