@@ -15,6 +15,7 @@ import os
 from livekit import rtc
 
 from connector.errors import Unavailable
+from connector.room.handles import free_room
 
 _THREADS = "/proc/self/task"
 _CLOCK = "SyntheticAudioD"
@@ -39,11 +40,13 @@ class MediaEngine:
             raise Unavailable("LiveKit's SDK has lost its audio clock; it gets a new one when the calls of now end")
 
     async def left(self, room: rtc.Room) -> None:
-        """A room is done with."""
+        """A room is done with: it is freed, or held."""
         if self._held is None and not room.isconnected():
             has_clock = await asyncio.to_thread(_has_clock)
             if has_clock and self._held is None:
                 self._held = room
+        if self._held is not room:
+            free_room(room)
 
 
 def _has_clock() -> bool:

@@ -12,6 +12,7 @@ from livekit.rtc._proto.room_pb2 import ContinualGatheringPolicy
 
 from connector.errors import Unavailable
 from connector.room.engine import engine
+from connector.room.handles import free_room
 from connector.room.media import media_router
 
 log = structlog.get_logger()
@@ -75,6 +76,7 @@ def _abandon(room: rtc.Room, connecting: asyncio.Future[None]) -> None:
             media_router().unsubscribe(room._ffi_queue)
             raise
         await disconnect(room)
+        free_room(room)
 
     task = asyncio.ensure_future(finish())
     _abandoned.add(task)

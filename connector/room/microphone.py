@@ -10,6 +10,7 @@ import structlog
 from livekit import rtc
 
 from connector.errors import Unavailable
+from connector.room.handles import free_track
 from connector.room.joining import Connection
 from connector.room.media import CallerSource
 from connector.room.subscriptions import Handlers
@@ -44,7 +45,11 @@ class Microphone:
         self._pause = 0.0
         self._turn = asyncio.Lock()
         self._adjusting: asyncio.Task[None] | None = None
-        self.handlers: Handlers = [
+
+    @property
+    def handlers(self) -> Handlers:
+        """Made anew each time: kept, they would hold this object, and what it holds, in a cycle."""
+        return [
             ("local_track_unpublished", self._on_unpublished),
             ("participant_permissions_changed", self._on_permissions),
             ("track_muted", self._on_muted),
@@ -110,6 +115,7 @@ class Microphone:
             self._source.take_back()
             _stranded.setdefault(self._source.rate, []).append((self._source, self._track))
         else:
+            free_track(self._track)
             await self._source.close()
 
     # What an admin may do
