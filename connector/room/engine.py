@@ -15,7 +15,6 @@ import os
 from livekit import rtc
 
 from connector.errors import Unavailable
-from connector.room.handles import free_room
 
 _THREADS = "/proc/self/task"
 _CLOCK = "SyntheticAudioD"
@@ -32,6 +31,9 @@ class MediaEngine:
     def is_held(self) -> bool:
         return self._held is not None
 
+    def holds(self, room: rtc.Room) -> bool:
+        return self._held is room
+
     async def require_clock(self) -> None:
         """After a join. Raises Unavailable when the caller would hear nothing; the engine is new once all are out."""
         if await asyncio.to_thread(_has_clock):
@@ -40,13 +42,11 @@ class MediaEngine:
             raise Unavailable("LiveKit's SDK has lost its audio clock; it gets a new one when the calls of now end")
 
     async def left(self, room: rtc.Room) -> None:
-        """A room is done with: it is freed, or held."""
+        """A room is done with."""
         if self._held is None and not room.isconnected():
             has_clock = await asyncio.to_thread(_has_clock)
             if has_clock and self._held is None:
                 self._held = room
-        if self._held is not room:
-            free_room(room)
 
 
 def _has_clock() -> bool:

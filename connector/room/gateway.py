@@ -21,6 +21,7 @@ from connector.room.company import Company
 from connector.room.disconnects import end_of, name_of
 from connector.room.engine import engine
 from connector.room.events import RoomListener
+from connector.room.handles import free_room
 from connector.room.joining import Connection, disconnect, join
 from connector.room.microphone import Microphone
 from connector.room.outage import FindRoom, Outage
@@ -288,6 +289,8 @@ class RoomGateway:
         connection.lose()
         await disconnect(room)
         await engine.left(room)
+        if not engine.holds(room):
+            free_room(room)
 
     # What the room tells us
 

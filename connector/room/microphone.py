@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -18,9 +19,12 @@ from connector.room.subscriptions import Handlers
 log = structlog.get_logger()
 
 _SOURCE = rtc.TrackSource.SOURCE_MICROPHONE
-_SETTLED = 1.0
-"""Seconds from the published track in which the SDK (1.1.21) still works on it. Of a connection that is closed earlier
-it keeps nearly a megabyte: 0.9 MB at 0.2 s, 0.5 at 0.5 s, 0.1 at 0.7 s, 0.03 at 1 s."""
+_LOOK_EVERY = 0.05
+_SECOND_ROUND = 0.25
+"""Seconds in which the SDK negotiates a published track once more, behind the first time."""
+_MOST_SETTLING = 2.0
+_GIVEN_UP = 10.0
+"""Seconds after which the SDK (1.1.21) gives a negotiation up."""
 _FIRST_PAUSE = 0.25
 _MAX_PAUSE = 5.0
 _STABLE = 10.0
@@ -77,7 +81,7 @@ class Microphone:
         if self._is_spoilt:
             self._track = _track_of(self._source)
         self._is_spoilt = True
-        self._published_at = time.monotonic()  # As far as `settle` goes, also where the call ends before the answer.
+        self._published_at = time.monotonic()  # For `settle`, where the call ends before the answer.
         publishing = connection.room.local_participant.publish_track(
             self._track, rtc.TrackPublishOptions(source=_SOURCE)
         )
@@ -101,11 +105,26 @@ class Microphone:
             self._adjusting = None
 
     async def settle(self) -> None:
-        """Before the room is left: wait until the SDK has done with publishing, or the connection is lost."""
+        """Before the room is left: wait, for a bounded time, until the track is negotiated or the connection is lost. A
+        connection that is closed earlier is kept by the SDK, with up to a megabyte and more, for 10 or 20 seconds."""
         self._is_kept = False
-        connection, seconds = self._connection, self._published_at + _SETTLED - time.monotonic()
-        if connection is not None and seconds > 0:
-            await asyncio.wait([connection.lost], timeout=seconds)
+        connection, since = self._connection, time.monotonic() - self._published_at
+        if connection is None or since >= _GIVEN_UP:
+            return
+        with contextlib.suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(_MOST_SETTLING):
+                is_new = since < _SECOND_ROUND
+                while not connection.is_lost and not await self._is_negotiated(connection):
+                    is_new = True
+                    await asyncio.wait([connection.lost], timeout=_LOOK_EVERY)
+                if is_new:
+                    await asyncio.wait([connection.lost], timeout=_SECOND_ROUND)
+
+    async def _is_negotiated(self, connection: Connection) -> bool:
+        """Whether LiveKit has answered the SDK's offer of the track. Raises Unavailable."""
+        looking = self._track.get_stats()
+        stats = await connection.ask(looking, "the state of the caller's track is not known", connection.lost)
+        return any(stat.WhichOneof("stats") == "outbound_rtp" for stat in stats)
 
     async def close(self) -> None:
         """The call has left, or is about to: the track of a room that is still connected ends with it."""
