@@ -29,6 +29,7 @@ class SdkRoom:
         self.handlers: dict[str, list[Callable[..., None]]] = {}
         self.remote_participants: dict[str, Any] = {}
         self.local_participant = SimpleNamespace(sid="PA_1", attributes={}, permissions=None)
+        self._ffi_handle = None  # Nothing native is to be freed.
 
     @property
     async def sid(self) -> str:
