@@ -102,7 +102,7 @@ async def many_calls(twilio: TwilioSimulator, client: api.LiveKitAPI, numbers: r
         pytest.param(
             FRAMES,
             marks=pytest.mark.xfail(
-                strict=False, reason="the SDK may free such calls up to 20 s later: docs/endings.md, Memory"
+                strict=False, reason="the SDK falls behind with freeing such calls: docs/endings.md, Memory"
             ),
         ),
     ],
