@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from connector.api.rest_calls import CallQuery, CallRest, Desk
-from connector.api.rest_models import Asked
+from connector.api.rest.calls import CallQuery, CallRest, Control
+from connector.api.rest.models import Asked
 from connector.model import CallRecord, CallState, Direction, EndReason, Provider
 from connector.storage.sqlite import SqliteStore
 
@@ -64,7 +64,7 @@ async def lists(rounds: int) -> Lists:
         try:
             await _fill(store)
             # It holds no call: what the store has is all there is.
-            rest = CallRest(cast(Desk, _NoCalls()), store)
+            rest = CallRest(cast(Control, _NoCalls()), store)
             for _ in range(rounds):
                 await _round(rest, result)
         finally:

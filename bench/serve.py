@@ -19,9 +19,9 @@ from typing import Any
 from livekit import rtc
 
 from connector.audio import g711
-from connector.call import presence
-from connector.call.bridge import Bridge
-from connector.call.from_carrier import CallerVoice, Later, Now
+from connector.call.media.bridge import Bridge
+from connector.call.media.from_carrier import CallerVoice, Later, Now
+from connector.call.session import presence
 from connector.carriers.codec import Codec
 from connector.carriers.events import AudioReceived
 from connector.cli import main
@@ -72,7 +72,7 @@ class QueuedSource:
 
 
 class PlainBridge(Bridge):
-    """Takes the place of `connector.call.bridge.Bridge`: in order, everything, however old."""
+    """Takes the place of `connector.call.media.bridge.Bridge`: in order, everything, however old."""
 
     def __init__(self, codec: Codec, room: CallerVoice, metrics: Metrics, now: Now, later: Later, *more: Any) -> None:
         super().__init__(codec, room, metrics, now, later, *more)

@@ -14,34 +14,34 @@ from functools import partial
 import structlog
 from aiohttp import web
 
-from connector.api.administration import administration, signature_check
 from connector.api.auth import Authorizer
-from connector.api.conference_callback import ConferenceCallback
-from connector.api.conferences import ConferenceBridge, ConferenceRpc
-from connector.api.connect_url import ConnectUrl, Words
-from connector.api.grpc import GrpcServer
-from connector.api.hooks import HookRoutes
-from connector.api.methods import methods
+from connector.api.carrier.conference_callback import ConferenceCallback
+from connector.api.carrier.conferences import ConferenceBridge, ConferenceRpc
+from connector.api.carrier.connect_url import ConnectUrl, Words
+from connector.api.carrier.hooks import HookRoutes
+from connector.api.carrier.pins import forget_locks
+from connector.api.carrier.signed import ALLOW_UNSIGNED, SignatureCheck
+from connector.api.carrier.sip_dial import PURPOSE as SIP_PURPOSE
+from connector.api.carrier.sip_dial import SipDialler, SipParts
+from connector.api.carrier.transfers import TransferAddresses, TransferRoutes
 from connector.api.ops import OpsRoutes
 from connector.api.origins import Origins
-from connector.api.pins import forget_locks
 from connector.api.refusals import Refusals
-from connector.api.rest import RestRoutes
-from connector.api.rest_calls import CallRest, as_json
-from connector.api.rest_operation import Operation
-from connector.api.service import ConnectorService
-from connector.api.signed import ALLOW_UNSIGNED, SignatureCheck
-from connector.api.sip_dial import PURPOSE as SIP_PURPOSE
-from connector.api.sip_dial import SipDialler, SipParts
-from connector.api.transfers import TransferAddresses, TransferRoutes
-from connector.api.twirp import TwirpRoutes
-from connector.call.desk import CallDesk, TransferDefaults
-from connector.call.dialled import DialledCalls
-from connector.call.hang_ups import HangUps
-from connector.call.lease import LOOK_EVERY as LOOK_FOR_OTHERS_EVERY
-from connector.call.lease import RENEW_EVERY, OwnerLease
-from connector.call.manager import CallManager
-from connector.call.terms import Limits, Parts
+from connector.api.rest.administration import administration, signature_check
+from connector.api.rest.calls import CallRest, as_json
+from connector.api.rest.operation import Operation
+from connector.api.rest.routes import RestRoutes
+from connector.api.rpc.grpc import GrpcServer
+from connector.api.rpc.methods import methods
+from connector.api.rpc.service import ConnectorService
+from connector.api.rpc.twirp import TwirpRoutes
+from connector.call.dependencies import CallDependencies, Limits
+from connector.call.registry.control import CallControl, TransferDefaults
+from connector.call.registry.dialled import DialledCalls
+from connector.call.registry.hang_ups import HangUps
+from connector.call.registry.lease import LOOK_EVERY as LOOK_FOR_OTHERS_EVERY
+from connector.call.registry.lease import RENEW_EVERY, OwnerLease
+from connector.call.registry.manager import CallManager
 from connector.carrier_table import TABLE, Entry, carrier_secrets, carriers_of, controls_of
 from connector.carriers.carrier import Carriers
 from connector.chores import Chore
@@ -93,13 +93,13 @@ class Connector:
         self._dialled = DialledCalls(self._call_parts)
         self.calls = CallManager(self._call_parts, settings.max_calls)
         defaults = TransferDefaults(settings.transfer_timeout, settings.transfer_failed_sentence)
-        self.desk = CallDesk(self.calls, self.store, self.admin, self._dialled, defaults)
+        self.control = CallControl(self.calls, self.store, self.admin, self._dialled, defaults)
         signer = TokenSigner(own)
         self._webhook_keys = WebhookKeys(own)
         origins = Origins(settings.public_origin, settings.regions, settings.countries)
         signatures = self._signatures = signature_check(settings, self.carriers, origins)
         service = ConnectorService(
-            self.calls, self.desk, self.store, signer, self.carriers, origins, settings.connect_timeout, twilio
+            self.calls, self.control, self.store, signer, self.carriers, origins, settings.connect_timeout, twilio
         )
         conferences = conference_bridge(settings, self.store, twilio)
         self._sip_admin = SipAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
@@ -172,12 +172,12 @@ class Connector:
     def _rest_operations(self) -> list[Operation]:
         return [
             *administration(self.settings, self.carriers, self.store, self.webhooks.keys),
-            *CallRest(self.desk, self.store).operations(),
+            *CallRest(self.control, self.store).operations(),
         ]
 
-    def _parts(self) -> Parts:
+    def _parts(self) -> CallDependencies:
         settings = self.settings
-        return Parts(
+        return CallDependencies(
             admin=self.admin,
             store=self.store,
             metrics=self.metrics,

@@ -23,7 +23,7 @@ class Provider(StrEnum):
 
 
 class CallState(StrEnum):
-    """`RINGING` is the hidden wait of an outbound call; see `connector.call.state`."""
+    """`RINGING` is the hidden wait of an outbound call; see `connector.call.record.state`."""
 
     PENDING = "pending"
     RINGING = "ringing"
@@ -132,8 +132,8 @@ class AgentDispatch:
 
 @dataclass(frozen=True, slots=True)
 class AgentWatch:
-    """What is done about a call that nobody talks with; see `connector.call.watchdog`. Seconds, 0 turns a step off.
-    In a rule or a request, None leaves a value to the next wider choice: request, rule, setting."""
+    """What is done about a call that nobody talks with; see `connector.call.session.watchdog`. Seconds, 0 turns a step
+    off. In a rule or a request, None leaves a value to the next wider choice: request, rule, setting."""
 
     warn_after: float | None = None
     """Without an agent for so long: it is told, and the agent dispatched again."""

@@ -1,1 +1,1 @@
-"""HTTP in: Twirp, the connect_url (answer document and media WebSocket), health and metrics."""
+"""HTTP and gRPC in: `rpc/`, `rest/`, `carrier/`, health and metrics (`ops`)."""

@@ -7,8 +7,8 @@ import time
 
 from aiohttp import web
 
-from connector.call.manager import CallManager
 from connector.call.ports import Admin
+from connector.call.registry.manager import CallManager
 from connector.errors import ConnectorError
 from connector.metrics import Metrics
 

@@ -1,1 +1,1 @@
-"""One call from start to end. Knows carriers and rooms only by the protocols in `ports`."""
+"""Calls, from start to end. They know carriers and rooms only by the protocols in `ports`."""

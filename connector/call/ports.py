@@ -173,14 +173,14 @@ class Lifecycle(Protocol):
         `reason` (a `TransferStatus`); `call-update` has `change`: `room` with `from_room` and `to_room`, `attributes`
         with the names of those that changed under `names`, comma-separated, or `agent` with a `status`
         (docs/webhooks.md). What it raises is logged; when it takes longer than
-        `connector.call.chronicle.PATIENCE`, it is cancelled. Neither harms the call.
+        `connector.call.record.event_dispatcher.PATIENCE`, it is cancelled. Neither harms the call.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where a carrier reaches us about one transfer; see `connector.api.transfers`."""
+    """Where a carrier reaches us about one transfer; see `connector.api.carrier.transfers`."""
 
     action: str = ""
     progress: str = ""

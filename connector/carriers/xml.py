@@ -1,4 +1,4 @@
-"""Parts of carriers' XML documents. Text is escaped; characters that XML cannot carry are left out."""
+"""CallDependencies of carriers' XML documents. Text is escaped; characters that XML cannot carry are left out."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from connector.logs import configure_logging
 from connector.storage.base import Store
 
 if TYPE_CHECKING:
-    from connector.api.rest_operation import Operation
+    from connector.api.rest.operation import Operation
 
 JsonObject = dict[str, Any]
 
@@ -109,9 +109,9 @@ def _answer(origin: str, status: int, text: str) -> JsonObject:
 async def _in_store(settings: Settings, store: Store, asked: _Asked) -> JsonObject:
     """As the service would, with the same checks."""
     # The REST API, which takes longer to import than to ask a service that runs.
-    from connector.api.administration import administration
-    from connector.api.rest import checked
-    from connector.api.rest_models import Asked
+    from connector.api.rest.administration import administration
+    from connector.api.rest.models import Asked
+    from connector.api.rest.routes import checked
     from connector.carrier_table import carriers_of
     from connector.webhooks.signing import KeyRing
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from connector.api.messages import PROVIDERS, STATES, call_filter, call_message
+from connector.api.rpc.messages import PROVIDERS, STATES, call_filter, call_message
 from connector.cli.common import (
     AsJson,
     ConfigFile,

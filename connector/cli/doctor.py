@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from connector.api.connect_url import CHECK_PATH
+from connector.api.carrier.connect_url import CHECK_PATH
 from connector.cli.common import misspelt
 from connector.cli.doctor_accounts import account_findings
 from connector.cli.doctor_agent import agent_findings

@@ -26,7 +26,7 @@ sip_app = typer.Typer(no_args_is_help=True, help="LiveKit SIP behind Twilio: set
 
 Number = Annotated[str, typer.Option(help="Your Twilio number, E.164 (+15551234567).")]
 if TYPE_CHECKING:
-    from connector.api.conferences import ConferenceBridge
+    from connector.api.carrier.conferences import ConferenceBridge
 
 T = TypeVar("T")
 

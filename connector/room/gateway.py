@@ -17,7 +17,6 @@ from connector.errors import Unavailable
 from connector.metrics import Metrics
 from connector.model import ParticipantSpec
 from connector.room.admission import CallIsOver
-from connector.room.company import Company
 from connector.room.disconnects import end_of, name_of
 from connector.room.engine import engine
 from connector.room.events import RoomListener
@@ -25,6 +24,7 @@ from connector.room.handles import free_room
 from connector.room.joining import Connection, disconnect, join
 from connector.room.microphone import Microphone
 from connector.room.outage import FindRoom, Outage
+from connector.room.participants import RoomParticipants
 from connector.room.rejoin import Turn, until_joined
 from connector.room.subscriptions import Handlers, Subscriptions
 from connector.room.tokens import hidden_grants, join_token, visible_grants
@@ -63,7 +63,7 @@ class RoomGateway:
         self._kind_details = kind_details
         self._outage = Outage(reconnect_timeout, find_room, self._is_alone, listener.room_ended, self._on_regained)
         self._listener = listener
-        self._company = Company(listener)
+        self._participants = RoomParticipants(listener)
         self._metrics = metrics
         self._turn = turn
         self._sounds = Subscriptions(listener, self._outage.company_came)
@@ -119,7 +119,7 @@ class RoomGateway:
         self._sid = room.local_participant.sid
         self._watch_microphone()
         self._sounds.attach(room)
-        self._company.begin(room)
+        self._participants.begin(room)
         if self._listening:
             room.local_participant.register_rpc_method(CLEAR_TOPIC, self._on_clear_rpc)
         return connection
@@ -127,7 +127,7 @@ class RoomGateway:
     def _handlers(self) -> Handlers:
         return [
             *self._sounds.handlers,
-            *self._company.listeners(),
+            *self._participants.listeners(),
             ("sip_dtmf_received", self._on_dtmf),
             ("data_received", self._on_data),
             ("participant_attributes_changed", self._on_attributes),
@@ -278,7 +278,7 @@ class RoomGateway:
         for event, handler in self._handlers():
             room.off(event, handler)
         self._sounds.detach()
-        self._company.end()
+        self._participants.end()
         if self._microphone is not None:
             for event, handler in self._microphone.handlers:
                 room.off(event, handler)
@@ -352,7 +352,7 @@ class RoomGateway:
             self._outage.begins(why)
 
     def _on_regained(self, same_room: bool) -> None:
-        self._company.tell()
+        self._participants.tell()
         self._listener.room_regained(same_room, self._outage.may_be_deleted)
 
     async def _rejoin(self) -> None:

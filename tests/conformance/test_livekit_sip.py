@@ -76,7 +76,7 @@ async def scene(livekit_sip: None, tmp_path: Path) -> AsyncIterator[Scene]:
         admin = SipAdmin(livekit.http_url, livekit.api_key, livekit.api_secret)
         await admin.start()
         setup = (await admin.set_up(plan.Wanted(CALLED, agents=("helper",)))).setup
-        await admin.set_up(plan.Wanted(OTHER, room_prefix="desk-"))
+        await admin.set_up(plan.Wanted(OTHER, room_prefix="control-"))
         await admin.close()
         async with stage_on(livekit, tmp_path) as stage:
             twilio = await stage.twilio()
@@ -98,7 +98,7 @@ async def test_the_set_up_makes_a_room_for_each_caller(scene: Scene) -> None:
     assert said["room"].startswith(f"call-_{CALLER}_")
     assert (await scene.ask(CALLER))["room"] != said["room"]
     other = await scene.ask(CALLER, OTHER)
-    assert other["room"].startswith("desk-")
+    assert other["room"].startswith("control-")
     assert other["password"] != said["password"]
     assert (await scene.ask(CALLER, "+15559999999"))["result"] != "ACCEPT"
 

@@ -21,7 +21,7 @@ from carrier_simulator import (
 )
 from carrier_simulator.simulator import WorldOptions
 from connector.app import Connector
-from connector.call.session import CallSession
+from connector.call.session.call_session import CallSession
 from connector.model import EndReason, Provider
 from demo.verdict import GOOD_SCORE, find_whole
 from tests.integration.harness import PATIENCE, RATE, Guest, Stage, only_session, until

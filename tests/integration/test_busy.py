@@ -9,7 +9,7 @@ import pytest
 
 from carrier_simulator import Document, TelnyxSimulator
 from connector.app import Connector
-from connector.call.terms import BUSY
+from connector.call.dependencies import BUSY
 from connector.model import EndReason, Provider
 from connector.room import admission
 from connector.telephony import telnyx

@@ -13,7 +13,7 @@ from livekit import api
 from carrier_simulator import Answer, Callback, CallOptions, CallStatus, Outcome
 from carrier_simulator.faults import Refused
 from connector.audio import dtmf
-from connector.call.desk import TransferWish
+from connector.call.registry.control import TransferWish
 from connector.model import CallState, EndReason, Provider
 from demo import script
 from tests.integration.carriers import (
@@ -187,7 +187,7 @@ async def test_a_connection_that_breaks_ends_the_call_here_and_there(line: Line)
 
 async def test_a_transferred_phone_talks_to_somebody_else_until_they_hang_up(line: Line) -> None:
     line.carrier.script(THIRD, Outcome(talks=0.2))
-    await line.connector.desk.transfer(line.session.call_id, TransferWish(THIRD))
+    await line.connector.control.transfer(line.session.call_id, TransferWish(THIRD))
     await line.call.transferred.wait()
     assert [target.address for target in line.call.dialled] == [THIRD]
     await line.call.ended.wait()
@@ -200,7 +200,7 @@ async def test_a_transferred_phone_talks_to_somebody_else_until_they_hang_up(lin
 async def test_a_phone_that_reached_nobody_is_back_with_the_room(line: Line, answer: Answer) -> None:
     line.carrier.script(THIRD, Outcome(answer))
     participant = next(iter(line.guest.room.remote_participants.values()))
-    record = await line.connector.desk.transfer(line.session.call_id, TransferWish(THIRD, timeout=5), wait=True)
+    record = await line.connector.control.transfer(line.session.call_id, TransferWish(THIRD, timeout=5), wait=True)
     assert (record.state, record.transfer_to, record.transfer_status) == (CallState.ACTIVE, THIRD, answer.value)
     await until(lambda: len(line.call.streams) == 2)
     await until(lambda: participant.attributes["connector.callStatus"] == "active")
@@ -215,7 +215,7 @@ async def test_a_phone_that_reached_nobody_is_back_with_the_room(line: Line, ans
 
 async def test_a_caller_who_hangs_up_while_the_number_rings_has_hung_up(line: Line) -> None:
     line.carrier.script(THIRD, Outcome(after=30))
-    await line.connector.desk.transfer(line.session.call_id, TransferWish(THIRD))
+    await line.connector.control.transfer(line.session.call_id, TransferWish(THIRD))
     await until(lambda: line.stream.ended.has_come())
     await until(lambda: bool(line.call.dialled))
     await line.call.hangup()

@@ -12,9 +12,9 @@ from livekit import api
 
 from connector import errors
 from connector.api.auth import Authorizer
-from connector.api.grpc import GrpcServer
-from connector.api.methods import Method
 from connector.api.refusals import Refusals
+from connector.api.rpc.grpc import GrpcServer
+from connector.api.rpc.methods import Method
 from connector.errors import ConnectorError
 from connector.metrics import Metrics
 from connector.storage.base import StoreError

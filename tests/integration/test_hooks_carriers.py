@@ -9,7 +9,7 @@ import pytest
 from carrier_simulator.plivo.simulator import PlivoSimulator
 from carrier_simulator.simulator import CarrierSimulator
 from carrier_simulator.telnyx.simulator import TelnyxSimulator
-from connector.api.hooks import ASK_PIN, NO_MORE_TRIES, SORRY, WRONG_PIN
+from connector.api.carrier.hooks import ASK_PIN, NO_MORE_TRIES, SORRY, WRONG_PIN
 from connector.app import Connector
 from connector.model import EndReason, Provider
 from tests.integration.harness import Guest, Stage, ended, only_session, strength, tone, until

@@ -16,10 +16,10 @@ import pytest
 from livekit import api
 
 from carrier_simulator import CallStatus, InboundCall, TwilioSimulator
-from connector.api.hooks import SORRY, WRONG_PIN
+from connector.api.carrier.hooks import SORRY, WRONG_PIN
 from connector.app import Connector
-from connector.call.dialled import OWNER
-from connector.call.terms import BUSY
+from connector.call.dependencies import BUSY
+from connector.call.registry.dialled import OWNER
 from connector.model import CallRecord, CallRequest, CallState, EndReason, ParticipantSpec
 from connector.sip import plan
 from connector.sip.secrets import SipCredentials, SipSecrets

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from carrier_simulator.call import PhoneCall
-from connector.api.hooks import ASK_PIN, NO_MORE_TRIES, SORRY, WRONG_PIN
+from connector.api.carrier.hooks import ASK_PIN, NO_MORE_TRIES, SORRY, WRONG_PIN
 from connector.app import Connector
-from connector.call.terms import BUSY
+from connector.call.dependencies import BUSY
 from demo.livekit_server import LiveKitServer
 from tests.integration.harness import Guest, Stage, ended, only_session, stage_on, strength, tone, until
 from tests.integration.rest import RestClient

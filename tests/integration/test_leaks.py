@@ -24,7 +24,7 @@ from livekit.rtc._ffi_client import FfiClient
 
 from carrier_simulator import TwilioSimulator
 from connector.app import Connector
-from connector.call.session import CallSession
+from connector.call.session.call_session import CallSession
 from connector.model import CallState, EndReason
 from connector.room.gateway import RoomGateway
 from connector.room.media import media_router

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from connector.app import Connector
-from connector.call.from_carrier import MAX_AUDIO_AGE
-from connector.call.session import CallSession
+from connector.call.media.from_carrier import MAX_AUDIO_AGE
+from connector.call.session.call_session import CallSession
 from tests.integration.ears import delay_to_caller, delay_to_guest
 from tests.integration.harness import Stage, connect_call, only_session, place, tone, until
 

@@ -10,7 +10,7 @@ import pytest
 from livekit import rtc
 
 from carrier_simulator import OutboundCall, TwilioSimulator
-from connector.call.session import CallSession
+from connector.call.session.call_session import CallSession
 from tests.integration.ears import PATIENCE, purity
 from tests.integration.harness import RATE, Guest, Stage, connect_call, only_session, place, strength, tone, until
 

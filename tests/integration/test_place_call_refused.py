@@ -14,7 +14,7 @@ from multidict import MultiDict
 
 from carrier_simulator.twilio.signing import signed_headers
 from connector.app import Connector
-from connector.call import leg
+from connector.call.session import phone_leg as leg
 from connector.model import EndReason
 from connector.telephony import twilio
 from tests.integration.harness import TWILIO_TOKEN, Stage, ended, only_session, until

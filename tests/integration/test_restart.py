@@ -15,7 +15,7 @@ import pytest
 from livekit import api, rtc
 
 from connector.app import Connector
-from connector.call.ear import RoomEar
+from connector.call.session.room_events import RoomEvents
 from connector.errors import Unavailable
 from connector.model import AgentDispatch, EndReason
 from connector.room import joining
@@ -103,7 +103,7 @@ async def test_the_call_is_told_of_another_room_and_dtmf_and_clears_work_there(
     own_stage: Stage, room: str, log: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[bool] = []
-    monkeypatch.setattr(RoomEar, "room_regained", lambda _, same_room, __: told.append(same_room))
+    monkeypatch.setattr(RoomEvents, "room_regained", lambda _, same_room, __: told.append(same_room))
     scene = await set_scene(own_stage, room, reconnect_timeout=60)
     await scene.talk()
     await force_shutdown(own_stage.livekit)

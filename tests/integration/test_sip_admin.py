@@ -21,14 +21,14 @@ NUMBER, OTHER = "+15550001111", "+15550002222"
 
 async def test_a_number_gets_a_trunk_and_a_rule(sip: SipAdmin, lkapi: api.LiveKitAPI) -> None:
     done = await sip.set_up(
-        plan.Wanted(NUMBER, room_prefix="desk-", agents=("helper",), username="tw", password="a-long-password")
+        plan.Wanted(NUMBER, room_prefix="control-", agents=("helper",), username="tw", password="a-long-password")
     )
     assert done.changes == ("inbound trunk created", "dispatch rule created")
     (trunk,) = await all_trunks(lkapi)
     assert (list(trunk.numbers), trunk.auth_username, trunk.auth_password) == ([NUMBER], "tw", "a-long-password")
     (rule,) = await all_rules(lkapi)
     assert list(rule.trunk_ids) == [trunk.sip_trunk_id]
-    assert rule.rule.dispatch_rule_individual.room_prefix == "desk-"
+    assert rule.rule.dispatch_rule_individual.room_prefix == "control-"
     assert not rule.rule.dispatch_rule_individual.pin
     assert [agent.agent_name for agent in rule.room_config.agents] == ["helper"]
     assert (done.setup.trunk_id, done.setup.rule_id) == (trunk.sip_trunk_id, rule.sip_dispatch_rule_id)

@@ -17,8 +17,8 @@ from livekit import api
 
 from carrier_simulator import Document, OutboundCall, TwilioSimulator
 from connector.app import Connector
-from connector.call import manager
-from connector.call.lease import RENEW_EVERY
+from connector.call.registry import manager
+from connector.call.registry.lease import RENEW_EVERY
 from connector.model import CallRecord, CallState, EndReason
 from demo.connector_process import ConnectorProcess
 from demo.livekit_server import LiveKitServer

@@ -19,8 +19,8 @@ from carrier_simulator.simulator import CarrierSimulator
 from carrier_simulator.telnyx.dialect import TelnyxDialect
 from carrier_simulator.telnyx.simulator import TelnyxSimulator
 from connector.app import Connector
-from connector.call.desk import TransferWish
-from connector.call.session import CANNOT_HEAR
+from connector.call.registry.control import TransferWish
+from connector.call.session.call_session import CANNOT_HEAR
 from connector.model import Direction, EndReason, Provider
 from connector.tokens import TRANSFER_PURPOSE, TokenSigner
 from connectorpb.v1 import connector_pb2 as pb
@@ -172,7 +172,7 @@ async def test_a_phone_whose_room_is_gone_is_hung_up(stage: Stage, room: str, pr
 async def test_a_phone_is_transferred(stage: Stage, room: str, provider: Provider) -> None:
     line = await line_at(stage, room, provider)
     call = await line.call()
-    await line.connector.desk.transfer(only_session(line.connector).call_id, TransferWish(THIRD))
+    await line.connector.control.transfer(only_session(line.connector).call_id, TransferWish(THIRD))
     await asyncio.wait_for(call.transferred.wait(), 5)
     assert [str(target.address) for target in call.dialled] == [THIRD]
     record = await ended(line.connector, patience=20)
@@ -329,7 +329,7 @@ async def test_a_phone_moves_to_another_room_at_the_rate_of_its_stream(
     call.say(tone(600, 20.0))
     there.start_saying(tone(1300, 20.0))
     await line.guest.until(lambda: strength(line.guest.sound_of("caller")[-4000:], 600) > 4000)
-    await line.connector.desk.switch_room(only_session(line.connector).call_id, f"{room}-other")
+    await line.connector.control.switch_room(only_session(line.connector).call_id, f"{room}-other")
     await there.until(lambda: strength(there.sound_of("caller")[-4000:], 600) > 4000)
     await until(lambda: at(16000, 1300, call.heard[-4000:]) > 4000)
     assert call.errors == []
@@ -351,7 +351,7 @@ async def test_a_phone_whose_stream_reaches_another_process_is_carried_there(
     line.guest.start_saying(tone(900, 10.0))
     await until(lambda: strength(call.heard[-2000:], 900) > 4000)
     # Its hang-up is the taker's to do now, and it knows the carrier's names for the call.
-    await taker.desk.end(only_session(taker).call_id)
+    await taker.control.end(only_session(taker).call_id)
     await asyncio.wait_for(call.ended.wait(), 5)
     assert (await ended(taker)).end_reason is EndReason.ENDED_BY_API
     assert call.errors == []

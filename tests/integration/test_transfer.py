@@ -71,7 +71,7 @@ async def test_what_the_carrier_refuses_leaves_the_call_as_it_is(
     guest = await stage.guest(room)
     await guest.publish()
     guest.start_saying(tone(900, 20))
-    only_session(connector)._ledger.learn(carrier_call_id="CA" + "0" * 32)
+    only_session(connector)._recorder.learn(carrier_call_id="CA" + "0" * 32)
     for _ in range(2):
         with pytest.raises(RpcFailed) as refused:
             await rpc.transfer(call_id_of(connector), TO)

@@ -17,19 +17,19 @@ NEUTRAL = ("api", "call", "cli", "room", "routing.py", "sip", "storage", "tokens
 NAMED = re.compile("|".join(entry.carrier.provider.value for entry in TABLE), re.IGNORECASE)
 
 EXCEPTIONS = {
-    "api/methods.py": "the table of RPCs: LiveKit's own is called ConnectTwilioCall, and ours after it",
-    "api/requests.py": "from the RPC to the carrier in its name",
-    "api/service.py": "the methods of these RPCs",
-    "api/twirp.py": "what LiveKit's own RPC makes of unknown fields",
+    "api/rpc/methods.py": "the table of RPCs: LiveKit's own is called ConnectTwilioCall, and ours after it",
+    "api/rpc/requests.py": "from the RPC to the carrier in its name",
+    "api/rpc/service.py": "the methods of these RPCs",
+    "api/rpc/twirp.py": "what LiveKit's own RPC makes of unknown fields",
     "cli/calls.py": "calls the RPC PlaceTwilioCall",
-    "api/conferences.py": "the RPCs about conferences, which Twilio alone has",
-    "api/conference_callback.py": "where Twilio tells of them",
-    "api/sip_dial.py": "mode `sip` is TwiML that dials SIP",
+    "api/carrier/conferences.py": "the RPCs about conferences, which Twilio alone has",
+    "api/carrier/conference_callback.py": "where Twilio tells of them",
+    "api/carrier/sip_dial.py": "mode `sip` is TwiML that dials SIP",
     "cli/sip.py": "the same two features on the command line",
-    "api/connect_url.py": "/twilio/check, for which proxies are set up",
+    "api/carrier/connect_url.py": "/twilio/check, for which proxies are set up",
 }
-"""Modules that may name a carrier, and why. None of them chooses by carrier, but for `api/requests.py`."""
-MAY_CHOOSE = frozenset({"api/requests.py"})
+"""Modules that may name a carrier, and why. None of them chooses by carrier, but for `api/rpc/requests.py`."""
+MAY_CHOOSE = frozenset({"api/rpc/requests.py"})
 
 
 def neutral_modules() -> list[Path]:

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from livekit import rtc
 
-from connector.room.company import Company
 from connector.room.events import Departure, Kind, Occupant, RoomListener
+from connector.room.participants import RoomParticipants
 
 AGENT = rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
 PERSON = rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD
@@ -28,7 +28,7 @@ def people(*participants: Any) -> list[Occupant]:
         def room_people(self, people: Sequence[Occupant], gone: Departure | None) -> None:
             told.append(people)
 
-    company = Company(cast(RoomListener, Listener()))
+    company = RoomParticipants(cast(RoomListener, Listener()))
     company.begin(cast(rtc.Room, SimpleNamespace(remote_participants={one.identity: one for one in participants})))
     return list(told[-1])
 

@@ -13,16 +13,16 @@ from livekit import api
 
 from connector.accounts import CarrierAccount, CarrierAccounts
 from connector.api.auth import Authorizer
-from connector.api.openapi import document
+from connector.api.carrier.signed import SignatureCheck
 from connector.api.origins import Origins
 from connector.api.refusals import Refusals
-from connector.api.rest import RestRoutes
-from connector.api.rest_calls import CallRest
-from connector.api.rest_connectors import ConnectorRest
-from connector.api.rest_operation import Operation
-from connector.api.rest_rules import RuleRest
-from connector.api.signed import SignatureCheck
-from connector.call.desk import TransferWish
+from connector.api.rest.calls import CallRest
+from connector.api.rest.connectors import ConnectorRest
+from connector.api.rest.openapi import document
+from connector.api.rest.operation import Operation
+from connector.api.rest.routes import RestRoutes
+from connector.api.rest.rules import RuleRest
+from connector.call.registry.control import TransferWish
 from connector.errors import ConnectorError, NotFound
 from connector.metrics import Metrics
 from connector.model import CallRecord, CallState
@@ -41,7 +41,7 @@ ACCOUNTS = {
 }
 
 
-class Desk:
+class Control:
     """Holds no call: what the store has is all there is."""
 
     def __init__(self, store: Store) -> None:
@@ -80,24 +80,24 @@ class Desk:
         return await self._do(call_id, "switch", room, room=room)
 
 
-def operations(store: Store, desk: Desk) -> list[Operation]:
+def operations(store: Store, control: Control) -> list[Operation]:
     origins = Origins(PUBLIC, {}, {})
     signatures = SignatureCheck(origins, CARRIERS, ACCOUNTS)
     return [
         *ConnectorRest(store, WebhookKeys(SECRET), origins, CARRIERS, signatures, RuleRest(store, {KEY})).operations(),
         *RuleRest(store, KEY).operations(),
-        *CallRest(desk, store).operations(),
+        *CallRest(control, store).operations(),
     ]
 
 
 class Rest:
     """A client with a token. Each call answers (status, JSON)."""
 
-    def __init__(self, client: TestClient[web.Request, web.Application], store: Store, desk: Desk) -> None:
+    def __init__(self, client: TestClient[web.Request, web.Application], store: Store, control: Control) -> None:
         self.client = client
         self.store = store
-        self.desk = desk
-        self.document = document(operations(store, desk))
+        self.control = control
+        self.document = document(operations(store, control))
 
     async def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
         options.setdefault("headers", {"Authorization": TOKEN})
@@ -116,8 +116,8 @@ class Rest:
 @asynccontextmanager
 async def rest_api() -> AsyncIterator[Rest]:
     async with empty_store() as store:
-        desk = Desk(store)
+        control = Control(store)
         application = web.Application(client_max_size=256 * 1024)
-        RestRoutes(operations(store, desk), Authorizer(KEY, SECRET), Refusals(Metrics())).add_to(application.router)
+        RestRoutes(operations(store, control), Authorizer(KEY, SECRET), Refusals(Metrics())).add_to(application.router)
         async with TestClient(TestServer(application)) as client:
-            yield Rest(client, store, desk)
+            yield Rest(client, store, control)

@@ -8,9 +8,9 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from connector.api.conferences import ConferenceRpc
-from connector.api.methods import OUR_SERVICE, Method, methods
-from connector.api.service import ConnectorService
+from connector.api.carrier.conferences import ConferenceRpc
+from connector.api.rpc.methods import OUR_SERVICE, Method, methods
+from connector.api.rpc.service import ConnectorService
 from connector.errors import CarrierProtocolError, ConnectorError, ConnectUrlError
 from connectorpb.v1 import connector_pb2 as pb
 

@@ -24,14 +24,14 @@ from structlog.testing import capture_logs
 from twilio.request_validator import RequestValidator
 
 from connector.accounts import CarrierAccount, CarrierAccounts
-from connector.api import hooks
-from connector.api.hooks import HookRoutes
+from connector.api.carrier import hooks
+from connector.api.carrier.hooks import HookRoutes
+from connector.api.carrier.pins import LOCK_OUT, forget_locks
+from connector.api.carrier.signed import SignatureCheck
 from connector.api.origins import Origins
-from connector.api.pins import LOCK_OUT, forget_locks
-from connector.api.signed import SignatureCheck
-from connector.call.manager import Expected
-from connector.call.records import new_record
-from connector.call.terms import BUSY
+from connector.call.dependencies import BUSY
+from connector.call.record.changes import new_record
+from connector.call.registry.manager import Expected
 from connector.errors import ConnectorError, ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
 from connector.metrics import Metrics
 from connector.model import (
@@ -670,7 +670,7 @@ async def test_calling_again_gives_no_new_tries(stage: Hooks, caller: str, monke
         await asked(stage, FORM | {"CallSid": "CA4", "From": other}, "")
     assert CALLER not in repr(await stage.store.pin_locks.list())
     later = time.time() + LOCK_OUT + 1
-    monkeypatch.setattr("connector.api.hooks.time.time", lambda: later)
+    monkeypatch.setattr("connector.api.carrier.hooks.time.time", lambda: later)
     _, query = await asked(stage, form | {"CallSid": "CA5"}, "")
     stream_token(await stage.xml(form | {"CallSid": "CA5", "Digits": "4711"}, query))
     assert await stage.store.pin_locks.list() == []

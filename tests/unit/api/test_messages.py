@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.api.messages import DEFAULT_PAGE, LARGEST_PAGE, PROVIDERS, STATES, call_filter, call_message, page_token
+from connector.api.rpc.messages import (
+    DEFAULT_PAGE,
+    LARGEST_PAGE,
+    PROVIDERS,
+    STATES,
+    call_filter,
+    call_message,
+    page_token,
+)
 from connector.errors import InvalidArgument
 from connector.model import CallFilter, CallRecord, CallState, Direction, EndReason, Provider
 from connectorpb.v1 import connector_pb2 as pb

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from connector.api.rest_calls import shown, status
+from connector.api.rest.calls import shown, status
 from connector.errors import ConnectorError, FailedPrecondition, Unimplemented
 from connector.model import CallRecord, CallState, Direction, EndReason, Provider
 from tests.unit.api.rest_stage import Rest, rest_api
@@ -142,7 +142,7 @@ async def test_an_unknown_call_404(rest: Rest, path: str, body: Any) -> None:
 async def test_end(rest: Rest) -> None:
     await rest.store.save_call(replace(RECORD, state=CallState.ACTIVE))
     answer = await rest.ok("POST", f"{PATH}/end", {"callId": "call_1"})
-    assert rest.desk.asked == [("end",)]
+    assert rest.control.asked == [("end",)]
     assert (answer["message"], answer["data"]["status"]) == ("Call ended successfully", "ended")
 
 
@@ -150,7 +150,7 @@ async def test_transfer_and_switch(rest: Rest) -> None:
     await rest.store.save_call(RECORD)
     await rest.ok("POST", f"{PATH}/transfer", {"callId": "call_1", "transferTo": "1 (555) 000-9999"})
     answer = await rest.ok("POST", f"{PATH}/switch-room", {"callId": "call_1", "roomId": "sales", "token": "x"})
-    assert rest.desk.asked == [("transfer", "+15550009999"), ("switch", "sales")]
+    assert rest.control.asked == [("transfer", "+15550009999"), ("switch", "sales")]
     assert answer["data"]["roomId"] == "sales"
 
 
@@ -170,7 +170,7 @@ async def test_a_transfer_goes_to_a_number(rest: Rest, number: str) -> None:
 )
 async def test_what_the_call_cannot_do(rest: Rest, error: ConnectorError, code: int) -> None:
     await rest.store.save_call(RECORD)
-    rest.desk.error = error
+    rest.control.error = error
     for path, more in (("end", {}), ("transfer", {"transferTo": "+15550009999"}), ("switch-room", {"roomId": "r"})):
         got, answer = await rest("POST", f"{PATH}/{path}", {"callId": "call_1"} | more)
         assert (got, answer["message"]) == (code, error.message)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from connector.call.hang_ups import HangUps
-from connector.call.late import LateEnds
-from connector.call.manager import CallManager
+from connector.call.dependencies import CallDependencies, Limits
 from connector.call.ports import CarrierControl
-from connector.call.session import CallSession
-from connector.call.terms import Limits, Parts
+from connector.call.record.late_ends import LateEnds
+from connector.call.registry.hang_ups import HangUps
+from connector.call.registry.manager import CallManager
+from connector.call.session.call_session import CallSession
 from connector.carriers.codec import MediaFormat
 from connector.carriers.events import (
     AudioReceived,
@@ -496,7 +496,7 @@ class World:
         self.hang_ups = HangUps(
             self.store.hang_ups, CARRIERS, control, self.metrics, lambda: asyncio.get_running_loop().time(), lambda: 0.0
         )
-        self.parts = Parts(
+        self.parts = CallDependencies(
             admin=self.admin,
             store=self.store,
             metrics=self.metrics,

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import pytest
 
-from connector.call.terms import BUSY
+from connector.call.dependencies import BUSY
 from connector.errors import ResourceExhausted, Unavailable
 from connector.metrics import Metrics
 from connector.model import Direction, EndReason

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from connector.audio.g711 import ulaw_decode, ulaw_encode
-from connector.call.bridge import Bridge
-from connector.call.to_carrier import MAX_TONES
+from connector.call.media.bridge import Bridge
+from connector.call.media.to_carrier import MAX_TONES
 from connector.carriers.events import AudioReceived
 from connector.metrics import Metrics
 from tests.unit.call.clock import Clock

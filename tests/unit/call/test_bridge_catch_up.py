@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from connector.audio.levels import QUIET
-from connector.call.bridge import Bridge
-from connector.call.to_carrier import CATCH_UP_AHEAD, MAX_AHEAD, MAX_STANDING
+from connector.call.media.bridge import Bridge
+from connector.call.media.to_carrier import CATCH_UP_AHEAD, MAX_AHEAD, MAX_STANDING
 from connector.metrics import Metrics
 from tests.unit.call.clock import Clock
 from tests.unit.call.fakes import FakeCodec

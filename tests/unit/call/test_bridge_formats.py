@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from connector.audio import dtmf
 from connector.audio.g711 import alaw_decode, alaw_encode, ulaw_decode, ulaw_encode
-from connector.call.bridge import Bridge
+from connector.call.media.bridge import Bridge
 from connector.carriers.codec import MediaFormat
 from connector.carriers.events import AudioReceived, Encoding
 from connector.errors import CarrierProtocolError
@@ -28,7 +28,7 @@ FORMATS = pytest.mark.parametrize(
 )
 
 
-class Line:
+class MediaStream:
     """A bridge whose codec and room only remember."""
 
     def __init__(self, heard: MediaFormat, said: MediaFormat | None = None) -> None:
@@ -85,7 +85,7 @@ def ramp(media: MediaFormat, seconds: float) -> NDArray[np.int16]:
 
 @FORMATS
 def test_the_caller_is_heard_sample_for_sample(media: MediaFormat) -> None:
-    line = Line(media)
+    line = MediaStream(media)
     payload = encoded(media, ramp(media, 0.1))
     for start in range(0, len(payload), 102):  # An even number of bytes, and no whole number of frames.
         line.bridge.from_carrier(AudioReceived(payload[start : start + 102], None))
@@ -95,7 +95,7 @@ def test_the_caller_is_heard_sample_for_sample(media: MediaFormat) -> None:
 
 @FORMATS
 def test_the_room_is_said_sample_for_sample(media: MediaFormat) -> None:
-    line = Line(media)
+    line = MediaStream(media)
     frame = ramp(media, 0.02)
     line.bridge.from_room("anna", frame, line.clock.now)
     assert line.sent == [encoded(media, frame)]
@@ -109,7 +109,7 @@ def test_the_room_is_said_sample_for_sample(media: MediaFormat) -> None:
 @pytest.mark.parametrize("milliseconds", [10, 15, 20, 30, 33, 40, 60, 100, 125, 200, 333, 500])
 @pytest.mark.parametrize("is_stamped", [True, False])
 def test_frames_of_any_usual_length_are_heard_whole(media: MediaFormat, milliseconds: int, is_stamped: bool) -> None:
-    line = Line(media)
+    line = MediaStream(media)
     sound = voice(media.rate, 3.0)
     size = media.rate * milliseconds // 1000
     whole = len(sound) // size * size
@@ -134,14 +134,14 @@ def voice(rate: int, seconds: float) -> NDArray[np.int16]:
 @pytest.mark.parametrize("encoding", Encoding)
 @pytest.mark.parametrize("rate", [11025, 22050, 7999, 0])
 def test_a_rate_that_has_no_frames_of_ten_milliseconds_is_refused_by_name(encoding: Encoding, rate: int) -> None:
-    line = Line(PCMU)
+    line = MediaStream(PCMU)
     with pytest.raises(CarrierProtocolError, match=f"{rate} samples a second"):
         line.bridge.start(MediaFormat(encoding, rate), PCMU)
 
 
 @pytest.mark.parametrize("payload", [b"\x01", b"\x01\x02\x03"])
 def test_half_a_sample_is_left_out(payload: bytes) -> None:
-    line = Line(L16_16)
+    line = MediaStream(L16_16)
     line.bridge.from_carrier(AudioReceived(payload, 0.0))
     line.bridge.from_carrier(AudioReceived(encoded(L16_16, ramp(L16_16, 0.02)), 0.02))
     assert len(line.samples()) == 320
@@ -149,7 +149,7 @@ def test_half_a_sample_is_left_out(payload: bytes) -> None:
 
 @FORMATS
 def test_lateness_is_measured_in_the_streams_time(media: MediaFormat) -> None:
-    line = Line(media)
+    line = MediaStream(media)
     frame = encoded(media, ramp(media, 0.02))
     for number in range(100):
         line.bridge.from_carrier(AudioReceived(frame, number * 0.02))
@@ -161,7 +161,7 @@ def test_lateness_is_measured_in_the_streams_time(media: MediaFormat) -> None:
 
 @FORMATS
 def test_digits_are_played_at_the_rate_of_the_stream(media: MediaFormat) -> None:
-    line = Line(media)
+    line = MediaStream(media)
     assert line.bridge.play_tones("58")
     assert [dtmf.detect(decoded(media, payload), media.rate) for payload in line.sent] == ["5", "8"]
 
@@ -169,7 +169,7 @@ def test_digits_are_played_at_the_rate_of_the_stream(media: MediaFormat) -> None
 @FORMATS
 @pytest.mark.parametrize(("level", "is_sent"), [(0, False), (3, False), (-4, False), (40, True), (-40, True)])
 def test_silence_is_not_sent_and_what_is_faint_is(media: MediaFormat, level: int, is_sent: bool) -> None:
-    line = Line(media)
+    line = MediaStream(media)
     line.bridge.from_room("anna", np.full(media.rate // 50, level, np.int16), line.clock.now)
     assert bool(line.sent) is is_sent
 
@@ -177,18 +177,18 @@ def test_silence_is_not_sent_and_what_is_faint_is(media: MediaFormat, level: int
 def test_what_a_law_knows_only_as_silence_is_silence() -> None:
     for level in (-16, 15):
         assert set(alaw_encode(np.full(160, level, np.int16))) <= {0x55, 0xD5}
-        line = Line(PCMA)
+        line = MediaStream(PCMA)
         line.bridge.from_room("anna", np.full(160, level, np.int16), line.clock.now)
         assert line.sent == []
     for level in (-17, 16):
         assert not set(alaw_encode(np.full(160, level, np.int16))) & {0x55, 0xD5}
-        line = Line(PCMA)
+        line = MediaStream(PCMA)
         line.bridge.from_room("anna", np.full(160, level, np.int16), line.clock.now)
         assert len(line.sent) == 1
 
 
 def test_each_direction_may_have_its_own_format() -> None:
-    line = Line(L16_16, PCMU)
+    line = MediaStream(L16_16, PCMU)
     line.bridge.from_carrier(AudioReceived(encoded(L16_16, ramp(L16_16, 0.02)), None))
     assert len(line.samples()) == 320
     line.bridge.from_room("anna", ramp(PCMU, 0.02), line.clock.now)
@@ -199,12 +199,12 @@ def numbered(number: int) -> AudioReceived:
     return AudioReceived(ulaw_encode(np.full(160, 1000 + 100 * number, np.int16)), number * 0.02, number)
 
 
-def heard_numbers(line: Line) -> list[int]:
+def heard_numbers(line: MediaStream) -> list[int]:
     return [round((int(sample) - 1000) / 100) for sample in line.samples()[80::160]]
 
 
 def test_frames_that_overtook_each_other_are_heard_in_order() -> None:
-    line = Line(PCMU)
+    line = MediaStream(PCMU)
     for number in (1, 3, 2, 4, 7, 6, 5):
         line.bridge.from_carrier(numbered(number))
         line.clock.advance(0.02)
@@ -212,7 +212,7 @@ def test_frames_that_overtook_each_other_are_heard_in_order() -> None:
 
 
 def test_what_comes_too_late_or_twice_is_counted_and_not_heard() -> None:
-    line = Line(PCMU)
+    line = MediaStream(PCMU)
     for number in (1, 3, 4, 5, 6, 2, 6, 7):
         line.bridge.from_carrier(numbered(number))
         line.clock.advance(0.02)
@@ -221,7 +221,7 @@ def test_what_comes_too_late_or_twice_is_counted_and_not_heard() -> None:
 
 
 def test_without_numbers_the_order_is_that_of_arrival() -> None:
-    line = Line(PCMU)
+    line = MediaStream(PCMU)
     for number in (1, 3, 2):
         line.bridge.from_carrier(AudioReceived(numbered(number).payload, None))
     assert heard_numbers(line) == [1, 3, 2]

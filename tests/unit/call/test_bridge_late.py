@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from connector.audio.g711 import ulaw_decode, ulaw_encode
 from connector.audio.pacer import LEAD
-from connector.call.bridge import Bridge
-from connector.call.from_carrier import FIRST_WORDS, MAX_AUDIO_AGE
+from connector.call.media.bridge import Bridge
+from connector.call.media.from_carrier import FIRST_WORDS, MAX_AUDIO_AGE
 from connector.carriers.events import AudioReceived
 from connector.metrics import Metrics
 from tests.unit.call.clock import Clock

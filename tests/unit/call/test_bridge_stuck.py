@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import structlog
 
-from connector.call.bridge import Bridge
-from connector.call.marks import PROBE_EVERY, PROBE_FOR, Marks
+from connector.call.media.bridge import Bridge
+from connector.call.media.marks import PROBE_EVERY, PROBE_FOR, Marks
 from connector.carriers.codec import Codec
 from connector.carriers.events import MarkReached
 from connector.metrics import Metrics
@@ -33,7 +33,7 @@ class Voice:
         return 0
 
 
-class Line:
+class MediaStream:
     """Somebody who talks into a bridge, and a carrier that plays it, a way of `way` seconds off."""
 
     def __init__(
@@ -168,7 +168,7 @@ def lost(*numbers: int) -> Loses:
 )
 @pytest.mark.parametrize("way", [0.02, 0.3])
 def test_marks_that_are_lost_are_not_heard(numbers: Sequence[int], way: float) -> None:
-    line = Line(lost(*numbers), way)
+    line = MediaStream(lost(*numbers), way)
     line.goes_on(12)
     assert line.clears == 0
     assert line.bridge.dropped_frames == 0
@@ -176,7 +176,7 @@ def test_marks_that_are_lost_are_not_heard(numbers: Sequence[int], way: float) -
 
 
 def test_the_last_mark_before_a_pause_is_lost_and_the_next_sentence_is_heard_from_its_first_word() -> None:
-    line = Line()
+    line = MediaStream()
     line.goes_on(3.0)
     line.loses = lambda *_: True
     line.goes_on(1.2)
@@ -189,7 +189,7 @@ def test_the_last_mark_before_a_pause_is_lost_and_the_next_sentence_is_heard_fro
 
 
 def test_marks_that_come_doubled_and_out_of_order_are_not_heard() -> None:
-    line = Line()
+    line = MediaStream()
     line.shuffles = True
     line.goes_on(20)
     assert line.clears == 0
@@ -197,7 +197,7 @@ def test_marks_that_come_doubled_and_out_of_order_are_not_heard() -> None:
 
 
 def test_the_marks_and_the_first_probe_are_lost() -> None:
-    line = Line()
+    line = MediaStream()
     line.goes_on(2)
     cleared_at: list[float] = []
 
@@ -218,7 +218,7 @@ def test_the_marks_and_the_first_probe_are_lost() -> None:
 
 @pytest.mark.parametrize("clear_returns_marks", [True, False])
 def test_a_carrier_that_returns_no_mark_any_more_is_soon_taken_for_such_a_one(clear_returns_marks: bool) -> None:
-    line = Line(clear_returns_marks=clear_returns_marks)
+    line = MediaStream(clear_returns_marks=clear_returns_marks)
     line.goes_on(3)
     line.loses = lambda *_: True
     line.goes_on(60)
@@ -230,7 +230,7 @@ def test_a_carrier_that_returns_no_mark_any_more_is_soon_taken_for_such_a_one(cl
 
 
 def test_a_carrier_that_returns_marks_again_is_believed_again() -> None:
-    line = Line()
+    line = MediaStream()
     line.goes_on(3)
     line.loses = lambda *_: True
     line.goes_on(20)
@@ -242,7 +242,7 @@ def test_a_carrier_that_returns_marks_again_is_believed_again() -> None:
 
 
 def test_a_carrier_that_has_never_returned_a_mark_is_not_taken_for_stuck() -> None:
-    line = Line(lambda *_: True)
+    line = MediaStream(lambda *_: True)
     sent = line.goes_on(200)
     assert "clear" not in sent
     assert line.bridge.dropped_frames == 0
@@ -251,7 +251,7 @@ def test_a_carrier_that_has_never_returned_a_mark_is_not_taken_for_stuck() -> No
 
 @pytest.mark.parametrize("way", [1.5, 2.5, 5.0])
 def test_marks_that_are_always_late_cost_a_hole_or_two_and_then_none(way: float) -> None:
-    line = Line(way=way)
+    line = MediaStream(way=way)
     line.goes_on(60)
     line.heard.clear()
     dropped = line.bridge.dropped_frames
@@ -265,7 +265,7 @@ def test_marks_that_are_always_late_cost_a_hole_or_two_and_then_none(way: float)
 
 
 def test_nothing_is_sent_into_a_path_that_is_stuck_but_probes() -> None:
-    line = Line()
+    line = MediaStream()
     line.gets_stuck()
     sent = line.goes_on(1.1)
     assert {text.split()[0] for text in sent} == {"mark"}
@@ -274,7 +274,7 @@ def test_nothing_is_sent_into_a_path_that_is_stuck_but_probes() -> None:
 
 @pytest.mark.parametrize("stall", [2.5, 3.5, 6, 30])
 def test_after_a_stall_the_caller_hears_what_is_said_now(stall: float) -> None:
-    line = Line()
+    line = MediaStream()
     line.goes_on(3)
     line.is_stuck = True
     line.goes_on(stall)
@@ -289,7 +289,7 @@ def test_after_a_stall_the_caller_hears_what_is_said_now(stall: float) -> None:
 
 
 def test_it_can_get_stuck_again() -> None:
-    line = Line()
+    line = MediaStream()
     for _ in range(3):
         line.gets_stuck()
         line.is_stuck = False
@@ -298,7 +298,7 @@ def test_it_can_get_stuck_again() -> None:
 
 
 def test_the_room_may_be_silent_while_the_path_is_probed() -> None:
-    line = Line()
+    line = MediaStream()
     line.gets_stuck()
     line.goes_on(PROBE_FOR, SILENT)
     line.is_stuck = False
@@ -309,7 +309,7 @@ def test_the_room_may_be_silent_while_the_path_is_probed() -> None:
 
 
 def test_a_clear_that_somebody_asks_for_does_not_lose_the_mark_that_is_waited_for() -> None:
-    line = Line()
+    line = MediaStream()
     line.gets_stuck()
     line.bridge.clear()
     sent = line.goes_on(FRAME)
@@ -321,7 +321,7 @@ def test_a_clear_that_somebody_asks_for_does_not_lose_the_mark_that_is_waited_fo
 
 
 def test_clears_that_somebody_asks_for_again_and_again_do_not_keep_the_path_closed() -> None:
-    line = Line()
+    line = MediaStream()
     line.gets_stuck()
     line.loses = lambda *_: True
     line.is_stuck = False
@@ -334,7 +334,7 @@ def test_clears_that_somebody_asks_for_again_and_again_do_not_keep_the_path_clos
 
 
 def test_digits_that_are_played_while_the_path_is_probed_are_heard() -> None:
-    line = Line()
+    line = MediaStream()
     line.gets_stuck()
     line.heard.clear()
     assert line.bridge.play_tones("12")
@@ -345,7 +345,7 @@ def test_digits_that_are_played_while_the_path_is_probed_are_heard() -> None:
 
 
 def test_digits_that_are_played_after_the_probes_were_given_up_are_heard() -> None:
-    line = Line()
+    line = MediaStream()
     line.goes_on(3)
     line.is_stuck = True
     line.goes_on(9)
@@ -358,7 +358,7 @@ def test_digits_that_are_played_after_the_probes_were_given_up_are_heard() -> No
 
 
 def test_a_probe_that_waits_for_the_socket_is_not_taken_for_lost() -> None:
-    line = Line()
+    line = MediaStream()
     line.gets_stuck()
     for _ in range(500):  # The socket takes nothing any more.
         line.bridge.outbox.put_mark("mark waits")
@@ -369,7 +369,7 @@ def test_a_probe_that_waits_for_the_socket_is_not_taken_for_lost() -> None:
 
 
 def test_the_log_says_when_the_ear_was_closed_and_opened_and_whose() -> None:
-    line = Line()
+    line = MediaStream()
     with structlog.testing.capture_logs() as told:
         line.gets_stuck()
         line.goes_on(0.8)
@@ -383,7 +383,7 @@ def test_the_log_says_when_the_ear_was_closed_and_opened_and_whose() -> None:
 
 
 def test_a_socket_that_takes_nothing_is_told_of_once() -> None:
-    line = Line()
+    line = MediaStream()
     with structlog.testing.capture_logs() as told:
         for _ in range(100):
             line.bridge.from_room("talker", LOUD, line.clock.now)
@@ -415,8 +415,8 @@ class Case:
         self._returns = returns
         self.name = dialect.name
 
-    def line(self) -> Line:
-        return Line(dialect=self._dialect(), clear_returns_marks=self._returns)
+    def line(self) -> MediaStream:
+        return MediaStream(dialect=self._dialect(), clear_returns_marks=self._returns)
 
 
 CARRIERS = [Case(TwilioDialect, True), Case(TelnyxDialect, True), Case(PlivoDialect, False)]

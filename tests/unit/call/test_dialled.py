@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from connector.call.dialled import DialledCalls
+from connector.call.registry.dialled import DialledCalls
 from connector.carriers.transfers import TransferDial
 from connector.errors import (
     ConnectorError,

@@ -160,7 +160,7 @@ async def test_a_bug_in_the_teardown_itself_lets_go_of_the_call(monkeypatch: pyt
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(call._ledger, "finish", broken)
+    monkeypatch.setattr(call._recorder, "finish", broken)
     call.end(EndReason.SHUTDOWN)
     async with asyncio.timeout(PATIENCE):
         await call.finished.wait()

@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 import pytest
 
-from connector.call.privacy import Privacy
-from connector.call.session import CallSession
+from connector.call.record.privacy import Privacy
+from connector.call.session.call_session import CallSession
 from connector.carriers.events import Encoding, Event, StreamStarted
 from connector.errors import FailedPrecondition
 from connector.model import CallRequest, Direction, ParticipantSpec

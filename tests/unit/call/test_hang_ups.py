@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import structlog
 
-from connector.call import hang_ups
-from connector.call.hang_ups import HangUps
+from connector.call.registry import hang_ups
+from connector.call.registry.hang_ups import HangUps
 from connector.errors import ConnectorError, FailedPrecondition, Internal, NotFound, ResourceExhausted, Unavailable
 from connector.metrics import Metrics
 from connector.model import CarrierCall, Provider

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from connector.call.hang_ups import RETURN_GRACE
-from connector.call.session import CANNOT_HEAR, CallSession
+from connector.call.registry.hang_ups import RETURN_GRACE
+from connector.call.session.call_session import CANNOT_HEAR, CallSession
 from connector.errors import ConnectorError, CredentialsRefused, NotFound, Unavailable
 from connector.model import CarrierCall, Direction, EndReason, Transfer, TransferStatus
 from tests.unit.call.fakes import CARRIER_CALL, FakeControl, Faults, World

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from connector.call.manager import MAX_IDENTITY, suffixed
-from connector.call.session import CallSession
+from connector.call.registry.manager import MAX_IDENTITY, suffixed
+from connector.call.session.call_session import CallSession
 from connector.model import CallRequest, CallState, Direction, EndReason, ParticipantSpec
 from tests.unit.call.fakes import Faults, World
 from tests.unit.call.virtual_time import virtual_time

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from connector.call.last_words import MOST
-from connector.call.session import CallSession
+from connector.call.media.last_words import MOST
+from connector.call.session.call_session import CallSession
 from connector.model import Direction, EndReason
 from tests.unit.call.fakes import FakeControl, Faults, World
 from tests.unit.call.virtual_time import virtual_time

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from connector.call.desk import CallDesk
-from connector.call.dialled import DialledCalls
-from connector.call.late import KEEP_FOR, LONGEST_DELAY
-from connector.call.session import CallSession
+from connector.call.record.late_ends import KEEP_FOR, LONGEST_DELAY
+from connector.call.registry.control import CallControl
+from connector.call.registry.dialled import DialledCalls
+from connector.call.session.call_session import CallSession
 from connector.model import CallState, EndReason
 from connector.storage.base import StoreError
 from tests.unit.call.fakes import World
@@ -61,11 +61,13 @@ async def test_the_record_is_saved_when_the_store_is_back() -> None:
 async def test_until_then_the_api_tells_the_end_that_the_store_does_not_know() -> None:
     world = World()
     call = await ended_without_store(world)
-    desk = CallDesk(world.manager, world.store, world.admin, cast(DialledCalls, None))
+    control = CallControl(world.manager, world.store, world.admin, cast(DialledCalls, None))
     saved = world.store.records[call.call_id]
-    assert await desk.record(call.call_id) == desk.freshest(saved) == await desk.end(call.call_id) == call.record
+    assert (
+        await control.record(call.call_id) == control.freshest(saved) == await control.end(call.call_id) == call.record
+    )
     await world.manager.drain(0)
-    assert await desk.record(call.call_id) == saved
+    assert await control.record(call.call_id) == saved
 
 
 @virtual_time

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from connector.call.lease import IDLE, LAPSE, LOOK_EVERY, UNLEASED_MARGIN, OwnerLease
-from connector.call.orphans import INTERRUPTED_DETAIL, KEEP_TRYING
+from connector.call.registry.abandoned import INTERRUPTED_DETAIL, KEEP_TRYING
+from connector.call.registry.lease import IDLE, LAPSE, LOOK_EVERY, UNLEASED_MARGIN, OwnerLease
 from connector.errors import Internal, Unavailable
 from connector.model import CallRecord, CallState, Direction, EndReason, Provider
 from connector.storage.base import StoreError

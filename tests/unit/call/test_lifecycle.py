@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from connector.call import chronicle
-from connector.call.ledger import MOST_EVENTS
-from connector.call.session import CallSession
+from connector.call.record import event_dispatcher as dispatcher
+from connector.call.record.call_recorder import MOST_EVENTS
+from connector.call.session.call_session import CallSession
 from connector.errors import Unavailable
 from connector.model import CallState, Direction, EndReason
 from connector.storage.base import StoreError
@@ -157,7 +157,7 @@ async def test_a_listener_that_fails_does_not_harm_the_call(fault: Exception | N
 @virtual_time
 async def test_a_listener_that_comes_back_is_told_the_rest_in_order() -> None:
     world = World()
-    world.faults.delays["lifecycle"] = chronicle.PATIENCE - 0.5
+    world.faults.delays["lifecycle"] = dispatcher.PATIENCE - 0.5
     call = world.session()
     carrying = await talk(world, call)
     world.room.listener.room_attributes({"a": "1"})

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from connector.call.session import CallSession
+from connector.call.session.call_session import CallSession
 from connector.model import CallState, Direction, EndReason
 from connector.storage.base import StoreError
 from tests.unit.call.fakes import World

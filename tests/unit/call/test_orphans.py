@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from connector.call.hang_ups import HangUps
-from connector.call.lease import OwnerLease
-from connector.call.terms import Parts
+from connector.call.dependencies import CallDependencies
+from connector.call.registry.hang_ups import HangUps
+from connector.call.registry.lease import OwnerLease
 from connector.carriers.transfers import TransferDial
 from connector.errors import Unavailable
 from connector.model import CallRecord, CallState, CarrierCall, Direction, Provider
@@ -43,7 +43,7 @@ class Control:
         raise AssertionError
 
 
-def started(control: Control, *records: CallRecord) -> tuple[World, Parts, HangUps]:
+def started(control: Control, *records: CallRecord) -> tuple[World, CallDependencies, HangUps]:
     """A process of the same name as the one that held these calls and died."""
     world = World(Direction.INBOUND, faults=Faults(), owner="here")
     world.store.records = {record.call_id: record for record in records}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from connector.call.outbox import Outbox
+from connector.call.media.outbox import Outbox
 from tests.unit.call.fakes import FakeSocket, Faults
 from tests.unit.call.virtual_time import virtual_time
 

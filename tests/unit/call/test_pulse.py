@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from connector.call.pulse import DEAD_AFTER, PING_EVERY
-from connector.call.session import CallSession
+from connector.call.session.call_session import CallSession
+from connector.call.session.liveness import DEAD_AFTER, PING_EVERY
 from connector.model import Direction, EndReason
 from tests.unit.call.fakes import LIMITS, World
 from tests.unit.call.virtual_time import virtual_time

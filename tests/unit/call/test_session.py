@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from connector.call.session import CallSession
+from connector.call.session.call_session import CallSession
 from connector.errors import TokenExpired, TokenUsed, Unavailable
 from connector.model import CallState, Direction, EndReason
 from tests.unit.call.fakes import LIMITS, World

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from connector.call.manager import CallManager
-from connector.call.sip_attributes import of_carrier
+from connector.call.record.sip_attributes import of_carrier
+from connector.call.registry.manager import CallManager
 from connector.model import CallRequest, Direction
 from tests.unit.call.fakes import World
 from tests.unit.call.test_flags import OURS, PHONE, request_of, talk, world_of

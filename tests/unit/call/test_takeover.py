@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from connector.call import manager
-from connector.call.lease import OwnerLease
-from connector.call.records import end_of
-from connector.call.session import CallSession
+from connector.call.record.changes import end_of
+from connector.call.registry import manager
+from connector.call.registry.lease import OwnerLease
+from connector.call.session.call_session import CallSession
 from connector.errors import ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
 from connector.model import CallState, Direction, EndReason, WaitingCall
 from connector.storage.base import StoreError

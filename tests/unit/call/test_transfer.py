@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from connector.call.session import CallSession
-from connector.call.transfer import MARGIN, STREAM_GRACE, CallTransfer
+from connector.call.session.call_session import CallSession
+from connector.call.session.transfer import MARGIN, STREAM_GRACE, CallTransfer
 from connector.errors import ConnectorError, FailedPrecondition, NotFound, TokenUsed, Unavailable
 from connector.model import CallState, Direction, EndReason, LifecycleEvent, Transfer, TransferStatus
 from connector.storage.base import StoreError

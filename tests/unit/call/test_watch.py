@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from connector.call.session import CallSession
-from connector.call.watchdog import RETURN_PATIENCE
+from connector.call.session.call_session import CallSession
+from connector.call.session.watchdog import RETURN_PATIENCE
 from connector.errors import Unavailable
 from connector.model import AgentDispatch, AgentWatch, CallState, Direction, EndReason, Transfer, TransferStatus
 from connector.room.events import Departure, Kind, Occupant

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.call.watchdog import (
+from connector.call.session.watchdog import (
     REPEAT_MOST,
     RETURN_PATIENCE,
     DispatchAgain,

@@ -90,10 +90,10 @@ def test_a_room_that_all_callers_share_is_named_as_that(shell: Shell) -> None:
 def test_the_life_of_a_rule(shell: Shell) -> None:
     made = shell("rules", "create", "Sales", "--number", "+15550002222", "--agent", "helper", "--pin", "2468")
     rule_id = made.stdout.strip()
-    shell("rules", "update", rule_id, "--room", "desk", "--agent-metadata", "vip", "--hide-number")
+    shell("rules", "update", rule_id, "--room", "control", "--agent-metadata", "vip", "--hide-number")
     shell("rules", "update", rule_id, "--fields", '{"tags": ["new"], "dtmf": false}')
     rule = json.loads(shell("rules", "show", rule_id).stdout)
-    assert rule["room"] == {"type": "static", "id": "desk", "prefix": None, "pin": "2468"}
+    assert rule["room"] == {"type": "static", "id": "control", "prefix": None, "pin": "2468"}
     assert (rule["agentId"], rule["agentMetadata"], rule["tags"], rule["dtmf"]) == ("helper", "vip", ["new"], False)
     assert rule["hidePhoneNumber"]
     shell("rules", "update", rule_id, "--fields", '{"dtmf": null, "tags": null}')

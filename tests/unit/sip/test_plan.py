@@ -10,7 +10,7 @@ from livekit import api
 from connector.sip import plan
 
 NUMBER, OTHER = "+15550001111", "+15550002222"
-CALL = plan.RoomForCall("call_1", "ST_1", NUMBER, "+15552223333", "desk", {"connector.callId": "call_1"})
+CALL = plan.RoomForCall("call_1", "ST_1", NUMBER, "+15552223333", "control", {"connector.callId": "call_1"})
 
 
 def trunk(*numbers: str, name: str = "") -> api.SIPInboundTrunkInfo:
@@ -91,7 +91,7 @@ def test_what_nobody_asked_for_stays() -> None:
 def test_the_rule_of_a_call() -> None:
     made = plan.rule_of_call(CALL)
     assert plan.call_of(made) == "call_1"
-    assert made.rule.dispatch_rule_direct.room_name == "desk"
+    assert made.rule.dispatch_rule_direct.room_name == "control"
     assert (list(made.trunk_ids), list(made.numbers), list(made.inbound_numbers)) == (
         ["ST_1"],
         [NUMBER],

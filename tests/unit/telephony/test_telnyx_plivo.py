@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from connector.call.hang_ups import LEASE, TRY_LIMIT
+from connector.call.registry.hang_ups import LEASE, TRY_LIMIT
 from connector.carriers.telnyx import Telnyx
 from connector.carriers.transfers import TransferDial
 from connector.errors import (

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from connector.api.rest_calls import as_json
+from connector.api.rest.calls import as_json
 from connector.errors import Unavailable
 from connector.model import CallRecord, CallState, Direction, EndReason, LifecycleEvent, Provider
 from connector.webhooks.lifecycle import SAVE_AGAIN, LifecycleWebhooks

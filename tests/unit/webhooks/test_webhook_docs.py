@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from connector.api.rest_calls import as_json
+from connector.api.rest.calls import as_json
 from connector.model import CallRecord, CallState, Direction, LifecycleEvent, Provider
 from connector.webhooks import post, sender, signing
 from connector.webhooks.payload import body

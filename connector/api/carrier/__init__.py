@@ -1,0 +1,1 @@
+"""What carriers ask: answer documents, webhooks, media WebSockets, status reports."""

@@ -1,0 +1,90 @@
+"""`POST /v2/conferences/twilio`: a conference's status callback, which bridges those that match a pattern.
+
+https://www.twilio.com/docs/voice/twiml/conference#attributes-statuscallback
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from urllib.parse import parse_qsl
+
+import structlog
+from aiohttp import web
+
+from connector.api.carrier.conferences import LABEL, ConferenceBridge, log_bridged
+from connector.api.carrier.signed import SignatureCheck
+from connector.api.refusals import Refusals
+from connector.carriers.carrier import Carrier
+from connector.carriers.twilio.conferences import ConferenceEvent, conference_event
+from connector.errors import ConnectorError, Malformed, SignatureInvalid
+
+log = structlog.get_logger()
+
+PATH = "/v2/conferences/twilio"
+MAX_FORM = 64 * 1024
+MAX_FIELDS = 200
+
+
+class ConferenceCallback:
+    """`carrier` is the one that has the conferences. `pattern` is the shell's kind (`support-*`), of friendly names;
+    empty matches none.
+
+    The URL's query may say `number` and `from`, as of `ConferenceBridge.bridge`: Twilio signs it.
+    """
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        bridge: ConferenceBridge,
+        signatures: SignatureCheck,
+        refusals: Refusals,
+        pattern: str,
+    ) -> None:
+        self._carrier = carrier
+        self._bridge = bridge
+        self._signatures = signatures
+        self._refusals = refusals
+        self._pattern = pattern
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        router.add_route("POST", PATH, self.handle)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        try:
+            if not self._signatures.signs(self._carrier.provider):
+                setting, several = self._carrier.signing_setting, self._carrier.account_rules.setting
+                raise SignatureInvalid(f"conference callbacks need {setting} or {several}")
+            body = await _read(request)
+            form = _fields(body)
+            self._signatures.require(self._carrier.provider, request, body, form)
+            await self._handle(conference_event(dict(form)), request)
+        except ConnectorError as error:
+            # A status that is no success stands in Twilio's debugger, where the operator looks.
+            self._refusals.note(f"POST {PATH}", error.twirp_code, error.message)
+            return web.Response(status=error.http_status, text=f"{error.message}\n")
+        return web.Response(status=204)
+
+    async def _handle(self, event: ConferenceEvent, request: web.Request) -> None:
+        if not self._pattern or not fnmatchcase(event.name, self._pattern):
+            log.info("conference is not to be bridged", conference=event.conference_sid)
+            return
+        # LiveKit's own coming is no beginning, so that it stays out once it has been taken out.
+        if event.begins and event.label != LABEL:
+            sid, from_, number = event.conference_sid, request.query.get("from", ""), request.query.get("number", "")
+            log_bridged(sid, await self._bridge.bridge(sid, from_, number, event.account_id))
+
+
+async def _read(request: web.Request) -> bytes:
+    if (request.content_length or 0) > MAX_FORM:
+        raise Malformed("the form is too large")
+    body = await request.read()
+    if len(body) > MAX_FORM:
+        raise Malformed("the form is too large")
+    return body
+
+
+def _fields(body: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise Malformed("the form cannot be read") from None

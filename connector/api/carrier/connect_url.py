@@ -1,0 +1,235 @@
+"""The connect_url: over http(s) it answers with the carrier's XML, as a WebSocket it carries the call.
+
+``/<carrier>?ref=<token>``, or ``/<carrier>/<token>`` at a carrier that cuts a query off. The token may stand in the
+path for the others too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+
+import structlog
+from aiohttp import web
+
+from connector.api.carrier.forms import posted, require_no_event
+from connector.api.carrier.media import MediaSocket, new_websocket
+from connector.api.carrier.signed import SignatureCheck
+from connector.api.origins import Origins
+from connector.call.dependencies import FINAL_STATUSES
+from connector.call.registry.manager import CallManager
+from connector.carriers.carrier import Carrier, Carriers
+from connector.carriers.facts import CallFacts
+from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid, TokenUsed
+from connector.logs import bind_call
+from connector.metrics import Metrics
+from connector.model import CallRequest, CallState, EndReason, Provider
+from connector.storage.base import Store
+from connector.tasks import BackgroundTasks
+from connector.tokens import TokenSigner, stream_named
+
+log = structlog.get_logger()
+
+_Handler = Callable[[Carrier, web.Request], Awaitable[web.StreamResponse]]
+
+CHECK_PATH = "/twilio/check"
+"""Where `connector doctor` finds out whether WebSockets pass the proxies in front of the media streams."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the answer document holds beside the stream."""
+
+    greetings: Mapping[Provider, str]
+    placed_greeting: str
+    """Of calls that this service places itself: what an operator has set, never LiveKit's own."""
+
+
+class ConnectUrl:
+    """Every carrier's. `saying` verifies the tokens of sentences."""
+
+    def __init__(
+        self,
+        calls: CallManager,
+        store: Store,
+        signer: TokenSigner,
+        saying: TokenSigner,
+        signatures: SignatureCheck,
+        origins: Origins,
+        carriers: Carriers,
+        words: Words,
+        metrics: Metrics,
+    ) -> None:
+        self._calls = calls
+        self._store = store
+        self._signer = signer
+        self._saying = saying
+        self._signatures = signatures
+        self._origins = origins
+        self._carriers = carriers
+        self._words = words
+        self._metrics = metrics
+        self._carrying = BackgroundTasks()
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        router.add_route("GET", CHECK_PATH, _check)
+        for carrier in self._carriers.values():
+            base = f"/{carrier.provider.value}"
+            for path in (f"{base}/{{token}}", *([] if carrier.cuts_queries else [base])):
+                self._add(router, path, carrier, self._handle)
+            if carrier.places_calls:
+                router.add_route("POST", f"{base}/{{token}}/status", partial(self._status, carrier))
+            if carrier.fetches_sentences:
+                self._add(router, f"{base}/{{token}}/say", carrier, self._say)
+
+    def _add(self, router: web.UrlDispatcher, path: str, carrier: Carrier, handle: _Handler) -> None:
+        for method in ("GET", "POST"):
+            router.add_route(method, path, self._of(carrier, handle))
+
+    def _of(self, carrier: Carrier, handle: _Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Handle in the log of the token's call; what is refused is told in the carrier's own words."""
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            with self._in_the_log_of_its_call(request):
+                try:
+                    return await handle(carrier, request)
+                except ConnectorError as error:
+                    at = "stream" if _wants_socket(request) else "answer"
+                    self._metrics.refused.labels(at, type(error).__name__).inc()
+                    log.warning("connect_url refused", at=at, error=error.message, status=error.http_status)
+                    return _refusal(carrier, error)
+
+        return handler
+
+    def _in_the_log_of_its_call(self, request: web.Request) -> AbstractContextManager[None]:
+        try:
+            call_id, _ = stream_named(self._signer.peek(_token(request))[0])
+        except TokenInvalid:
+            return nullcontext()
+        return bind_call(call_id)
+
+    async def _handle(self, carrier: Carrier, request: web.Request) -> web.StreamResponse:
+        if _wants_socket(request):
+            return await self._stream(carrier.provider, request)
+        return await self._answer(carrier, request)
+
+    async def _answer(self, carrier: Carrier, request: web.Request) -> web.Response:
+        form = await posted(request)
+        self._signatures.require(carrier.provider, request, form.body, form.fields)
+        require_no_event(carrier, form)
+        wanted = await self._verified(carrier.provider, request)
+        facts = carrier.call_facts(dict(form.fields) or dict(request.query))
+        await self._calls.fetched(wanted.call_id, facts.call_id, facts.from_number, facts.to_number, facts.account_id)
+        url = carrier.stream_url(self._origins.pick(wanted.region), _token(request))
+        words = self._words
+        greeting = words.placed_greeting if wanted.placed else words.greetings[carrier.provider]
+        return _document(carrier, carrier.stream_answer(url, greeting))
+
+    async def _stream(self, provider: Provider, request: web.Request) -> web.StreamResponse:
+        self._signatures.require_handshake(provider, request)
+        wanted = await self._verified(provider, request)
+        websocket = new_websocket()
+        if not websocket.can_prepare(request).ok:
+            return web.Response(status=400, text="this is not a WebSocket handshake\n")
+        call = await self._calls.claim(wanted.call_id)
+        try:
+            await websocket.prepare(request)
+        except BaseException as error:
+            call.end(EndReason.CARRIER_LOST, f"the WebSocket handshake failed: {type(error).__name__}")
+            raise
+        # A lost connection cancels this handler; how the call ended is all the same for the socket to say.
+        carrying = call.carry(MediaSocket(websocket, request))
+        await asyncio.shield(self._carrying.start(carrying, f"carry {call.call_id}"))
+        return websocket
+
+    async def _say(self, carrier: Carrier, request: web.Request) -> web.Response:
+        """The document of a sentence before a hang-up, which this carrier fetches: the token is the sentence."""
+        form = await posted(request)
+        self._signatures.require(carrier.provider, request, form.body, form.fields)
+        return _document(carrier, carrier.farewell(self._saying.verify(_token(request), time.time())))
+
+    async def _status(self, carrier: Carrier, request: web.Request) -> web.Response:
+        """The status callback of a call that this connector placed. Signed by the carrier, named by our token."""
+        try:
+            if not self._signatures.signs(carrier.provider):
+                setting, several = carrier.signing_setting, carrier.account_rules.setting
+                raise SignatureInvalid(f"status callbacks need {setting} or {several}")
+            form = await posted(request)
+            self._signatures.require(carrier.provider, request, form.body, form.fields)
+            call_id, _ = self._signer.peek(_token(request))
+            await self._report(call_id, carrier.call_facts(dict(form.fields)))
+        except ConnectorError as error:
+            self._metrics.refused.labels("status", type(error).__name__).inc()
+            log.warning("status callback refused", error=error.message, status=error.http_status)
+            return web.Response(status=error.http_status, text=f"{error.message}\n")
+        return web.Response(status=204)
+
+    async def _report(self, call_id: str, facts: CallFacts) -> None:
+        status = facts.status
+        with bind_call(call_id):
+            log.info("carrier status", status=status)
+            call = await self._calls.carrier_said(call_id, status, facts.report_number)
+            if call is not None:
+                if call.state is not CallState.ENDED:
+                    return
+                # It is being taken down, and its record may be written already.
+                await call.finished.wait()
+            await self._keep(call_id, status)
+
+    async def _keep(self, call_id: str, status: str) -> None:
+        """In the record of a call that has ended, or that another process carries."""
+        while True:
+            record = await self._store.get_call(call_id)
+            if record is None:
+                raise TokenInvalid("no such call")
+            # Reports may overtake each other: after the end, only what is final is news.
+            if status not in FINAL_STATUSES or record.carrier_status == status:
+                return
+            if await self._store.change_call(record, replace(record, carrier_status=status)):
+                return
+
+    async def _verified(self, provider: Provider, request: web.Request) -> CallRequest:
+        """The call of this URL's token. The call's own deadline counts: a fetch may have moved it. Which process
+        holds the call does not matter."""
+        token = _token(request)
+        call_id, stream = stream_named(self._signer.peek(token)[0])
+        expected = await self._calls.expected(call_id)
+        if stream != expected.stream:
+            raise TokenUsed("this connect_url has been used by a WebSocket")
+        if expected.request.provider is not provider:
+            raise TokenInvalid("this connect_url is another carrier's")
+        self._signer.verify(token, time.time(), extended_until=expected.deadline)
+        return expected.request
+
+
+async def _check(request: web.Request) -> web.StreamResponse:
+    """A WebSocket that is opened and closed; nothing of ours is behind it."""
+    websocket = new_websocket()
+    if not websocket.can_prepare(request).ok:
+        return web.Response(status=426, headers={"Upgrade": "websocket"}, text="this is not a WebSocket handshake\n")
+    await websocket.prepare(request)
+    await websocket.close(message=b"connector")
+    return websocket
+
+
+def _token(request: web.Request) -> str:
+    return request.match_info.get("token") or request.query.get("ref", "")
+
+
+def _wants_socket(request: web.Request) -> bool:
+    return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+def _document(carrier: Carrier, text: str, status: int = 200) -> web.Response:
+    return web.Response(status=status, text=text, content_type=carrier.document_type)
+
+
+def _refusal(carrier: Carrier, error: ConnectorError) -> web.Response:
+    """A carrier that asks for a document gets a hang-up, so that the callee is not read an error message."""
+    if isinstance(error, ConnectUrlError):
+        return _document(carrier, carrier.hang_up(), error.http_status)
+    return web.Response(status=error.http_status, text=f"{error.message}\n")

@@ -1,0 +1,127 @@
+"""What a carrier tells of a transfer, and what it is told to do then: `/<carrier>/<token>/transfer` and below.
+
+The token names the call and the stream with which its phone would come back. Any process that shares the store serves
+these requests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+
+from connector.api.carrier.forms import posted
+from connector.api.carrier.signed import SignatureCheck
+from connector.api.origins import Origins
+from connector.call.ports import Addresses
+from connector.call.registry.manager import CallManager
+from connector.carriers.carrier import Carrier, Carriers
+from connector.carriers.transfers import TransferDial
+from connector.errors import ConnectorError, ConnectUrlError, Malformed, TokenExpired
+from connector.logs import bind_call
+from connector.metrics import Metrics
+from connector.model import Provider
+from connector.tokens import TokenSigner, stream_name, stream_named
+
+log = structlog.get_logger()
+
+URL_LIFE = 2 * 86400.0
+"""Seconds: the end of the talk is told at the same address, and the longest that a carrier allows is a day."""
+
+Handler = Callable[[Carrier, str, int, dict[str, str]], Awaitable[str]]
+
+
+class TransferAddresses:
+    """The addresses of one transfer. `signer` is of TRANSFER_PURPOSE."""
+
+    def __init__(self, signer: TokenSigner, origins: Origins) -> None:
+        self._signer = signer
+        self._origins = origins
+
+    def __call__(self, provider: Provider, call_id: str, region: str, stream: int) -> Addresses:
+        token = self._signer.mint(stream_name(call_id, stream), time.time() + URL_LIFE)
+        action = f"{self._origins.pick(region)}/{provider.value}/{token}/transfer"
+        return Addresses(action, f"{action}/progress", f"{action}/document")
+
+
+class TransferRoutes:
+    """`streams` makes the tokens of streams, `signer` is of TRANSFER_PURPOSE."""
+
+    def __init__(
+        self,
+        calls: CallManager,
+        signer: TokenSigner,
+        streams: TokenSigner,
+        signatures: SignatureCheck,
+        origins: Origins,
+        carriers: Carriers,
+        metrics: Metrics,
+    ) -> None:
+        self._calls = calls
+        self._signer = signer
+        self._streams = streams
+        self._signatures = signatures
+        self._origins = origins
+        self._carriers = carriers
+        self._metrics = metrics
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        for carrier in self._carriers.values():
+            path = f"/{carrier.provider.value}/{{token}}/transfer"
+            router.add_route("POST", path, self._of(carrier, self._over))
+            router.add_route("POST", f"{path}/progress", self._of(carrier, self._progress))
+            router.add_route("POST", f"{path}/document", self._of(carrier, self._document))
+
+    def _of(self, carrier: Carrier, handle: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handler(request: web.Request) -> web.Response:
+            try:
+                form = await posted(request)
+                self._signatures.require(carrier.provider, request, form.body, form.fields)
+                name = self._signer.verify(request.match_info["token"], time.time())
+                call_id, stream = stream_named(name)
+                with bind_call(call_id):
+                    text = await handle(carrier, call_id, stream, dict(form.fields))
+            except ConnectorError as error:
+                self._metrics.refused.labels("transfer", type(error).__name__).inc()
+                log.warning("transfer report refused", error=error.message, status=error.http_status)
+                if isinstance(error, ConnectUrlError):
+                    text = carrier.hang_up()
+                    return web.Response(status=error.http_status, text=text, content_type=carrier.document_type)
+                return web.Response(status=error.http_status, text=f"{error.message}\n")
+            return web.Response(text=text, content_type=carrier.document_type)
+
+        return handler
+
+    async def _over(self, carrier: Carrier, call_id: str, stream: int, fields: dict[str, str]) -> str:
+        """The dial is over: somebody talked, or the phone comes back."""
+        told = carrier.dial_over(fields)
+        if told is None:
+            raise Malformed("the form does not tell of a dial")
+        log.info("transfer is over", status=told.status.value, caller_left=told.caller_left)
+        way = await self._calls.transfer_over(call_id, stream, told.status, caller_left=told.caller_left)
+        if way is None:
+            return carrier.hang_up()
+        if way.say:
+            return carrier.refusal(way.say)
+        token = self._streams.mint(stream_name(call_id, way.stream), way.deadline)
+        return carrier.stream_answer(carrier.stream_url(self._origins.pick(way.region), token))
+
+    async def _progress(self, carrier: Carrier, call_id: str, stream: int, fields: dict[str, str]) -> str:
+        status = carrier.dial_progress(fields)
+        if status is not None:
+            await self._calls.transfer_progress(call_id, stream, status)
+        return carrier.hang_up()  # Of a status callback's answer carriers read the status alone.
+
+    async def _document(self, carrier: Carrier, call_id: str, stream: int, _: dict[str, str]) -> str:
+        """For a carrier that takes no document, only the address of one."""
+        order = await self._calls.transfer_order(call_id, stream)
+        if order is None:
+            raise TokenExpired("the call is not being transferred any more")
+        urls = self._addresses(carrier.provider, call_id, stream)
+        dial = TransferDial(order.to, order.timeout, order.caller_id, urls.action, urls.progress)
+        return carrier.transfer_document(dial)
+
+    def _addresses(self, provider: Provider, call_id: str, stream: int) -> Addresses:
+        return TransferAddresses(self._signer, self._origins)(provider, call_id, "", stream)

@@ -1,0 +1,151 @@
+"""The REST API under `/v2`: the one way on which each request of its table of operations goes.
+
+Authorised, then read, then checked by its pydantic model, then handled. Whatever is refused is answered in one shape,
+`{"message", "code"}`. The same table makes the OpenAPI document (`connector.api.rest.openapi`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from connector.api.auth import Authorizer
+from connector.api.refusals import Refusals
+from connector.api.rest.models import Asked, in_words
+from connector.api.rest.openapi import document
+from connector.api.rest.operation import Access, Operation
+from connector.errors import ConnectorError, FailedPrecondition, InvalidArgument, Malformed
+from connector.spelling import nearest
+
+log = structlog.get_logger()
+
+MAX_BODY = 128 * 1024
+DOCUMENT_PATH = "/v2/openapi.json"
+
+
+class RestRoutes:
+    """See the module."""
+
+    def __init__(self, operations: Sequence[Operation], authorizer: Authorizer, refusals: Refusals) -> None:
+        self._operations = operations
+        self._authorizer = authorizer
+        self._refusals = refusals
+        self._document: asyncio.Future[bytes] | None = None
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        paths: dict[str, list[str]] = {}
+        # A fixed path goes before one with a variable in its place.
+        for operation in sorted(self._operations, key=lambda operation: "{" in operation.path):
+            router.add_route(operation.method, operation.path, self._handler(operation))
+            paths.setdefault(operation.path, []).append(operation.method)
+        router.add_route("GET", DOCUMENT_PATH, self._openapi)
+        paths[DOCUMENT_PATH] = ["GET"]
+        for path, methods in paths.items():
+            router.add_route("*", path, self._not_allowed(methods))
+        # Carriers' webhooks are below it too, and answer for themselves.
+        router.add_route("*", "/v2/{tail:(?!hooks/).*}", self._unknown)
+
+    async def _unknown(self, request: web.Request) -> web.Response:
+        return problem(404, "not_found", f"{request.path} is not a path of this connector; see {DOCUMENT_PATH}")
+
+    async def _openapi(self, _: web.Request) -> web.Response:
+        """Made when somebody asks for it, once and in a thread: it takes longer than all else at the start, and calls
+        that are live must not wait for it."""
+        if self._document is None:
+            making = asyncio.to_thread(lambda: json.dumps(document(self._operations)).encode())
+            self._document = asyncio.ensure_future(making)
+        try:
+            text = await asyncio.shield(self._document)
+        except Exception:
+            self._document = None
+            raise
+        return web.Response(body=text, content_type="application/json", charset="utf-8")
+
+    def _handler(self, operation: Operation) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handle(request: web.Request) -> web.Response:
+            try:
+                answer = await self._answer(operation, request)
+            except ConnectorError as error:
+                return self._refused(operation, error)
+            except web.HTTPRequestEntityTooLarge:
+                return self._problem(operation, 413, "too_large", f"the body is larger than {MAX_BODY} bytes")
+            except Exception:
+                log.exception("a REST request broke", method=operation.method, path=operation.path)
+                return self._problem(operation, 500, "internal", "the connector failed; its log says how")
+            return web.Response(
+                text=answer.model_dump_json(by_alias=True), status=operation.status, content_type="application/json"
+            )
+
+        return handle
+
+    async def _answer(self, operation: Operation, request: web.Request) -> BaseModel:
+        if operation.access is Access.TOKEN:
+            self._authorizer.require_rest(request.headers.get("Authorization"))
+        query = checked(operation.query, dict(request.query)) if operation.query else None
+        body = checked(operation.body, await _read(request)) if operation.body else None
+        return await operation.handler(Asked(dict(request.match_info), body, query))
+
+    def _refused(self, operation: Operation, error: ConnectorError) -> web.Response:
+        # HTTP's 412 is about the request's own conditions; that the call is in another state is a conflict.
+        status = 409 if isinstance(error, FailedPrecondition) else error.http_status
+        return self._problem(operation, status, error.twirp_code, error.message)
+
+    def _problem(self, operation: Operation, status: int, code: str, message: str) -> web.Response:
+        self._refusals.note(f"{operation.method} {operation.path}", code, message)
+        return problem(status, code, message)
+
+    def _not_allowed(self, methods: Sequence[str]) -> Callable[[web.Request], Awaitable[web.Response]]:
+        allowed = ", ".join(methods)
+
+        async def refuse(request: web.Request) -> web.Response:
+            answer = problem(405, "method_not_allowed", f"this path takes {allowed}, not {request.method}")
+            answer.headers["Allow"] = allowed
+            return answer
+
+        return refuse
+
+
+def problem(status: int, code: str, message: str) -> web.Response:
+    """An error in the API's one shape."""
+    return web.json_response({"message": message, "code": code}, status=status)
+
+
+async def _read(request: web.Request) -> bytes:
+    if (request.content_length or 0) > MAX_BODY:
+        raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY, actual_size=request.content_length or 0)
+    body = await request.read()
+    if len(body) > MAX_BODY:
+        raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY, actual_size=len(body))
+    return body
+
+
+def checked(model: type[BaseModel], given: bytes | dict[str, str]) -> BaseModel:
+    """The model of a body's JSON, or of a query. Raises Malformed or InvalidArgument, which names the field."""
+    try:
+        return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(given)
+    except ValidationError as error:
+        raise _explained(error, model) from None
+
+
+def _explained(error: ValidationError, model: type[BaseModel]) -> ConnectorError:
+    """The first thing that is wrong, by the name that the client knows; the value is not repeated."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    if problem["type"] == "json_invalid":
+        return Malformed("the body is not JSON")
+    if not problem["loc"]:
+        return Malformed("the body must be a JSON object")
+    field = ".".join(str(part) for part in problem["loc"])
+    said = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "string_pattern_mismatch":
+        return InvalidArgument(field, in_words(problem["ctx"]["pattern"]))
+    if problem["type"] == "missing":
+        return InvalidArgument(field, "is required")
+    if problem["type"] == "extra_forbidden":
+        meant = nearest(field, [each.alias or name for name, each in model.model_fields.items()])
+        return InvalidArgument(field, "is not a field of this request" + (f"; did you mean {meant}?" if meant else ""))
+    return InvalidArgument(field, said.replace("Input should be", "must be").replace("String should", "must"))

@@ -1,0 +1,1 @@
+"""LiveKit's and our own RPCs, over Twirp and gRPC."""

@@ -1,0 +1,116 @@
+"""The same methods over gRPC, with health and reflection."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from connector.api.auth import Authorizer
+from connector.api.refusals import Refusals
+from connector.api.rpc.methods import Method
+from connector.config import bracketed
+from connector.errors import ConnectorError
+
+log = structlog.get_logger()
+
+MAX_MESSAGE = 256 * 1024
+
+_Call = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
+
+
+class GrpcServer:
+    """Serves a table of methods on one port. `start`, `not_serving` when a drain begins, `stop`."""
+
+    def __init__(self, table: Sequence[Method], authorizer: Authorizer, refusals: Refusals) -> None:
+        self._table = table
+        self._authorizer = authorizer
+        self._refusals = refusals
+        self._health = health.aio.HealthServicer()
+        self._services = sorted({method.service for method in table})
+        self._server: grpc.aio.Server | None = None
+        self.port = 0
+
+    async def start(self, host: str, port: int) -> None:
+        """Raises OSError when the port cannot be had; then nothing is left listening."""
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE),
+                ("grpc.max_metadata_size", 32 * 1024),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        server.add_generic_rpc_handlers(tuple(self._handlers()))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        for name in ("", *self._services):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        address = f"{bracketed(host)}:{port}"
+        try:
+            self.port = server.add_insecure_port(address)
+        except RuntimeError:
+            # grpc's text has a page of C++ around the one word that matters, and that word is its log's.
+            raise OSError(
+                f"gRPC cannot listen on {address}: is CONNECTOR_GRPC_PORT taken by another program?"
+            ) from None
+        self._server = server
+        await server.start()
+
+    async def not_serving(self) -> None:
+        """Tell health watchers that no new calls are wanted."""
+        if self._server is not None:
+            await self._health.enter_graceful_shutdown()
+
+    async def stop(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(grace=1.0)
+
+    def _handlers(self) -> Iterable[grpc.GenericRpcHandler]:
+        for service in self._services:
+            yield grpc.method_handlers_generic_handler(
+                service,
+                {
+                    method.name: grpc.unary_unary_rpc_method_handler(self._unary(method))
+                    for method in self._table
+                    if method.service == service
+                },
+            )
+
+    def _unary(self, method: Method) -> _Call:
+        """Bytes in, bytes out: a body that cannot be decoded gets our error and not a traceback's."""
+
+        path = f"{method.service}/{method.name}"
+
+        async def call(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            try:
+                self._authorizer.require_room_create(_authorization(context))
+                request = method.request()
+                request.ParseFromString(body)
+                # A deadline that passes, or a client that goes away, cancels this and so takes all back.
+                return (await method.handler(request)).SerializeToString()
+            except ConnectorError as error:
+                self._refusals.note(path, error.twirp_code, error.message)
+                await context.abort(getattr(grpc.StatusCode, error.grpc_code), error.message)
+            except DecodeError:
+                self._refusals.note(path, "malformed", "the body is not the request's protobuf")
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the body is not the request's protobuf")
+            except Exception:
+                log.exception("request failed", service=method.service, method=method.name)
+                self._refusals.note(path, "internal", "internal error")
+                await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+            raise AssertionError("abort raises")
+
+        return call
+
+
+def _authorization(context: grpc.aio.ServicerContext[bytes, bytes]) -> str | None:
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization":
+            return value if isinstance(value, str) else None
+    return None

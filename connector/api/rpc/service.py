@@ -1,0 +1,154 @@
+"""The use cases, free of any transport: Twirp and gRPC call these with decoded requests."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+
+from connector.api.origins import Origins
+from connector.api.rpc import requests
+from connector.api.rpc.messages import call_filter, call_message, page_token
+from connector.call.registry.control import CallControl, TransferWish
+from connector.call.registry.manager import CallManager
+from connector.call.session.call_session import CallSession
+from connector.carriers.carrier import Carriers
+from connector.errors import ConnectorError, FailedPrecondition
+from connector.model import CallRequest, EndReason
+from connector.storage.base import Store
+from connector.tokens import TokenSigner
+from connectorpb.v1 import connector_pb2 as pb
+
+log = structlog.get_logger()
+
+ANSWER_MARGIN = 10.0
+"""Seconds past the ring time for the last status report to come."""
+
+
+class CallPlacer(Protocol):
+    """See `connector.telephony.twilio.TwilioCalls.place`."""
+
+    async def place(self, to: str, from_: str, url: str, status_url: str, ring_timeout: int) -> tuple[str, str]: ...
+
+
+class ConnectorService:
+    """`livekit.Connector` and `connector.v1.Connector`. Every method raises ConnectorError alone."""
+
+    def __init__(
+        self,
+        calls: CallManager,
+        control: CallControl,
+        store: Store,
+        signer: TokenSigner,
+        carriers: Carriers,
+        origins: Origins,
+        connect_timeout: float,
+        placer: CallPlacer | None,
+    ) -> None:
+        self._calls = calls
+        self._control = control
+        self._store = store
+        self._signer = signer
+        self._carriers = carriers
+        self._origins = origins
+        self._connect_timeout = connect_timeout
+        self._placer = placer
+
+    async def connect_twilio_call(self, request: pb.ConnectTwilioCallRequest) -> pb.ConnectTwilioCallResponse:
+        """Create a call and hand out its connect_url. Raises InvalidArgument before anything is created."""
+        return pb.ConnectTwilioCallResponse(connect_url=await self._connect(requests.twilio_call_request(request)))
+
+    async def connect_telnyx_call(self, request: pb.ConnectTelnyxCallRequest) -> pb.ConnectTelnyxCallResponse:
+        """The same for Telnyx."""
+        return pb.ConnectTelnyxCallResponse(connect_url=await self._connect(requests.telnyx_call_request(request)))
+
+    async def connect_plivo_call(self, request: pb.ConnectPlivoCallRequest) -> pb.ConnectPlivoCallResponse:
+        """The same for Plivo."""
+        return pb.ConnectPlivoCallResponse(connect_url=await self._connect(requests.plivo_call_request(request)))
+
+    async def _connect(self, request: CallRequest) -> str:
+        return self._stream_url(await self._calls.create(self._in_its_region(request)))
+
+    def _in_its_region(self, request: CallRequest) -> CallRequest:
+        return replace(request, region=self._origins.region(request.region, request.destination_country))
+
+    async def place_twilio_call(self, request: pb.PlaceTwilioCallRequest) -> pb.PlaceTwilioCallResponse:
+        """Create a call and have Twilio dial it; when Twilio will not, nothing is left of it."""
+        if self._placer is None:
+            raise FailedPrecondition(f"placing calls needs {self._carriers[requests.PLACING].rest_settings}")
+        checked = self._in_its_region(requests.placed_call_request(request))
+        ring = request.ring_timeout_seconds or round(
+            min(max(self._connect_timeout, requests.MIN_RING), requests.MAX_RING)
+        )
+        call = await self._calls.create(checked)
+        await call.extend_deadline(ring + ANSWER_MARGIN)
+        try:
+            await self._dial(self._placer, call, request, ring)
+            if request.wait_until_answered:
+                await asyncio.wait_for(call.settled.wait(), ring + 2 * ANSWER_MARGIN)
+        except TimeoutError:
+            call.end(EndReason.NO_ANSWER, "the carrier did not say what became of the call")
+            await call.finished.wait()
+        except asyncio.CancelledError:
+            call.end(EndReason.CANCELED, "the request that placed the call was given up")
+            raise
+        except ConnectorError as error:
+            call.end(EndReason.CARRIER_FAILED, error.message)
+            await call.finished.wait()
+            raise
+        except BaseException as error:
+            call.end(EndReason.INTERNAL_ERROR, repr(error))
+            raise
+        return pb.PlaceTwilioCallResponse(call=call_message(call.record))
+
+    async def _dial(self, placer: CallPlacer, call: CallSession, request: pb.PlaceTwilioCallRequest, ring: int) -> None:
+        from_number: str = getattr(request, "from")
+        url = "http" + self._stream_url(call).removeprefix("ws")
+        await call.dial(
+            lambda: placer.place(request.to, from_number, url, f"{url}/status", ring), from_number, request.to
+        )
+
+    async def list_calls(self, request: pb.ListCallsRequest) -> pb.ListCallsResponse:
+        where, size = call_filter(request)
+        records = await self._store.list_calls(size + 1, where)
+        shown = [self._control.freshest(record) for record in records[:size]]
+        return pb.ListCallsResponse(
+            calls=[call_message(record) for record in shown],
+            next_page_token=page_token(records[size - 1]) if len(records) > size else "",
+        )
+
+    async def get_call(self, request: pb.GetCallRequest) -> pb.GetCallResponse:
+        return pb.GetCallResponse(call=call_message(await self._control.record(requests.call_id(request.call_id))))
+
+    async def end_call(self, request: pb.EndCallRequest) -> pb.EndCallResponse:
+        """End both legs and wait until everything is free."""
+        return pb.EndCallResponse(call=call_message(await self._control.end(requests.call_id(request.call_id))))
+
+    async def send_dtmf(self, request: pb.SendDtmfRequest) -> pb.SendDtmfResponse:
+        digits = requests.dtmf_digits(request.digits)
+        (await self._control.live(requests.call_id(request.call_id))).send_dtmf(digits)
+        return pb.SendDtmfResponse()
+
+    async def clear_audio(self, request: pb.ClearAudioRequest) -> pb.ClearAudioResponse:
+        (await self._control.live(requests.call_id(request.call_id))).clear_audio()
+        return pb.ClearAudioResponse()
+
+    async def switch_room(self, request: pb.SwitchRoomRequest) -> pb.SwitchRoomResponse:
+        """Move the caller to another room; the answer comes when it is there."""
+        call_id, room = requests.call_id(request.call_id), requests.room_name(request.room_name)
+        record = await self._control.switch_room(call_id, room, requests.agents(list(request.agents)))
+        return pb.SwitchRoomResponse(call=call_message(record))
+
+    async def transfer_call(self, request: pb.TransferCallRequest) -> pb.TransferCallResponse:
+        """Redirect the call at the carrier; the answer comes when the carrier has agreed, or with the outcome."""
+        wish = TransferWish(request.to, request.timeout, request.caller_id, request.failure_sentence)
+        call_id = requests.call_id(request.call_id)
+        record = await self._control.transfer(call_id, wish, wait=request.wait_until_answered)
+        return pb.TransferCallResponse(call=call_message(record))
+
+    def _stream_url(self, call: CallSession) -> str:
+        token = self._signer.mint(call.call_id, call.deadline)
+        carrier = self._carriers[call.request.provider]
+        return carrier.stream_url(self._origins.pick(call.request.region), token)

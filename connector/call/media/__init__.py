@@ -1,0 +1,1 @@
+"""The audio path of one call, both ways."""

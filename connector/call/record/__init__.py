@@ -1,0 +1,1 @@
+"""What is written of a call, and what customers are told of it."""

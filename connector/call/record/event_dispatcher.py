@@ -1,0 +1,57 @@
+"""Tells what happens to one call, in order, without ever holding the call up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+
+import structlog
+
+from connector.call.ports import Lifecycle
+from connector.errors import ConnectorError
+from connector.model import CallRecord, LifecycleEvent
+
+log = structlog.get_logger()
+
+PATIENCE = 2.0
+"""Seconds that a listener may take for one event."""
+
+
+class EventDispatcher:
+    """`tell` never waits: one task tells the events one after the other, and ends when none is left."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+        self._waiting: deque[tuple[LifecycleEvent, CallRecord, Mapping[str, str]]] = deque()
+        self._telling: asyncio.Task[None] | None = None
+
+    def tell(self, event: LifecycleEvent, record: CallRecord, details: Mapping[str, str]) -> None:
+        self._waiting.append((event, record, details))
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell(), name=f"tell {record.call_id}")
+
+    async def _tell(self) -> None:
+        while self._waiting:
+            event, record, details = self._waiting.popleft()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._lifecycle.happened(event, record, details)
+            except (ConnectorError, TimeoutError) as error:
+                log.warning(
+                    "an event could not be told", lifecycle=event.value, error=str(error) or "no answer in time"
+                )
+            except Exception:
+                log.exception("an event could not be told", lifecycle=event.value)
+
+    async def told(self) -> None:
+        """Until every event has been told or given up. Cancelled, what is left is given up."""
+        if self._telling is None or self._telling.done():
+            return
+        try:
+            await asyncio.wait([self._telling])
+        except asyncio.CancelledError:
+            log.warning("events are not told: the listener takes too long", events=len(self._waiting))
+            self._waiting.clear()
+            self._telling.cancel()
+            raise

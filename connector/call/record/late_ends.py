@@ -1,0 +1,90 @@
+"""Calls that ended while the store was away: written, told and counted as soon as it is back, for an hour at most."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+
+import structlog
+
+from connector.call.dependencies import STEP_TIMEOUT, CallDependencies
+from connector.call.record.changes import CallEnd, write_end
+from connector.call.record.event_dispatcher import EventDispatcher
+from connector.errors import ConnectorError
+from connector.logs import bind_call
+from connector.model import CallRecord
+
+log = structlog.get_logger()
+
+FIRST_DELAY = 1.0
+LONGEST_DELAY = 30.0
+KEEP_FOR = 3600.0
+"""Seconds for which a record is tried: by then its call has ended long ago, and somebody has to look at the store."""
+MOST = 10_000
+"""Records in memory; past that, the newest are lost and said to be."""
+
+
+class LateEnds:
+    """`keep` never waits. One task writes what is kept, and ends when nothing is left."""
+
+    def __init__(self, parts: CallDependencies) -> None:
+        self._parts = parts
+        self._dispatcher = EventDispatcher(parts.lifecycle)
+        self._late: dict[str, tuple[CallEnd, float]] = {}
+        """By call id: the end, and until when it is tried, by the event loop's clock."""
+        self._saving: asyncio.Task[None] | None = None
+
+    def keep(self, end: CallEnd) -> None:
+        """Have an end written of which the store has not said whether it stands."""
+        call_id = end.record.call_id
+        if len(self._late) >= MOST:
+            log.error("a call's last record is lost: the store has failed for too long", call_id=call_id)
+            return
+        self._late[call_id] = (end, asyncio.get_running_loop().time() + KEEP_FOR)
+        if self._saving is None or self._saving.done():
+            # Not in the call's own context: it logs of others too.
+            context = contextvars.Context()
+            self._saving = asyncio.create_task(self._save_again(), name="save late records", context=context)
+
+    def get(self, call_id: str) -> CallRecord | None:
+        """What the store is yet to learn of a call."""
+        kept = self._late.get(call_id)
+        return kept[0].record if kept else None
+
+    async def close(self) -> None:
+        """Try each once more, as long as the store takes them; say which are lost."""
+        if self._saving is not None:
+            self._saving.cancel()
+            await asyncio.wait([self._saving])
+        await self._save_all()
+        for call_id in self._late:
+            log.error("a call's last record is lost: the store fails", call_id=call_id)
+        self._late.clear()
+        await self._dispatcher.told()
+
+    async def _save_again(self) -> None:
+        delay = FIRST_DELAY
+        while self._late:
+            await asyncio.sleep(delay)
+            await self._save_all()
+            await self._dispatcher.told()
+            delay = min(2 * delay, LONGEST_DELAY)
+
+    async def _save_all(self) -> None:
+        """Until the store fails."""
+        for call_id, (end, until) in list(self._late.items()):
+            try:
+                async with asyncio.timeout(STEP_TIMEOUT):
+                    with bind_call(call_id):
+                        stands = await write_end(self._parts, self._dispatcher, end)
+            except (ConnectorError, TimeoutError) as error:
+                if asyncio.get_running_loop().time() < until:
+                    log.warning("last records of calls wait for the store", calls=len(self._late), error=str(error))
+                    return
+                log.error("a call's last record is lost: the store has failed for too long", call_id=call_id)
+            except Exception:
+                log.exception("a call's last record is lost", call_id=call_id)
+            else:
+                done = "is saved, late" if stands else "is not wanted: another process has ended the call"
+                log.info(f"a call's last record {done}", call_id=call_id)
+            del self._late[call_id]

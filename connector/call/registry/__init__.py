@@ -1,0 +1,1 @@
+"""All calls: those of this process, and the way to those of others."""

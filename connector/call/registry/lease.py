@@ -1,0 +1,130 @@
+"""A lease in the store for each process: it stands for all its calls, and is renewed about every second in one write.
+
+A process that dies says nothing. Its successor, of the same name, ends its calls at the last renewal; where none comes,
+another process that shares the store does, once it has watched the lease stand still for a minute, and LiveKit has not
+got their callers any more: a process may be cut off from the store alone, and its calls go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from connector.call.dependencies import STEP_TIMEOUT, CallDependencies
+from connector.call.registry.abandoned import end_calls, open_calls, remove_ghosts
+from connector.call.registry.dialled import OWNER
+from connector.errors import ConnectorError
+from connector.model import CallRecord
+from connector.tasks import BackgroundTasks
+
+log = structlog.get_logger()
+
+RENEW_EVERY = 1.0
+IDLE = 15.0
+"""Seconds between renewals of a process that holds no call."""
+LAPSE = 60.0
+"""Seconds for which a lease stands still before others end its owner's calls: it may only be cut off from the store."""
+LOOK_EVERY = 10.0
+MAX_GAP = 2.5 * LOOK_EVERY
+"""Seconds between two looks past which nothing is known of what happened between them: the store, or this process,
+was away."""
+UNLEASED_MARGIN = 3600.0
+"""Seconds past the longest call after which the calls of an owner without a lease end: an earlier version had none."""
+
+
+class OwnerLease:
+    """This process's lease, and the eye on those of others."""
+
+    def __init__(self, parts: CallDependencies, holds_calls: Callable[[], bool]) -> None:
+        self._parts = parts
+        self._holds_calls = holds_calls
+        self._renewed = float("-inf")
+        self._seen: dict[str, tuple[float, float]] = {}
+        """By owner: the renewal that stood at the last look, and since when, by the event loop's clock."""
+        self._cut_off: set[str] = set()
+        """Owners of which it has been told that they do not renew, and live."""
+        self._looked = float("-inf")
+        self._tidying = BackgroundTasks()
+
+    async def take_up(self) -> list[CallRecord]:
+        """At the start: end the calls that a former process of this name held, at its last renewal, and renew the
+        lease. Their records; StoreError."""
+        owner = self._parts.owner
+        renewed_at = (await self._parts.store.leases()).get(owner)
+        calls = await open_calls(self._parts, owner)
+        ended = await end_calls(self._parts, calls, renewed_at)
+        await self._parts.store.renew_lease(owner, time.time())
+        return ended
+
+    async def renew(self) -> None:
+        """To be called about every second. Raises StoreError."""
+        now = asyncio.get_running_loop().time()
+        if self._holds_calls() or now >= self._renewed + IDLE:
+            await self._parts.store.renew_lease(self._parts.owner, time.time())
+            self._renewed = now
+
+    async def give_up(self) -> None:
+        """This process holds no call any more. Raises StoreError."""
+        await self._parts.store.drop_lease(self._parts.owner)
+
+    async def look(self) -> None:
+        """End the calls of processes that are gone for good. To be called every `LOOK_EVERY`; raises StoreError."""
+        leases = await self._parts.store.leases()
+        now = asyncio.get_running_loop().time()
+        if now > self._looked + MAX_GAP:
+            self._seen.clear()
+        self._looked = now
+        seen, self._seen = self._seen, {}
+        for owner, renewed_at in leases.items():
+            before = seen.get(owner)
+            since = before[1] if before is not None and before[0] == renewed_at else now
+            self._seen[owner] = (renewed_at, since)
+            if now < since + LAPSE:
+                self._cut_off.discard(owner)
+            if owner != self._parts.owner and now >= since + LAPSE:
+                await self._end_all_of(owner, renewed_at)
+        await self._end_unleased(leases.keys() | {OWNER, self._parts.owner})
+
+    async def _end_all_of(self, owner: str, renewed_at: float) -> None:
+        calls = await open_calls(self._parts, owner)
+        try:
+            dead = [call for call in calls if not await self._has_caller(call)]
+        except (ConnectorError, TimeoutError) as error:
+            log.warning("whether the calls of a process are live is not known", owner=owner, error=str(error))
+            return
+        ended = await end_calls(self._parts, dead, renewed_at)
+        if ended:
+            log.warning("a process is gone: its calls were interrupted", owner=owner, calls=len(ended))
+        self.tidy(ended)
+        if len(dead) == len(calls):
+            await self._parts.store.drop_lease(owner, renewed_at)
+        elif owner not in self._cut_off:
+            self._cut_off.add(owner)
+            log.warning(
+                "a process does not renew its lease, and its callers are there: it is cut off from the store",
+                owner=owner,
+                calls=len(calls) - len(dead),
+            )
+
+    async def _has_caller(self, call: CallRecord) -> bool:
+        """Whether LiveKit has the caller in its room: one whose process is dead was gone long before the lease lapsed.
+        Raises ConnectorError and TimeoutError."""
+        async with asyncio.timeout(STEP_TIMEOUT):
+            return await self._parts.admin.has_call(call.room, call.identity, call.call_id)
+
+    async def _end_unleased(self, known: set[str]) -> None:
+        before = time.time() - self._parts.limits.max_duration - UNLEASED_MARGIN
+        forgotten = [call for call in await open_calls(self._parts, created_before=before) if call.owner not in known]
+        self.tidy(await end_calls(self._parts, forgotten, None))
+
+    def tidy(self, ended: Sequence[CallRecord]) -> None:
+        """See `connector.call.registry.abandoned.remove_ghosts`; in the background, since LiveKit may be away."""
+        if ended:
+            self._tidying.start(remove_ghosts(self._parts, ended), "remove the callers of dead processes")
+
+    async def close(self) -> None:
+        """Leave what has not been tidied up by now."""
+        await self._tidying.close()

@@ -1,0 +1,452 @@
+"""All calls of this process, and the way to those of others: admission, look-up, take-over, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import structlog
+
+from connector.call.dependencies import FINAL_STATUSES, CallDependencies
+from connector.call.record.call_recorder import CallRecorder
+from connector.call.record.changes import new_record
+from connector.call.record.late_ends import LateEnds
+from connector.call.session.call_session import CallSession
+from connector.call.session.transfer import WayBack
+from connector.call.session.wait import place_of, with_facts
+from connector.errors import (
+    ConnectorError,
+    ConnectUrlError,
+    ResourceExhausted,
+    TokenExpired,
+    TokenInvalid,
+    TokenUsed,
+    Unavailable,
+)
+from connector.logs import bind_call
+from connector.model import (
+    LIVE_STATES,
+    NOT_REACHED,
+    CallFilter,
+    CallRecord,
+    CallRequest,
+    CallState,
+    Direction,
+    EndReason,
+    Transfer,
+    TransferStatus,
+    WaitingCall,
+)
+from connector.storage.base import NameTaken
+from connector.tasks import BackgroundTasks
+
+log = structlog.get_logger()
+
+LOOK_EVERY = 0.1
+MAX_IDENTITY = 256
+"""Bytes; livekit-server's limit."""
+MOST_SUFFIXES = 1000
+MOST_OF_A_ROOM = 1000
+"""Live calls of one room and state that are looked through for an identity."""
+ORPHAN_GRACE = 15.0
+"""Seconds past the end of a call's wait in which the process that made it should have ended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A call as whoever answers for its stream may know it, whichever process holds it."""
+
+    request: CallRequest
+    deadline: float
+    """Unix time until which the stream may open."""
+    stream: int = 1
+    """Which of the call's streams that is."""
+
+
+class CallManager:
+    """Holds every live call; a call leaves it when everything it held is free."""
+
+    def __init__(self, parts: CallDependencies, max_calls: int) -> None:
+        self._parts = parts
+        self._max_calls = max_calls
+        self._calls: dict[str, CallSession] = {}
+        self._late = LateEnds(parts)
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.draining = False
+        self._drained = False
+        self._taking = BackgroundTasks()
+
+    @property
+    def full(self) -> bool:
+        return len(self._calls) >= self._max_calls
+
+    def live(self) -> list[CallSession]:
+        return list(self._calls.values())
+
+    def waiting_of(self, connector_id: str) -> int:
+        """How many calls of this connector wait here for their stream."""
+        return sum(call.request.connector_id == connector_id and not call.claimed for call in self._calls.values())
+
+    def count_states(self) -> None:
+        """Bring the gauge of active calls up to date; called when metrics are read."""
+        counts = dict.fromkeys(CallState, 0)
+        for call in self._calls.values():
+            counts[call.state] += 1
+        for state in LIVE_STATES:
+            self._parts.metrics.active.labels(state.value).set(counts[state])
+        self._parts.metrics.joins_waiting.set(self._parts.joins.waiting)
+
+    async def create(self, request: CallRequest) -> CallSession:
+        """Admit and open a call. Raises Unavailable, ResourceExhausted or what LiveKit's state demands.
+
+        A phone of ours that is in the room with this identity already stays there: the new one gets a suffix."""
+        self._admit()
+        started = time.monotonic()
+        call = await self._open(request)
+        self._parts.metrics.setup.labels("api", request.direction.value).observe(time.monotonic() - started)
+        return call
+
+    async def _open(self, request: CallRequest) -> CallSession:
+        taken = await self._identities(request)
+        for wanted in suffixed(request.participant.identity):
+            if wanted in taken:
+                continue
+            if wanted != request.participant.identity:
+                log.warning("a phone in the room has this identity: the new one gets a suffix", identity=wanted)
+            self._admit()
+            mine = replace(request, participant=replace(request.participant, identity=wanted))
+            self._parts.joins.expect(request.call_id)
+            call = self._hold(CallSession(mine, self._parts, self._finished))
+            try:
+                await call.open()
+            except NameTaken as error:
+                # Another call was asked for in the same moment, maybe of another process.
+                if error.name != place_of(mine):
+                    raise
+                await call.finished.wait()
+                continue
+            return call
+        raise ResourceExhausted("too many calls of one room have this identity")
+
+    async def _identities(self, request: CallRequest) -> set[str]:
+        """Those of the phones that are in the room, or on their way."""
+        room = request.room
+        taken = {
+            call.request.participant.identity
+            for call in self._calls.values()
+            if call.record.room == room and not call.is_ending
+        }
+        for state in LIVE_STATES:
+            where = CallFilter(room=room, state=state)
+            records = await self._parts.store.list_calls(MOST_OF_A_ROOM, where)
+            taken |= {record.identity for record in records if record.call_id != request.call_id}
+        return taken
+
+    def _admit(self) -> None:
+        if self.draining:
+            raise Unavailable("the connector is shutting down and takes no new calls")
+        if self.full:
+            raise ResourceExhausted(f"the connector holds {self._max_calls} calls, its configured maximum")
+
+    def _hold(self, call: CallSession) -> CallSession:
+        self._calls[call.call_id] = call
+        self._empty.clear()
+        return call
+
+    def _finished(self, call: CallSession) -> None:
+        self._calls.pop(call.call_id, None)
+        if call.late_end is not None:
+            self._late.keep(call.late_end)
+        if not self._calls:
+            self._empty.set()
+
+    def live_call(self, call_id: str) -> CallSession | None:
+        """The call if this process holds it."""
+        return self._calls.get(call_id)
+
+    def known_record(self, call_id: str) -> CallRecord | None:
+        """What this process knows of a call that it holds, or whose end the store could not be told yet."""
+        call = self._calls.get(call_id)
+        return call.record if call is not None else self._late.get(call_id)
+
+    # The stream's way to its call, wherever that is held
+
+    async def expected(self, call_id: str) -> Expected:
+        """What the stream is expected for. TokenUsed when another process carries the call, TokenExpired when it is
+        over, TokenInvalid when it never was."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            # Of one that is carried here, `claim` says that it is used; its answer document may be fetched again.
+            return Expected(call.request, math.inf if call.claimed else call.deadline, call.wait.stream)
+        waiting = await self._waiting(call_id)
+        return Expected(waiting.request, waiting.expires_at, waiting.stream)
+
+    async def fetched(
+        self, call_id: str, carrier_call_id: str, from_number: str, to_number: str, account_id: str = ""
+    ) -> None:
+        """The carrier fetched the answer document. Raises as `expected` does, and TokenUsed when another carrier
+        call fetched it before."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            await call.fetched(carrier_call_id, from_number, to_number, account_id)
+            return
+        while True:
+            waiting = await self._waiting(call_id)
+            known = waiting.carrier_call_id
+            if carrier_call_id and known and carrier_call_id != known:
+                raise TokenUsed("this connect_url belongs to another carrier call")
+            recorder = CallRecorder(waiting.request, self._parts, _record_of(waiting))
+            grace = self._parts.limits.answer_grace
+            extended = with_facts(waiting, recorder, carrier_call_id, from_number, to_number, account_id, grace)
+            # Two carrier calls may fetch it at once, each at a process of its own.
+            if await self._parts.store.waiting.replace(extended, waiting):
+                break
+        log.info("answer document fetched for another process", owner=waiting.owner)
+
+    async def claim(self, call_id: str) -> CallSession:
+        """The call, for the one WebSocket that gets it; before the handshake is answered. Raises as `expected` does.
+
+        A call that another process waits with is taken over: it goes on here.
+        """
+        call = self._calls.get(call_id)
+        if call is not None:
+            await call.claim()
+            return call
+        self._admit()
+        return await self._take_over(call_id)
+
+    async def end_waiting(self, call_id: str, reason: EndReason, detail: str = "") -> CallSession | None:
+        """End a call that waits for its stream on another process; None when none does. Raises StoreError, and
+        Unavailable when this process is about to stop."""
+        call = await self._taken_over(call_id)
+        if call is not None:
+            call.end(reason, detail)
+        return call
+
+    async def carrier_said(self, call_id: str, status: str, number: int) -> CallSession | None:
+        """A carrier's report of a call, see `CallSession.carrier_said`; the call where it is held here, and since it
+        was told what ends its wait. Raises as `end_waiting` does."""
+        call = self._calls.get(call_id)
+        if call is None and status in FINAL_STATUSES:
+            call = await self._taken_over(call_id)
+        if call is not None:
+            call.carrier_said(status, number)
+        return call
+
+    async def until_over(self, call_id: str, seconds: float) -> bool:
+        """Wait for the end of a call, wherever it is held; whether it has come in time. Raises StoreError."""
+        ends = time.monotonic() + seconds
+        while True:
+            call = self._calls.get(call_id)
+            if call is None:
+                record = await self._parts.store.get_call(call_id)
+                if record is None or record.end_reason is not None:
+                    return True
+            left = ends - time.monotonic()
+            if left <= 0:
+                return False
+            try:
+                # Another process announces nothing.
+                await asyncio.wait_for(call.finished.wait() if call else asyncio.sleep(60), min(left, LOOK_EVERY))
+            except TimeoutError:
+                continue
+
+    async def phone_is_back(self, call_id: str) -> None:
+        """The carrier asks what to do with the phone of a call that has, or has had, a stream: it is not to be hung up
+        with that, by whichever process. Raises StoreError."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            call.is_elsewhere(True)
+        await self._parts.hang_ups.withdraw(call_id)
+
+    async def phone_has_stayed(self, call_id: str) -> None:
+        """It was the same request once more: the phone is where it was. Raises StoreError."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            call.is_elsewhere(False)
+        await self._parts.hang_ups.allow(call_id)
+
+    def end_stream(self, call_id: str) -> None:
+        """The phone follows another document, and the carrier leaves its former stream open."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            call.end(EndReason.CARRIER_CLOSED, "the carrier follows another document")
+
+    # What a carrier tells of a transfer, wherever the call is held
+
+    async def transfer_over(
+        self, call_id: str, stream: int, status: TransferStatus, *, caller_left: bool
+    ) -> WayBack | None:
+        """The dial is over: what the carrier shall do with the phone; None: hang up. `stream` is the number of the
+        stream with which it would come back. Raises StoreError."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            return await call.transfers.over(status, caller_left) if call.wait.stream == stream else None
+        waiting = await self._parts.store.waiting.get(call_id)
+        if waiting is None or waiting.transfer is None or waiting.stream != stream:
+            return None
+        transfer = waiting.transfer
+        if status is TransferStatus.ANSWERED or caller_left or transfer.say:
+            call = await self._taken_over(call_id)
+            return await call.transfers.over(status, caller_left) if call is not None else None
+        if transfer.status not in NOT_REACHED:
+            # The process that holds the call learns it with the stream, or when the time is over.
+            deadline = max(waiting.expires_at, time.time() + self._parts.limits.answer_grace)
+            waiting = replace(waiting, transfer=replace(transfer, status=status), expires_at=deadline)
+            if not await self._parts.store.waiting.replace(waiting):
+                return None
+            log.info("transfer failed, told for another process", owner=waiting.owner, status=status.value)
+        return WayBack("", stream, waiting.expires_at, waiting.request.region)
+
+    async def transfer_order(self, call_id: str, stream: int) -> Transfer | None:
+        """The transfer of a call that is under way; None without one. Raises StoreError."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            return call.wait.transfer if call.transfers.is_open and call.wait.stream == stream else None
+        waiting = await self._parts.store.waiting.get(call_id)
+        return waiting.transfer if waiting is not None and waiting.stream == stream else None
+
+    async def transfer_progress(self, call_id: str, stream: int, status: TransferStatus) -> None:
+        """The number rings, or somebody has answered. Raises StoreError."""
+        call = self._calls.get(call_id)
+        if call is None and status is TransferStatus.ANSWERED:
+            waiting = await self._parts.store.waiting.get(call_id)
+            if waiting is not None and waiting.stream == stream:
+                call = await self._taken_over(call_id)
+        if call is not None and call.wait.stream == stream:
+            await call.transfers.progress(status)
+
+    async def _taken_over(self, call_id: str) -> CallSession | None:
+        try:
+            return await self._take_over(call_id)
+        except ConnectUrlError:
+            return None
+
+    async def _waiting(self, call_id: str) -> WaitingCall:
+        # In this order: a call is shared before its record is written, so that the record of one that is being opened
+        # is never seen without the wait, which would be a call that another process has taken.
+        record = await self._parts.store.get_call(call_id)
+        waiting = await self._parts.store.waiting.get(call_id)
+        if waiting is None and record is None:
+            raise TokenInvalid("no such call")
+        if waiting is None:
+            record = await self._parts.store.get_call(call_id)
+        if record is not None and record.end_reason is not None:
+            raise TokenExpired("the call has ended")
+        if waiting is not None:
+            return waiting
+        raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+
+    async def _take_over(self, call_id: str) -> CallSession:
+        """The call, which goes on here. Raises as `expected` does; Unavailable after the drain: the store closes."""
+        if self._drained:
+            raise Unavailable("the connector is shutting down and takes no calls over")
+        # Not left half done by a client that goes away: the store may have said by then that the call is ours.
+        taking = self._taking.start(self._take(call_id), f"take over {call_id}", awaited=True)
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(_abandon)
+            raise
+
+    async def _take(self, call_id: str) -> CallSession:
+        await self._waiting(call_id)
+        waiting = await self._parts.store.waiting.take(call_id)
+        if waiting is None:
+            raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+        # Read now: until a moment ago others could write of it. This process alone has got the call.
+        try:
+            record = await self._parts.store.get_call(call_id)
+        except ConnectorError as error:
+            log.warning("the record of a call that was taken over cannot be read", call_id=call_id, error=error.message)
+            record = None
+        if record is not None and record.end_reason is not None:
+            raise TokenExpired("the call has ended")
+        record = record or _record_of(waiting)
+        call = self._hold(CallSession(waiting.request, self._parts, self._finished, record, waiting))
+        with bind_call(call_id):
+            call.learn(waiting)
+            log.info("call taken over", owner=waiting.owner)
+            # Now, so that a restart of its former owner does not take it for one of those that died with it.
+            await call.save()
+        return call
+
+    async def sweep(self) -> None:
+        """End calls whose wait is long over, and whose owner has not ended them: it has died. Raises StoreError."""
+        for waiting in await self._parts.store.waiting.list():
+            if waiting.expires_at + ORPHAN_GRACE >= time.time() or waiting.id in self._calls:
+                continue
+            try:
+                await self._sweep(waiting.id)
+            except ConnectorError:
+                raise
+            except Exception:
+                # One call that cannot be ended must not keep the others waiting.
+                log.exception("a call whose stream never came could not be ended", call_id=waiting.id)
+
+    async def _sweep(self, call_id: str) -> None:
+        call = await self._taken_over(call_id)
+        if call is None:
+            # The call ended while the store could not be told that nobody waits any more.
+            await self._parts.store.waiting.delete(call_id)
+        elif call.transfers.is_open:
+            await call.transfers.give_up()
+        else:
+            call.end(EndReason.INTERRUPTED, "the process that waited with the call stopped")
+
+    # The end
+
+    async def drain(self, limit: float) -> None:
+        """Take no new calls, let live ones finish for `limit` seconds, then end them and wait for that; their last
+        records get their last chance."""
+        self.draining = True
+        if self._calls and limit:
+            log.info("draining", calls=len(self._calls), limit_seconds=limit)
+            try:
+                await asyncio.wait_for(self._empty.wait(), limit)
+            except TimeoutError:
+                log.warning("drain limit reached, ending live calls", calls=len(self._calls))
+        while self._calls or self._taking:
+            self.end_all()
+            await self._empty.wait()
+            await self._taking.wait()
+        # No `await` since the last look: nothing is held from here on.
+        self._drained = True
+        await self._late.close()
+
+    def end_all(self) -> None:
+        """Ask every live call to end; each frees itself."""
+        for call in self.live():
+            call.end(EndReason.SHUTDOWN)
+
+
+def suffixed(identity: str) -> Iterator[str]:
+    """The identity, then with a number behind it, each of a length that LiveKit takes."""
+    yield identity
+    for number in range(2, MOST_SUFFIXES):
+        suffix = f"-{number}"
+        yield identity.encode()[: MAX_IDENTITY - len(suffix)].decode(errors="ignore") + suffix
+
+
+def _record_of(waiting: WaitingCall) -> CallRecord:
+    """Of a call whose record the store has lost, or that is not wanted."""
+    state = CallState.PENDING if waiting.request.direction is Direction.INBOUND else CallState.RINGING
+    return replace(
+        new_record(waiting.request, waiting.owner),
+        state=CallState.ACTIVE if waiting.stream > 1 else state,
+        created_at=waiting.created_at,
+        started_at=waiting.created_at if waiting.stream > 1 else 0.0,
+        carrier_call_id=waiting.carrier_call_id,
+        from_number=waiting.from_number,
+        to_number=waiting.to_number,
+        account_id=waiting.account_id,
+    )
+
+
+def _abandon(taking: asyncio.Task[CallSession]) -> None:
+    if not taking.cancelled() and taking.exception() is None:
+        taking.result().end(EndReason.CARRIER_LOST, "the WebSocket's handshake was given up")

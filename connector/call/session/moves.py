@@ -1,0 +1,72 @@
+"""A caller on its way from one room to another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from connector.call.record.call_recorder import CallRecorder
+from connector.call.session.presence import Presence
+from connector.call.session.wait import STORE_PATIENCE
+from connector.errors import FailedPrecondition
+from connector.model import AgentDispatch
+from connector.storage.base import StoreError
+
+log = structlog.get_logger()
+
+SAVE_AGAIN = 1.0
+"""Seconds between two tries to tell the store where the caller is."""
+
+
+class Moves:
+    """Of one call, one at a time."""
+
+    def __init__(self, recorder: CallRecorder, presence: Presence) -> None:
+        self._recorder = recorder
+        self._presence = presence
+        self.task: asyncio.Task[None] | None = None
+        self.saving: asyncio.Task[None] | None = None
+        """Both are to be stopped at the end of the call."""
+
+    async def to(self, room: str, agents: Sequence[AgentDispatch]) -> None:
+        """See `CallSession.switch_room`."""
+        if self.task is not None:
+            raise FailedPrecondition("the call is being moved to another room already")
+        if room == self._recorder.record.room:
+            return
+        # A task of its own, so that neither a client that goes away nor the end of the call leaves it half done.
+        moving = self.task = asyncio.create_task(self._move(room, agents), name=f"move {self._recorder.record.call_id}")
+        moving.add_done_callback(self._on_moved)
+        await asyncio.wait([moving])
+        if moving.cancelled():
+            raise FailedPrecondition("the call ended while it was moved")
+        moving.result()
+
+    async def _move(self, room: str, agents: Sequence[AgentDispatch]) -> None:
+        started = time.monotonic()
+        # A process that is cut off from its store is taken for dead when its callers are not in the rooms of their
+        # records: so none of them moves then.
+        try:
+            async with asyncio.timeout(STORE_PATIENCE):
+                await self._recorder.write()
+        except TimeoutError as error:
+            raise StoreError("the store, which tells other processes where the caller is, does not answer") from error
+        await self._presence.move(room, agents)
+        log.info("call moved", room=room, milliseconds=round((time.monotonic() - started) * 1000))
+        if not await self._recorder.save():
+            self.saving = asyncio.create_task(self._until_saved(), name=f"save {self._recorder.record.call_id}")
+
+    async def _until_saved(self) -> None:
+        """The store went away in the moment of the move."""
+        while True:
+            await asyncio.sleep(SAVE_AGAIN)
+            if await self._recorder.save():
+                return
+
+    def _on_moved(self, task: asyncio.Task[None]) -> None:
+        self.task = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("the call stays in its room", error=str(error))

@@ -1,0 +1,122 @@
+"""What happens in a room, handed on to the call that lives there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from connector.audio import dtmf
+from connector.call.media.bridge import Bridge
+from connector.call.record.call_recorder import CallRecorder
+from connector.metrics import Metrics
+from connector.model import AgentDispatch, EndReason
+from connector.room.events import Departure, Occupant
+
+OnEnd = Callable[[EndReason, str], None]
+
+
+class RoomWatcher(Protocol):
+    """Who is told who is in the caller's room; see `connector.call.session.call_watch.CallWatch`."""
+
+    def people(self, people: Sequence[Occupant], gone: Departure | None) -> None: ...
+    def lost(self) -> None: ...
+    def regained(self, same_room: bool, may_be_deleted: bool) -> None: ...
+    def moved(self, agents: Sequence[AgentDispatch]) -> None: ...
+
+
+class RoomEvents:
+    """A `RoomListener` for one room: silent before the caller lives there (`open`), and after (`close`)."""
+
+    def __init__(
+        self, bridge: Bridge, recorder: CallRecorder, metrics: Metrics, on_end: OnEnd, watcher: RoomWatcher
+    ) -> None:
+        self._bridge = bridge
+        self._recorder = recorder
+        self._metrics = metrics
+        self._on_end = on_end
+        self._watcher = watcher
+        self._people: Sequence[Occupant] = ()
+        self._is_open = False
+        self._is_lost = False
+        self._sources: set[str] = set()
+        self.ended: tuple[EndReason, str] | None = None
+        """How the room ended for the caller, where it did."""
+
+    def speak_to(self, bridge: Bridge) -> None:
+        """From now on the phone is reached by this bridge."""
+        self._bridge = bridge
+        if self._is_open:
+            for source in self._sources:
+                bridge.source_added(source)
+
+    def open(self) -> None:
+        self._is_open = True
+        for source in self._sources:
+            self._bridge.source_added(source)
+        self._watcher.people(self._people, None)
+        if self._is_lost:
+            self._watcher.lost()
+
+    def close(self) -> None:
+        """Nothing is heard from here any more, not even that the caller was taken out."""
+        if self._is_open:
+            for source in self._sources:
+                self._bridge.source_removed(source)
+        self._is_open = False
+
+    def room_source_added(self, source: str) -> None:
+        self._sources.add(source)
+        if self._is_open:
+            self._bridge.source_added(source)
+
+    def room_source_removed(self, source: str) -> None:
+        self._sources.discard(source)
+        if self._is_open:
+            self._bridge.source_removed(source)
+
+    def room_audio(self, source: str, pcm: NDArray[np.int16], at: float) -> None:
+        if self._is_open:
+            self._bridge.from_room(source, pcm, at)
+
+    def room_dtmf(self, digit: str) -> None:
+        if not self._is_open:
+            return
+        if not self._recorder.request.dtmf:
+            self._metrics.refused.labels("dtmf", "off").inc()
+        elif len(digit) != 1 or digit not in dtmf.DIGITS:
+            self._metrics.refused.labels("dtmf", "unknown_digit").inc()
+        elif not self._bridge.play_tones(digit):
+            self._metrics.refused.labels("dtmf", "too_many").inc()
+        else:
+            self._metrics.dtmf.labels("to_carrier").inc()
+
+    def room_cleared(self) -> None:
+        if self._is_open:
+            self._bridge.clear()
+
+    def room_attributes(self, attributes: Mapping[str, str]) -> None:
+        if self._is_open:
+            self._recorder.attributes_changed(attributes)
+
+    def room_people(self, people: Sequence[Occupant], gone: Departure | None) -> None:
+        self._people = people
+        if self._is_open:
+            self._watcher.people(people, gone)
+
+    def room_lost(self) -> None:
+        self._is_lost = True
+        if self._is_open:
+            self._watcher.lost()
+
+    def room_regained(self, same_room: bool, may_be_deleted: bool) -> None:
+        self._is_lost = False
+        if self._is_open:
+            self._watcher.regained(same_room, may_be_deleted)
+
+    def room_ended(self, reason: EndReason, detail: str) -> None:
+        self.ended = (reason, detail)
+        if self._is_open:
+            self._on_end(reason, detail)

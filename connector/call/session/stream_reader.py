@@ -1,0 +1,128 @@
+"""The carrier's media stream, from its first message to its last: each event to whom it concerns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from connector.call.dependencies import CallDependencies
+from connector.call.media.bridge import Bridge
+from connector.call.ports import CarrierSocket
+from connector.call.session.digits import DigitRelay
+from connector.call.session.liveness import Liveness
+from connector.carriers.codec import Codec
+from connector.carriers.events import (
+    AudioReceived,
+    AudioRejected,
+    CarrierComplained,
+    DtmfReceived,
+    Event,
+    FormatRefused,
+    MarkReached,
+    OwnAudio,
+    StreamStarted,
+    StreamStopped,
+)
+from connector.errors import CarrierProtocolError
+from connector.model import CallRequest, EndReason
+
+log = structlog.get_logger()
+
+
+class OnEnd(Protocol):
+    def __call__(self, reason: EndReason, detail: str = "", close_code: int | None = None, say: str = "") -> None: ...
+
+
+class StreamReader:
+    """Reads one media socket. Audio goes straight on to the bridge; whatever ends the stream is told to `end`."""
+
+    def __init__(
+        self,
+        request: CallRequest,
+        parts: CallDependencies,
+        codec: Codec,
+        bridge: Bridge,
+        digits: DigitRelay,
+        on_started: Callable[[StreamStarted], None],
+        on_refused: Callable[[FormatRefused], None],
+        end: OnEnd,
+    ) -> None:
+        self._request = request
+        self._metrics = parts.metrics
+        self._codec = codec
+        self._bridge = bridge
+        self._digits = digits
+        self._on_started = on_started
+        self._on_refused = on_refused
+        self._end = end
+        self._over = False
+        self.over = asyncio.Event()
+        """Nothing more comes from the carrier."""
+        self._loop = asyncio.get_running_loop()
+        self._liveness = Liveness(parts.limits.media_timeout, end)
+
+    def stop(self) -> None:
+        """The call ends: what still comes is not looked at, but for marks."""
+        self._over = True
+        self._liveness.stop()
+
+    async def read(self, socket: CarrierSocket) -> None:
+        """Until the socket is over; the reason has been told then."""
+        if not self._over:
+            self._liveness.begin(socket)
+        try:
+            async for text in socket.messages():
+                self._liveness.last_message = self._loop.time()
+                event = self._codec.receive(text)
+                if not self._over:
+                    self._receive(event)
+                elif isinstance(event, MarkReached):
+                    self._bridge.mark_reached(event.name)
+                elif isinstance(event, StreamStopped):
+                    break
+            self._end(EndReason.CARRIER_CLOSED if socket.ended_cleanly else EndReason.CARRIER_LOST)
+        except CarrierProtocolError as error:
+            self._end(EndReason.PROTOCOL_ERROR, error.message, error.close_code)
+        except asyncio.CancelledError:
+            self._end(EndReason.CARRIER_LOST, "the connection's handler was cancelled")
+            raise
+        except Exception:
+            log.exception("a message from the carrier could not be handled")
+            self._end(EndReason.INTERNAL_ERROR)
+        finally:
+            self._liveness.stop()
+            self.over.set()
+
+    def _receive(self, event: Event) -> None:
+        match event:
+            case AudioReceived():
+                self._bridge.from_carrier(event)
+            case MarkReached():
+                self._bridge.mark_reached(event.name)
+            case DtmfReceived():
+                self._on_digit(event.digit)
+            case AudioRejected():
+                self._bridge.rejected(event.why)
+            case OwnAudio():
+                pass
+            case StreamStarted():
+                self._bridge.start(self._codec.format, self._codec.reply_format)
+                self._liveness.has_started = True
+                self._on_started(event)
+            case FormatRefused():
+                self._on_refused(event)
+            case StreamStopped():
+                self._end(EndReason.CARRIER_HANGUP)
+            case CarrierComplained():
+                log.warning("the carrier could not use what it was sent", code=event.code, text=event.text)
+            case _:
+                log.debug("message ignored", why=event.why)
+
+    def _on_digit(self, digit: str) -> None:
+        if self._request.dtmf:
+            self._digits.put(digit)
+        else:
+            self._metrics.refused.labels("dtmf", "off").inc()
