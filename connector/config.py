@@ -45,18 +45,18 @@ DAY = 86400
 
 
 def _several(value: Any) -> Any:
-    """One secret, or several with the newest first."""
+    """Accepts one secret as a string, or a list with the newest first."""
     if isinstance(value, str):
         return [value]
     return value
 
 
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_several), Field(min_length=1, max_length=4)]
-"""One secret, or the new and the old one while it is rotated."""
+"""One secret, or several during a rotation, newest first."""
 
 
 class TelnyxAccount(BaseModel):
-    """Telnyx signs with one secret, and takes another one over REST."""
+    """Telnyx has two credentials: one key pair signs its webhooks, an API key gives access to its REST API."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,7 +72,7 @@ class TelnyxAccount(BaseModel):
 
 
 class ConfigError(Internal):
-    """The settings cannot be used; the message names each key and what is wrong with it."""
+    """The settings are invalid; the message names each key and its problem."""
 
 
 def _env(name: str) -> AliasChoices:
@@ -80,7 +80,7 @@ def _env(name: str) -> AliasChoices:
 
 
 class Settings(BaseSettings):
-    """Everything an operator can set. Times are seconds, sizes bytes unless the name says otherwise."""
+    """All settings of an operator. Times are seconds and sizes are bytes, unless the name says otherwise."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", case_sensitive=False)
 
@@ -88,61 +88,61 @@ class Settings(BaseSettings):
     livekit_api_key: str = Field("", validation_alias=_env("LIVEKIT_API_KEY"))
     livekit_api_secret: SecretStr = Field(SecretStr(""), validation_alias=_env("LIVEKIT_API_SECRET"))
     api_keys: dict[str, SecretStr] = Field({}, validation_alias=_env("CONNECTOR_API_KEYS"), repr=False)
-    """Further keys with their secrets, of clients of this service alone; LiveKit is spoken to with its own."""
+    """API key -> secret, for additional clients of this service. Requests to LiveKit use `livekit_api_key`."""
     secret: SecretStr = Field(SecretStr(""), validation_alias=_env("CONNECTOR_SECRET"))
-    """What connect_urls, webhook URLs and everything sealed in the store are made with; empty: LiveKit's API secret."""
+    """Signs connect_urls and webhook URLs, and seals secrets in the store; empty: LiveKit's API secret is used."""
     secret_previous: SecretStr = Field(SecretStr(""), validation_alias=_env("CONNECTOR_SECRET_PREVIOUS"))
-    """Still accepted, and opens what it has sealed."""
+    """The secret before a rotation: its URLs are still accepted, and it opens values that it has sealed."""
 
     host: str = Field("127.0.0.1", validation_alias=_env("CONNECTOR_HOST"))
     port: int = Field(8080, ge=0, le=65535, validation_alias=_env("CONNECTOR_PORT"))
     grpc_port: int = Field(8081, ge=0, le=65535, validation_alias=_env("CONNECTOR_GRPC_PORT"))
     public_url: str = Field("", validation_alias=_env("CONNECTOR_PUBLIC_URL"))
     regions: dict[str, str] = Field({}, validation_alias=_env("CONNECTOR_REGIONS"))
-    """Name of a region to the public origin that serves it."""
+    """Region name -> public origin that serves it."""
     countries: dict[str, str] = Field({}, validation_alias=_env("CONNECTOR_COUNTRIES"))
-    """ISO 3166-1 alpha-2 country to the name of its region."""
+    """Country code (ISO 3166-1 alpha-2) -> region name."""
     store: str = Field("sqlite:///connector.db", validation_alias=_env("CONNECTOR_STORE"), repr=False)
-    """May hold a password: `store_name` is the one to show."""
+    """URL of the store. It may contain a password: show `store_name` instead."""
     redis_prefix: str = Field("connector:", validation_alias=_env("CONNECTOR_REDIS_PREFIX"))
-    """With which every key in Redis begins."""
+    """Prefix of all keys in Redis."""
     instance: str = Field("", validation_alias=_env("CONNECTOR_INSTANCE"))
-    """Names this process in call records; two processes that share a store need two names."""
+    """Name of this process in call records. Processes that share a store need different names."""
 
     connect_timeout: Seconds = Field(90, validation_alias=_env("CONNECTOR_CONNECT_TIMEOUT"))
     answer_grace: Seconds = Field(30, validation_alias=_env("CONNECTOR_ANSWER_GRACE"))
-    """A fetch of the TwiML leaves the stream at least this long to open."""
+    """After the carrier fetches its XML, the stream has at least this long to open."""
     media_timeout: Seconds = Field(30, validation_alias=_env("CONNECTOR_MEDIA_TIMEOUT"))
     max_audio_age: Annotated[float, Field(ge=0.2, le=10)] = Field(1, validation_alias=_env("CONNECTOR_MAX_AUDIO_AGE"))
-    """How late the caller's voice may come and is still given to the room."""
+    """The caller's audio is sent to the room only if it is not older than this."""
     reconnect_timeout: Seconds = Field(20, validation_alias=_env("CONNECTOR_RECONNECT_TIMEOUT"))
-    """How long a lost LiveKit connection may take to come back."""
+    """Time limit for the reconnection to LiveKit after a connection is lost."""
     max_duration: Seconds = Field(4 * 3600, validation_alias=_env("CONNECTOR_MAX_DURATION"))
     agent_warn_after: float = Field(5, ge=0, le=DAY, validation_alias=_env("CONNECTOR_AGENT_WARN_AFTER"))
-    """An answered call without an agent for so long: a warning, and the agent is dispatched again. 0: neither."""
+    """If an answered call has no agent for this long, log a warning and dispatch the agent again. 0: never."""
     agent_timeout: float = Field(30, ge=0, le=DAY, validation_alias=_env("CONNECTOR_AGENT_TIMEOUT"))
-    """An answered call that nobody talks with for so long ends as `no_agent`. 0: never."""
+    """If an answered call has nobody to talk to for this long, it ends with `no_agent`. 0: never."""
     room_empty_timeout: float = Field(10, ge=0, le=DAY, validation_alias=_env("CONNECTOR_ROOM_EMPTY_TIMEOUT"))
-    """After the last agent or person has left, a call ends as `room_empty`. 0: never."""
+    """Time from the departure of the last agent or person until the call ends with `room_empty`. 0: never."""
     fallback_agent: str = Field("", max_length=256, validation_alias=_env("CONNECTOR_FALLBACK_AGENT"))
-    """The agent to dispatch before a call ends as `no_agent`."""
+    """The agent to dispatch before a call ends with `no_agent`."""
     fallback_number: str = Field("", validation_alias=_env("CONNECTOR_FALLBACK_NUMBER"))
-    """The number to transfer the phone to before a call ends as `no_agent`."""
+    """The number to transfer the phone to before a call ends with `no_agent`."""
     no_agent_message: str = Field("", max_length=4096, validation_alias=_env("CONNECTOR_NO_AGENT_MESSAGE"))
-    """What the phone hears before a call ends as `no_agent`."""
+    """The sentence that the phone hears before a call ends with `no_agent`."""
     drain_timeout: float = Field(30, ge=0, validation_alias=_env("CONNECTOR_DRAIN_TIMEOUT"))
     max_waiting_per_connector: int = Field(50, ge=1, validation_alias=_env("CONNECTOR_MAX_WAITING_PER_CONNECTOR"))
-    """Calls of one connector, in this process, whose stream has not come."""
+    """Maximum number of calls per connector, in this process, that wait for their stream."""
     transfer_timeout: int = Field(30, ge=5, le=600, validation_alias=_env("CONNECTOR_TRANSFER_TIMEOUT"))
-    """How long a number rings to which a call is transferred."""
+    """Ringing time of the number to which a call is transferred."""
     transfer_failed_sentence: str = Field(
         "", max_length=4096, validation_alias=_env("CONNECTOR_TRANSFER_FAILED_SENTENCE")
     )
-    """What a phone hears whose transfer has failed, before it is hung up; empty: it comes back into its room."""
+    """The sentence that the phone hears after a failed transfer, before the hang-up; empty: it returns to its room."""
     max_calls: int = Field(200, ge=1, validation_alias=_env("CONNECTOR_MAX_CALLS"))
     joins_at_once: int = Field(8, ge=1, validation_alias=_env("CONNECTOR_JOINS_AT_ONCE"))
     join_wait: Seconds = Field(8, validation_alias=_env("CONNECTOR_JOIN_WAIT"))
-    """How long a call may wait for its turn to join LiveKit; one that would wait longer is refused at once."""
+    """Maximum time that a call may queue to join LiveKit; a call that would wait longer is refused at once."""
     greeting: str = Field(
         "This is LiveKit Twilio Connector", max_length=4096, validation_alias=_env("CONNECTOR_GREETING")
     )
@@ -150,40 +150,40 @@ class Settings(BaseSettings):
     twilio_account_sid: str = Field("", validation_alias=_env("TWILIO_ACCOUNT_SID"))
     twilio_auth_token: SecretStr = Field(SecretStr(""), validation_alias=_env("TWILIO_AUTH_TOKEN"))
     twilio_accounts: dict[str, Secrets] = Field({}, validation_alias=_env("TWILIO_ACCOUNTS"), repr=False)
-    """AccountSid to its auth token, or to the new and the old one."""
+    """AccountSid -> auth token, or a list with the new and the old token."""
     twilio_api_url: str = Field("https://api.twilio.com", validation_alias=_env("TWILIO_API_URL"))
 
     sip_endpoint: str = Field("", validation_alias=_env("CONNECTOR_SIP_ENDPOINT"))
-    """The host of LiveKit SIP, as Twilio reaches it: `sip.example.com`, with a port and parameters if need be."""
+    """Host of LiveKit SIP that Twilio can reach: `sip.example.com`, optionally with a port and parameters."""
     sip_conferences: str = Field("", max_length=256, validation_alias=_env("CONNECTOR_SIP_CONFERENCES"))
-    """Friendly names of the conferences that are bridged by themselves, `support-*`; empty: none."""
+    """Pattern of the friendly names of conferences to bridge automatically, such as `support-*`; empty: none."""
 
     sip_attributes: bool = Field(False, validation_alias=_env("CONNECTOR_SIP_ATTRIBUTES"))
-    """Whether callers carry LiveKit SIP's attributes too, for agents that were written for SIP."""
+    """Whether callers also get the attributes of LiveKit SIP, for agents that were written for SIP."""
 
     webhook_allow_private: bool = Field(False, validation_alias=_env("CONNECTOR_WEBHOOK_ALLOW_PRIVATE"))
-    """Whether lifecycle webhooks may go to private, loopback and link-local addresses."""
+    """Whether lifecycle webhooks may be sent to private, loopback and link-local addresses."""
 
     allow_unsigned_webhooks: bool = Field(False, validation_alias=_env("CONNECTOR_ALLOW_UNSIGNED_WEBHOOKS"))
-    """For development: connectors for carriers whose requests cannot be checked."""
+    """Development only: allow connectors for carriers that have no key to verify their signatures."""
 
     telnyx_public_key: str = Field("", validation_alias=_env("TELNYX_PUBLIC_KEY"))
-    """Base64, as Telnyx's portal shows it: webhooks are signed with its other half."""
+    """Base64, as Telnyx's portal shows it. It verifies Telnyx's webhooks."""
     telnyx_api_key: SecretStr = Field(SecretStr(""), validation_alias=_env("TELNYX_API_KEY"))
     telnyx_accounts: dict[str, TelnyxAccount] = Field({}, validation_alias=_env("TELNYX_ACCOUNTS"), repr=False)
-    """Account id to its keys, each one or the new and the old one."""
+    """Account id -> keys; each key may be a list with the new and the old one."""
     telnyx_api_url: str = Field("https://api.telnyx.com", validation_alias=_env("TELNYX_API_URL"))
     telnyx_codec: Literal["PCMU", "PCMA", "L16"] = Field("PCMU", validation_alias=_env("CONNECTOR_TELNYX_CODEC"))
-    """What Telnyx is asked for, in both directions."""
+    """Codec that we request from Telnyx, for both directions."""
     plivo_auth_id: str = Field("", validation_alias=_env("PLIVO_AUTH_ID"))
     plivo_auth_token: SecretStr = Field(SecretStr(""), validation_alias=_env("PLIVO_AUTH_TOKEN"))
     plivo_accounts: dict[str, Secrets] = Field({}, validation_alias=_env("PLIVO_ACCOUNTS"), repr=False)
-    """Auth id to its auth token, or to the new and the old one."""
+    """Auth id -> auth token, or a list with the new and the old token."""
     plivo_api_url: str = Field("https://api.plivo.com", validation_alias=_env("PLIVO_API_URL"))
     plivo_codec: Literal["audio/x-mulaw;rate=8000", "audio/x-l16;rate=8000", "audio/x-l16;rate=16000"] = Field(
         "audio/x-mulaw;rate=8000", validation_alias=_env("CONNECTOR_PLIVO_CODEC")
     )
-    """What Plivo is asked for, in both directions."""
+    """Content type that we request from Plivo, for both directions."""
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", validation_alias=_env("CONNECTOR_LOG_LEVEL")
@@ -305,13 +305,13 @@ class Settings(BaseSettings):
 
     @property
     def own_secrets(self) -> tuple[str, ...]:
-        """Of this service, the newest first."""
+        """Secrets of this service, newest first."""
         newest = self.secret.get_secret_value() or self.livekit_api_secret.get_secret_value()
         return tuple(dict.fromkeys(filter(None, (newest, self.secret_previous.get_secret_value()))))
 
     @property
     def client_secrets(self) -> dict[str, str]:
-        """Of the further API keys, by key."""
+        """Additional API keys -> secrets."""
         return {name: secret.get_secret_value() for name, secret in self.api_keys.items()}
 
     @property
@@ -327,12 +327,12 @@ class Settings(BaseSettings):
 
     @property
     def store_file(self) -> Path | None:
-        """The absolute path of a store in a file."""
+        """The absolute path of a SQLite store; None for Redis."""
         return Path(self.store.removeprefix("sqlite:///")).absolute() if self.store.startswith("sqlite") else None
 
     @property
     def store_place(self) -> str:
-        """The store as an operator finds it from any folder; without user and password."""
+        """The absolute path of the store, or its URL without user and password."""
         return str(self.store_file or self.store_name)
 
     @property
@@ -370,7 +370,8 @@ def _origin(value: str, schemes: set[str]) -> str:
 
 
 def _redis_url(value: str) -> str:
-    """Checked, and unchanged. No message says what stands there: a password cut in the wrong place would be in it."""
+    """Checks the URL and returns it unchanged. The error message never quotes the URL: if the URL is split in the wrong
+    place, any part of it may contain the password."""
     try:
         parts = urlsplit(value)
         is_whole = bool(parts.hostname) and parts.port != 0 and re.fullmatch(r"(/\d*)?", parts.path) is not None
@@ -385,12 +386,12 @@ def _redis_url(value: str) -> str:
 
 
 def bracketed(host: str) -> str:
-    """A host as it stands in a URL or before a port: an IPv6 address in brackets."""
+    """The host in the form that a URL needs: an IPv6 address gets brackets."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def load_settings(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
-    """Read and check the settings; raise ConfigError with one line for each thing to mend."""
+    """Reads and checks the settings. Raises ConfigError; its message lists all problems."""
     from_file = _by_alias(_read_file(file)) if file else {}
     chosen = _by_alias({key: value for key, value in (flags or {}).items() if value is not None})
 
@@ -416,7 +417,7 @@ def load_settings(file: Path | None = None, flags: Mapping[str, Any] | None = No
 
 
 _JSON = ("api_keys", "regions", "countries", "twilio_accounts", "telnyx_accounts", "plivo_accounts")
-"""Settings that are JSON in the environment."""
+"""Settings that have a JSON value in the environment."""
 
 
 class _FileSource(PydanticBaseSettingsSource):
@@ -432,8 +433,8 @@ class _FileSource(PydanticBaseSettingsSource):
 
 
 def _by_alias(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys as pydantic takes them. It must not take the bare names too, for it would then read PORT and HOST,
-    which other programs set, from the environment."""
+    """Replaces field names by the aliases that pydantic accepts. Field names must not be accepted as well: pydantic
+    would then read PORT and HOST from the environment, which other programs set."""
     return {_alias(name): value for name, value in values.items()}
 
 
@@ -467,7 +468,7 @@ def _with_the_nearest(key: str) -> str:
 
 
 def setting_names() -> frozenset[str]:
-    """Of all settings, as the environment has them."""
+    """Names of all settings in the environment."""
     return frozenset(_alias(name).upper() for name in Settings.model_fields)
 
 

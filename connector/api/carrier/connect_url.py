@@ -1,7 +1,7 @@
-"""The connect_url: over http(s) it answers with the carrier's XML, as a WebSocket it carries the call.
+"""The connect_url: an HTTP request gets the carrier's XML; a WebSocket carries the audio of the call.
 
-``/<carrier>?ref=<token>``, or ``/<carrier>/<token>`` at a carrier that cuts a query off. The token may stand in the
-path for the others too.
+``/<carrier>?ref=<token>``, or ``/<carrier>/<token>`` for a carrier that removes the query. The other carriers may use
+the second form too.
 """
 
 from __future__ import annotations
@@ -37,20 +37,21 @@ log = structlog.get_logger()
 _Handler = Callable[[Carrier, web.Request], Awaitable[web.StreamResponse]]
 
 CHECK_PATH = "/twilio/check"
-"""Where `connector doctor` finds out whether WebSockets pass the proxies in front of the media streams."""
+"""`connector doctor` opens a WebSocket here to check that the proxies in front of the service let WebSockets pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What the answer document holds beside the stream."""
+    """Greetings in the answer document."""
 
     greetings: Mapping[Provider, str]
     placed_greeting: str
-    """Of calls that this service places itself: what an operator has set, never LiveKit's own."""
+    """Greeting of calls that this service places itself: only a greeting that an operator has set, never LiveKit's
+    default."""
 
 
 class ConnectUrl:
-    """Every carrier's. `saying` verifies the tokens of sentences."""
+    """Serves the connect_urls of all carriers. `saying` verifies the tokens that contain sentences."""
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class ConnectUrl:
             router.add_route(method, path, self._of(carrier, handle))
 
     def _of(self, carrier: Carrier, handle: _Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Handle in the log of the token's call; what is refused is told in the carrier's own words."""
+        """Wraps `handle`: binds the call id to the log, and turns errors into the carrier's refusal document."""
 
         async def handler(request: web.Request) -> web.StreamResponse:
             with self._in_the_log_of_its_call(request):
@@ -141,19 +142,21 @@ class ConnectUrl:
         except BaseException as error:
             call.end(EndReason.CARRIER_LOST, f"the WebSocket handshake failed: {type(error).__name__}")
             raise
-        # A lost connection cancels this handler; how the call ended is all the same for the socket to say.
+        # A lost connection cancels this handler. The call must not be cancelled: its socket reports how it ended.
         carrying = call.carry(MediaSocket(websocket, request))
         await asyncio.shield(self._carrying.start(carrying, f"carry {call.call_id}"))
         return websocket
 
     async def _say(self, carrier: Carrier, request: web.Request) -> web.Response:
-        """The document of a sentence before a hang-up, which this carrier fetches: the token is the sentence."""
+        """Returns the document with a sentence and a hang-up, which this carrier fetches. The token contains the
+        sentence."""
         form = await posted(request)
         self._signatures.require(carrier.provider, request, form.body, form.fields)
         return _document(carrier, carrier.farewell(self._saying.verify(_token(request), time.time())))
 
     async def _status(self, carrier: Carrier, request: web.Request) -> web.Response:
-        """The status callback of a call that this connector placed. Signed by the carrier, named by our token."""
+        """Handles the status callback of a call that this service placed. The carrier signs it; our token in the URL
+        identifies the call."""
         try:
             if not self._signatures.signs(carrier.provider):
                 setting, several = carrier.signing_setting, carrier.account_rules.setting
@@ -176,25 +179,25 @@ class ConnectUrl:
             if call is not None:
                 if call.state is not CallState.ENDED:
                     return
-                # It is being taken down, and its record may be written already.
+                # Teardown is running; the call's record may already be written.
                 await call.finished.wait()
             await self._keep(call_id, status)
 
     async def _keep(self, call_id: str, status: str) -> None:
-        """In the record of a call that has ended, or that another process carries."""
+        """Writes the status into the record of a call that has ended, or that another process carries."""
         while True:
             record = await self._store.get_call(call_id)
             if record is None:
                 raise TokenInvalid("no such call")
-            # Reports may overtake each other: after the end, only what is final is news.
+            # Status callbacks may arrive out of order: after the end, only a final status is relevant.
             if status not in FINAL_STATUSES or record.carrier_status == status:
                 return
             if await self._store.change_call(record, replace(record, carrier_status=status)):
                 return
 
     async def _verified(self, provider: Provider, request: web.Request) -> CallRequest:
-        """The call of this URL's token. The call's own deadline counts: a fetch may have moved it. Which process
-        holds the call does not matter."""
+        """Verifies the token and returns the request of its call. The call's current deadline applies, because a
+        fetch may have extended it. Any process that shares the store can do this, not only the owner."""
         token = _token(request)
         call_id, stream = stream_named(self._signer.peek(token)[0])
         expected = await self._calls.expected(call_id)
@@ -207,7 +210,7 @@ class ConnectUrl:
 
 
 async def _check(request: web.Request) -> web.StreamResponse:
-    """A WebSocket that is opened and closed; nothing of ours is behind it."""
+    """Opens and closes a WebSocket; it touches no call."""
     websocket = new_websocket()
     if not websocket.can_prepare(request).ok:
         return web.Response(status=426, headers={"Upgrade": "websocket"}, text="this is not a WebSocket handshake\n")
@@ -229,7 +232,8 @@ def _document(carrier: Carrier, text: str, status: int = 200) -> web.Response:
 
 
 def _refusal(carrier: Carrier, error: ConnectorError) -> web.Response:
-    """A carrier that asks for a document gets a hang-up, so that the callee is not read an error message."""
+    """Returns a hang-up document for a bad connect_url: otherwise the carrier would read an error message to the
+    callee."""
     if isinstance(error, ConnectUrlError):
         return _document(carrier, carrier.hang_up(), error.http_status)
     return web.Response(status=error.http_status, text=f"{error.message}\n")

@@ -1,8 +1,8 @@
-"""`POST /v2/hooks/{provider}/{key}`: a carrier announces a call, and is told in its own XML what to do with it.
+"""`POST /v2/hooks/{provider}/{key}`: a carrier announces an incoming call; the response is the carrier's XML.
 
-The key finds the connector, the carrier's signature is checked, the call is routed (`connector.routing`), a PIN is
-asked for where the rule has one, and the answer is a stream whose URL works once. A call that is refused hears a
-sentence; the log has the reason. Carriers repeat a webhook that was not answered: one carrier call is one call.
+Steps: find the connector by the key, check the carrier's signature, route the call (`connector.routing`), ask for a
+PIN if the rule has one, and answer with a media stream and its single-use URL. A refused caller hears a sentence; the
+log has the reason. Carriers send an unanswered webhook again: a repeated webhook must not create a second call.
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ log = structlog.get_logger()
 
 MAX_ROOM = 256
 MOST_LEGS = 100
-"""Of one carrier call, each of which is a call of ours."""
+"""Legs of one carrier call are numbered below this. Each leg is a separate call in this service."""
 LEG_PATIENCE = 3.0
-"""Seconds that a carrier waits for its answer while the leg before is being taken down; they give up after 15."""
+"""Seconds that the answer may wait for the teardown of the previous leg. Carriers give up after 15 s."""
 REPEATED_LIFE = 90.0
-"""Seconds after its beginning until which the answer of a call that streams already would be good."""
+"""Lifetime in seconds, from the start of the call, of the token in a repeated answer for a call that already
+streams."""
 MAX_WAITING = 50
 SORRY = "We are sorry, this call cannot be connected. Goodbye."
 ASK_PIN = "Please enter your PIN, followed by the pound key."
@@ -66,13 +67,13 @@ _PIN_ARGUMENT = "pin_attempt"
 
 
 class SipAnswers(Protocol):
-    """For connectors in mode `sip`: the carrier is told to dial LiveKit SIP."""
+    """Answers for connectors in mode `sip`: the XML tells the carrier to dial LiveKit SIP."""
 
     async def dial(
         self, connector: ConnectorEntry, arrival: Arrival, call_id: str, origin: str, route: Route | None
     ) -> str:
-        """The carrier's XML. Without a route LiveKit's own dispatch rule for the number decides. Raises ConnectorError
-        when the number is not set up."""
+        """Returns the carrier's XML. Without a route, LiveKit's own dispatch rule for the number chooses the room.
+        Raises ConnectorError if the number is not set up."""
         ...
 
 
@@ -98,25 +99,25 @@ class IncomingCalls(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """One webhook, checked."""
+    """A webhook that has passed the checks."""
 
     connector: ConnectorEntry
     carrier: Carrier
     call: CallFacts
     arrival: Arrival
     call_id: str
-    """Ours."""
+    """The id in this service, not the carrier's."""
     region: str
-    """The configured one that serves the call; empty for the default origin."""
+    """The configured region that serves the call; empty: the default origin."""
     pin_token: str
     url: str
-    """Path and query as they came, without what we added."""
+    """Path and query of the request, without the parameters that we added."""
     rule_before: str = ""
-    """The rule that took an earlier leg of the same carrier call: who has pressed its PIN is not asked again."""
+    """The rule of an earlier leg of the same carrier call: a caller who entered its PIN is not asked again."""
 
 
 class HookRoutes:
-    """See the module."""
+    """Handles the webhooks; see the module's docstring."""
 
     def __init__(
         self,
@@ -131,7 +132,8 @@ class HookRoutes:
         sip: SipAnswers | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
-        """`max_waiting`: calls of one connector whose stream has not come; more hear the busy sentence."""
+        """`max_waiting`: limit of calls per connector that wait for their stream; callers above it hear the busy
+        sentence."""
         self._calls = calls
         self._store = store
         self._keys = keys
@@ -144,15 +146,15 @@ class HookRoutes:
         self._carriers = carriers
         self._sip = sip
         self._arriving: dict[str, tuple[str, asyncio.Task[str]]] = {}
-        """Calls that are being made, by our id of the first leg, with the request's fingerprint: a second webhook waits
-        for what the first one gets."""
+        """Webhooks in progress: our id of the first leg -> the request's fingerprint and the task that answers it. A
+        repeated webhook waits for the result of the first one."""
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_route("POST", "/v2/hooks/{provider}/{key}", self.handle)
         router.add_route("*", "/v2/hooks/{provider}/{key}", self._not_allowed)
 
     async def _not_allowed(self, _: web.Request) -> web.Response:
-        # What the documents' troubleshooting tables name first: the method in the console is not POST.
+        # A wrong method in the carrier's console is the first entry of the troubleshooting tables in the docs.
         log.warning("carrier webhook refused", error="the method is not POST; change it in the carrier's console")
         text = "this URL takes POST: set the webhook's method to HTTP POST in the carrier's console\n"
         return web.Response(status=405, text=text, headers={"Allow": "POST"})
@@ -172,7 +174,7 @@ class HookRoutes:
         return web.Response(text=text, content_type=announced.carrier.document_type)
 
     async def _connector(self, request: web.Request) -> ConnectorEntry:
-        """Whose URL was asked for. Raises NotFound or StoreError."""
+        """Finds the connector by its webhook key. Raises NotFound or StoreError."""
         key = request.match_info["key"]
         connector = await self._store.connectors.find(f"key:{WebhookKeys.hash(key)}")
         if connector is None or connector.provider.value != request.match_info["provider"]:
@@ -182,7 +184,7 @@ class HookRoutes:
         return connector
 
     async def _announced(self, request: web.Request, connector: ConnectorEntry) -> Announced:
-        """Who announces which call. Raises SignatureInvalid, Malformed or InvalidArgument."""
+        """Checks the signature and parses the webhook. Raises SignatureInvalid, Malformed or InvalidArgument."""
         form = await posted(request)
         self._signatures.require_webhook(connector.provider, request, form.body, form.fields)
         carrier = self._carriers[connector.provider]
@@ -217,8 +219,8 @@ class HookRoutes:
         )
 
     async def _call_id(self, connector_id: str, carrier_call_id: str, leg: int) -> str:
-        """Ours, of one leg of the carrier's call. While the secret is rotated, a process with the one before may have
-        made the call, under another id."""
+        """Our id of one leg of the carrier's call. During a rotation of the secret, a process that still has the
+        previous secret may have created the call with a different id."""
         name = carrier_call_id if leg == 1 else f"{carrier_call_id}#{leg}"
         newest, *before = self._keys.call_ids(connector_id, name)
         for call_id in before:
@@ -227,14 +229,15 @@ class HookRoutes:
             except TokenInvalid:
                 continue
             except ConnectUrlError:
-                pass  # It was, and is over or taken: it is that call all the same.
+                pass  # The call exists; it has ended, or a stream has claimed it.
             return call_id
         return newest
 
     async def _answer(self, announced: Announced) -> str:
-        """The XML for this call."""
+        """Returns the carrier's XML for this call."""
         if announced.call.status in FINAL_STATUSES:
-            # Plivo tells of a call's end at the answer URL, and others do where one URL is entered for both.
+            # Plivo reports the end of a call to the answer URL. Other carriers do so if the same URL is configured as
+            # answer URL and status callback.
             for call_id in await self._legs(announced):
                 await self._calls.carrier_said(call_id, announced.call.status, 0)
             log.info("carrier webhook tells of the call's end", status=announced.call.status)
@@ -243,16 +246,16 @@ class HookRoutes:
         while (running := self._arriving.get(first)) is not None:
             if running[0] == delivery:
                 return await asyncio.shield(running[1])
-            # Requests of one carrier call take turns: which leg this one is, that one decides.
+            # Requests of one carrier call run one after another: the leg of this one depends on the one before.
             await asyncio.wait([running[1]])
-        # A task, so that a carrier that gives up and asks again finds the call that it asked for first.
+        # Runs as a task: if the carrier gives up and sends the webhook again, it gets the result of this one.
         arriving = asyncio.create_task(self._arrive_on_leg(announced), name=f"arrive {first}")
         self._arriving[first] = (delivery, arriving)
         arriving.add_done_callback(lambda task: self._arrived(first, task))
         return await asyncio.shield(arriving)
 
     async def _legs(self, announced: Announced) -> list[str]:
-        """Our ids of all legs of a carrier call so far; of one that is not known the first."""
+        """Our ids of all legs of a carrier call so far; only the first id if the call is unknown."""
         found = [announced.call_id]
         for leg in range(2, MOST_LEGS):
             call_id = await self._call_id(announced.connector.id, announced.call.call_id, leg)
@@ -268,11 +271,11 @@ class HookRoutes:
     def _arrived(self, call_id: str, task: asyncio.Task[str]) -> None:
         del self._arriving[call_id]
         if not task.cancelled():
-            task.exception()  # Whoever still waits is told.
+            task.exception()  # Marks it as retrieved; requests that still wait get the exception themselves.
 
     async def _arrive_on_leg(self, announced: Announced) -> str:
-        """A carrier call that comes back, when its stream is over or is being moved away, is a new leg: a call of its
-        own, routed afresh. A request that was delivered before gets the same answer."""
+        """Finds the leg of this webhook. If the carrier asks again after the stream has ended or while it is being
+        moved away, this is a new leg: a separate call, routed again. A repeated request gets the same answer."""
         for leg in range(1, MOST_LEGS):
             call_id = await self._call_id(announced.connector.id, announced.call.call_id, leg)
             announced = replace(announced, call_id=call_id)
@@ -306,8 +309,8 @@ class HookRoutes:
         return await self._create(announced, route)
 
     async def _told_before(self, announced: Announced) -> str | None:
-        """The answer that this leg got already, while its stream has not come, or to a request that was delivered
-        before; empty for a new call, None for one that is over."""
+        """Returns the earlier answer of this leg if its stream has not arrived yet or if the request is a repeated
+        delivery. An empty string means that the call is new; None, that the leg has ended."""
         try:
             expected = await self._calls.expected(announced.call_id)
         except TokenInvalid:
@@ -320,15 +323,15 @@ class HookRoutes:
         return self._stream(announced, expected.deadline, expected.stream)
 
     async def _told_of(self, announced: Announced) -> str | None:
-        """The same of a leg that has had its stream."""
+        """As `_told_before`, for a leg that already had its stream."""
         call_id, delivery = announced.call_id, announced.arrival.delivery
         record = await self._store.get_call(call_id)
         is_same = record is not None and record.delivery == delivery
         if is_same and record is not None and (delivery.startswith(_NAMED) or record.owner == OWNER):
             if record.owner == OWNER and record.end_reason is None:
-                return ""  # Mode `sip`: dialled once more, as the same call.
+                return ""  # Mode `sip`: dial again, as the same call.
             return self._same_answer(announced, record)
-        # First: the end of the stream may be seen after this request, and on another process.
+        # Before the wait: this process may notice the end of the stream after this request, or another process may.
         await self._calls.phone_is_back(call_id)
         if await self._calls.until_over(call_id, LEG_PATIENCE):
             return None
@@ -359,7 +362,7 @@ class HookRoutes:
         return diverted(arrival, other, _new_name), route.blocked_by
 
     def _reject(self, announced: Announced, reason: str, rule: RoutingRule | None) -> str:
-        """Before the answer, without a word."""
+        """Rejects the call before it is answered; the caller hears no sentence."""
         self._metrics.refused.labels("hook", "blocked").inc()
         hidden = rule is not None and rule.hide_phone_number
         log.info(
@@ -372,7 +375,7 @@ class HookRoutes:
         return announced.carrier.reject()
 
     def _refuse(self, announced: Announced, why: str, reason: str, rule: RoutingRule | None, say: str = SORRY) -> str:
-        """A sentence for the caller; the reason for the operator."""
+        """Says a sentence to the caller and logs the reason for the operator."""
         arrival = announced.arrival
         hidden = rule is not None and rule.hide_phone_number
         self._metrics.refused.labels("hook", why).inc()
@@ -386,7 +389,8 @@ class HookRoutes:
         return announced.carrier.refusal(say)
 
     async def _ask(self, announced: Announced, route: Route) -> str:
-        """The question for the PIN, or the refusal after the third wrong one; empty when the PIN is right."""
+        """Returns the XML that asks for the PIN, or the refusal after the third wrong PIN; an empty string if the PIN
+        is right."""
         now, prompt, tried = time.time(), ASK_PIN, 0
         rule_id = route.rule.id if route.rule else ""
         caller = normal_number(announced.arrival.from_number)
@@ -423,13 +427,13 @@ class HookRoutes:
         )
         waiting = self._calls.waiting_of(announced.connector.id)
         if waiting >= self._max_waiting:
-            # A URL that leaked, or a carrier that streams to nowhere, must not take the place of all other calls.
+            # A leaked URL, or a carrier that cannot reach the stream URL, must not use up the capacity for all calls.
             reason = f"{waiting} calls of this connector wait for their stream, its configured maximum"
             return self._refuse(announced, "too_many_waiting", reason, route.rule, BUSY)
         try:
             call = await self._calls.create(request)
         except NameTaken:
-            # The same webhook, at another process, was a moment quicker; and may have given the call up by now.
+            # Another process got the same webhook slightly earlier. It may already have given the call up.
             told = await self._told_before(announced)
             return told or self._refuse(announced, "given_up", "another process gave the call up", route.rule, BUSY)
         except StoreError:
@@ -450,8 +454,8 @@ _NAMED = "id:"
 
 
 def _fingerprint(request: web.Request, body: bytes, header: str) -> str:
-    """The same for each delivery of one request. Some carriers name it in a header; of the others the body has to do,
-    which a later request of the same call may have too."""
+    """A fingerprint that is equal for all deliveries of one request. Some carriers send a request id in a header. For
+    the others it is a hash of the body, which a later request of the same call may share."""
     name = request.headers.get(header, "") if header else ""
     if name:
         return _NAMED + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -459,6 +463,7 @@ def _fingerprint(request: web.Request, body: bytes, header: str) -> str:
 
 
 def _new_name() -> str:
-    """A room's name as VideoSDK's are, longer: four characters, four times. Without vowels it never is a word."""
+    """A random room name in the style of VideoSDK, but longer: four groups of four characters. There are no vowels,
+    so that it never contains a word."""
     letters = "bcdfghjklmnpqrstvwxyz0123456789"
     return "-".join("".join(secrets.choice(letters) for _ in range(4)) for _ in range(4))
