@@ -70,7 +70,7 @@ log = structlog.get_logger()
 FORGET_EVERY = 3600.0
 SWEEP_EVERY = 10.0
 LOOK_EVERY = 5.0
-"""Seconds between two looks at a LiveKit that could not be used at the start."""
+"""Seconds between two checks of LiveKit, if it was unavailable at the start."""
 
 
 class Connector:
@@ -146,7 +146,7 @@ class Connector:
             ConferenceCallback(
                 self.carriers[Provider.TWILIO], conferences, signatures, refusals, settings.sip_conferences
             ),
-            # Last of what is below /v2: it answers for all paths there that nobody has.
+            # After the other routes below /v2: it handles all unknown paths there.
             RestRoutes(self._rest_operations(), authorizer, refusals),
             OpsRoutes(self.calls, self.admin, self.metrics),
         )
@@ -228,7 +228,7 @@ class Connector:
         )
 
     async def start(self) -> None:
-        """Open the store, then the door. Raises ConnectorError or OSError; then nothing is left open."""
+        """Opens the store, then the ports. Raises ConnectorError or OSError; then everything is closed again."""
         if self.settings.allow_unsigned_webhooks:
             open_to_all = [provider.value for provider in self.carriers if not self._signatures.signs(provider)]
             log.warning(
@@ -259,7 +259,7 @@ class Connector:
             await self._listen()
             if self.settings.grpc_port:
                 await self.grpc.start(self.settings.host, self.settings.grpc_port)
-            # After the chores, which may begin to tidy up.
+            # Closed after the chores have ended, because they may start a tidy-up.
             undo.push_async_callback(self._lease.close)
             self._begin_chores()
             undo.push_async_callback(self._end_chores)
@@ -268,8 +268,8 @@ class Connector:
         log.info("connector ready", host=self.settings.host, port=self.port, public_url=self.settings.public_origin)
 
     async def _tell_of_held_phones(self) -> None:
-        """A carrier in use that holds phones, and no key to hang them up: they would stay on a silent, billed line.
-        Raises StoreError."""
+        """Warns about carriers in use that keep the phone line open after the stream ends, if there is no API key to
+        hang it up: phones would stay on a silent, billed line. Raises StoreError."""
         with_connectors = {connector.provider for connector in await self.store.connectors.list()}
         for provider, carrier in sorted(self.carriers.items()):
             if not carrier.holds_calls:
@@ -286,7 +286,8 @@ class Connector:
                 )
 
     async def _tell_of_livekit(self) -> None:
-        """Nothing waits for LiveKit, which may start after us: but an operator shall read it here, not in each call."""
+        """Logs whether LiveKit can be used. The start does not wait for LiveKit, which may start later. The operator
+        should see the problem here, not only when calls are refused."""
         said = ""
         while True:
             try:
@@ -302,8 +303,8 @@ class Connector:
             await asyncio.sleep(LOOK_EVERY)
 
     async def _reseal(self) -> None:
-        """What is plain in the store, or sealed with a secret before the newest, is sealed with that: afterwards the
-        one before is needed no more."""
+        """Seals, with the newest secret, all values in the store that are plain text or sealed with an older secret.
+        Afterwards the older secret is no longer needed."""
         written = await self.store.reseal()
         written += await SipSecrets(self.store.sip_numbers, self.settings.own_secrets).reseal()
         for entry in await self.store.connectors.list():
@@ -317,8 +318,8 @@ class Connector:
         application = web.Application(client_max_size=256 * 1024)
         for routes in self._routes:
             routes.add_to(application.router)
-        # A media socket is never idle on purpose; keep-alive is for API clients.
-        # A client that goes away cancels its request, as in gRPC: a call that nobody waits for is not left behind.
+        # The keep-alive timeout is for API clients; a media socket is never idle on purpose.
+        # If a client disconnects, its request is cancelled, as in gRPC: no call remains that nobody waits for.
         self._runner = web.AppRunner(
             application, access_log=None, keepalive_timeout=75, shutdown_timeout=5, handler_cancellation=True
         )
@@ -331,8 +332,8 @@ class Connector:
         self.port = self._runner.addresses[0][1]
 
     async def stop(self, drain: float) -> None:
-        """Refuse new calls, let live ones finish for `drain` seconds, end the rest, close everything."""
-        # Whatever raises on the way, every step that `start` has done is undone.
+        """Refuses new calls, waits up to `drain` seconds for live calls, ends the others, and closes everything."""
+        # Every step of `start` is undone, even if an error is raised on the way.
         async with self._undo:
             await self.grpc.not_serving()
             await self.calls.drain(drain)
@@ -376,7 +377,7 @@ class Connector:
 
 
 def conference_bridge(settings: Settings, store: Store, twilio: TwilioAccounts | None) -> ConferenceBridge:
-    """Bridges conferences with the numbers that this store knows."""
+    """Builds the bridge for conferences; it uses the SIP numbers in this store."""
     return ConferenceBridge(
         TwilioConferences(twilio) if twilio else None,
         SipSecrets(store.sip_numbers, settings.own_secrets),
@@ -385,27 +386,28 @@ def conference_bridge(settings: Settings, store: Store, twilio: TwilioAccounts |
 
 
 def _twilio(apis: CarrierApis) -> TwilioAccounts | None:
-    """The API behind the RPCs that are named after Twilio."""
+    """Returns the Twilio API for the Twilio RPCs; None if it is not configured."""
     control = apis.controls.get(Provider.TWILIO)
     return control if isinstance(control, TwilioAccounts) else None
 
 
 def _words(settings: Settings, carriers: Carriers) -> Words:
-    """The default greeting is LiveKit's own, for a connect_url at Twilio. Other carriers' calls, and those that this
-    service places itself, get one that somebody has set."""
+    """Chooses the greetings. The default greeting is LiveKit's and applies only to connect_urls of Twilio. Calls of
+    other carriers, and calls that this service places, have a greeting only if an operator has set one."""
     own = settings.greeting if "greeting" in settings.model_fields_set else ""
     greetings = {name: settings.greeting if carrier.default_greeting else own for name, carrier in carriers.items()}
     return Words(greetings, own)
 
 
 def _cannot_listen(settings: Settings, error: OSError) -> str:
-    # The event loops' texts hold the address once more, each in its own way; a name that does not resolve has no errno.
+    # The event loops repeat the address in their messages, each in a different form, so the text is made from the
+    # errno. A host name that does not resolve has no errno.
     why = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error.strerror).lower()
     return f"cannot listen on {settings.host} port {settings.port}: {why}; see CONNECTOR_HOST and CONNECTOR_PORT"
 
 
 async def serve(settings: Settings, table: Sequence[Entry] = TABLE) -> None:
-    """Run until SIGTERM or SIGINT; a second signal cuts the drain short."""
+    """Runs until SIGTERM or SIGINT; a second signal ends the drain at once."""
     stopping = asyncio.Event()
     hurry = asyncio.Event()
 
@@ -417,7 +419,8 @@ async def serve(settings: Settings, table: Sequence[Entry] = TABLE) -> None:
         loop.add_signal_handler(number, on_signal)
     connector = Connector(settings, table)
     await connector.start()
-    # A full collection walks all that was imported, 100 ms in which no call is heard. None of it is garbage.
+    # A full garbage collection scans all imported objects, which takes 100 ms without audio in any call. None of these
+    # objects is garbage, so they are excluded.
     gc.collect()
     gc.freeze()
     await stopping.wait()

@@ -1,4 +1,4 @@
-"""The words of the domain: what a call is, who is in it and how it can end."""
+"""The domain model: calls, participants, end reasons, and the documents in the store."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from enum import StrEnum
 
 
 class Direction(StrEnum):
-    """Seen from the phone network: `INBOUND` is a person who calls us."""
+    """Direction of the phone call: `INBOUND` is a person who calls us."""
 
     INBOUND = "inbound"
     OUTBOUND = "outbound"
 
 
 class Provider(StrEnum):
-    """The carriers' names, as they stand in the store, in URLs and in the API; see `connector.carrier_table`."""
+    """Names of the carriers in the store, in URLs and in the API; see `connector.carrier_table`."""
 
     TWILIO = "twilio"
     TELNYX = "telnyx"
@@ -23,7 +23,7 @@ class Provider(StrEnum):
 
 
 class CallState(StrEnum):
-    """`RINGING` is the hidden wait of an outbound call; see `connector.call.record.state`."""
+    """`RINGING`: an outbound call waits for the answer as a hidden participant; see `connector.call.record.state`."""
 
     PENDING = "pending"
     RINGING = "ringing"
@@ -35,18 +35,18 @@ LIVE_STATES = (CallState.PENDING, CallState.RINGING, CallState.ACTIVE)
 
 
 class EndReason(StrEnum):
-    """How a call ended. One per call; logs, metrics, attributes and the API all use these words."""
+    """How a call ended: one reason per call, used in logs, metrics, attributes and the API."""
 
     CARRIER_HANGUP = "carrier_hangup"
-    """The carrier said `stop`: the person hung up."""
+    """The carrier sent `stop`: the person hung up."""
     CARRIER_CLOSED = "carrier_closed"
-    """The media socket was closed properly, without a `stop`."""
+    """The media socket was closed with a close frame, but without a `stop`."""
     CARRIER_LOST = "carrier_lost"
-    """The media socket broke without a close."""
+    """The media socket broke without a close frame."""
     PROTOCOL_ERROR = "protocol_error"
-    """The carrier's side broke the stream protocol."""
+    """The carrier violated the stream protocol."""
     CALL_MISMATCH = "call_mismatch"
-    """The stream belongs to another call than the one that fetched the connect_url."""
+    """The stream belongs to a different call than the request that fetched the connect_url."""
     ROOM_DELETED = "room_deleted"
     PARTICIPANT_REMOVED = "participant_removed"
     DUPLICATE_IDENTITY = "duplicate_identity"
@@ -54,40 +54,40 @@ class EndReason(StrEnum):
     LIVEKIT_LOST = "livekit_lost"
     """The connection to LiveKit broke and did not come back."""
     OVERLOADED = "overloaded"
-    """Too many calls began at once: this one waited in vain for its turn to join."""
+    """Too many calls began at the same time: this one timed out in the queue to join LiveKit."""
     LIVEKIT_UNAVAILABLE = "livekit_unavailable"
-    """The room could not be joined or published to."""
+    """Joining the room or publishing to it failed."""
     CONNECT_TIMEOUT = "connect_timeout"
     """Nobody opened the media socket in time."""
     MEDIA_TIMEOUT = "media_timeout"
-    """The media socket stayed open but said nothing."""
+    """The media socket stayed open but sent nothing."""
     MAX_DURATION = "max_duration"
     SHUTDOWN = "shutdown"
     """The service was stopped."""
     INTERRUPTED = "interrupted"
-    """The process that held the call died; found at the next start."""
+    """The process that owned the call died; detected at the next start."""
     BUSY = "busy"
-    """The callee's line was busy; known for calls that the connector placed itself."""
+    """The callee's line was busy; known only for calls that the connector placed itself."""
     NO_ANSWER = "no_answer"
     CANCELED = "canceled"
     """Hung up by our side before the callee answered."""
     CARRIER_FAILED = "carrier_failed"
     """The carrier could not place the call: a wrong number, no permission, its own failure."""
     NO_AGENT = "no_agent"
-    """The call was answered, and no agent (nobody but phones, where none was dispatched) came in time."""
+    """The call was answered, but no agent joined in time (or, if no agent was dispatched, nobody except phones)."""
     ROOM_EMPTY = "room_empty"
-    """The last agent or person has left, and nobody came in the grace after that."""
+    """The last agent or person left, and nobody joined during the grace period."""
     TRANSFERRED = "transferred"
-    """The carrier was asked to connect the phone with another number, and did."""
+    """On our request, the carrier connected the phone with another number."""
     TRANSFER_FAILED = "transfer_failed"
-    """Nobody answered there, and the phone heard a sentence instead of coming back."""
+    """The number of the transfer did not answer; the phone heard a sentence and did not return to the room."""
     ENDED_BY_API = "ended_by_api"
     INTERNAL_ERROR = "internal_error"
-    """A bug of ours; the log has the traceback."""
+    """A bug in this service; the log has the traceback."""
 
 
 class TransferStatus(StrEnum):
-    """How far a transfer has got, in the carriers' common words."""
+    """Progress of a transfer, in the terms that the carriers share."""
 
     INITIATED = "initiated"
     RINGING = "ringing"
@@ -97,25 +97,25 @@ class TransferStatus(StrEnum):
     FAILED = "failed"
     CANCELED = "canceled"
     UNKNOWN = "unknown"
-    """The carrier has not said what became of it."""
+    """The carrier has not reported the outcome."""
 
 
 NOT_REACHED = frozenset({TransferStatus.BUSY, TransferStatus.NO_ANSWER, TransferStatus.FAILED, TransferStatus.CANCELED})
-"""Outcomes after which the phone comes back."""
+"""Outcomes after which the phone returns to its room."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Whom the carrier is to connect a phone with, and what became of that."""
+    """A transfer of a phone to another number, and its status."""
 
     to: str
     """E.164."""
     timeout: int
-    """Seconds to let it ring."""
+    """Ringing time in seconds."""
     caller_id: str = ""
-    """What the called person sees; empty: the carrier's own choice."""
+    """Caller ID that the called person sees; empty: the carrier chooses."""
     say: str = ""
-    """A sentence that the phone hears, before it is hung up, instead of coming back."""
+    """If the transfer fails, the phone hears this sentence and is hung up; empty: it returns to its room."""
     status: TransferStatus = TransferStatus.INITIATED
 
 
@@ -132,24 +132,25 @@ class AgentDispatch:
 
 @dataclass(frozen=True, slots=True)
 class AgentWatch:
-    """What is done about a call that nobody talks with; see `connector.call.session.watchdog`. Seconds, 0 turns a step
-    off. In a rule or a request, None leaves a value to the next wider choice: request, rule, setting."""
+    """Reactions to a call in which nobody talks to the caller; see `connector.call.session.watchdog`. Times are
+    seconds; 0 disables the step. None takes the value of the next source: request, then rule, then setting."""
 
     warn_after: float | None = None
-    """Without an agent for so long: it is told, and the agent dispatched again."""
+    """Time without the agent until a warning is logged and the agent is dispatched again."""
     timeout: float | None = None
-    """Without an agent for so long: the end, `no_agent`, by the three below in this order."""
+    """Time with nobody to talk to until the call ends with `no_agent`. The three fallbacks below are tried first, in
+    this order."""
     empty_timeout: float | None = None
-    """The last one has left on purpose, and nobody has come for so long: the end, `room_empty`."""
+    """Time after the last agent or person has left on purpose until the call ends with `room_empty`."""
     fallback_agent: str | None = None
-    """The agent to try in the place of those that do not come."""
+    """The agent to dispatch instead of the missing agents."""
     fallback_number: str | None = None
-    """The number, E.164, that the phone is then connected with, where the carrier's REST API can be used."""
+    """The number (E.164) to transfer the phone to; needs the carrier's REST API."""
     message: str | None = None
-    """The sentence that the phone hears before it is hung up."""
+    """The sentence that the phone hears before the hang-up."""
 
     def over(self, wider: AgentWatch) -> AgentWatch:
-        """These choices, and `wider` for what is left open."""
+        """Returns these values, with each None replaced by the value of `wider`."""
         chosen = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
         return replace(wider, **chosen)
 
@@ -166,7 +167,7 @@ class ParticipantSpec:
 
 @dataclass(frozen=True, slots=True)
 class CallRequest:
-    """What the client asked for, checked."""
+    """The checked parameters of a call."""
 
     call_id: str
     provider: Provider
@@ -176,32 +177,32 @@ class CallRequest:
     agents: tuple[AgentDispatch, ...] = ()
     destination_country: str = ""
     rule_id: str = ""
-    """The routing rule that chose the room; empty where none did."""
+    """The routing rule that chose the room; empty: none."""
     connector_id: str = ""
-    """The connector whose webhook took the call; empty for calls that the API asked for."""
+    """The connector that received the call's webhook; empty for calls created through the API."""
     region: str = ""
     from_number: str = ""
     to_number: str = ""
     carrier_call_id: str = ""
     account_id: str = ""
-    """The carrier's account that the call belongs to. These four where they are known before the stream: a carrier's
-    webhook has told them."""
+    """The carrier's account of the call. The last four fields are set only if a carrier's webhook reported them before
+    the stream."""
     hide_number: bool = False
-    """The phone's number is to be seen nowhere: no attribute, record, event or log line."""
+    """The phone's number must not appear in any attribute, record, event or log line."""
     dtmf: bool = True
-    """Whether digits pass, in either direction."""
+    """Whether DTMF digits are passed on, in both directions."""
     placed: bool = False
-    """This service has the carrier dial; else its client does, with the connect_url."""
+    """True: this service asks the carrier to dial. False: the client does, with the connect_url."""
     headers_to_attributes: dict[str, str] = field(default_factory=dict)
-    """Name of a stream parameter to the name of the attribute that it becomes."""
+    """Name of a stream parameter -> name of the participant attribute."""
     watch: AgentWatch = AgentWatch()
     delivery: str = ""
-    """Fingerprint of the carrier's request that announced the call; empty for calls that the API asked for."""
+    """Fingerprint of the carrier's request that announced the call; empty for calls created through the API."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """What is kept of a call. Times are Unix seconds, 0.0 where the moment has not come."""
+    """The stored record of a call. Times are Unix seconds; 0.0: not yet happened."""
 
     call_id: str
     provider: Provider
@@ -219,55 +220,56 @@ class CallRecord:
     end_reason: EndReason | None = None
     end_detail: str = ""
     carrier_status: str = ""
-    """What the carrier last said of the call, in the carriers' common words; empty when it was not asked to tell."""
+    """Last call status from the carrier, in the terms that the carriers share; empty if no status callback was
+    requested."""
     rule_id: str = ""
     connector_id: str = ""
     region: str = ""
     timelog: tuple[tuple[str, float], ...] = ()
-    """What happened when: (lifecycle event, Unix time), in order."""
+    """The call's history: (lifecycle event, Unix time), in order of time."""
     end_id: str = ""
-    """Names the end that stands: several processes may notice the end of one call."""
+    """Identifies the end that was recorded: several processes may notice the end of the same call."""
     account_id: str = ""
-    """The carrier's account that the call belongs to: its credentials end and move the call."""
+    """The carrier's account of the call; its credentials are needed to end or redirect the call."""
     transfer_to: str = ""
-    """The number of the last transfer; empty where there was none."""
+    """The number of the last transfer; empty: none."""
     transfer_status: str = ""
-    """How far that has got, a `TransferStatus`."""
+    """A `TransferStatus`: the progress of the last transfer."""
     delivery: str = ""
     """See `CallRequest`."""
 
 
 @dataclass(frozen=True, slots=True)
 class CarrierCall:
-    """The names by which a carrier's APIs know one phone call."""
+    """The ids of one phone call in the carrier's APIs."""
 
     id: str
-    """`CallRecord.carrier_call_id`: that of the carrier's HTTP requests, where one has told it."""
+    """`CallRecord.carrier_call_id`: the call id in the carrier's HTTP requests, if there was one."""
     account_id: str = ""
-    """Empty where neither a request nor the stream has told it."""
+    """Empty if neither a request nor the stream contained it."""
     stream_call_id: str = ""
-    """That of its media stream; empty before the stream."""
+    """The call id in the media stream; empty before the stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class HangUp:
-    """A phone that is to be hung up over its carrier's REST API: kept until the carrier says that it is."""
+    """A request to hang up a phone over the carrier's REST API; stored until the carrier confirms the hang-up."""
 
     id: str
-    """That of the call: each hangs its phone up once, whoever asks for it."""
+    """Derived from the call: each call hangs its phone up only once, no matter how many processes ask for it."""
     call_id: str
-    """Ours."""
+    """The id in this service, not the carrier's."""
     provider: Provider
     call: CarrierCall
     created_at: float
     say: str = ""
-    """Read out to the phone first; empty: nothing is."""
+    """Sentence to read out before the hang-up; empty: none."""
     attempts: int = 0
-    """Tries so far."""
+    """Number of attempts so far."""
 
 
 class LifecycleEvent(StrEnum):
-    """What a customer's server can be told of a call; the names are those of VideoSDK's webhooks."""
+    """Events of a call that a customer's server can receive; the names are those of VideoSDK's webhooks."""
 
     STARTED = "call-started"
     RINGING = "call-ringing"
@@ -285,40 +287,39 @@ class LifecycleEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WaitingCall:
-    """A call that waits for its stream, the first or a later one, as every process that shares the store can take it
-    over."""
+    """A call that waits for its first or a later stream. Every process that shares the store can claim it."""
 
     id: str
     """The call's id."""
     request: CallRequest
     owner: str
-    """The process that made it, and that holds its hidden participant if there is one."""
+    """The process that created it and that holds its hidden participant, if there is one."""
     created_at: float
     expires_at: float
-    """Unix time from which no stream may claim it."""
+    """Unix time; from then on, no stream may claim it."""
     carrier_call_id: str = ""
     from_number: str = ""
     to_number: str = ""
     account_id: str = ""
     stream: int = 1
-    """Which of the call's streams is waited for: only its own token opens it."""
+    """Number of the expected stream; each stream has its own token."""
     transfer: Transfer | None = None
-    """The transfer from which the call may come back."""
+    """The transfer from which the phone may return."""
     place: str = ""
-    """Its participant's place in the room, which no two calls that wait for their first stream share."""
+    """Its participant's place in the room; unique among the calls that wait for their first stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class PinLock:
-    """The wrong PINs of one caller at one rule. Times are Unix seconds."""
+    """The wrong PINs of one caller for one rule. Times are Unix seconds."""
 
     id: str
-    """Stands for the caller and the rule, and does not tell them."""
+    """A fingerprint of the caller and the rule; it does not reveal them."""
     created_at: float
     tries: tuple[str, ...]
-    """A name for each, so that none is counted twice."""
+    """Ids of the wrong attempts, so that a repeated request is not counted twice."""
     until: float
-    """When they are forgotten."""
+    """Expiry of this lock."""
 
 
 class ConnectorMode(StrEnum):
@@ -338,7 +339,8 @@ class ConnectorEntry:
     key_hash: str
     """SHA-256 of the webhook key, hexadecimal."""
     key_nonce: str
-    """With the service's secret and the id it gives the key; without the secret it gives nothing."""
+    """The webhook key is derived from this nonce, the service's secret and the id. Without the secret the nonce is
+    useless."""
     created_at: float
     name: str | None = None
     default_room_id: str | None = None
@@ -366,7 +368,7 @@ class RoomPrefix(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RuleRoom:
-    """Where a rule's calls go: `id` for a static room, `prefix` for a dynamic one."""
+    """The room for a rule's calls: `id` for a static room, `prefix` for a dynamic one."""
 
     type: RoomType
     id: str = ""
@@ -376,7 +378,7 @@ class RuleRoom:
 
 @dataclass(frozen=True, slots=True)
 class RoutingRule:
-    """Which calls go where. Times are Unix seconds; an empty `allowed_numbers` admits everybody."""
+    """Assigns calls to rooms and agents. Times are Unix seconds; an empty `allowed_numbers` admits all callers."""
 
     id: str
     name: str
@@ -389,11 +391,11 @@ class RoutingRule:
     agent_metadata: str = ""
     allowed_numbers: tuple[str, ...] = ()
     blocked_numbers: tuple[str, ...] = ()
-    """Callers whom the rule does not take: numbers, or the beginnings of numbers with a `*` behind them."""
+    """Callers that the rule blocks: numbers, or number prefixes with a `*` at the end."""
     block_withheld: bool = False
-    """The same for callers who withhold their number."""
+    """Whether callers who withhold their number are blocked."""
     divert_rule_id: str = ""
-    """The rule that takes those whom this one blocks; empty: they are refused before the call is answered."""
+    """The rule for blocked callers; empty: they are rejected before the call is answered."""
     allowed_ip_addresses: tuple[str, ...] = ()
     hide_phone_number: bool = False
     dtmf: bool = True
@@ -408,7 +410,7 @@ class RoutingRule:
 
 @dataclass(frozen=True, slots=True)
 class WebhookEndpoint:
-    """A customer's URL and the events it wants."""
+    """A customer's URL and the events that it receives."""
 
     id: str
     """`wh_` and 16 characters."""
@@ -420,7 +422,7 @@ class WebhookEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """An RSA key that signs deliveries. `retired_at` 0.0 is the one in use."""
+    """An RSA key that signs deliveries. `retired_at` 0.0: the key is in use."""
 
     id: str
     private_pem: str
@@ -430,7 +432,7 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class SipNumber:
-    """A number whose calls the carrier dials to LiveKit SIP, and with what it signs in there."""
+    """A number with calls that the carrier dials to LiveKit SIP, and the SIP credentials for them."""
 
     id: str
     """The number, E.164."""
@@ -438,13 +440,13 @@ class SipNumber:
     """LiveKit's inbound trunk."""
     username: str
     sealed_password: str
-    """Only who has the API secret can open it; see `connector.sip.secrets`."""
+    """Can be opened only with the service's secret; see `connector.sip.secrets`."""
     created_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event on its way to one endpoint. `body` is sent, and signed, byte for byte at every attempt."""
+    """One event to deliver to one endpoint. Every attempt signs and sends the same bytes of `body`."""
 
     id: str
     endpoint_id: str
@@ -459,7 +461,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One line of the delivery log. `status` 0 when no HTTP answer came; then `error` says why."""
+    """One entry of the delivery log. `status` is 0 if there was no HTTP response; `error` has the reason."""
 
     delivery_id: str
     endpoint_id: str
@@ -474,27 +476,27 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class CallFilter:
-    """Which call records to find; what is empty or None does not restrict. Times are Unix seconds."""
+    """A filter for call records; empty or None fields do not restrict. Times are Unix seconds."""
 
     room: str = ""
     state: CallState | None = None
     provider: Provider | None = None
     created_from: float = 0.0
-    """At or after."""
+    """Inclusive."""
     created_before: float | None = None
     after: tuple[float, str] | None = None
-    """Creation time and id of the last record of the page before."""
+    """Creation time and id of the last record of the previous page."""
     direction: Direction | None = None
     rule_id: str = ""
     connector_id: str = ""
     owner: str = ""
     text: str = ""
-    """A part of the call's id, room or numbers; letters of either case."""
+    """A substring of the call's id, room or numbers; case-insensitive."""
     id: str = ""
     search: str = ""
-    """As `text`, without the id."""
+    """As `text`, but the id is not searched."""
 
 
 def new_call_id() -> str:
-    """An id nobody can guess: 96 bits, safe in a URL path."""
+    """Returns a new random id: 96 bits, safe in a URL path."""
     return "call_" + secrets.token_hex(12)

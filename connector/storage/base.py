@@ -1,4 +1,4 @@
-"""What a store must do, whatever it is made of."""
+"""The interface of a store, independent of the database."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ from connector.model import (
 
 EVERY_CALL = CallFilter()
 DEFAULT_PREFIX = "connector:"
-"""With which every key in Redis begins: a LiveKit server may keep its own in the same database, and so may another
-service of this kind."""
+"""Prefix of all keys in Redis: a LiveKit server, or a second connector service, may use the same database."""
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
-    """Some of a list, and how long the whole list is."""
+    """One page of a list, and the length of the whole list."""
 
     items: list[Item]
     total: int
@@ -41,19 +40,19 @@ class Page(Generic[Item]):
 
 @dataclass(frozen=True, slots=True)
 class DocumentFilter:
-    """Which documents to find; see `labels_of` and `text_of`. What is empty does not restrict."""
+    """A filter for documents; see `labels_of` and `text_of`. Empty fields do not restrict."""
 
     labels: tuple[tuple[str, ...], ...] = ()
-    """Of each group the document has at least one."""
+    """The document must have at least one label of each group."""
     texts: tuple[str, ...] = ()
-    """At least one of them is a part of the document's text; letters of either case."""
+    """The document's text must contain at least one of these; case-insensitive."""
 
 
 EVERY_DOCUMENT = DocumentFilter()
 
 
 class StoreError(ConnectorError):
-    """The store cannot be opened or used; the message says which and why."""
+    """The store cannot be opened or used; the message names the store and the reason."""
 
     twirp_code = "unavailable"
     grpc_code = "UNAVAILABLE"
@@ -61,11 +60,11 @@ class StoreError(ConnectorError):
 
 
 class StoreTooNew(StoreError):
-    """A newer connector has used the store; the message says what to do."""
+    """A newer connector has used the store; the message says how to continue."""
 
 
 class NameTaken(StoreError):
-    """Another document has one of this one's unique names; `name` is the first of them."""
+    """Another document already has one of this document's unique names; `name` is the first such name."""
 
     twirp_code = "already_exists"
     grpc_code = "ALREADY_EXISTS"
@@ -89,121 +88,123 @@ T = TypeVar("T", bound=Document)
 
 
 class Collection(Protocol[T]):
-    """Documents by id, and by names that no two of them share; see `names_of`. Each method is one atomic step,
-    seen at once by every process that shares the store. Every method raises StoreError when the store fails."""
+    """A key-value collection with a unique id and optional unique secondary keys, the names; see `names_of`. Each
+    method is atomic and immediately visible to every process that shares the store. Every method raises StoreError if
+    the store fails."""
 
     async def insert(self, document: T) -> None:
-        """NameTaken when its id or one of its names is; then nothing is changed."""
+        """Inserts it. Raises NameTaken if its id or one of its names exists; in that case nothing is changed."""
         ...
 
     async def replace(self, document: T, expected: T | None = None) -> bool:
-        """Put it in the place of the one with its id, names too. False when there is none, or, with `expected`, when
-        another one is there by now than `expected`: what somebody else wrote meanwhile is not undone by a change of
-        what was read before. NameTaken as above."""
+        """Replaces the document with the same id, including its names. Returns False if there is none, or if the
+        stored one is no longer equal to `expected` (optimistic locking: a concurrent change is never overwritten).
+        Raises NameTaken as above."""
         ...
 
     async def delete(self, document_id: str) -> bool:
-        """Whether this call deleted it: of several that try at once, exactly one is told True."""
+        """Deletes it. Of several concurrent callers, exactly one gets True."""
         ...
 
     async def take(self, document_id: str) -> T | None:
-        """Delete it and return it as it was at that moment: of several that try at once, exactly one gets it."""
+        """Deletes the document and returns its last version. Of several concurrent callers, exactly one gets it."""
         ...
 
     async def get(self, document_id: str) -> T | None: ...
     async def find(self, name: str) -> T | None:
-        """The document that has this unique name."""
+        """Returns the document with this unique name, or None."""
         ...
 
     async def list(self) -> list[T]:
-        """All, newest first."""
+        """Returns all documents, newest first."""
         ...
 
     async def page(self, offset: int, limit: int, where: DocumentFilter = EVERY_DOCUMENT) -> Page[T]:
-        """At most `limit` of those that the filter admits, newest first, from place `offset` on, and how many there
-        are. The store filters and counts: only what is on the page is read."""
+        """Returns at most `limit` matching documents, newest first, starting at position `offset`, and the number of
+        all matches. The store filters and counts; only the documents of the page are read."""
         ...
 
 
 class DeliveryQueue(Protocol):
-    """Events on their way to customers' servers. Survives every process."""
+    """Queue of events for customers' servers. It is persistent: it survives a restart of all processes."""
 
     async def put(self, deliveries: Sequence[Delivery]) -> None:
-        """All or none. Deliveries of one endpoint and call leave in the order in which they were put."""
+        """Adds all or none. Deliveries of one call to one endpoint are sent in the order in which they were added."""
         ...
 
     async def take(self, now: float, leased_until: float, limit: int, busy: Several[str] = ()) -> list[Delivery]:
-        """Lease at most `limit` that are due, the longest due first, at most one of each endpoint and call, each
-        the first of its line. Nobody else gets them before `leased_until` has passed. Endpoints whose ids are in
-        `busy` are passed over, however long theirs are due: a slow server must not hold the others up."""
+        """Leases at most `limit` due deliveries until `leased_until` (Unix time), longest due first; for each endpoint
+        and call only the first in order. Nobody else gets them during the lease. Endpoints with ids in `busy` are
+        skipped: a slow server must not delay the deliveries to other servers."""
         ...
 
     async def settle(self, attempt: Attempt, retry_at: float | None) -> None:
-        """Log an attempt; try again at `retry_at`, or let the next in line go (None: delivered, or given up)."""
+        """Logs an attempt and schedules a retry at `retry_at`. None: it was delivered or given up, and the next
+        delivery of the same endpoint and call may be sent."""
         ...
 
     async def next_due(self, busy: Several[str] = ()) -> float | None:
-        """When the next one may be taken, a time that may have passed; None when none waits. Endpoints in `busy` do
-        not count."""
+        """Returns the Unix time when the next delivery is due, possibly in the past; None if the queue is empty.
+        Endpoints in `busy` are ignored."""
         ...
 
     async def pending(self) -> int:
-        """How many are not settled yet, leased ones included."""
+        """Returns the number of unsettled deliveries, including leased ones."""
         ...
 
     async def drop_endpoint(self, endpoint_id: str) -> int:
-        """Forget what waits for an endpoint that is gone; how many."""
+        """Deletes the deliveries to a deleted endpoint; returns their number."""
         ...
 
     async def attempts(self, limit: int = 50, endpoint_id: str = "", call_id: str = "") -> list[Attempt]:
-        """The delivery log, newest first; empty strings do not restrict."""
+        """Returns the delivery log, newest first; empty strings do not restrict."""
         ...
 
     async def forget_before(self, at: float) -> int:
-        """Delete log lines older than this Unix time; the number of them."""
+        """Deletes log entries older than this Unix time; returns their number."""
         ...
 
 
 class HangUpQueue(Protocol):
-    """Phones that are to be hung up. Survives every process. Every method raises StoreError when the store fails."""
+    """Persistent queue of phones to hang up. Every method raises StoreError if the store fails."""
 
     async def put(self, hang_up: HangUp, leased_until: float) -> bool:
-        """Keep one, which nobody else gets before `leased_until`, Unix time. False when it is kept already, or
-        withdrawn."""
+        """Adds a hang-up and leases it to the caller until `leased_until` (Unix time). Returns False if it is already
+        queued or was withdrawn."""
         ...
 
     async def withdraw(self, hang_up_id: str, now: float, until: float) -> None:
-        """Forget it, whether it is kept or comes later: `put` refuses it, as long as nobody calls `withdraw` for
-        another one after `until`."""
+        """Deletes it and makes `put` refuse it later. The refusal lasts at least until `until`; the first `withdraw`
+        of another hang-up after that removes it."""
         ...
 
     async def allow(self, hang_up_id: str) -> None:
-        """`put` takes it again."""
+        """Cancels a withdrawal: `put` accepts it again."""
         ...
 
     async def take(self, now: float, leased_until: float, limit: int) -> list[HangUp]:
-        """Lease at most `limit` that are due, the longest due first: nobody else gets them before `leased_until`."""
+        """Leases at most `limit` due hang-ups until `leased_until`, longest due first."""
         ...
 
     async def retry(self, hang_up_id: str, at: float, attempts: int) -> None:
-        """It is due again at `at`; `attempts` tries have been made. One that is settled stays so."""
+        """Schedules a retry at `at`, after `attempts` attempts. Does nothing if it is settled."""
         ...
 
     async def settle(self, hang_up_id: str) -> None:
-        """Forget it: it is done, or given up. One that is not there is no error."""
+        """Deletes it: it is done or given up. It is no error if it does not exist."""
         ...
 
     async def next_due(self) -> float | None:
-        """When the next one may be taken, a time that may have passed; None when none waits."""
+        """Returns the Unix time when the next one is due, possibly in the past; None if the queue is empty."""
         ...
 
     async def pending(self) -> int:
-        """How many are kept, leased ones included."""
+        """Returns the number of queued hang-ups, including leased ones."""
         ...
 
 
 def names_of(document: object) -> tuple[str, ...]:
-    """The names under which a document can be found, and which no other of its collection may have."""
+    """Returns the secondary keys of a document; they are unique in its collection."""
     match document:
         case ConnectorEntry():
             return (f"key:{document.key_hash}",)
@@ -218,7 +219,7 @@ def names_of(document: object) -> tuple[str, ...]:
 
 
 def labels_of(document: Document) -> tuple[str, ...]:
-    """What lists of documents can be narrowed by, beside a text."""
+    """Returns the labels for `DocumentFilter.labels`."""
     labels = [f"id:{document.id}"]
     if isinstance(document, RoutingRule):
         labels.append(f"type:{document.type.value}")
@@ -227,7 +228,7 @@ def labels_of(document: Document) -> tuple[str, ...]:
 
 
 def text_of(document: Document) -> str:
-    """What `DocumentFilter.texts` looks through."""
+    """Returns the text that `DocumentFilter.texts` searches."""
     match document:
         case RoutingRule():
             return " ".join((document.name, *document.numbers))
@@ -238,17 +239,17 @@ def text_of(document: Document) -> str:
 
 
 def index_text(document: Document) -> str:
-    """The labels, one a line, an empty line, and the text in small letters: what a store looks through by itself."""
+    """Returns the text that a store searches: the labels, one per line, an empty line, and the text in lower case."""
     return "\n".join(("", *labels_of(document), "", text_of(document).lower()))
 
 
 def part_of_index(label: str) -> str:
-    """How a label stands in `index_text`."""
+    """Returns the form of a label in `index_text`."""
     return f"\n{label}\n"
 
 
 class Store(Protocol):
-    """Everything that is kept. Every method raises StoreError when the store fails."""
+    """All persistent data. Every method raises StoreError if the store fails."""
 
     @property
     def connectors(self) -> Collection[ConnectorEntry]: ...
@@ -262,7 +263,7 @@ class Store(Protocol):
     def sip_numbers(self) -> Collection[SipNumber]: ...
     @property
     def waiting(self) -> Collection[WaitingCall]:
-        """A claim is a `take` that returns the call; a fetch that extends the wait is a `replace`."""
+        """A stream claims a call with `take`; a fetch extends the deadline with `replace`."""
         ...
 
     @property
@@ -275,52 +276,54 @@ class Store(Protocol):
     async def open(self) -> None: ...
     async def close(self) -> None: ...
     async def save_call(self, record: CallRecord) -> None:
-        """Insert or replace. A record that has ended is never replaced by one that has not."""
+        """Inserts or replaces a record. The record of an ended call is never replaced by one of a live call."""
         ...
 
     async def change_call(self, before: CallRecord | None, after: CallRecord) -> bool:
-        """Replace `before` by `after`, or insert `after` where `before` is None. False when anything else than
-        `before` is there by now, and then nothing is changed."""
+        """Replaces `before` by `after`, or inserts `after` if `before` is None. Returns False and changes nothing if
+        the stored record is not equal to `before`."""
         ...
 
     async def end_call(self, record: CallRecord, expected: CallRecord | None = None) -> bool:
-        """Write the record of a call that has ended. True for exactly one end of each call, which stands: who is told
-        True tells of it and counts it. False when the call has ended already, or, with `expected`, when anything else
-        is there by now; then nothing is changed.
+        """Writes the record of an ended call. Returns True for exactly one end of each call; the caller that gets True
+        reports and counts it. Returns False and changes nothing if the call has already ended, or if the stored record
+        is not equal to `expected`.
 
-        A step whose answer was lost may be tried again: the same end, by its `end_id`, is told True again."""
+        A retry is safe if the response was lost: an end with the same `end_id` gets True again."""
         ...
 
     async def get_call(self, call_id: str) -> CallRecord | None: ...
     async def list_calls(self, limit: int = 50, where: CallFilter = EVERY_CALL) -> list[CallRecord]:
-        """Newest first, at most `limit`."""
+        """Returns at most `limit` matching records, newest first."""
         ...
 
     async def page_calls(self, offset: int, limit: int, where: CallFilter = EVERY_CALL) -> Page[CallRecord]:
-        """At most `limit` of those that the filter admits, newest first, from place `offset` on, and how many there
-        are. The store filters and counts: only what is on the page is read."""
+        """Returns at most `limit` matching records, newest first, starting at position `offset`, and the number of all
+        matches. The store filters and counts; only the records of the page are read."""
         ...
 
     async def reseal(self) -> int:
-        """Write anew what is plain, or sealed with a secret before the newest; how many documents that were."""
+        """Seals, with the newest secret, values that are plain text or sealed with an older secret. Returns the number
+        of changed documents."""
         ...
 
     async def renew_lease(self, owner: str, at: float) -> None:
-        """A process says, at a Unix time, that it is alive, and all its calls with it."""
+        """Renews the lease of a process at a Unix time: it and all its calls are alive."""
         ...
 
     async def leases(self) -> dict[str, float]:
-        """When each process has said so last, by its own clock."""
+        """Returns the time of the last renewal for each process, by its own clock."""
         ...
 
     async def drop_lease(self, owner: str, renewed_at: float | None = None) -> bool:
-        """Forget a process's lease, or only the one that was renewed last at `renewed_at`; whether it was there."""
+        """Deletes the lease of a process; with `renewed_at`, only if it was last renewed at that time. Returns whether
+        it was deleted."""
         ...
 
     async def weaknesses(self) -> list[tuple[str, str]]:
-        """What in its own settings could lose what is kept, and how to mend it."""
+        """Returns settings of the database that can cause data loss, each with its remedy."""
         ...
 
     async def forget_before(self, created_before: float) -> int:
-        """Delete ended calls created before this Unix time; the number of them."""
+        """Deletes ended calls created before this Unix time; returns their number."""
         ...

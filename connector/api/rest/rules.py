@@ -1,4 +1,4 @@
-"""`/v2/sip/routing-rule`: which calls go where. Shapes as VideoSDK's SDKs send and read them: a rule is bare."""
+"""`/v2/sip/routing-rule`: the routing rules. JSON shapes as in VideoSDK's SDKs: a rule has no envelope object."""
 
 from __future__ import annotations
 
@@ -43,13 +43,14 @@ MAX_NUMBERS = 1000
 MAX_HEADERS = 64
 _NUMBER = form(r"^\+?([ ().-]*[0-9]){3,15}[ ().-]*$", "must be a telephone number such as +15551234567")
 Number = Annotated[str, StringConstraints(max_length=40, pattern=_NUMBER)]
-"""With or without plus, blanks, dots, dashes and brackets; 3 digits are a short code."""
+"""A telephone number; plus, blanks, dots, dashes and brackets are optional. The minimum of 3 digits allows short
+codes."""
 _PATTERN = form(
     r"^\+?([ ().-]*[0-9]){1,15}[ ().-]*\*?$",
     "must be a telephone number, or the first digits of numbers and * such as +1900*",
 )
 Pattern = Annotated[str, StringConstraints(max_length=40, pattern=_PATTERN)]
-"""A number as above, or the first digits of numbers and `*`."""
+"""A number as above, or a number prefix followed by `*`."""
 Pin = Annotated[str, StringConstraints(pattern=form(r"^[0-9]{1,16}$", "must be 1 to 16 digits"))]
 _ADDRESS = form(r"^[0-9A-Fa-f:./]+$", "must be an IP address, or a network such as 192.0.2.0/24")
 Address = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_ADDRESS)]
@@ -58,14 +59,14 @@ Attributes = Annotated[dict[Name, Name], Field(max_length=MAX_HEADERS)]
 WatchSeconds = Annotated[float, Field(ge=0, le=DAY)]
 _WHOLE_NUMBER = form(r"^(\+[1-9][0-9]{6,14})?$", "must be a number in E.164 form such as +15551234567, or empty")
 WholeNumber = Annotated[str, StringConstraints(max_length=16, pattern=_WHOLE_NUMBER)]
-"""E.164, or nothing at all."""
+"""E.164, or an empty string."""
 _ROOM_TYPES = form(r"^(static|dynamic)(,(static|dynamic))?$", "must be static, dynamic, or both with a comma between")
 Sentence = Annotated[str, StringConstraints(max_length=4096)]
 IncludeHeaders = Literal["ALL", "SIP_X_HEADERS", "NONE"]
 
 
 class NumberClaimed(NameTaken):
-    """Another rule has one of this one's numbers; said in words that a person can use."""
+    """Another rule has one of this rule's numbers; the message names the number and the rule for the user."""
 
     def __init__(self, number: str, text: str) -> None:
         super().__init__(number)
@@ -279,7 +280,7 @@ class RuleRest:
         return rule
 
     async def _claimed(self, rule: RoutingRule, error: NameTaken) -> NumberClaimed:
-        """Which number, and whose it is; the other rule may be gone again when it is looked for."""
+        """Makes the error with the number and the rule that has it. That rule may be deleted before it is read."""
         found = claimed_twice(await self._store.rules.list(), rule)
         if found is None:
             number = error.name.partition(":")[2]
@@ -289,7 +290,7 @@ class RuleRest:
         return NumberClaimed(number, text)
 
     def _merged(self, rule: RoutingRule, change: NewRule | RuleChange, now: float) -> RoutingRule:
-        """The rule with what the request says. Raises InvalidArgument for what does not go together."""
+        """Returns the rule with the changes of the request. Raises InvalidArgument for fields that contradict."""
         self._check(rule.type, change)
         given = change.model_fields_set
 
@@ -363,7 +364,7 @@ def _patterns(given: list[str] | None) -> tuple[str, ...]:
 
 
 def _room(body: RoomBody | None, now: RuleRoom | None) -> RuleRoom | None:
-    """The room with what the request says of it; `now` is the rule's so far."""
+    """Returns the room with the changes of the request; `now` is the rule's current room."""
     if body is None:
         return None
     kept = now or RuleRoom(RoomType.DYNAMIC)
@@ -378,14 +379,14 @@ def _room(body: RoomBody | None, now: RuleRoom | None) -> RuleRoom | None:
 
 
 def _written(metadata: dict[str, Any] | str | None) -> str:
-    """As the agent gets it."""
+    """Returns the metadata as the string that the agent gets."""
     if metadata is None or isinstance(metadata, str):
         return metadata or ""
     return json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
 
 
 def _read(metadata: str) -> dict[str, Any] | str | None:
-    """As the client gave it: an object where the text is one."""
+    """Returns the metadata as the client sent it: an object if the text is a JSON object, else the text."""
     try:
         value = json.loads(metadata)
     except ValueError:
@@ -394,7 +395,7 @@ def _read(metadata: str) -> dict[str, Any] | str | None:
 
 
 def _filter(query: RuleQuery) -> DocumentFilter:
-    """A search is for a part of the name, or of a number in any spelling."""
+    """Converts the query. The search text is a substring of the name, or of a number in any notation."""
     wanted = query.search or ""
     texts = {wanted, normal_number(wanted).removeprefix("+")} if any(map(str.isdigit, wanted)) else {wanted}
     groups = (
