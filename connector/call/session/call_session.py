@@ -1,14 +1,15 @@
-"""One call: from the moment it is asked for to the moment everything it held is free again.
+"""One call: from the request for it until all its resources are released.
 
-A call ends once. Whatever notices the end calls `end(reason)`; the first reason stands, and one task, the
-supervisor, takes everything down in a fixed order. Nothing else closes the socket or leaves the room.
+A call ends once. Any part that notices the end calls `end(reason)`; the first reason is kept, and one task, the
+supervisor, runs the teardown in a fixed order. Nothing else closes the socket or leaves the room.
 
-The parts: `Wait` (for a stream, and whose the call is), `MediaStream` (a media socket and its `StreamReader`),
-`Presence` (the room), `PhoneLeg` (the phone, by the carrier's REST API), `Transfers`, `CallRecorder` (record and
-events), `Teardown`. From the WebSocket to the room: `StreamReader.read`, `Bridge.from_carrier`, `Presence.capture`.
+The parts: `Wait` (waits for the stream; which process owns the call), `MediaStream` (a media socket and its
+`StreamReader`), `Presence` (the room), `PhoneLeg` (the phone, through the carrier's REST API), `Transfers`,
+`CallRecorder` (record and events), `Teardown`. The path of audio from the WebSocket to the room: `StreamReader.read`,
+`Bridge.from_carrier`, `Presence.capture`.
 
-A call may outlive its stream: `detach` lets a line go, the participant stays in the room, and a later `claim` and
-`carry` attach another one.
+A call may continue after its stream has ended: `detach` releases the stream, the participant stays in the room, and a
+later `claim` and `carry` attach a new stream.
 """
 
 from __future__ import annotations
@@ -69,17 +70,17 @@ from connector.model import (
 log = structlog.get_logger()
 
 OPEN_BUDGET = 4.0
-"""Seconds for all that a call needs before its client is answered, however slow LiveKit is at each step; counted from
-its turn to join."""
+"""Time limit in seconds for all steps before the client is answered, together. Counted from the call's turn to join."""
 OPEN_LIMIT = 4.7
-"""Seconds until a client whose call could not be opened is told so; what is still to be freed then is freed later."""
+"""Latest moment, in seconds, at which the request for a failed call is answered. Clean-up may continue in the
+background."""
 CANNOT_HEAR = "We are sorry, we cannot hear you because of a technical problem. Goodbye."
 FALLBACK_RING = 30
-"""Seconds for which the number rings that takes calls without an agent."""
+"""Seconds for which the fallback number (for calls without an agent) rings."""
 
 
 class CallSession:
-    """See the module. `open`, then `claim` and `carry` by the media socket, `end` by anyone."""
+    """See the module. First `open`, then the media socket uses `claim` and `carry`. Anyone may call `end`."""
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class CallSession:
         record: CallRecord | None = None,
         waiting: WaitingCall | None = None,
     ) -> None:
-        """`record`, `waiting`: of a call that this process has claimed from another, which waited with it."""
+        """`record`, `waiting`: given if this process has claimed the call from another process."""
         self._parts = parts
         self._on_finished = on_finished
         self._codec = parts.new_codec(request.provider)
@@ -102,13 +103,13 @@ class CallSession:
         self._ended: asyncio.Future[End] = self._loop.create_future()
         self.finished = asyncio.Event()
         self.settled = asyncio.Event()
-        """The phone was answered, or will not be."""
+        """Set when the phone was answered, or when it is certain that it will not be."""
         self._line: MediaStream | None = None
-        """The stream that the call has now."""
+        """The current stream."""
         self._socket: CarrierSocket | None = None
-        """The last media socket, as long as it may be open."""
+        """The last media socket, while it may still be open."""
         self._runs = self._relays = False
-        """What lasts from the first stream here to the end has begun; digits are relayed."""
+        """`_runs`: the watchdog and the timer for the longest call run. `_relays`: digits are relayed."""
         self._digits = DigitRelay(self.presence, parts.metrics)
         self._tasks: list[asyncio.Task[None]] = []
         self._moves = Moves(self._recorder, self.presence)
@@ -148,8 +149,8 @@ class CallSession:
 
     @property
     def late_end(self) -> CallEnd | None:
-        """The end, where the store has not answered, and no other process can have the call: it is this one's, or
-        nobody has heard of it."""
+        """The end that is not yet in the store because the store did not answer. None if another process may own the
+        call: this process must own it, or no event of the call was published."""
         end = self._recorder.unwritten
         return end if end is not None and (self.wait.is_certain or end.event is None) else None
 
@@ -159,14 +160,14 @@ class CallSession:
 
     @property
     def deadline(self) -> float:
-        """Unix time until which the stream may open."""
+        """Latest Unix time at which the stream may open."""
         return self.wait.deadline
 
     # Before the stream
 
     async def open(self) -> None:
-        """Create what the direction asks for. Raises the error that the client shall see: within OPEN_LIMIT of its
-        turn to join, which an outbound call may have to wait for."""
+        """Create the resources for the call's direction. Raises the error for the client, at most OPEN_LIMIT seconds
+        after the call's turn to join. An outbound call may have to wait for its turn."""
         with bind_call(self.call_id):
             began, queued = self._loop.time(), time.monotonic()
             try:
@@ -189,7 +190,7 @@ class CallSession:
             )
 
     def _turn_to_open(self) -> AbstractAsyncContextManager[None]:
-        """Only an outbound call joins before its stream."""
+        """Only an outbound call joins the room before its stream starts, so only it needs a turn here."""
         is_outbound = self.request.direction is Direction.OUTBOUND
         return self._parts.joins.new_call(self.call_id) if is_outbound else nullcontext()
 
@@ -201,8 +202,8 @@ class CallSession:
             raise Unavailable(f"LiveKit and the store took longer than {OPEN_BUDGET:g} s together") from error
 
     async def _open(self) -> None:
-        # Shared first: of two calls with one identity, only the one that has it may join; of several processes that are
-        # asked for one call, only the one that gets it may write of it.
+        # `share` comes first. If two calls use one identity, only the one that holds it in the store may join. If
+        # several processes are asked for the same call, only the one that holds it may write its record.
         if self.request.direction is Direction.OUTBOUND:
             await self.wait.share()
             await self.presence.wait_hidden(self._recorder.attributes("ringing"))
@@ -215,9 +216,9 @@ class CallSession:
         await self._parts.store.save_call(self.record)
 
     async def fetched(self, carrier_call_id: str, from_number: str, to_number: str, account_id: str = "") -> None:
-        """The carrier fetched the answer document: the callee has picked up. Empty strings teach nothing.
+        """The carrier fetched the answer document: the callee has picked up. Empty strings are ignored.
 
-        Raises TokenUsed when another carrier call fetched it before: one connect_url serves one call.
+        Raises TokenUsed if another carrier call fetched it before: one connect_url serves one call.
         """
         known = self.record.carrier_call_id
         if carrier_call_id and known and carrier_call_id != known:
@@ -231,7 +232,7 @@ class CallSession:
             log.info("answer document fetched", **{"from": self.record.from_number, "to": self.record.to_number})
 
     async def dial(self, place: Callable[[], Awaitable[tuple[str, str]]], from_number: str, to_number: str) -> None:
-        """See `PhoneLeg.dial`. Raises what `place` does, and Unavailable when the call has ended."""
+        """See `PhoneLeg.dial`. Raises the errors of `place`, and Unavailable if the call has ended."""
         if self._ended.done():
             raise Unavailable("the call ended before the phone was called")
         await self._leg.dial(place, from_number, to_number)
@@ -239,28 +240,30 @@ class CallSession:
             await self._recorder.save()
 
     async def extend_deadline(self, seconds: float) -> None:
-        """Leave the stream at least this long from now to open."""
+        """Give the stream at least `seconds` from now to open."""
         self.wait.extend(seconds)
         await self.wait.update()
 
     def carrier_said(self, status: str, number: int) -> None:
-        """The carrier reports progress, in the common words; reports may come out of order, `number` counts them."""
+        """Handle a progress report of the carrier. `status` is one of the words common to all carriers; `number` counts
+        the reports, which may arrive out of order."""
         reason = self._leg.said(status, number)
         if status == IN_PROGRESS:
             self.settled.set()
-        # A stream tells its own end, and more exactly than the report that follows it.
+        # While there is a stream, its own end gives a more exact reason than the report that follows.
         if reason is not None and self._line is None:
             self.end(reason, f"the carrier reports {status}")
 
     def check_claimable(self) -> None:
-        """Raise TokenUsed or TokenExpired when `claim` would."""
+        """Raise TokenUsed or TokenExpired if `claim` would raise them."""
         if self.claimed:
             raise TokenUsed("this connect_url has been used by a WebSocket")
         if self._ended.done():
             raise TokenExpired("the call has ended")
 
     async def claim(self) -> None:
-        """Take the call for one WebSocket: first of this process, then of all. TokenUsed for every other one."""
+        """Claim the call for one WebSocket: first among those of this process, then among all processes. Raises
+        TokenUsed for every other WebSocket."""
         self.check_claimable()
         self.wait.mark()
         try:
@@ -273,7 +276,7 @@ class CallSession:
             raise
 
     def learn(self, waiting: WaitingCall) -> None:
-        """What the processes that waited with the call have learnt of it."""
+        """Take over the facts that other processes learnt while the call waited for its stream."""
         self._recorder.learn(
             carrier_call_id=waiting.carrier_call_id,
             from_number=waiting.from_number,
@@ -283,15 +286,16 @@ class CallSession:
         self.transfers.catch_up()
 
     async def save(self) -> None:
-        """Write the record as it is now; a store that fails is logged."""
+        """Write the current record. A failure of the store is logged, not raised."""
         await self._recorder.save()
 
     # The stream
 
     async def carry(self, socket: CarrierSocket) -> None:
-        """Serve a claimed media socket until the call is over and everything is free."""
+        """Serve a claimed media socket until the call has ended and its resources are released, or until the call has
+        released this stream and goes on without it."""
         with bind_call(self.call_id):
-            if self._ended.done():  # While the handshake was under way: the supervisor knows of no socket.
+            if self._ended.done():  # The call ended during the handshake: the supervisor does not know this socket.
                 await socket.close(self._ended.result().close_code, self._ended.result().reason.value)
                 await self.finished.wait()
                 return
@@ -318,8 +322,8 @@ class CallSession:
         return line
 
     def detach(self, status: str, grace: float) -> None:
-        """Let the stream go; the call goes on, for whoever claims the next one. The carrier has `grace` seconds to end
-        it; `status` is the participant's `connector.callStatus` meanwhile."""
+        """Release the stream; the call goes on and waits for a claim of the next stream. The carrier has `grace` seconds
+        to end the old one. `status` is the participant's `connector.callStatus` in the meantime."""
         line, self._line = self._line, None
         if line is not None:
             line.let_go(status)
@@ -353,7 +357,7 @@ class CallSession:
         self.begin("answer", self._answer(event, known))
 
     def _on_refused(self, line: MediaStream, event: FormatRefused) -> None:
-        """The stream has a format that nobody here can decode: the phone is told so, since it would hear nothing."""
+        """The audio format of the stream cannot be decoded. The phone hears a sentence about it, not just silence."""
         if line is not self._line:
             return
         known = self.record.carrier_call_id
@@ -365,7 +369,7 @@ class CallSession:
         self.end(EndReason.PROTOCOL_ERROR, detail, CLOSE_POLICY, say=CANNOT_HEAR)
 
     async def _answer(self, event: StreamStarted, known: str) -> None:
-        """Put the phone into its room, for the first time or again."""
+        """Connect the phone with its room, for the first time or again."""
         started = time.monotonic()
         is_first = not self.record.started_at
         try:
@@ -374,7 +378,7 @@ class CallSession:
                 self._recorder.observe("queue", started)
                 await (self.presence.appear(attributes) if is_first else self.presence.come_back(attributes))
         except ConnectorError as error:
-            # Whoever calls in hears why nobody answers, whether too many do or LiveKit is away.
+            # An inbound caller hears a sentence if nobody answers: too many calls, or LiveKit is unavailable.
             calls_in = self.request.direction is Direction.INBOUND
             self.end(*why_not_opened(error), say=BUSY if calls_in or isinstance(error, ResourceExhausted) else "")
             return
@@ -400,7 +404,8 @@ class CallSession:
         return joins.live_call(self.call_id) if self.presence.is_in else joins.streaming_call(self.call_id)
 
     async def _hear_caller(self) -> None:
-        """What the caller has said and pressed so far goes to the room as soon as it is heard there; then the rest."""
+        """Send the buffered audio and digits to the room as soon as somebody there hears the caller; then all that
+        follows."""
         bridge = self.bridge
         if await self.presence.wait_until_heard():
             bridge.open_from_carrier()
@@ -411,14 +416,15 @@ class CallSession:
             await self._digits.run()
 
     def room_ended(self, reason: EndReason, detail: str) -> None:
-        """The caller's room, or its place there, is gone."""
+        """The caller's room was deleted, or the caller was removed from it."""
         if not self.transfers.takes_room_end(reason, detail):
             self.end(reason, detail)
 
     # What the API asks
 
     def send_dtmf(self, digits: str) -> None:
-        """Play digits to the phone. FailedPrecondition unless active, ResourceExhausted when too many wait."""
+        """Play digits to the phone. Raises FailedPrecondition if the call is not active or digits are turned off,
+        ResourceExhausted if too many digits wait."""
         self._require_active()
         if not self.request.dtmf:
             raise FailedPrecondition("digits are turned off for this call")
@@ -427,24 +433,26 @@ class CallSession:
         self._parts.metrics.dtmf.labels("to_carrier").inc(len(digits))
 
     def clear_audio(self) -> None:
-        """Drop what the phone has yet to hear. FailedPrecondition unless active."""
+        """Drop all audio that the phone has not heard yet. Raises FailedPrecondition if the call is not active."""
         self._require_active()
         self.bridge.clear()
 
     async def switch_room(self, room: str, agents: Sequence[AgentDispatch] = ()) -> None:
-        """Move the caller to another room, which gets these agents; the phone call goes on. To the room it is in
-        already: nothing happens. FailedPrecondition, Unavailable …: the caller is where it was."""
+        """Move the caller to another room and dispatch `agents` to it; the phone call goes on. If the caller is in
+        `room` already, nothing happens. After an error (FailedPrecondition, Unavailable …) the caller is still in the
+        old room."""
         self._require_active()
         await self._moves.to(room, agents)
 
     async def transfer(self, order: Transfer) -> CallTransfer:
-        """Have the carrier connect the phone with a number. The call ends here as `transferred` when somebody answers;
-        else the phone comes back. Raises ConnectorError, then it goes on."""
+        """Ask the carrier to connect the phone with a number. If somebody answers there, the call ends here as
+        `transferred`; otherwise the phone comes back. Raises ConnectorError; the call then goes on."""
         self._require_active()
         return await self.transfers.start(order)
 
     async def _transfer_for_good(self, number: str) -> None:
-        """To the number that takes calls without an agent; whoever reaches nobody there either comes back."""
+        """Transfer to the fallback number (for calls without an agent). If nobody answers there, the phone comes
+        back."""
         await self.transfer(Transfer(number, FALLBACK_RING))
 
     def _require_active(self) -> None:
@@ -456,15 +464,17 @@ class CallSession:
     # The end
 
     def end(self, reason: EndReason, detail: str = "", close_code: int | None = None, say: str = "") -> None:
-        """Ask for the end; the first caller's reason stands. Never waits: `finished` tells when all is free.
+        """Request the end of the call; the first reason is kept. Does not wait: `finished` is set when all resources
+        are released.
 
-        `say`: a sentence that the phone hears before it is hung up, by the carrier's REST API.
+        `say`: a sentence that the phone hears, through the carrier's REST API, before it is hung up.
         """
         if not self._ended.done():
             self._ended.set_result(End(reason, detail, close_code or CLOSE_CODES.get(reason, CLOSE_NORMAL), say))
 
     def is_elsewhere(self, elsewhere: bool) -> None:
-        """Whether the phone may follow another document than ours: then it is not hung up with its stream."""
+        """Set whether the phone may follow another document than ours. If so, it is not hung up when its stream
+        ends."""
         self._leg.is_elsewhere = elsewhere
 
     async def _supervise(self) -> None:
@@ -472,7 +482,7 @@ class CallSession:
         with bind_call(self.call_id):
             self._parts.joins.forget(self.call_id)
             if end.reason is EndReason.SHUTDOWN:
-                # Whether the phone leaves its stream says whether the call can be left to another process.
+                # The call can be left to another process only if the phone leaves its stream, so wait for the answer.
                 await self.transfers.until_asked()
             was_active = self.state is CallState.ACTIVE
             away = was_active and (self._line is None or self.transfers.is_open)
@@ -482,7 +492,7 @@ class CallSession:
             if self._line is not None:
                 self._line.stop()
             if away and end.reason is EndReason.SHUTDOWN and self.wait.stage is Stage.SHARED:
-                # The phone talks to the carrier: whichever process it comes back to has the call.
+                # The carrier has the phone: the process that gets the next stream owns the call.
                 self.wait.leave()
             for timer in self._timers:
                 timer.cancel()
@@ -501,7 +511,7 @@ class CallSession:
     # Small things
 
     def begin(self, what: str, work: Coroutine[Any, Any, None]) -> None:
-        """A task of this call; a call one of whose tasks breaks is over, not half alive."""
+        """Start a task of this call. If one of these tasks fails, the whole call ends."""
         task = asyncio.create_task(work, name=f"{what} {self.call_id}")
         task.add_done_callback(self._on_task_done)
         self._tasks.append(task)
