@@ -322,7 +322,7 @@ class CallSession:
         return line
 
     def detach(self, status: str, grace: float) -> None:
-        """Release the stream; the call goes on and waits for a claim of the next stream. The carrier has `grace` seconds
+        """Release the stream; the call goes on and waits for a claim of the next one. The carrier has `grace` seconds
         to end the old one. `status` is the participant's `connector.callStatus` in the meantime."""
         line, self._line = self._line, None
         if line is not None:

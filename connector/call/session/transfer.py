@@ -1,4 +1,4 @@
-"""One transfer of a live call: what was asked of the carrier, and what is known of it."""
+"""Transfers of a live call: the request to the carrier, and the known status of each transfer."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ from connector.storage.base import StoreError
 log = structlog.get_logger()
 
 AWAY = "transferring"
-"""`connector.callStatus` of a participant whose phone is away."""
+"""`connector.callStatus` of the participant while the phone is away from its stream."""
 STREAM_GRACE = 15.0
-"""Seconds for a carrier to end the stream of a call that it transfers."""
+"""Seconds in which the carrier should end the stream of a transferred call."""
 
 MARGIN = 15.0
-"""Seconds past the time of ringing in which the carrier must have told the outcome."""
+"""The carrier must report the outcome at most so many seconds after the ring time."""
 DOUBT = 5.0
-"""Seconds in which the end of the stream shows that the carrier has taken a transfer whose answer was lost."""
+"""If the answer to a transfer request is lost: seconds to wait for the end of the stream, which shows that the carrier
+has accepted the transfer."""
 
 
 _STREAM_ENDS = frozenset({EndReason.CARRIER_HANGUP, EndReason.CARRIER_CLOSED, EndReason.CARRIER_LOST})
-"""How a stream ends when the carrier takes the call away from it."""
+"""End reasons of the stream that a transfer by the carrier can cause."""
 _ROOM_ENDS = frozenset({EndReason.ROOM_DELETED, EndReason.LIVEKIT_LOST})
 
 
 class CallTransfer:
-    """Keeps the record's `transfer_status` and tells the events. Statuses may come doubled and in any order: what is
-    final stays."""
+    """Keeps the record's `transfer_status` up to date and emits the events. Status reports may arrive twice and in any
+    order: a final status does not change."""
 
     def __init__(self, order: Transfer, recorder: CallRecorder) -> None:
         self.order = order
         self._recorder = recorder
         self.settled = asyncio.Event()
-        """The phone has gone for good, or is back: what is said from now on is heard."""
+        """Set when the phone streams again, or when the call ends."""
         self.parted = asyncio.Event()
-        """The phone has left its stream."""
+        """Set when the phone has left its stream."""
 
     @property
     def status(self) -> TransferStatus:
@@ -55,7 +56,7 @@ class CallTransfer:
 
     @property
     def failed(self) -> bool:
-        """The phone comes back, or has."""
+        """The number was not reached: the phone comes back, or is back already."""
         return self.order.status in NOT_REACHED
 
     @property
@@ -67,13 +68,13 @@ class CallTransfer:
         self._recorder.tell(LifecycleEvent.TRANSFER_INITIATED, to=self.order.to)
 
     def accepted(self) -> None:
-        """The carrier has agreed, and calls the number."""
+        """The carrier has accepted the transfer, and calls the number."""
         if not self.is_final:
             self._recorder.tell(LifecycleEvent.TRANSFERRING, to=self.order.to)
         log.info("call is being transferred", to=self.order.to, timeout_seconds=self.order.timeout)
 
     def hear(self, status: TransferStatus) -> None:
-        """The carrier tells how far it has got."""
+        """Handle a status report of the carrier."""
         if self.is_final or status in (self.order.status, TransferStatus.INITIATED):
             return
         self.order = replace(self.order, status=status)
@@ -93,8 +94,8 @@ class CallTransfer:
 
 @dataclass(frozen=True, slots=True)
 class WayBack:
-    """What the carrier is to do with a phone whose transfer has failed: `say` a sentence and hang up, or, where there
-    is none, stream again."""
+    """Instructions for the carrier after a failed transfer: `say` a sentence and hang up, or, if `say` is empty, stream
+    again."""
 
     say: str
     stream: int
@@ -103,7 +104,7 @@ class WayBack:
 
 
 class Transferable(Protocol):
-    """The call, see `CallSession`."""
+    """The part of `CallSession` that transfers need."""
 
     wait: Wait
     watch: CallWatch
@@ -118,9 +119,9 @@ class Transferable(Protocol):
 class Transfers:
     """The transfers of one call, one at a time.
 
-    While the number rings, the phone is away from its stream and its participant stays in the room. The call stands in
-    `store.waiting`, as one that waits for its first stream does, so that every process can serve what the carrier
-    tells, and the stream with which the phone comes back.
+    While the number rings, the phone is away from its stream and its participant stays in the room. The call has an
+    entry in `store.waiting`, as before its first stream, so that every process can handle the carrier's reports and the
+    stream with which the phone comes back.
     """
 
     def __init__(
@@ -136,40 +137,41 @@ class Transfers:
         self._room_end: tuple[EndReason, str] | None = None
         self._running: asyncio.Task[None] | None = None
         self._telling = asyncio.Lock()
-        """The carrier's reports take turns: they may come doubled, and each may have to ask the store."""
+        """The carrier's reports are handled one at a time: they may arrive twice, and each may need the store."""
 
     @property
     def is_open(self) -> bool:
-        """Asked for, and the phone has neither gone for good nor come back."""
+        """A transfer was requested, and the phone has not come back yet."""
         return self._current is not None
 
     def resume(self, order: Transfer) -> None:
-        """Of a call that this process has taken over from another, whose record says how far that has told."""
+        """Continue the transfer of a call taken over from another process. The record holds the last status that was
+        reported in an event."""
         told = TransferStatus(self._recorder.record.transfer_status or TransferStatus.INITIATED)
         self._current = CallTransfer(replace(order, status=told), self._recorder)
         self._current.parted.set()
 
     def catch_up(self) -> None:
-        """Tell what some process was told, and left to the one that would have the call."""
+        """Report a status that another process received and left for the owner of the call."""
         transfer, told = self._current, self._call.wait.transfer
         if transfer is not None and told is not None:
             transfer.hear(told.status)
 
     async def until_asked(self) -> None:
-        """Wait for the carrier's answer to a transfer that it is being asked for."""
+        """Wait for the carrier's answer to a pending transfer request, at most STEP_TIMEOUT seconds."""
         if self._running is not None:
             await asyncio.wait([self._running], timeout=STEP_TIMEOUT)
 
     async def start(self, order: Transfer) -> CallTransfer:
-        """Have the carrier connect the phone with a number; returns when it has agreed. Raises ConnectorError, then the
-        call goes on."""
+        """Ask the carrier to connect the phone with a number; return when it has accepted. Raises ConnectorError; the
+        call then goes on."""
         if self._current is not None:
             raise FailedPrecondition("the call is being transferred already")
         self._leg.can_transfer(order)
         order = replace(order, caller_id=order.caller_id or self._leg.caller_id())
         transfer = self._current = CallTransfer(order, self._recorder)
         self._call.watch.hold(AWAY)
-        # A task: a client that goes away must not leave it half done.
+        # Runs as a task so that it is completed even if the client disconnects.
         running = asyncio.create_task(self._run(transfer), name=f"transfer {self._recorder.record.call_id}")
         self._running = running
         running.add_done_callback(self._on_run)
@@ -200,7 +202,7 @@ class Transfers:
             raise FailedPrecondition("the call ended before the carrier was asked")
         self._call.wait = wait
         transfer.begin()
-        # Whoever takes the call over reads what has been told.
+        # A process that takes the call over reads from the record which status was reported.
         await self._recorder.save()
         asking = self._leg.begin_transfer(order, wait.stream)
         await asyncio.wait([asking])
@@ -223,8 +225,8 @@ class Transfers:
         await self._recorder.save()
 
     async def _was_taken(self, transfer: CallTransfer, error: BaseException) -> bool:
-        """Whether the carrier has done what its answer denies, or what it never answered: it tells the outcome, or has
-        ended the stream."""
+        """Whether the carrier has accepted the transfer although it answered with an error or not at all. The proof: it
+        has reported the outcome, or has ended the stream and still has the call."""
         if transfer.is_final:
             return True
         if not isinstance(error, Unavailable):
@@ -239,7 +241,7 @@ class Transfers:
         return True
 
     def _refused(self, transfer: CallTransfer, before: Wait) -> None:
-        """The carrier will not: the call is as it was, or has ended while it was asked."""
+        """The carrier refused: the call goes on as before, or ends if its stream or room ended in the meantime."""
         transfer.hear(TransferStatus.FAILED)
         self._current = None
         wait, ended = self._call.wait, self._stream_end or self._room_end
@@ -251,7 +253,8 @@ class Transfers:
         self._call.begin("withdraw", self._withdraw(wait))
 
     async def _withdraw(self, wait: Wait) -> None:
-        """Once nobody can take the call any more: an entry that stayed would be swept, and the call with it."""
+        """Delete the entry in the store, with retries. Otherwise the sweep for abandoned calls would find it and end
+        the call."""
         while True:
             try:
                 async with asyncio.timeout(STORE_PATIENCE):
@@ -264,7 +267,7 @@ class Transfers:
     # What happens meanwhile
 
     def takes_stream_end(self, reason: EndReason, detail: str) -> bool:
-        """Whether the end of the stream is the transfer's doing, and not the call's end."""
+        """Whether the end of the stream belongs to the transfer, so that the call does not end."""
         transfer = self._current
         if transfer is None or reason not in _STREAM_ENDS:
             return False
@@ -273,7 +276,8 @@ class Transfers:
         return True
 
     def takes_room_end(self, reason: EndReason, detail: str) -> bool:
-        """Whether the room may end: the phone is leaving it, and gets it back when it returns."""
+        """Whether the call goes on although its room ended: the phone is being transferred. The room is joined again
+        when the phone comes back."""
         if self._current is None or reason not in _ROOM_ENDS:
             return False
         log.info("the room has ended while the phone is transferred", reason=reason.value, detail=detail)
@@ -282,7 +286,7 @@ class Transfers:
         return True
 
     async def progress(self, status: TransferStatus) -> None:
-        """The carrier tells that the number rings, or that somebody has answered."""
+        """Handle the carrier's report that the number rings, or that somebody has answered."""
         async with self._telling:
             transfer = self._current
             if transfer is None or self._call.is_ending:
@@ -294,13 +298,14 @@ class Transfers:
                 self._call.end(EndReason.TRANSFERRED)
 
     async def over(self, status: TransferStatus, caller_left: bool) -> WayBack | None:
-        """The carrier tells how the dial ended. None: it is to hang up. Told again, the same."""
+        """Handle the carrier's report of how the dial ended, and return instructions for it. None: hang up. The same
+        report again gets the same answer."""
         async with self._telling:
             return await self._over(status, caller_left)
 
     async def _has_the_call(self) -> bool:
-        """Whether this process tells how the transfer has ended: of several that learn it, the one that the store gives
-        the call. A store that fails is no reason to leave a call unended."""
+        """Whether this process reports the end of the transfer. If several processes learn of it, only the one that
+        claims the call in the store does. If the store fails, this process does: a call must not stay open for that."""
         wait = self._call.wait
         if wait.stage is Stage.SHARED:
             try:
@@ -316,7 +321,7 @@ class Transfers:
     async def _over(self, status: TransferStatus, caller_left: bool) -> WayBack | None:
         transfer, wait = self._current, self._call.wait
         if transfer is None:
-            # The phone is back. Whoever asks again has had its answer.
+            # The phone is back. This is a repeated request, which was answered before.
             return None
         if self._call.is_ending:
             return self._way_back(transfer) if transfer.failed and transfer.order.say else None
@@ -355,7 +360,7 @@ class Transfers:
         self._call.begin("ask for the outcome", self.give_up())
 
     async def give_up(self) -> None:
-        """Nobody has told an outcome, or the phone has not come back."""
+        """Time is over: no outcome was reported, or the phone has not come back."""
         transfer, told = self._current, self._call.wait.transfer
         if transfer is None:
             return
@@ -367,10 +372,10 @@ class Transfers:
             await self._conclude(transfer, await self._leg.is_live() is not False)
 
     async def _conclude(self, transfer: CallTransfer, is_live: bool) -> None:
-        """The end of a transfer whose outcome nobody tells."""
+        """End a transfer without a reported outcome."""
         async with self._telling:
             if self._current is not transfer or transfer.is_final or self._call.is_ending:
-                return  # It was told in the last moment.
+                return  # The outcome arrived at the last moment.
             if not await self._has_the_call():
                 return
             if is_live:
@@ -381,13 +386,14 @@ class Transfers:
                 self._call.end(EndReason.CARRIER_HANGUP, "the carrier had not told what became of the transfer")
 
     def back(self) -> None:
-        """The phone streams again."""
+        """The phone has come back: it streams again."""
         transfer, told = self._current, self._call.wait.transfer
         if transfer is not None:
             transfer.hear(told.status if told is not None else TransferStatus.FAILED)
             transfer.hear(TransferStatus.FAILED)
             transfer.settled.set()
-            # An agent that has left meanwhile is dispatched at once; to a room that was set up anew it comes by itself.
+            # An agent that left in the meantime is dispatched again at once. If the room was created again, LiveKit
+            # has already dispatched the agents to it.
             self._call.watch.resume(AWAY, None if self._room_end else 0.0)
         self._current = self._stream_end = self._room_end = None
 

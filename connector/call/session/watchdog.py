@@ -1,16 +1,16 @@
-"""Decides what is done about a call that nobody talks with. Pure: facts in, actions out, the time is passed in.
+"""Decides what to do if nobody talks with the caller. Pure: facts in, actions out, the time is passed in.
 
-Two questions are kept apart:
+It answers two separate questions:
 
-- Is an agent *missing*, of those that the call had dispatched? It never came, its job crashed, or LiveKit restarted.
-  Then this is told, and the agent is dispatched again, and again with a back-off, whoever else is in the room. An agent
-  that left on purpose is not missing, nor one that is there hidden.
-- Is the caller *alone*? Nobody is there who could be heard: no person, no agent that publishes audio, no other phone
-  (several phones are people talking). Then the call ends: as `room_empty` soon after the last one left on purpose, else
-  as `no_agent`, when nobody has come or come back for longer.
+- Is an agent *missing* that was dispatched for the call? It never came, its job crashed, or LiveKit restarted. This is
+  reported, and the agent is dispatched again, with a back-off, even if others are in the room. An agent that left on
+  purpose is not missing, and a hidden agent is not missing either.
+- Is the caller *alone*? The room has nobody to be heard: no person, no agent that publishes audio, no other phone
+  (several phones are people who talk). Then the call ends: as `room_empty` soon after the last one left on purpose,
+  otherwise, after a longer time, as `no_agent`.
 
-Both clocks start at the answer, stand still while LiveKit is lost or the phone is being transferred, and start again
-after that.
+Both clocks start when the call is answered, stop while the connection to LiveKit is lost or the phone is being
+transferred, and start again from zero after that.
 """
 
 from __future__ import annotations
@@ -24,29 +24,30 @@ from connector.model import AgentWatch, EndReason
 from connector.room.events import Departure, Kind, Occupant
 
 REPEAT = 2.0
-"""Seconds between two dispatches of a missing agent: LiveKit does not repeat one that found no worker, and a worker
-that registers late is to get the call at once."""
+"""Seconds between two dispatches of a missing agent. LiveKit does not repeat a dispatch for which it found no worker,
+and a worker that registers late must get the call at once."""
 REPEAT_QUICKLY = 30.0
-"""Seconds for which it is repeated so often; then the pause grows by half each time."""
+"""Seconds for which dispatches are repeated every REPEAT seconds; then the pause grows by half each time."""
 REPEAT_MOST = 60.0
 RETURN_PATIENCE = 8.0
-"""Seconds that agents have to come back by themselves after LiveKit was lost: their SDK tries again every five."""
+"""Seconds in which agents may come back by themselves after an outage of LiveKit: their SDK retries every five
+seconds."""
 
 
 class Why(StrEnum):
-    """Why nobody is there, or an agent is missing."""
+    """Why the caller is alone, or why an agent is missing."""
 
     NEVER_CAME = "never_came"
     CRASHED = "crashed"
-    """It left, and not on purpose."""
+    """The agent left, but not on purpose."""
     LEFT = "left"
     OUTAGE = "outage"
-    """LiveKit was lost, and it has not come back."""
+    """The connection to LiveKit was lost, and the agent has not come back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Tell it: these agents are missing; none named: the caller is alone."""
+    """Report that these agents are missing. If none is named: that the caller is alone."""
 
     agents: tuple[str, ...]
     why: Why
@@ -54,19 +55,20 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class DispatchAgain:
-    """Look for these agents, dispatch those that are neither there nor on their way, and say so to `looked`."""
+    """Look for these agents, dispatch those that are neither in the room nor on their way, and pass the result to
+    `looked`."""
 
     agents: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """Tell it: nothing that was missing is missing any more."""
+    """Report that nothing is missing any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """End the call, or take what its rules have in the place of an end."""
+    """End the call, or use a fallback of its rules."""
 
     reason: EndReason
     why: Why
@@ -90,36 +92,36 @@ class _Seen:
     occupant: Occupant
     since: float
     has_been_heard: bool = field(default=False)
-    """It publishes audio, or has."""
+    """It publishes audio now, or did before."""
 
 
 class Watchdog:
-    """See the module. After every fact, `due` returns what is to be done; `next_at` says when to ask again."""
+    """See the module. After every fact, `due` returns the actions to take; `next_at` returns when to ask again."""
 
     def __init__(self, rules: AgentWatch, agents: Sequence[str], once: Collection[str] = ()) -> None:
-        """`rules` without anything left open; `agents`: the names that were dispatched, one twice if it was; `once`:
-        those that must not be started again when their job has crashed."""
+        """`rules`: complete, with no value unset. `agents`: names of the dispatched agents; a name dispatched twice
+        stands twice. `once`: agents that must not be started again after their job has crashed."""
         self._warn_after = rules.warn_after or 0.0
         self._timeout = rules.timeout or 0.0
         self._empty_timeout = rules.empty_timeout or 0.0
         self._wanted = Counter(agents)
         self._once = frozenset(once)
         self._hidden: Counter[str] = Counter()
-        """Agents that LiveKit says are there though they are not seen."""
+        """Number of agents per name that are in the room according to LiveKit's API, but hidden from us."""
         self._seen: dict[str, _Seen] = {}
         self._lacks: dict[str, _Lack] = {}
         self._why = Why.NEVER_CAME
-        """Why nobody is there, if nobody is."""
+        """Why the caller is alone, if so."""
         self._alone_since: float | None = None
         self._left_at = 0.0
-        """When an agent has left, the last one."""
+        """When the last agent left."""
         self._told: tuple[str, ...] | None = None
-        """What was told as missing; None: nothing is."""
+        """The agents that were reported as missing; None: nothing was reported."""
         self._is_on = False
         self._holds: set[str] = set()
         self._has_given_up = False
         self._patient_until = 0.0
-        """Agents may come back by themselves until then."""
+        """Until this time, agents may come back by themselves."""
 
     # Facts
 
@@ -129,12 +131,13 @@ class Watchdog:
         self._begin(now, Why.NEVER_CAME, now + self._warn_after)
 
     def hold(self, cause: str) -> None:
-        """Stand still from now on, for one cause or several."""
+        """Stop the clocks. Several causes may hold at the same time."""
         self._holds.add(cause)
 
     def resume(self, now: float, cause: str, patience: float = 0.0, dispatch_in: float | None = None) -> None:
-        """Start again when no cause is left; agents have `patience`, or the time of a warning, to be back. With
-        `dispatch_in` so many seconds: they have not been lost, and those that are not there have left."""
+        """Remove a cause; start the clocks again if none is left. Agents have `patience` seconds, or the time until a
+        warning if that is longer, to come back. With `dispatch_in` (seconds) that value counts instead: the agents were
+        not lost, so an agent that is not there has left."""
         if cause not in self._holds:
             return
         self._holds.discard(cause)
@@ -149,28 +152,28 @@ class Watchdog:
                 self._lacks = {name: lack for name, lack in self._lacks.items() if name in self._missing()}
 
     def expect(self, now: float, agents: Sequence[str]) -> None:
-        """Other agents from now on, which have just been dispatched: the caller is in another room, or these are to
-        take the place of those that did not come."""
+        """Expect other agents from now on, which have just been dispatched: the caller is in another room, or they
+        replace agents that did not come."""
         self._wanted = Counter(agents)
         self._has_given_up = False
         if self._is_on:
             self._begin(now, Why.NEVER_CAME, now + self._warn_after)
 
     def go_on(self) -> None:
-        """The call was given up, and is not to end after all."""
+        """The call continues although it was given up."""
         self._has_given_up = False
 
     def has_come_since(self, then: float) -> bool:
-        """Whether somebody is there now who can be heard, or an agent that has come since."""
+        """Whether somebody in the room can be heard, or an agent has come since `then`."""
         agents = [seen for seen in self._seen.values() if seen.occupant.kind is Kind.AGENT]
         return not self._is_alone() or any(agent.since >= then for agent in agents)
 
     def want_none(self) -> None:
-        """Nobody is to be dispatched any more."""
+        """Dispatch no agent any more."""
         self._wanted.clear()
 
     def people(self, now: float, people: Iterable[Occupant], gone: Departure | None = None) -> None:
-        """Who is in the room now, and who has just left it."""
+        """`people`: everyone in the room now. `gone`: who has just left it."""
         before = self._seen
         self._seen = {}
         for occupant in people:
@@ -187,7 +190,7 @@ class Watchdog:
         if who.occupant.kind is Kind.RECORDER:
             return
         if who.occupant.kind is not Kind.AGENT:
-            # A person whose connection broke has had LiveKit's own time to come back.
+            # For a person whose connection broke, LiveKit has already waited for a reconnect.
             self._why = Why.LEFT
             return
         self._why = Why.LEFT if on_purpose else Why.CRASHED
@@ -201,12 +204,12 @@ class Watchdog:
             for lost in [name] if name else missing:
                 self._lacks.setdefault(lost, _Lack(Why.CRASHED, now, max(now, self._patient_until)))
         else:
-            # Somebody else had it dispatched, maybe for another call, which is then the first to do it again.
+            # Somebody else dispatched this agent, perhaps another call. That call gets time to dispatch it again first.
             self._wanted[name] = self._visible(name) + 1
             self._lacks[name] = _Lack(Why.CRASHED, now, max(now + self._warn_after, self._patient_until))
 
     def looked(self, present: Mapping[str, int]) -> None:
-        """The answer to `DispatchAgain`: how many agents of a name LiveKit has in the room, hidden ones too."""
+        """The answer to `DispatchAgain`: number of agents per name in the room, with hidden ones."""
         for name, number in present.items():
             self._hidden[name] = max(0, number - self._visible(name))
 
@@ -233,7 +236,7 @@ class Watchdog:
         )
 
     def due(self, now: float) -> list[Action]:
-        """What is to be done now; each action is given once."""
+        """Return the actions to take now; each is returned once."""
         if not self._is_on or self._holds or self._has_given_up:
             return []
         self._update(now)
@@ -252,7 +255,7 @@ class Watchdog:
         if not self._is_alone():
             self._alone_since = None
             if not self._lacks:
-                # Whoever goes next decides why nobody is there then.
+                # The next one to leave will determine why the caller is alone.
                 self._why = Why.LEFT
         elif self._alone_since is None:
             self._alone_since = now
@@ -281,25 +284,25 @@ class Watchdog:
         return [DispatchAgain(tuple(due))] if due else []
 
     def _is_deserted(self) -> bool:
-        """The conversation is over as far as anybody knows: the last one has left, and no agent is awaited."""
+        """The conversation seems to be over: the last one has left, and no agent is missing."""
         return self._why is Why.LEFT and not self._lacks
 
     def _deadline(self) -> float | None:
-        """When the call ends if nothing changes."""
+        """When the call ends if nothing changes; None: never."""
         if self._alone_since is None:
             return None
         if self._is_deserted():
-            # One who was never heard leaves nobody alone who was not before.
+            # The caller was alone before already if the agent that left never published audio: count from its leaving.
             return max(self._alone_since, self._left_at) + self._empty_timeout if self._empty_timeout else None
         if not self._timeout:
             return None
-        # An agent that has come and is not heard yet has the time of one that is still to come, once.
+        # An agent that has come but publishes no audio yet gets the full timeout again, but only once.
         silent = [seen.since for seen in self._seen.values() if seen.occupant.kind is Kind.AGENT]
         since = max([self._alone_since, *silent])
         return min(since + self._timeout, self._alone_since + 2 * self._timeout)
 
     def next_at(self) -> float | None:
-        """When `due` may have something to do without a new fact; None: never."""
+        """When `due` may return actions without a new fact; None: never."""
         if not self._is_on or self._holds or self._has_given_up:
             return None
         times = [lack.dispatch_at for lack in self._lacks.values()] if self._warn_after else []
