@@ -256,7 +256,7 @@ class HangUp:
     """A request to hang up a phone over the carrier's REST API; stored until the carrier confirms the hang-up."""
 
     id: str
-    """Derived from the call: each call hangs its phone up only once, no matter how many processes ask for it."""
+    """The call id: each call hangs its phone up only once, no matter how many processes ask for it."""
     call_id: str
     """The id in this service, not the carrier's."""
     provider: Provider

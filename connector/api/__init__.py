@@ -1,1 +1,1 @@
-"""HTTP and gRPC in: `rpc/`, `rest/`, `carrier/`, health and metrics (`ops`)."""
+"""HTTP and gRPC servers: `rpc/`, `rest/`, `carrier/`, health and metrics (`ops`)."""

@@ -1,5 +1,5 @@
-"""Who may call the API: LiveKit access tokens with the `roomCreate` grant, as LiveKit's own services ask, and for the
-REST API also the tokens that VideoSDK's SDKs sign: HS256 with the secret, `apikey`, `permissions`."""
+"""Authorises API requests. LiveKit access tokens need the `roomCreate` grant, as in LiveKit's own services. The REST
+API also accepts the tokens of VideoSDK's SDKs: HS256 with the secret, claims `apikey` and `permissions`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from connector.errors import PermissionDenied, Unauthenticated
 
 MAX_TOKEN_LENGTH = 16 * 1024
 LEEWAY = 60.0
-"""Seconds that two clocks may differ; as LiveKit's own check has it."""
+"""Allowed clock difference in seconds; the same as in LiveKit's own check."""
 _MODERATOR = "allow_mod"
 _API_ROLE = "crawler"
-"""The role of VideoSDK's server-side tokens; `rtc` is that of a participant, who may not manage anything."""
+"""The role of VideoSDK's server-side tokens. `rtc` is a participant's role, which has no access to the API."""
 
 
 class Authorizer:
     """Checks `Authorization` values against API keys and their secrets."""
 
     def __init__(self, api_key: str, api_secret: str, more: Mapping[str, str] | None = None) -> None:
-        """`more`: further keys, each with its secret."""
+        """`more`: additional API keys -> secrets."""
         self._api_key = api_key
         self._secrets = {**(more or {}), api_key: api_secret}
         self._verifiers = {key: api.TokenVerifier(key, secret) for key, secret in self._secrets.items()}
 
     def require_room_create(self, authorization: str | None) -> None:
-        """Raises Unauthenticated without a valid token, PermissionDenied without the grant. Never echoes it."""
+        """Raises Unauthenticated without a valid token, PermissionDenied without the grant. Messages never contain the
+        token."""
         if not authorization:
             raise Unauthenticated("an Authorization header with a Bearer token is required")
         scheme, _, token = authorization.partition(" ")
@@ -40,7 +41,7 @@ class Authorizer:
         self._require_grant(self._claims(token))
 
     def require_rest(self, authorization: str | None) -> None:
-        """The same for the REST API: either kind of token, with or without `Bearer `."""
+        """As `require_room_create`, for the REST API: both kinds of token, with or without `Bearer `."""
         scheme, _, token = (authorization or "").strip().partition(" ")
         token = token.strip() if scheme.lower() == "bearer" else f"{scheme} {token}".strip()
         if not token:
@@ -55,7 +56,7 @@ class Authorizer:
             raise PermissionDenied("the token lacks the roomCreate grant")
 
     def _require_videosdk(self, token: str) -> None:
-        """A token as VideoSDK's `generateToken` makes it. One for a participant is valid, but may not do this."""
+        """Checks a token of VideoSDK's `generateToken`. A participant's token is valid but gets PermissionDenied."""
         try:
             claims = jwt.decode(
                 token,
@@ -79,7 +80,7 @@ class Authorizer:
             raise PermissionDenied("the token is for a participant: it names one, or a room")
 
     def _named(self, key: Any) -> str:
-        """The key that a token says it is signed with; the first one where nobody has that, to refuse it."""
+        """Returns the API key that the token names. For an unknown key, returns our first key: the check then fails."""
         return key if isinstance(key, str) and key in self._secrets else self._api_key
 
     def _claims(self, token: str) -> Claims:
@@ -92,7 +93,7 @@ class Authorizer:
 
 
 def _unverified(token: str) -> Mapping[str, Any]:
-    """The claims as they stand, to tell which kind of token it is; empty when they cannot be read."""
+    """Returns the unverified claims, only to find out the kind of token; empty if they cannot be read."""
     if len(token) > MAX_TOKEN_LENGTH:
         raise Unauthenticated("the token is too long")
     try:

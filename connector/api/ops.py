@@ -1,4 +1,4 @@
-"""For load balancers and Prometheus: `/healthz`, `/readyz`, `/metrics`."""
+"""Endpoints for load balancers and Prometheus: `/healthz`, `/readyz`, `/metrics`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from connector.errors import ConnectorError
 from connector.metrics import Metrics
 
 READY_CACHE = 2.0
-"""Seconds for which LiveKit's answer is believed: probes must not become load."""
+"""Seconds for which the result of LiveKit's check is cached, so that probes do not load LiveKit."""
 
 
 class OpsRoutes:
@@ -24,7 +24,7 @@ class OpsRoutes:
         self._checked_at = -READY_CACHE
         self._livekit_problem = ""
         self._checking = asyncio.Lock()
-        """One asks, the others wait for its answer: LiveKit may take its time to say nothing."""
+        """Only one probe at a time asks LiveKit; the others wait for its result, because a timeout may be slow."""
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_get("/healthz", self.healthz)
@@ -35,7 +35,7 @@ class OpsRoutes:
         return web.json_response({"status": "ok"})
 
     async def readyz(self, _: web.Request) -> web.Response:
-        """200 when a call could be taken now; 503 with the reasons otherwise."""
+        """Returns 200 if a new call can be accepted now, else 503 with the reasons."""
         problems = []
         if self._calls.draining:
             problems.append("draining")

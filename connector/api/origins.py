@@ -1,7 +1,7 @@
-"""Which of the connector's public origins a carrier is sent to.
+"""Chooses the public origin of this service for a call.
 
-A region is a name for an origin (a load balancer near the carrier's media servers, say), a country a name for a region.
-All of them lead to this service, which cannot know by which one a request came in: proxies change the host.
+A region is the name of an origin (for example, a load balancer near the carrier's media servers); a country is mapped
+to a region. All origins lead to this service. It cannot know which origin a request used: proxies change the host.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ log = structlog.get_logger()
 
 
 class Origins:
-    """`default` and the values of `regions` are origins without a trailing slash; `countries` (ISO 3166-1 alpha-2)
-    name regions."""
+    """`default` and the values of `regions` are origins without a trailing slash. `countries`: ISO 3166-1 alpha-2 code
+    -> region."""
 
     def __init__(self, default: str, regions: Mapping[str, str], countries: Mapping[str, str]) -> None:
         self.default = default
@@ -24,12 +24,12 @@ class Origins:
 
     @property
     def every(self) -> tuple[str, ...]:
-        """Each once, the default first: what a carrier signed holds one of them."""
+        """All origins without duplicates, the default first; the URL that a carrier signed has one of them."""
         return tuple(dict.fromkeys((self.default, *self._regions.values())))
 
     def region(self, region: str, country: str) -> str:
-        """The region that counts: the one that was asked for, else the country's; empty for the default origin. One
-        that is not configured is logged, for then its calls go where nobody meant them to."""
+        """Returns the requested region, else the country's region; empty: the default origin. A warning is logged if
+        the requested region is not configured, because its calls then use an unintended origin."""
         if region:
             if region in self._regions:
                 return region
@@ -41,5 +41,5 @@ class Origins:
         return found
 
     def pick(self, region: str, country: str = "") -> str:
-        """The origin of `region`."""
+        """Returns the origin for `region`, else for `country`."""
         return self._regions.get(self.region(region, country), self.default)

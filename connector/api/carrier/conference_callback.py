@@ -1,4 +1,4 @@
-"""`POST /v2/conferences/twilio`: a conference's status callback, which bridges those that match a pattern.
+"""`POST /v2/conferences/twilio`: status callback of conferences; bridges a conference if its name matches a pattern.
 
 https://www.twilio.com/docs/voice/twiml/conference#attributes-statuscallback
 """
@@ -26,10 +26,9 @@ MAX_FIELDS = 200
 
 
 class ConferenceCallback:
-    """`carrier` is the one that has the conferences. `pattern` is the shell's kind (`support-*`), of friendly names;
-    empty matches none.
+    """`carrier` hosts the conferences. `pattern` is a shell pattern (`support-*`) for friendly names; empty: no match.
 
-    The URL's query may say `number` and `from`, as of `ConferenceBridge.bridge`: Twilio signs it.
+    The URL's query may contain `number` and `from` for `ConferenceBridge.bridge`; Twilio signs the query.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class ConferenceCallback:
             self._signatures.require(self._carrier.provider, request, body, form)
             await self._handle(conference_event(dict(form)), request)
         except ConnectorError as error:
-            # A status that is no success stands in Twilio's debugger, where the operator looks.
+            # Twilio's debugger shows error statuses to the operator.
             self._refusals.note(f"POST {PATH}", error.twirp_code, error.message)
             return web.Response(status=error.http_status, text=f"{error.message}\n")
         return web.Response(status=204)
@@ -68,7 +67,7 @@ class ConferenceCallback:
         if not self._pattern or not fnmatchcase(event.name, self._pattern):
             log.info("conference is not to be bridged", conference=event.conference_sid)
             return
-        # LiveKit's own coming is no beginning, so that it stays out once it has been taken out.
+        # When LiveKit itself joins, this is not the start of the conference. Otherwise a removed LiveKit could return.
         if event.begins and event.label != LABEL:
             sid, from_, number = event.conference_sid, request.query.get("from", ""), request.query.get("number", "")
             log_bridged(sid, await self._bridge.bridge(sid, from_, number, event.account_id))

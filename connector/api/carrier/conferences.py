@@ -1,4 +1,4 @@
-"""A running Twilio conference gets LiveKit SIP as one more participant, and loses it again."""
+"""Adds LiveKit SIP as a participant to a running Twilio conference, and removes it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from connectorpb.v1 import connector_pb2 as pb
 log = structlog.get_logger()
 
 LABEL = "livekit"
-"""Of the participant that is ours, in every conference."""
+"""Label of our participant in every conference."""
 _CONFERENCE = re.compile(r"CF[0-9a-f]{32}")
 
 
@@ -38,13 +38,13 @@ class Credentials(Protocol):
 @dataclass(frozen=True, slots=True)
 class Bridged:
     call_sid: str
-    """Of the call between the conference and LiveKit SIP."""
+    """CallSid of the call between the conference and LiveKit SIP."""
     added: bool
-    """False: it was there already."""
+    """False: it was already in the conference."""
 
 
 class ConferenceBridge:
-    """`conferences` is None where no Twilio account is configured, `endpoint` empty where no LiveKit SIP is."""
+    """`conferences` is None if no Twilio account is configured; `endpoint` is empty if no LiveKit SIP is."""
 
     def __init__(self, conferences: Conferences | None, credentials: Credentials, endpoint: str) -> None:
         self._conferences = conferences
@@ -52,9 +52,9 @@ class ConferenceBridge:
         self._endpoint = endpoint
 
     async def bridge(self, conference_sid: str, from_: str = "", number: str = "", account_id: str = "") -> Bridged:
-        """Call LiveKit SIP into the conference, unless it is in. `number` is one that was set up, the only one when
-        empty; `from_` what LiveKit sees as the caller, the number itself when empty; `account_id` the conference's
-        account, where it is known."""
+        """Adds LiveKit SIP to the conference if it is not in it. `number`: a number that was set up; empty: the only
+        one. `from_`: caller ID for LiveKit; empty: the number itself. `account_id`: the conference's account, if
+        known."""
         conferences = self._ready(conference_sid)
         if not self._endpoint:
             raise FailedPrecondition("bridging a conference needs CONNECTOR_SIP_ENDPOINT")
@@ -71,7 +71,7 @@ class ConferenceBridge:
         return Bridged(call_sid, added)
 
     async def unbridge(self, conference_sid: str) -> bool:
-        """Take LiveKit out; whether it was in."""
+        """Removes LiveKit; returns whether it was in the conference."""
         return await self._ready(conference_sid).remove(conference_sid, LABEL)
 
     def _ready(self, conference_sid: str) -> Conferences:
@@ -88,7 +88,7 @@ def log_bridged(conference_sid: str, bridged: Bridged) -> None:
 
 
 class ConferenceRpc:
-    """The RPCs about conferences, as `connector.api.rpc.methods` lists them."""
+    """The RPCs for conferences; see `connector.api.rpc.methods`."""
 
     def __init__(self, bridge: ConferenceBridge) -> None:
         self._bridge = bridge

@@ -1,4 +1,4 @@
-"""The form that a carrier posts."""
+"""Reads the forms that carriers post."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MAX_FIELDS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A request's body as it came, and the fields in it; a body of another kind has none, a GET has neither."""
+    """The unchanged body of a request and its form fields. Other content types have no fields; a GET has neither."""
 
     body: bytes = b""
     fields: tuple[tuple[str, str], ...] = ()
 
 
 async def posted(request: web.Request) -> Posted:
-    """Read the form in the one encoding that carriers use. Raises Malformed, or what aiohttp does for a large one."""
+    """Reads a form in the only encoding that carriers use. Raises Malformed, or aiohttp's HTTPRequestEntityTooLarge."""
     if request.method != "POST":
         return Posted()
     if (request.content_length or 0) > MAX_FORM:
@@ -38,7 +38,7 @@ async def posted(request: web.Request) -> Posted:
 
 
 def require_no_event(carrier: Carrier, form: Posted) -> None:
-    """Refuse an event that waits for commands and reads no document. Raises Malformed. To be called when the signature
-    has been checked."""
+    """Refuses events of an API that expects commands and ignores our document. Raises Malformed. Call it after the
+    signature check."""
     if reason := carrier.wrong_event(form.body):
         raise Malformed(reason)

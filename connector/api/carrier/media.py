@@ -1,4 +1,4 @@
-"""The carrier's media WebSocket as an aiohttp shell: bytes and timeouts here, meaning in the codec."""
+"""The carrier's media WebSocket in aiohttp: handles bytes and timeouts; the codec interprets the messages."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from aiohttp import WebSocketError, WSMsgType, web
 from connector.errors import CarrierProtocolError
 
 MAX_MESSAGE = 512 * 1024
-"""Bytes. Half a second of audio, the most that carriers are known to send at once, has 64,000 in base64 at the highest
-rate that we decode; and custom parameters and metadata, which carriers do not all bound, come in one message."""
+"""Bytes. Carriers send at most half a second of audio in one message, as far as we know: 64,000 bytes in base64 at the
+highest rate that we decode. Custom parameters and metadata come in one message too; not all carriers limit them."""
 CLOSE_TIMEOUT = 2.0
 SEND_BUFFER = 16 * 1024
-"""Kernel send buffer: audio that waits in it cannot be dropped any more. A second of G.711 in JSON is about
-12 KB, so this is what a slow path may need, and no more."""
+"""Kernel send buffer in bytes. Audio in this buffer can no longer be dropped, so it is only as large as a slow network
+path needs: one second of G.711 in JSON is about 12 KB."""
 HIGH_WATER = 1024
 NOT_SENT = 2048
-"""Bytes that the kernel may hold beside what is already on its way: the rest waits here, where it can be
-dropped when it grows old."""
+"""Limit in bytes of unsent data in the kernel. The rest stays in this process, where old audio can be dropped."""
 
 _CLOSE_UNSUPPORTED = 1003
 _CLOSE_ABNORMAL = 1006
@@ -62,7 +61,7 @@ class MediaSocket:
                 raise CarrierProtocolError("a binary message came; carriers send text", _CLOSE_UNSUPPORTED)
             elif message.type is WSMsgType.ERROR:
                 self._broken = True
-                # aiohttp reports 1006 as the close code even where the peer's message broke RFC 6455.
+                # aiohttp reports the close code 1006 even if the peer's message violated RFC 6455.
                 error = self._websocket.exception()
                 if isinstance(error, WebSocketError):
                     raise CarrierProtocolError(f"the WebSocket message is not acceptable: {error}", int(error.code))
@@ -78,7 +77,7 @@ class MediaSocket:
         await self._websocket.ping()
 
     async def close(self, code: int, reason: str) -> None:
-        # When the peer is gone or does not read, the abort below is all that is left.
+        # If the peer is gone or does not read, only the abort below closes the connection.
         with contextlib.suppress(TimeoutError, OSError, RuntimeError):
             await asyncio.wait_for(self._websocket.close(code=code, message=reason.encode()), CLOSE_TIMEOUT + 1)
         if self._transport is not None and not self._transport.is_closing():

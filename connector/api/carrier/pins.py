@@ -1,9 +1,9 @@
-"""A caller's tries at a PIN.
+"""Counts a caller's attempts to enter a PIN.
 
-Those of one call are counted in a token that goes to the carrier and back, sealed by us: a caller, who has nothing but
-a keypad, cannot touch it. Wrong PINs are counted in the store as well, by caller and rule, so that calling again gives
-no new tries: after `TRIES` within `LOCK_OUT` the caller is refused until that has passed since the last one. All
-callers who withhold their number count as one.
+The attempts of one call are counted in a signed token, which the carrier sends back; a caller has only a keypad and
+cannot change it. The store also counts wrong PINs per caller and rule, so that a new call gives no new attempts: after
+`TRIES` wrong PINs within `LOCK_OUT`, the caller is refused until `LOCK_OUT` has passed since the last one. All callers
+who withhold their number count as one caller.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TRIES = 3
 LOCK_OUT = 900.0
 """Seconds."""
 TIME = 300.0
-"""Seconds that a question may wait for its answer; the carrier gives up long before."""
+"""Lifetime of a PIN prompt in seconds; the carrier times out much earlier."""
 _NAME = re.compile(r"pin:(\d):(.+)")
 
 
@@ -34,18 +34,19 @@ class LockStore(Protocol):
 
 
 class PinTries:
-    """Every method that counts raises StoreError when the store fails."""
+    """Methods that use the store raise StoreError if it fails."""
 
     def __init__(self, signer: TokenSigner, store: LockStore) -> None:
         self._signer = signer
         self._store = store
 
     def mint(self, call_id: str, tried: int, now: float) -> str:
-        """A token that says how often this call has been asked in vain."""
+        """Returns a token with the number of wrong attempts of this call so far."""
         return self._signer.mint(f"pin:{tried}:{call_id}", now + TIME)
 
     def tried(self, token: str, call_id: str, now: float) -> int:
-        """What `mint` was told. TokenInvalid when it is not ours or another call's, TokenExpired when it is too old."""
+        """Returns the `tried` of `mint`. Raises TokenInvalid if the token is forged or belongs to another call,
+        TokenExpired if it is too old."""
         match = _NAME.fullmatch(self._signer.verify(token, now))
         if match is None or match[2] != call_id:
             raise TokenInvalid("this is not a question that was asked of this call")
@@ -56,7 +57,8 @@ class PinTries:
         return lock is not None and lock.until > now and len(lock.tries) >= TRIES
 
     async def wrong(self, rule_id: str, caller: str, try_id: str, now: float) -> int:
-        """Count a wrong PIN; how many that makes. `try_id`: a carrier may send the same digits twice."""
+        """Counts a wrong PIN and returns the new number. `try_id` identifies the attempt: a carrier may repeat its
+        request."""
         lock_id = self._id(rule_id, caller)
         while True:
             before = await self._store.pin_locks.get(lock_id)
@@ -72,20 +74,20 @@ class PinTries:
                 elif not await self._store.pin_locks.replace(fresh, before):
                     continue
             except NameTaken:
-                continue  # Another call of the same caller was counted in between.
+                continue  # Another call of the same caller was counted at the same time.
             return len(fresh.tries)
 
     async def forgive(self, rule_id: str, caller: str) -> None:
-        """The PIN was right."""
+        """Resets the count: the PIN was right."""
         await self._store.pin_locks.delete(self._id(rule_id, caller))
 
     def _id(self, rule_id: str, caller: str) -> str:
-        """The number itself is not kept: the rule may hide it."""
+        """A fingerprint instead of the number itself, because the rule may hide the number."""
         return self._signer.fingerprint(f"pin|{rule_id}|{caller}")
 
 
 async def forget_locks(store: LockStore, now: float) -> int:
-    """Delete those that are over; how many."""
+    """Deletes expired locks; returns their number."""
     over = [lock for lock in await store.pin_locks.list() if lock.until <= now]
     return sum([await store.pin_locks.delete(lock.id) for lock in over])
 

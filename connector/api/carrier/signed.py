@@ -1,5 +1,5 @@
-"""Carriers' signatures on the requests that reach us, checked against the origins that carriers know us by and with
-the secrets of the account that the request names."""
+"""Checks the carriers' signatures on incoming requests, with all public origins of this service and with the secrets
+of the account in the request."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ log = structlog.get_logger()
 
 Form = Sequence[tuple[str, str]]
 ALLOW_UNSIGNED = "CONNECTOR_ALLOW_UNSIGNED_WEBHOOKS"
-"""The setting, for development alone, with which connectors work for carriers whose requests cannot be checked."""
+"""Development only: this setting allows connectors for carriers without a key to verify their requests."""
 
 
 class SignatureCheck:
-    """Never from a request's own host: a proxy changes host, scheme and port, and an attacker may. A carrier may have
-    been given any of the configured origins, so each is tried."""
+    """Checks signatures against the configured origins, never against the request's Host header: a proxy changes host,
+    scheme and port, and an attacker can. Each origin is tried, because a carrier may use any of them."""
 
     def __init__(
         self,
@@ -43,27 +43,27 @@ class SignatureCheck:
         }
         self._allow_unsigned = allow_unsigned
         self._noted: set[Provider] = set()
-        """Carriers of which it has been told that their webhooks are not checked."""
+        """Carriers for which the log already says that their webhooks are not checked."""
 
     def signs(self, provider: Provider) -> bool:
-        """Whether this carrier's requests are checked."""
+        """Whether we can check this carrier's signatures."""
         return self._accounts[provider].signs
 
     def require_checkable(self, provider: Provider) -> None:
-        """FailedPrecondition for a carrier that may not have a connector: the URL of one lives long and can leak, and
-        nothing would tell the carrier from a stranger who knows it."""
+        """Raises FailedPrecondition if this carrier may not have a connector. A connector's URL is long-lived and can
+        leak; without signatures, anybody who knows it could pretend to be the carrier."""
         if not self.signs(provider) and not self._allow_unsigned:
             carrier = self._carriers[provider]
             raise FailedPrecondition(f"a connector for {carrier.title} needs {_needed(carrier)}")
 
     def require(self, provider: Provider, request: web.Request, body: bytes = b"", form: Form = ()) -> None:
-        """A request over http(s), with its body and the form in it. SignatureInvalid unless the carrier signed it, or
-        the carrier's requests cannot be checked: a single-use token is in the URL then."""
+        """Checks an HTTP request, its body and its form. Raises SignatureInvalid if the signature is wrong. Requests of
+        a carrier that we cannot check are accepted: their URL has a single-use token."""
         if self.signs(provider):
             self._check(provider, request, self._origins.every, body, form)
 
     def require_webhook(self, provider: Provider, request: web.Request, body: bytes = b"", form: Form = ()) -> None:
-        """The same for a URL that lives long: SignatureInvalid too where the carrier's requests cannot be checked."""
+        """As `require`, for a long-lived URL: also raises SignatureInvalid if we cannot check this carrier."""
         if not self.signs(provider):
             carrier = self._carriers[provider]
             if not self._allow_unsigned:
@@ -75,7 +75,7 @@ class SignatureCheck:
         self.require(provider, request, body, form)
 
     def require_handshake(self, provider: Provider, request: web.Request) -> None:
-        """The same for a WebSocket's handshake. Where the carrier does not sign one, the token alone counts."""
+        """As `require`, for a WebSocket handshake. If the carrier does not sign handshakes, only the token counts."""
         origins = [f"ws{origin.removeprefix('http')}" for origin in self._origins.every]
         if self._carriers[provider].signs_handshakes and self.signs(provider):
             self._check(provider, request, origins, b"", ())

@@ -1,8 +1,7 @@
-"""Connectors in mode `sip`: Twilio dials LiveKit SIP, and reports what became of it.
+"""Connectors in mode `sip`: Twilio dials LiveKit SIP and reports the outcome.
 
-Which room a call joins is LiveKit SIP's to say, by its dispatch rules. Where our routing has decided, the call gets a
-dispatch rule of its own, for as long as it lasts; where routing has nothing to say of the number, the rule that
-`connector sip setup` made decides.
+LiveKit SIP chooses the room by its dispatch rules. If our routing has a route, we create a dispatch rule for this
+call alone and delete it after the call. If routing has none for the number, the rule of `connector sip setup` applies.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ log = structlog.get_logger()
 
 PURPOSE = "connector sip report token v1"
 REPORT_MARGIN = 3600.0
-"""Seconds past the longest call in which its end may be reported."""
+"""Seconds after the longest possible call during which its end may be reported."""
 LONGEST_DIAL = 86400
-"""Seconds: a day is all that Twilio gives a Dial."""
+"""Seconds: one day, Twilio's limit for a Dial."""
 
 
 class SipNumbers(Protocol):
@@ -58,10 +57,10 @@ class SipRooms(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SipParts:
-    """What mode `sip` needs beside the calls."""
+    """Dependencies of mode `sip`, besides the calls."""
 
     endpoint: str
-    """Empty where none is configured."""
+    """Empty if none is configured."""
     numbers: SipNumbers
     rooms: SipRooms
     admin: Admin
@@ -70,7 +69,7 @@ class SipParts:
 
 
 class SipDialler:
-    """See the module. `carrier` is the one that dials, `signer` is of PURPOSE."""
+    """See the module's docstring. `carrier` dials; `signer` must have the purpose PURPOSE."""
 
     def __init__(
         self,
@@ -88,12 +87,12 @@ class SipDialler:
         self._signatures = signatures
         self._metrics = metrics
         self._prepared: dict[str, Any] = {}
-        """What was done to a room for a call that is not answered yet, to be taken back if it never is."""
+        """Rooms prepared for calls that are not answered yet; this is undone if the call is never answered."""
 
     async def dial(
         self, connector: ConnectorEntry, arrival: Arrival, call_id: str, origin: str, route: Route | None
     ) -> str:
-        """The TwiML. Raises ConnectorError when the number was not set up, or LiveKit does not take the route."""
+        """Returns the TwiML. Raises ConnectorError if the number is not set up or LiveKit refuses the route."""
         if not self._parts.endpoint:
             raise FailedPrecondition("the connector is in mode sip, and CONNECTOR_SIP_ENDPOINT is not set")
         number = normal_number(arrival.to_number)
@@ -129,17 +128,18 @@ class SipDialler:
         return self._signer.mint(call_id, time.time() + self._parts.max_duration + REPORT_MARGIN)
 
     async def _send_to_room(self, request: CallRequest, credentials: SipCredentials, caller: str) -> str:
-        """Have LiveKit send this call to its room; the caller ID by which it knows the call."""
+        """Creates the dispatch rule of this call. Returns the caller ID by which LiveKit recognises the call."""
         call_id, rooms = request.call_id, self._parts.rooms
         try:
-            # The carrier may ask again: the rule that it was told of first makes way.
+            # The carrier may repeat its request: delete the rule of the first request.
             await rooms.forget_call(call_id)
             if call_id not in self._prepared:
                 self._prepared[call_id] = await self._parts.admin.ensure_room(request.room, request.agents)
             try:
                 await rooms.send_to_room(_room_for(request, credentials, caller))
             except CallerTaken:
-                # Somebody calls twice at once. The calls are told apart by ours, at the price of the number.
+                # The same caller has two calls at once. Use our call id to distinguish them; LiveKit then does not
+                # see the caller's number.
                 caller = call_id
                 await rooms.send_to_room(_room_for(request, credentials, caller))
         except ConnectorError as error:
@@ -173,10 +173,10 @@ class SipDialler:
     async def _answered(self, call_id: str, _: dict[str, str]) -> str:
         self._prepared.pop(call_id, None)
         await self._calls.answered(call_id)
-        return self._carrier.hang_up()  # Of a status callback's answer Twilio reads the status alone.
+        return self._carrier.hang_up()  # Twilio reads only the HTTP status of the response to a status callback.
 
     async def _ended(self, call_id: str, facts: dict[str, str]) -> str:
-        """What the caller hears when the dial is over: nothing, or why nobody came."""
+        """Returns the document after the dial has ended: a hang-up, or a sentence if the dial failed."""
         over = sip_dial_over(facts)
         if over is None:
             raise TokenInvalid("this URL is the action of a Dial, and the request does not tell of one")
@@ -191,7 +191,7 @@ class SipDialler:
         return self._carrier.refusal(BUSY if over.status == "busy" else SORRY)
 
     async def sweep(self) -> None:
-        """Delete the dispatch rules of calls that are over: their last report may have found nobody here."""
+        """Deletes the dispatch rules of ended calls: the last report of a call may be lost if no process ran."""
         for call_id in list(self._prepared):
             if await self._calls.is_over(call_id):
                 self._prepared.pop(call_id, None)
@@ -202,7 +202,7 @@ class SipDialler:
                 await self._parts.rooms.forget_call(call_id)
 
     async def _undo(self, call_id: str) -> None:
-        """The rule of the call goes; so does what was prepared for a caller who never came."""
+        """Deletes the call's rule, and undoes the preparation of the room if the caller never joined."""
         prepared = self._prepared.pop(call_id, None)
         if prepared is not None:
             await self._parts.admin.undo(prepared)
@@ -213,12 +213,12 @@ class SipDialler:
 
 
 def _named(request: CallRequest, caller: str) -> CallRequest:
-    """With the identity that LiveKit SIP makes of the caller; the room is empty where its own rule decides."""
+    """Sets the identity that LiveKit SIP gives the caller. The room is empty if LiveKit's own rule chooses it."""
     return replace(request, participant=replace(request.participant, identity=f"sip_{caller}"))
 
 
 def _caller_id(request: CallRequest) -> str:
-    """What LiveKit SIP is to see as the caller: the number, or our id where there is none or it is to be hidden."""
+    """The caller ID for LiveKit SIP: the number, or our call id if the number is missing or must be hidden."""
     hidden = request.hide_number or request.from_number == WITHHELD or not valid_caller_id(request.from_number)
     return request.call_id if hidden else request.from_number
 

@@ -1,7 +1,7 @@
-"""What a carrier tells of a transfer, and what it is told to do then: `/<carrier>/<token>/transfer` and below.
+"""Callbacks of a transfer and the documents that answer them: `/<carrier>/<token>/transfer` and below.
 
-The token names the call and the stream with which its phone would come back. Any process that shares the store serves
-these requests.
+The token identifies the call and the stream that the phone opens if it returns. Any process that shares the store can
+serve these requests.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from connector.tokens import TokenSigner, stream_name, stream_named
 log = structlog.get_logger()
 
 URL_LIFE = 2 * 86400.0
-"""Seconds: the end of the talk is told at the same address, and the longest that a carrier allows is a day."""
+"""Seconds. The end of the conversation is reported to the same URL; carriers allow at most one day."""
 
 Handler = Callable[[Carrier, str, int, dict[str, str]], Awaitable[str]]
 
 
 class TransferAddresses:
-    """The addresses of one transfer. `signer` is of TRANSFER_PURPOSE."""
+    """Makes the URLs of a transfer. `signer` must have the purpose TRANSFER_PURPOSE."""
 
     def __init__(self, signer: TokenSigner, origins: Origins) -> None:
         self._signer = signer
@@ -47,7 +47,7 @@ class TransferAddresses:
 
 
 class TransferRoutes:
-    """`streams` makes the tokens of streams, `signer` is of TRANSFER_PURPOSE."""
+    """`streams` makes the tokens of streams; `signer` must have the purpose TRANSFER_PURPOSE."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class TransferRoutes:
         return handler
 
     async def _over(self, carrier: Carrier, call_id: str, stream: int, fields: dict[str, str]) -> str:
-        """The dial is over: somebody talked, or the phone comes back."""
+        """The dial has ended: either the other side answered, or the phone returns to its room."""
         told = carrier.dial_over(fields)
         if told is None:
             raise Malformed("the form does not tell of a dial")
@@ -112,10 +112,10 @@ class TransferRoutes:
         status = carrier.dial_progress(fields)
         if status is not None:
             await self._calls.transfer_progress(call_id, stream, status)
-        return carrier.hang_up()  # Of a status callback's answer carriers read the status alone.
+        return carrier.hang_up()  # Carriers read only the HTTP status of the response to a status callback.
 
     async def _document(self, carrier: Carrier, call_id: str, stream: int, _: dict[str, str]) -> str:
-        """For a carrier that takes no document, only the address of one."""
+        """Returns the transfer document, for a carrier with an API that accepts only the URL of a document."""
         order = await self._calls.transfer_order(call_id, stream)
         if order is None:
             raise TokenExpired("the call is not being transferred any more")

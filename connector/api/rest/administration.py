@@ -1,5 +1,5 @@
-"""What an operator administers: connectors, routing rules, webhooks. The service serves these operations, and the
-command line carries them out in the store when no service runs."""
+"""Operations for administration: connectors, routing rules, webhooks. The service serves them over HTTP; the command
+line can also run them directly on the store if no service runs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from connector.webhooks.signing import KeyRing
 
 
 def signature_check(settings: Settings, carriers: Carriers, origins: Origins) -> SignatureCheck:
-    """Of all accounts that the settings name."""
+    """Builds the signature check for all configured accounts."""
     accounts = {name: carrier.accounts(settings) for name, carrier in carriers.items()}
     return SignatureCheck(origins, carriers, accounts, allow_unsigned=settings.allow_unsigned_webhooks)
 
 
 def administration(settings: Settings, carriers: Carriers, store: Store, keys: KeyRing) -> list[Operation]:
-    """The operations on this store; `keys` sign webhooks."""
+    """Returns the operations on this store; `keys` sign webhooks."""
     origins = Origins(settings.public_origin, settings.regions, settings.countries)
     rules = RuleRest(store, {settings.livekit_api_key, *settings.api_keys})
     webhook_keys = WebhookKeys(settings.own_secrets)

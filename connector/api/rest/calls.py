@@ -1,4 +1,4 @@
-"""`/v2/sip/call`: calls of any carrier, in the words of VideoSDK's SDKs."""
+"""`/v2/sip/call`: calls of all carriers, in the terms of VideoSDK's SDKs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _E164 = form(
     "must be a telephone number with its country code, such as +15551234567",
 )
 E164Number = Annotated[str, StringConstraints(max_length=40, pattern=_E164)]
-"""With its country code, in any usual spelling."""
+"""A number with its country code, in any usual notation."""
 _NEVER_ANSWERED = {
     EndReason.NO_ANSWER: "not-answered",
     EndReason.CONNECT_TIMEOUT: "not-answered",
@@ -200,7 +200,7 @@ class CallRest:
             created_before=query.end_date / 1000 if query.end_date is not None else None,
         )
         page = await self._store.page_calls(query.offset, query.per_page, where)
-        # As fresh as this process knows them.
+        # Live calls of this process may be newer than their stored records.
         data = [shown(self._control.freshest(record)) for record in page.items]
         return CallList(data=data, page_info=page_info(query, page.total))
 
@@ -230,7 +230,7 @@ class CallRest:
 
 
 def shown(record: CallRecord) -> CallData:
-    """A call as the API shows it. Numbers that are hidden are not in the record."""
+    """Converts a record to the API's form. The record does not contain hidden numbers."""
     return CallData(
         id=record.call_id,
         call_id=record.call_id,
@@ -254,12 +254,12 @@ def shown(record: CallRecord) -> CallData:
 
 
 def as_json(record: CallRecord) -> dict[str, Any]:
-    """The same for webhooks: whoever is told of a call reads what they would get by asking."""
+    """The JSON of a call in webhooks: the same as in the API."""
     return shown(record).model_dump(mode="json", by_alias=True)
 
 
 def status(record: CallRecord) -> str:
-    """One of VideoSDK's words for the state of a call."""
+    """Returns VideoSDK's term for the state of a call."""
     match record.state:
         case CallState.PENDING:
             return _first(record)

@@ -1,4 +1,4 @@
-"""`/v2/connectors`: one webhook URL at one carrier each. Shapes as VideoSDK documents them."""
+"""`/v2/connectors`: each connector is one webhook URL for one carrier. JSON shapes as in VideoSDK's documentation."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class ConnectorRest:
         return ConnectorChanged(message="Connector created successfully", data=self._shown(entry))
 
     async def _rule_of(self, wanted: NewConnector) -> str:
-        """Make the default rule that the request describes; its id, or "" when it describes none."""
+        """Creates the default rule of the request. Returns its id, or "" if the request has no rule."""
         if wanted.agent_id is None and wanted.room is None:
             if wanted.agent_metadata is not None:
                 raise InvalidArgument("agentMetadata", "is for the agent in agentId")
@@ -190,7 +190,7 @@ class ConnectorRest:
         return (await self._rules.create(Asked({}, rule, None))).id
 
     async def _warn(self, entry: ConnectorEntry) -> None:
-        """A rule may be made later, and a region configured: neither keeps the connector from being made."""
+        """Warns about an unknown rule or region. This is no error: the rule or the region may be added later."""
         if entry.default_rule_id and await self._store.rules.get(entry.default_rule_id) is None:
             log.warning("the connector's default rule does not exist", connector=entry.id, rule=entry.default_rule_id)
         if entry.region:
@@ -217,7 +217,7 @@ class ConnectorRest:
         return Message(message="Connector deleted successfully")
 
     def _keyed(self, entry: ConnectorEntry) -> ConnectorEntry:
-        """The connector with a key that it has never had."""
+        """Returns the connector with a new key."""
         nonce = secrets.token_hex(16)
         return replace(entry, key_nonce=nonce, key_hash=WebhookKeys.hash(self._keys.derive(entry.id, nonce)))
 
@@ -228,9 +228,9 @@ class ConnectorRest:
         return entry
 
     async def _found_by(self, entry: ConnectorEntry) -> ConnectorEntry:
-        """The connector as its URL finds it. After a change of the secret without its predecessor it has another URL,
-        since nobody can say the old one: that is refused from the change on, the new one is good from its first showing
-        on."""
+        """Returns the connector with a usable URL. If the secret was changed and the previous secret is not configured,
+        the old key cannot be recovered: the old URL is refused from then on, and the connector gets a new key, valid
+        from the first time that its URL is shown."""
         if self._keys.key_of(entry) is not None:
             return entry
         if is_sealed(entry.key_nonce):
@@ -240,7 +240,7 @@ class ConnectorRest:
         if await self._store.connectors.replace(fresh, entry):
             log.warning("the secret has changed: the connector has a new webhook URL", connector=entry.id)
             return fresh
-        # Another request was quicker, with the same outcome or with a rotation.
+        # Another request changed the connector first: it made a new key too.
         return await self._store.connectors.get(entry.id) or fresh
 
     def _shown(self, entry: ConnectorEntry) -> ConnectorData:

@@ -1,4 +1,4 @@
-"""A change of what is stored, made to the newest version: of two people who edit at once, neither loses a field."""
+"""Changes a stored document by optimistic locking: if two people edit it at the same time, no change is lost."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from connector.errors import Aborted, ConnectorError
 from connector.storage.base import Collection, T
 
 TRIES = 10
-"""Each time somebody else was quicker; a person who edits meets one such at most."""
+"""Attempts, each after a concurrent change by somebody else; a person's edit meets at most one."""
 
 
 async def edited(kept: Collection[T], document_id: str, change: Callable[[T], T], unknown: ConnectorError) -> T:
-    """Replace a document by what `change` makes of it. Raises `unknown` when there is none, Aborted when it was
-    changed by others again and again, NameTaken, and what `change` raises."""
+    """Replaces a document by the result of `change`. Raises `unknown` if it does not exist, Aborted after too many
+    concurrent changes, NameTaken, and the errors of `change`."""
     for _ in range(TRIES):
         present = await kept.get(document_id)
         if present is None:

@@ -1,4 +1,4 @@
-"""What all REST models share: names in camelCase, strict types, times, pages, lists in a query."""
+"""Common parts of all REST models: names in camelCase, strict types, times, pages, lists in a query."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _FORMS: dict[str, str] = {}
 
 
 def form(pattern: str, words: str) -> str:
-    """The pattern; what does not fit is refused with these words instead of it."""
+    """Returns the pattern and registers the error text for values that do not match it."""
     _FORMS[pattern] = words
     return pattern
 
 
 def in_words(pattern: str) -> str:
-    """What a text must be that shall fit a pattern."""
+    """Returns the error text for a pattern."""
     return _FORMS.get(pattern, f"must match pattern {pattern!r}")
 
 
@@ -28,7 +28,7 @@ DEFAULT_PER_PAGE = 20
 Text = Annotated[str, StringConstraints(max_length=256, pattern=NO_CONTROLS)]
 """A line of text, possibly empty."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO_CONTROLS)]
-"""A line of text that says something; also the limits of a room's name at livekit-server."""
+"""A non-empty line of text; the limits are those of livekit-server for a room name."""
 
 
 class Body(BaseModel):
@@ -66,7 +66,7 @@ class PageQuery(Query):
 
     @property
     def offset(self) -> int:
-        """The place of the page's first item."""
+        """The position of the page's first item."""
         return (self.page - 1) * self.per_page
 
 
@@ -78,7 +78,7 @@ class PageInfo(Answer):
 
 
 def page_info(query: PageQuery, total: int) -> PageInfo:
-    """Which page of a list of `total` items it is."""
+    """Returns the page data for a list of `total` items."""
     last_page = max(1, -(-total // query.per_page))
     return PageInfo(current_page=query.page, per_page=query.per_page, last_page=last_page, total=total)
 

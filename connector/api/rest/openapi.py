@@ -1,4 +1,4 @@
-"""The REST API's OpenAPI 3.1 document, made from the very models that check the requests."""
+"""The REST API's OpenAPI 3.1 document, made from the models that check the requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Schema = dict[str, Any]
 
 
 def document(operations: Iterable[Operation]) -> Schema:
-    """The whole document; plain JSON values."""
+    """Returns the whole document as plain JSON values."""
     operations = list(operations)
     models = _Models(operations)
     paths: dict[str, Schema] = {}
@@ -82,13 +82,13 @@ class _Models:
         return dict(self._refs[model, mode])
 
     def parameters(self, model: type[BaseModel]) -> list[Schema]:
-        """A query's fields, each a parameter of its own."""
+        """Returns one parameter for each field of a query."""
         schema = self.definitions[self._refs[model, "validation"]["$ref"].rsplit("/", 1)[1]]
         return [_parameter(name, field) for name, field in schema["properties"].items()]
 
 
 def _parameter(name: str, field: Schema) -> Schema:
-    # In a query a value is there or not; there is no null.
+    # A query has no null: a parameter is either present or absent.
     if "anyOf" in field:
         (only,) = [choice for choice in field["anyOf"] if choice.get("type") != "null"]
         field = {key: value for key, value in field.items() if key not in ("anyOf", "default")} | only
@@ -133,7 +133,7 @@ def _operation(operation: Operation, models: _Models) -> Schema:
 
 
 def _links(giver: Operation, operations: list[Operation]) -> Schema:
-    """What can be done with the thing that an operation made."""
+    """Returns OpenAPI links to the operations on the object that `giver` creates."""
     below = [each for each in operations if each.path.startswith(f"{giver.path}/{{id}}")]
     parameters = {"id": f"$response.body#{giver.gives}"}
     return {_operation_id(each): {"operationId": _operation_id(each), "parameters": parameters} for each in below}

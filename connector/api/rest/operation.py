@@ -1,4 +1,4 @@
-"""One operation of the REST API: what is served, and what the OpenAPI document says of it."""
+"""One operation of the REST API: its handler and its entry in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Access(Enum):
     TOKEN = "token"
     """A token that may create rooms; see `connector.api.auth`."""
     OPEN = "open"
-    """Anybody: there is nothing secret."""
+    """No authorisation: the content is public."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of one path. `refusals` are its statuses beside 400, 401 and 403; `gives` is the JSON pointer of the
-    id in its answer with which the paths below this one go on (an OpenAPI link)."""
+    """One method of one path. `refusals`: error statuses besides 400, 401 and 403. `gives`: JSON pointer to the id in
+    its answer, which the paths below this one need (an OpenAPI link)."""
 
     method: str
     path: str

@@ -1,7 +1,7 @@
-"""The REST API under `/v2`: the one way on which each request of its table of operations goes.
+"""The REST API under `/v2`: processes the requests for all operations in its table.
 
-Authorised, then read, then checked by its pydantic model, then handled. Whatever is refused is answered in one shape,
-`{"message", "code"}`. The same table makes the OpenAPI document (`connector.api.rest.openapi`).
+Each request is authorised, read, checked by its pydantic model, and handled. All errors have the form
+`{"message", "code"}`. The OpenAPI document is made from the same table (`connector.api.rest.openapi`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DOCUMENT_PATH = "/v2/openapi.json"
 
 
 class RestRoutes:
-    """See the module."""
+    """See the module's docstring."""
 
     def __init__(self, operations: Sequence[Operation], authorizer: Authorizer, refusals: Refusals) -> None:
         self._operations = operations
@@ -39,7 +39,7 @@ class RestRoutes:
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         paths: dict[str, list[str]] = {}
-        # A fixed path goes before one with a variable in its place.
+        # Fixed paths are registered first, because a path with a variable in the same place would match them.
         for operation in sorted(self._operations, key=lambda operation: "{" in operation.path):
             router.add_route(operation.method, operation.path, self._handler(operation))
             paths.setdefault(operation.path, []).append(operation.method)
@@ -47,15 +47,15 @@ class RestRoutes:
         paths[DOCUMENT_PATH] = ["GET"]
         for path, methods in paths.items():
             router.add_route("*", path, self._not_allowed(methods))
-        # Carriers' webhooks are below it too, and answer for themselves.
+        # Carriers' webhooks are also below /v2; they have their own handlers.
         router.add_route("*", "/v2/{tail:(?!hooks/).*}", self._unknown)
 
     async def _unknown(self, request: web.Request) -> web.Response:
         return problem(404, "not_found", f"{request.path} is not a path of this connector; see {DOCUMENT_PATH}")
 
     async def _openapi(self, _: web.Request) -> web.Response:
-        """Made when somebody asks for it, once and in a thread: it takes longer than all else at the start, and calls
-        that are live must not wait for it."""
+        """Serves the OpenAPI document. It is made once, at the first request, because this is the slowest step of a
+        start; and in a thread, because live calls must not wait for it."""
         if self._document is None:
             making = asyncio.to_thread(lambda: json.dumps(document(self._operations)).encode())
             self._document = asyncio.ensure_future(making)
@@ -91,7 +91,7 @@ class RestRoutes:
         return await operation.handler(Asked(dict(request.match_info), body, query))
 
     def _refused(self, operation: Operation, error: ConnectorError) -> web.Response:
-        # HTTP's 412 is about the request's own conditions; that the call is in another state is a conflict.
+        # HTTP 412 is only for conditions in the request's headers; a wrong state of the call is a conflict (409).
         status = 409 if isinstance(error, FailedPrecondition) else error.http_status
         return self._problem(operation, status, error.twirp_code, error.message)
 
@@ -111,7 +111,7 @@ class RestRoutes:
 
 
 def problem(status: int, code: str, message: str) -> web.Response:
-    """An error in the API's one shape."""
+    """Returns an error response in the API's form."""
     return web.json_response({"message": message, "code": code}, status=status)
 
 
@@ -125,7 +125,7 @@ async def _read(request: web.Request) -> bytes:
 
 
 def checked(model: type[BaseModel], given: bytes | dict[str, str]) -> BaseModel:
-    """The model of a body's JSON, or of a query. Raises Malformed or InvalidArgument, which names the field."""
+    """Parses a JSON body or a query. Raises Malformed, or InvalidArgument, which names the field."""
     try:
         return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(given)
     except ValidationError as error:
@@ -133,7 +133,7 @@ def checked(model: type[BaseModel], given: bytes | dict[str, str]) -> BaseModel:
 
 
 def _explained(error: ValidationError, model: type[BaseModel]) -> ConnectorError:
-    """The first thing that is wrong, by the name that the client knows; the value is not repeated."""
+    """Returns the first error, with the client's name of the field; the value is not repeated."""
     problem = error.errors(include_url=False, include_input=False)[0]
     if problem["type"] == "json_invalid":
         return Malformed("the body is not JSON")

@@ -1,5 +1,5 @@
-"""`/v2/sip/webhooks`: which servers are told what happens to calls; their delivery log; the key that signs. Shapes as
-VideoSDK's SDKs send and read them: an endpoint is bare."""
+"""`/v2/sip/webhooks`: endpoints for events of calls, their delivery log, and the signing key. JSON shapes as in
+VideoSDK's SDKs: an endpoint has no envelope object."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from connector.webhooks.signing import KeyRing, PublicKey
 log = structlog.get_logger()
 
 MAX_ENDPOINTS = 100
-"""Each event of each call is written once for each endpoint that wants it."""
+"""A limit is needed because each event is stored once per endpoint."""
 MAX_LOG_LINES = 1000
 _ID_CHARACTERS = string.digits + string.ascii_lowercase
 Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL_LENGTH)]

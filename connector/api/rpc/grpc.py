@@ -24,7 +24,7 @@ _Call = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[by
 
 
 class GrpcServer:
-    """Serves a table of methods on one port. `start`, `not_serving` when a drain begins, `stop`."""
+    """Serves a table of methods on one port. Lifecycle: `start`, `not_serving` when a drain begins, `stop`."""
 
     def __init__(self, table: Sequence[Method], authorizer: Authorizer, refusals: Refusals) -> None:
         self._table = table
@@ -36,7 +36,7 @@ class GrpcServer:
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
-        """Raises OSError when the port cannot be had; then nothing is left listening."""
+        """Raises OSError if the port is not available; then nothing is left listening."""
         server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE),
@@ -54,7 +54,7 @@ class GrpcServer:
         try:
             self.port = server.add_insecure_port(address)
         except RuntimeError:
-            # grpc's text has a page of C++ around the one word that matters, and that word is its log's.
+            # grpc's message is mainly C++ internals, and the actual reason is only in grpc's own log.
             raise OSError(
                 f"gRPC cannot listen on {address}: is CONNECTOR_GRPC_PORT taken by another program?"
             ) from None
@@ -62,7 +62,7 @@ class GrpcServer:
         await server.start()
 
     async def not_serving(self) -> None:
-        """Tell health watchers that no new calls are wanted."""
+        """Reports NOT_SERVING to health checks: no new calls are accepted."""
         if self._server is not None:
             await self._health.enter_graceful_shutdown()
 
@@ -83,7 +83,7 @@ class GrpcServer:
             )
 
     def _unary(self, method: Method) -> _Call:
-        """Bytes in, bytes out: a body that cannot be decoded gets our error and not a traceback's."""
+        """Wraps a method to take and return bytes, so that a body that cannot be decoded gets one of our errors."""
 
         path = f"{method.service}/{method.name}"
 
@@ -92,7 +92,7 @@ class GrpcServer:
                 self._authorizer.require_room_create(_authorization(context))
                 request = method.request()
                 request.ParseFromString(body)
-                # A deadline that passes, or a client that goes away, cancels this and so takes all back.
+                # If the deadline passes or the client disconnects, this is cancelled, and the method undoes its work.
                 return (await method.handler(request)).SerializeToString()
             except ConnectorError as error:
                 self._refusals.note(path, error.twirp_code, error.message)

@@ -1,4 +1,4 @@
-"""From call records to protobuf, and the page tokens of lists."""
+"""Converts call records to protobuf, and makes the page tokens of lists."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PROVIDER_NAMES = {
     for name in pb.Call.Provider.keys()  # noqa: SIM118 - it is no mapping
     if name != "PROVIDER_UNSPECIFIED"
 }
-"""A carrier that the API has no name for stays unspecified."""
+"""A carrier without a name in the API stays unspecified."""
 PROVIDERS = {pb.Call.Provider.Value(name): provider for provider, name in _PROVIDER_NAMES.items()}
 STATES = {
     pb.Call.STATE_PENDING: CallState.PENDING,
@@ -61,7 +61,7 @@ def call_message(record: CallRecord) -> pb.Call:
 
 
 def call_filter(request: pb.ListCallsRequest) -> tuple[CallFilter, int]:
-    """The filter and the page size. InvalidArgument names the field."""
+    """Returns the filter and the page size. Raises InvalidArgument, which names the field."""
     if request.page_size > LARGEST_PAGE:
         raise InvalidArgument("page_size", f"is more than {LARGEST_PAGE}")
     if request.state and request.state not in STATES:
@@ -80,7 +80,7 @@ def call_filter(request: pb.ListCallsRequest) -> tuple[CallFilter, int]:
 
 
 def page_token(last: CallRecord) -> str:
-    """Where the next page begins: after this record."""
+    """Returns the token of the next page, which begins after this record."""
     return base64.urlsafe_b64encode(_TIME.pack(last.created_at) + last.call_id.encode()).decode()
 
 
@@ -96,8 +96,8 @@ def _position(token: str) -> tuple[float, str]:
 
 
 def _timestamp(seconds: float) -> Timestamp:
-    """To the nanosecond, so that `_seconds` gives back the very same number: a call is not created before the
-    time at which it says it was."""
+    """Converts to nanosecond precision, so that `_seconds` returns exactly the same number. With rounding, a filter by
+    a call's creation time could miss that call."""
     whole = math.floor(seconds)
     nanos = round((seconds - whole) * 1_000_000_000)
     return Timestamp(seconds=whole + nanos // 1_000_000_000, nanos=nanos % 1_000_000_000)

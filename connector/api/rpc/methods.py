@@ -1,4 +1,4 @@
-"""The RPCs of both services, once for every transport."""
+"""The table of the RPCs of both services, shared by all transports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from connector.api.rpc.service import ConnectorService
 from connector.errors import Unimplemented
 from connectorpb.v1 import connector_pb2 as pb
 
-# By its descriptor: gRPC reflection finds it only once its module has been imported.
+# The name comes from the descriptor because gRPC reflection finds a service only if its module is imported.
 LIVEKIT_SERVICE: str = livekit_connector.DESCRIPTOR.services_by_name["Connector"].full_name
 OUR_SERVICE = "connector.v1.Connector"
 _WHATSAPP = ("DialWhatsAppCall", "DisconnectWhatsAppCall", "ConnectWhatsAppCall", "AcceptWhatsAppCall")
@@ -33,7 +33,7 @@ class Method:
 
 
 def methods(service: ConnectorService, conferences: ConferenceRpc) -> list[Method]:
-    """`livekit.Connector` is what LiveKit's SDKs know; `connector.v1.Connector` has all that is ours."""
+    """`livekit.Connector` is the service in LiveKit's SDKs; `connector.v1.Connector` has all our own methods."""
     ours: dict[str, Handler] = {
         "ConnectTwilioCall": service.connect_twilio_call,
         "ConnectTelnyxCall": service.connect_telnyx_call,

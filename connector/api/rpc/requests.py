@@ -1,4 +1,4 @@
-"""From a decoded request to the domain's words, checked whole before anything is created.
+"""Converts decoded requests to the domain model. The whole request is checked before anything is created.
 
 Every function raises InvalidArgument, which names the field.
 """
@@ -24,7 +24,7 @@ MAX_NAME = 256
 MAX_METADATA = 512 * 1024
 MAX_ATTRIBUTES = 64 * 1024
 OUR_ATTRIBUTES = 4 * 1024
-"""Room kept for the attributes that the connector adds."""
+"""Bytes reserved for the attributes that the connector adds."""
 MAX_AGENTS = 32
 RESERVED_PREFIX = "connector."
 
@@ -39,7 +39,7 @@ _CALL_DIRECTIONS = {
 MAX_DIGITS = 32
 MAX_CALL_ID = 64
 MIN_RING, MAX_RING = 5, 600
-"""Seconds; Twilio's own bounds for a call's Timeout."""
+"""Seconds; Twilio's limits for a call's Timeout."""
 
 
 PLACING = Provider.TWILIO
@@ -115,7 +115,7 @@ def _call_request(provider: Provider, direction: Direction, request: _CallReques
 
 
 def room_name(value: str) -> str:
-    """Present, and of a length that LiveKit takes."""
+    """Checks that the name is present and not too long for LiveKit."""
     room = _text("room_name", value, MAX_ROOM_NAME)
     if not room:
         raise InvalidArgument("room_name", "is required")
@@ -123,14 +123,14 @@ def room_name(value: str) -> str:
 
 
 def dtmf_digits(digits: str) -> str:
-    """1 to 32 DTMF digits."""
+    """Checks for 1 to 32 DTMF digits."""
     if not 1 <= len(digits) <= MAX_DIGITS or any(digit not in dtmf.DIGITS for digit in digits):
         raise InvalidArgument("digits", f"must be 1 to {MAX_DIGITS} of {dtmf.DIGITS}")
     return digits
 
 
 def call_id(value: str) -> str:
-    """Present and of a possible length; whether there is such a call is for the store to say."""
+    """Checks that the id is present and not too long. It does not check whether the call exists."""
     if not value or len(value) > MAX_CALL_ID:
         raise InvalidArgument("call_id", "is required" if not value else "is too long")
     return value
@@ -160,7 +160,7 @@ def _attributes(attributes: dict[str, str]) -> dict[str, str]:
 
 
 def agents(wanted: list[pb.RoomAgentDispatch]) -> tuple[AgentDispatch, ...]:
-    """Agents to dispatch, at most MAX_AGENTS."""
+    """Checks and converts the agents to dispatch, at most MAX_AGENTS."""
     if len(wanted) > MAX_AGENTS:
         raise InvalidArgument("agents", f"are more than {MAX_AGENTS}")
     for agent in wanted:

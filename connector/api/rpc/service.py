@@ -1,4 +1,4 @@
-"""The use cases, free of any transport: Twirp and gRPC call these with decoded requests."""
+"""The use cases, independent of the transport: Twirp and gRPC call them with decoded requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from connectorpb.v1 import connector_pb2 as pb
 log = structlog.get_logger()
 
 ANSWER_MARGIN = 10.0
-"""Seconds past the ring time for the last status report to come."""
+"""Seconds after the ringing time to wait for the last status callback."""
 
 
 class CallPlacer(Protocol):
@@ -34,7 +34,7 @@ class CallPlacer(Protocol):
 
 
 class ConnectorService:
-    """`livekit.Connector` and `connector.v1.Connector`. Every method raises ConnectorError alone."""
+    """Implements `livekit.Connector` and `connector.v1.Connector`. The methods raise only ConnectorError."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class ConnectorService:
         self._placer = placer
 
     async def connect_twilio_call(self, request: pb.ConnectTwilioCallRequest) -> pb.ConnectTwilioCallResponse:
-        """Create a call and hand out its connect_url. Raises InvalidArgument before anything is created."""
+        """Creates a call and returns its connect_url. Raises InvalidArgument before anything is created."""
         return pb.ConnectTwilioCallResponse(connect_url=await self._connect(requests.twilio_call_request(request)))
 
     async def connect_telnyx_call(self, request: pb.ConnectTelnyxCallRequest) -> pb.ConnectTelnyxCallResponse:
@@ -75,7 +75,7 @@ class ConnectorService:
         return replace(request, region=self._origins.region(request.region, request.destination_country))
 
     async def place_twilio_call(self, request: pb.PlaceTwilioCallRequest) -> pb.PlaceTwilioCallResponse:
-        """Create a call and have Twilio dial it; when Twilio will not, nothing is left of it."""
+        """Creates a call and asks Twilio to dial. If Twilio refuses, everything is undone."""
         if self._placer is None:
             raise FailedPrecondition(f"placing calls needs {self._carriers[requests.PLACING].rest_settings}")
         checked = self._in_its_region(requests.placed_call_request(request))
@@ -123,7 +123,7 @@ class ConnectorService:
         return pb.GetCallResponse(call=call_message(await self._control.record(requests.call_id(request.call_id))))
 
     async def end_call(self, request: pb.EndCallRequest) -> pb.EndCallResponse:
-        """End both legs and wait until everything is free."""
+        """Ends both legs and waits for the end of the teardown."""
         return pb.EndCallResponse(call=call_message(await self._control.end(requests.call_id(request.call_id))))
 
     async def send_dtmf(self, request: pb.SendDtmfRequest) -> pb.SendDtmfResponse:
@@ -136,13 +136,14 @@ class ConnectorService:
         return pb.ClearAudioResponse()
 
     async def switch_room(self, request: pb.SwitchRoomRequest) -> pb.SwitchRoomResponse:
-        """Move the caller to another room; the answer comes when it is there."""
+        """Moves the caller to another room; returns when the caller is in the new room."""
         call_id, room = requests.call_id(request.call_id), requests.room_name(request.room_name)
         record = await self._control.switch_room(call_id, room, requests.agents(list(request.agents)))
         return pb.SwitchRoomResponse(call=call_message(record))
 
     async def transfer_call(self, request: pb.TransferCallRequest) -> pb.TransferCallResponse:
-        """Redirect the call at the carrier; the answer comes when the carrier has agreed, or with the outcome."""
+        """Transfers the call at the carrier. Returns when the carrier has accepted the transfer, or, with
+        `wait_until_answered`, when the outcome is known."""
         wish = TransferWish(request.to, request.timeout, request.caller_id, request.failure_sentence)
         call_id = requests.call_id(request.call_id)
         record = await self._control.transfer(call_id, wish, wait=request.wait_until_answered)

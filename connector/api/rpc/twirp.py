@@ -1,7 +1,7 @@
-"""Twirp over aiohttp: the `twirp` package routes, decodes and encodes; this feeds it an ASGI scope.
+"""Twirp over aiohttp: the `twirp` package routes, decodes and encodes; this module gives it an ASGI scope.
 
-Where the package differs from what LiveKit's SDKs and the Twirp specification expect, it is mended here:
-unknown fields in JSON are ignored, an unknown method is `bad_route`, a media type may carry parameters.
+This module corrects the package where it differs from LiveKit's SDKs and the Twirp specification: unknown JSON fields
+are ignored, an unknown method is `bad_route`, and a media type may have parameters.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _is_livekits(message: Message) -> bool:
 
 
 def _check_known(document: Any, descriptor: Any) -> None:
-    """InvalidArgument names a field that does not exist."""
+    """Raises InvalidArgument, which names the field, if a field does not exist."""
     if not isinstance(document, dict):
         raise ValueError("a message is a JSON object")
     known = {name: field for field in descriptor.fields for name in (field.name, field.json_name)}
@@ -79,8 +79,8 @@ def _check_known(document: Any, descriptor: Any) -> None:
 
 
 def _check_enums(document: Any, fields: Iterable[Any]) -> None:
-    """Ignoring unknown fields would also turn an enum name that does not exist into the default value, and the
-    parser takes `true` and 0.5 for numbers."""
+    """Checks enum values before the parser does. A parser that ignores unknown fields also replaces an unknown enum
+    name by the default value, and it accepts `true` and 0.5 as numbers."""
     if not isinstance(document, dict):
         raise ValueError("a message is a JSON object")
     for field in fields:
@@ -94,7 +94,7 @@ def _check_enums(document: Any, fields: Iterable[Any]) -> None:
 
 
 def _has_json_of_its_own(message: Any) -> bool:
-    """Maps, and protobuf's well-known types: a Timestamp is a string."""
+    """Whether the JSON form differs from the fields: maps and protobuf's well-known types (a Timestamp is a string)."""
     return bool(message.GetOptions().map_entry) or message.file.package == "google.protobuf"
 
 
@@ -130,7 +130,7 @@ class _Service(TwirpServer):  # type: ignore[misc]
 
 class _Context(Context):  # type: ignore[misc]
     def __init__(self) -> None:
-        # Without a logger the package would configure structlog for the whole process, in its own way.
+        # Without a logger, the package would configure structlog for the whole process.
         super().__init__(logger=log)
 
 
@@ -156,7 +156,7 @@ class TwirpRoutes:
         router.add_route("*", "/twirp/{tail:.*}", self.handle)
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Route, then authorise, then read and decode: nobody unknown makes us parse a body."""
+        """Routes, authorises, then reads and decodes: the body of an unauthorised request is never parsed."""
         response = await self._answer(request)
         if response.status != 200:
             assert isinstance(response.body, bytes)

@@ -1,5 +1,5 @@
-"""What a request says about a call that nobody talks with. LiveKit's ConnectTwilioCall has no fields of its own for
-that, so these are keys of `participant_attributes`; they are read, and not given to the participant."""
+"""The agent-watch options of a request (see `AgentWatch`). LiveKit's ConnectTwilioCall has no fields for them, so they
+are keys of `participant_attributes`; the participant itself does not get these attributes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ MAX_AGENT_NAME = 256
 
 
 def agent_watch(attributes: Mapping[str, str]) -> AgentWatch:
-    """Of a request's attributes; what they leave out is left open. InvalidArgument names the attribute."""
+    """Reads the options from a request's attributes; a missing one is None. Raises InvalidArgument, which names the
+    attribute."""
     number = attributes.get(FALLBACK_NUMBER)
     if number and not E164.fullmatch(number):
         raise _wrong(FALLBACK_NUMBER, "is not a number in E.164 form such as +15551234567")
