@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
 import aiohttp
+import structlog
 from livekit import api
 
 from connector.errors import NotFound
@@ -28,10 +29,18 @@ from connector.room.dispatches import (
     missing_after_creation,
     withdraw,
 )
+from connector.tasks import BackgroundTasks
+
+log = structlog.get_logger()
 
 REQUEST_TIMEOUT = 3.0
 """Seconds for one thing asked of LiveKit; a ConnectTwilioCall must answer within 5 even when LiveKit is gone."""
 UNDO_TIMEOUT = 1.5
+"""Seconds for the first try to take back a room's set-up: the end of a call waits for it."""
+UNDO_LIMIT = 30.0
+"""Seconds for the tries that follow, in the background; then LiveKit's own empty-room timeout is left to clear it."""
+UNDO_PAUSE = 1.0
+"""Seconds before the first of those tries; each pause is twice the one before."""
 
 
 @dataclass(slots=True)
@@ -40,6 +49,8 @@ class RoomSetup:
 
     room: str
     created: bool = False
+    sid: str = ""
+    """Of the room that was created: one of the same name that somebody has created since is not ours to delete."""
     dispatches: list[str] = field(default_factory=list)
 
 
@@ -52,14 +63,18 @@ class RoomAdmin:
         self._secret = api_secret
         self._api: api.LiveKitAPI | None = None
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._taking_back: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks()
+        self._unfinished: list[RoomSetup] = []
+        """What could not be taken back yet."""
+        self._closing = asyncio.Event()
 
     async def start(self) -> None:
         self._api = api.LiveKitAPI(self._url, self._key, self._secret, failover=False)
 
     async def close(self) -> None:
-        if self._taking_back:
-            await asyncio.wait(set(self._taking_back))
+        """What is still to be taken back gets one more try, at once."""
+        self._closing.set()
+        await self._background.close(2 * UNDO_TIMEOUT)
         if self._api is not None:
             await self._api.aclose()
             self._api = None
@@ -107,8 +122,18 @@ class RoomAdmin:
             try:
                 await work(setup)
             except BaseException:
-                await self._undo(setup)
+                if not await self._undo(setup, UNDO_TIMEOUT):
+                    self._undo_later(setup)
                 raise
+            self._take_over(setup)
+
+    def _take_over(self, setup: RoomSetup) -> None:
+        """A call uses a room that could not be deleted yet: from now on, to delete it is that call's part."""
+        for left in self._unfinished:
+            if left.room == setup.room and left.created:
+                left.created = False
+                if not setup.created:
+                    setup.created, setup.sid = True, left.sid
 
     def _take_back(self, working: asyncio.Task[None], setup: RoomSetup) -> None:
         """Nobody waits any more. LiveKit may be making the room all the same: let it finish, then undo."""
@@ -120,9 +145,7 @@ class RoomAdmin:
             if failed is None:
                 await self.undo(setup)
 
-        task = asyncio.create_task(finish(), name="take back a room")
-        self._taking_back.add(task)
-        task.add_done_callback(self._taking_back.discard)
+        self._background.start(finish(), "take back a room")
 
     async def _ensure(self, setup: RoomSetup, agents: Sequence[AgentDispatch]) -> None:
         try:
@@ -147,10 +170,10 @@ class RoomAdmin:
 
     async def _create(self, setup: RoomSetup, wanted: Sequence[AgentDispatch]) -> None:
         agents = marked(wanted)
-        await self._client.room.create_room(
+        room = await self._client.room.create_room(
             api.CreateRoomRequest(name=setup.room, agents=[_room_agent(agent) for agent in agents])
         )
-        setup.created = True
+        setup.created, setup.sid = True, room.sid
         if agents:
             missing = missing_after_creation(await self._client.agent_dispatch.list_dispatch(setup.room), agents)
             # Somebody else was quicker: to take the room back is then not ours.
@@ -189,20 +212,70 @@ class RoomAdmin:
             await withdraw(self._client, room, memory)
 
     async def undo(self, setup: RoomSetup) -> None:
-        """Take back what `ensure_room` did, as far as LiveKit lets us; raises nothing."""
-        async with self._locks.setdefault(setup.room, asyncio.Lock()):
-            await self._undo(setup)
-
-    async def _undo(self, setup: RoomSetup) -> None:
+        """Take back what `ensure_room` did; raises nothing. While LiveKit lets us not, it is tried again in the
+        background."""
+        done = False
         try:
-            async with asyncio.timeout(UNDO_TIMEOUT):
-                if setup.created and not await self._people_in(setup.room):
-                    await self._client.room.delete_room(api.DeleteRoomRequest(room=setup.room))
-                for dispatch in setup.dispatches:
-                    await self._client.agent_dispatch.delete_dispatch(dispatch, setup.room)
-        except (api.TwirpError, aiohttp.ClientError, TimeoutError):
-            # LiveKit is the thing that failed; its own empty-room timeout clears what is left.
+            done = await self._undo_in_turn(setup, UNDO_TIMEOUT)
+        finally:
+            if not done:
+                self._undo_later(setup)
+
+    async def _undo_in_turn(self, setup: RoomSetup, seconds: float) -> bool:
+        async with self._locks.setdefault(setup.room, asyncio.Lock()):
+            return await self._undo(setup, seconds)
+
+    def _undo_later(self, setup: RoomSetup) -> None:
+        if self._closing.is_set():
+            _warn_of_left(setup)
             return
+        self._unfinished.append(setup)
+        self._background.start(self._undo_again(setup), f"take back the room {setup.room}")
+
+    async def _undo_again(self, setup: RoomSetup) -> None:
+        done, pause = False, UNDO_PAUSE
+        try:
+            async with asyncio.timeout(UNDO_LIMIT):
+                while not done:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._closing.wait(), pause)
+                    pause *= 2
+                    done = await self._undo_in_turn(setup, REQUEST_TIMEOUT)
+                    if self._closing.is_set():
+                        break
+        except TimeoutError:
+            pass
+        finally:
+            self._unfinished = [left for left in self._unfinished if left is not setup]
+            if not done:
+                _warn_of_left(setup)
+
+    async def _undo(self, setup: RoomSetup, seconds: float) -> bool:
+        """Whether nothing is left to be taken back. To be called in turn."""
+        try:
+            async with asyncio.timeout(seconds):
+                if setup.created and await self._is_ours(setup) and not await self._people_in(setup.room):
+                    await self._gone(self._client.room.delete_room(api.DeleteRoomRequest(room=setup.room)))
+                    setup.dispatches.clear()
+                setup.created = False
+                for dispatch in tuple(setup.dispatches):
+                    await self._gone(self._client.agent_dispatch.delete_dispatch(dispatch, setup.room))
+                    setup.dispatches.remove(dispatch)
+        except (api.TwirpError, aiohttp.ClientError, TimeoutError):
+            return False
+        return True
+
+    @staticmethod
+    async def _gone(deletion: Coroutine[Any, Any, object]) -> None:
+        """Delete something, if it is still there."""
+        try:
+            await deletion
+        except api.TwirpError as error:
+            if error.code != "not_found":
+                raise
+
+    async def _is_ours(self, setup: RoomSetup) -> bool:
+        return await self._sid(setup.room) == setup.sid
 
     async def _people_in(self, room: str) -> bool:
         listed = await self._client.room.list_participants(api.ListParticipantsRequest(room=room))
@@ -260,6 +333,10 @@ class RoomAdmin:
 
     def _translated(self) -> AbstractAsyncContextManager[None]:
         return translated(self._url, REQUEST_TIMEOUT)
+
+
+def _warn_of_left(setup: RoomSetup) -> None:
+    log.warning("a room could not be taken back: LiveKit keeps it until its empty timeout", room=setup.room)
 
 
 def _room_agent(agent: AgentDispatch) -> api.RoomAgentDispatch:
