@@ -1,5 +1,5 @@
-"""Calls whose process died: ended at its last sign of life, told of like any other end, and tidied up after. Of several
-processes that try, one does it."""
+"""Ends calls of dead processes: end time is the process's last sign of life, events are sent as for any other end, and
+the callers are removed from their rooms. If several processes try, one succeeds."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from connector.model import LIVE_STATES, CallFilter, CallRecord, CallState, Carr
 log = structlog.get_logger()
 
 MOST = 1000
-"""Open calls of one state that are looked at; a process holds far fewer."""
+"""Maximum number of open calls read per state; a process holds far fewer."""
 INTERRUPTED_DETAIL = "the process that held the call stopped"
 AT_ONCE = 8
-"""Callers that are taken out of their rooms at once."""
+"""Number of callers that are removed from their rooms at the same time."""
 SIGNING = 2.0
-"""Seconds in which a process that has taken a call over has signed its record."""
+"""Seconds in which a process that takes a call over has written its name into the record."""
 KEEP_TRYING = 120.0
-"""Seconds for which LiveKit is asked: it takes a participant that says nothing out by itself after some 20 s, once it
-is up."""
+"""Seconds for which requests to LiveKit are retried. Once LiveKit is up, it removes a silent participant by itself
+after about 20 s."""
 FIRST_DELAY, LONGEST_DELAY = 1.0, 10.0
 
 
 async def open_calls(parts: CallDependencies, owner: str = "", created_before: float | None = None) -> list[CallRecord]:
-    """The calls that are not over by their records. StoreError.
+    """The calls that have not ended according to their records. Raises StoreError.
 
-    A call that still waits for its stream is none of them: whichever process the stream reaches has it, and when its
-    time is over, `CallManager.sweep` ends it.
+    Calls that still wait for their stream are left out: the process that the stream reaches will own such a call, and
+    when its time is over, `CallManager.sweep` ends it.
     """
     waiting = {call.id for call in await parts.store.waiting.list()}
     found: list[CallRecord] = []
@@ -46,15 +46,16 @@ async def open_calls(parts: CallDependencies, owner: str = "", created_before: f
 
 
 async def end_calls(parts: CallDependencies, calls: Sequence[CallRecord], seen_alive: float | None) -> list[CallRecord]:
-    """End calls whose process is gone, at the Unix time at which it was last seen. Those that this process has ended,
-    as they were before; StoreError."""
+    """End calls of a dead process. `seen_alive`: Unix time of its last sign of life, used as the end time. Return the
+    calls that this process ended, as they were before. Raises StoreError."""
     dispatcher = EventDispatcher(parts.lifecycle)
     ended: list[CallRecord] = []
     for record in await _not_taken_over(parts, calls):
         at = min(time.time(), max(seen_alive or 0.0, _last_moment(record)))
         end = end_of(record, EndReason.INTERRUPTED, INTERRUPTED_DETAIL, at)
         with bind_call(record.call_id):
-            # First: a process that dies in between comes here again, as long as the record is not ended.
+            # The hang-up comes first: if this process dies in between, the record is still open and the next process
+            # repeats both steps.
             await _hang_up_held(parts, record)
             if await write_end(parts, dispatcher, end, record):
                 ended.append(record)
@@ -63,8 +64,8 @@ async def end_calls(parts: CallDependencies, calls: Sequence[CallRecord], seen_a
 
 
 async def _not_taken_over(parts: CallDependencies, calls: Sequence[CallRecord]) -> list[CallRecord]:
-    """Without those that another process takes over at this moment: it has taken the call from `store.waiting`, and is
-    about to sign the record. Only a call that has waited can be one."""
+    """Leave out calls that another process takes over at this moment: it has removed the call from `store.waiting`, and
+    is about to write its name into the record. Only a call that has waited can be in this state."""
     if any(map(_has_waited, calls)):
         await asyncio.sleep(SIGNING)
     return [
@@ -77,7 +78,7 @@ def _has_waited(record: CallRecord) -> bool:
 
 
 async def remove_ghosts(parts: CallDependencies, ended: Sequence[CallRecord]) -> None:
-    """Take the callers of dead processes out of their rooms, where the others would take them for present."""
+    """Remove the callers of dead processes from their rooms, where they would still seem to be present."""
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def remove(record: CallRecord) -> None:
@@ -91,7 +92,7 @@ async def remove_ghosts(parts: CallDependencies, ended: Sequence[CallRecord]) ->
 
 
 async def _hang_up_held(parts: CallDependencies, record: CallRecord) -> None:
-    """Have the phone hung up if its carrier holds it though the stream broke with the process: nobody else will."""
+    """Have the phone hung up if its carrier keeps it after the stream broke: nobody else will do it."""
     control = parts.control.get(record.provider)
     if not record.carrier_call_id or (control is not None and control.ends_with_stream):
         return
@@ -104,7 +105,8 @@ async def _hang_up_held(parts: CallDependencies, record: CallRecord) -> None:
 
 
 async def _tried(step: Callable[[], Awaitable[None]]) -> str:
-    """Do a step at LiveKit, again while it is away; why it was given up, or nothing."""
+    """Run a request to LiveKit, with retries while LiveKit is unavailable. Return the error if given up, otherwise an
+    empty string."""
     loop = asyncio.get_running_loop()
     until, delay = loop.time() + KEEP_TRYING, FIRST_DELAY
     while True:
@@ -126,5 +128,5 @@ async def _tried(step: Callable[[], Awaitable[None]]) -> str:
 
 
 def _last_moment(record: CallRecord) -> float:
-    """The last that its record tells of it."""
+    """The latest Unix time in the record."""
     return max(record.created_at, record.started_at, *(at for _, at in record.timelog), 0.0)

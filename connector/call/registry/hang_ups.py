@@ -1,12 +1,11 @@
-"""Phones are hung up over their carriers' REST APIs: at once, and again and again until the carrier has done it.
+"""Hangs phones up through their carriers' REST APIs: at once, with retries until the carrier has done it.
 
-A carrier may hold a phone on a silent, billed line for a day when nobody hangs it up. So each hang-up is written into
-the store before its first try, and whatever goes wrong then (the carrier's 503, a network that is away, a process that
-is killed) is tried again by whichever process is there, for `GIVE_UP_AFTER`. Where the store fails as well, this
-process keeps what it has to do in its memory.
+A carrier may keep a phone on a silent, billed line for a day if nobody hangs it up. So each hang-up is written to the
+store before its first try. After a failure (a 503 of the carrier, a broken network, a killed process) any running
+process retries it, for `GIVE_UP_AFTER` seconds. If the store fails too, this process keeps the hang-up in memory.
 
-A carrier that has closed the stream itself may only go on with its document, and ask for the next one. Then the hang-up
-waits for `RETURN_GRACE`, and a request of the same carrier call withdraws it, at whichever process it arrives.
+If the carrier itself closed the stream, it may just go on with its document and ask for the next one. Then the hang-up
+waits for `RETURN_GRACE` seconds, and a request of the same carrier call, at any process, withdraws it.
 """
 
 from __future__ import annotations
@@ -33,41 +32,44 @@ from connector.tasks import BackgroundTasks
 log = structlog.get_logger()
 
 _Refusal = ConnectorError | None
-"""What the carrier has answered to a try that it did not make good."""
+"""The carrier's error for a failed try; None if there was none."""
 
 GIVE_UP_AFTER = 900.0
-"""Seconds after which a hang-up has its last try."""
+"""Seconds after which a hang-up is tried for the last time."""
 RETURN_GRACE = 2.0
 """Seconds in which a carrier that has closed the stream may come back with the phone."""
 WITHDRAWN_FOR = 2 * 86400.0
-"""Seconds for which the store remembers what was withdrawn: a process that is cut off from it may come with it late."""
+"""Seconds for which the store remembers a withdrawal: a process without connection to the store may write the hang-up
+late."""
 FIRST_DELAY = 1.0
 MAX_DELAY = 30.0
 PATIENCE = 5.5
-"""Seconds for which the end of a call waits for the store and the first try; the try itself goes on."""
+"""Seconds for which the end of a call waits for the store and the first try. After that the try continues in the
+background."""
 KEEP_PATIENCE = 2.0
-"""Seconds for the store to take a hang-up before it is tried all the same."""
+"""Seconds for the store to accept a hang-up; after that it is tried anyway."""
 TRY_LIMIT = 45.0
-"""Seconds for one try: a carrier may have to be asked in several ways, and be left the time that a sentence takes."""
+"""Seconds for one try: it may take several requests to the carrier, and the time for a spoken sentence."""
 LEASE = 50.0
-"""Seconds for which a hang-up is this process's; those of a process that dies are taken over this much later."""
+"""Seconds for which this process owns a hang-up. If it dies, another process takes the hang-up over after that time."""
 MAX_AT_ONCE = 32
 LOOK_AGAIN = 5.0
-"""Seconds after which the store is asked anyway: another process may have died and left work."""
+"""Longest time in seconds between two queries of the store: another process may have died and left hang-ups."""
 STORE_PATIENCE = 2.0
 STOP_PATIENCE = 6.0
-"""Seconds that tries on their way have when the process stops."""
+"""Seconds for running tries to finish when the process stops."""
 _SOON = 0.05
 
 
 def delay(attempts: int, chance: float) -> float:
-    """Seconds from try number `attempts` (the first is 1) to the next: doubling, with up to half of it off at random
-    (`chance` from 0 to 1), so that what failed together does not come back together."""
+    """Seconds from try number `attempts` (the first is 1) to the next one. Doubles each time; up to half is subtracted
+    at random (`chance` from 0 to 1), so that tries that failed together are not repeated together."""
     return float(min(FIRST_DELAY * 2 ** min(attempts - 1, 30), MAX_DELAY)) * (1 - chance / 2)
 
 
 class HangUps:
-    """`hang_up` works without `start`, which lets what failed, or was left by a process that died, be tried again."""
+    """`hang_up` works without `start`. `start` begins the retries of failed hang-ups and of those that a dead process
+    left."""
 
     def __init__(
         self,
@@ -86,18 +88,18 @@ class HangUps:
         self._clock = clock
         self._chance = chance
         self._unkept: dict[str, tuple[HangUp, float]] = {}
-        """What the store has not taken, and when to try it again."""
+        """Hang-ups that the store did not accept, with the time of the next try."""
         self._tries = BackgroundTasks()
         self._woken = asyncio.Event()
         self._stopping = False
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        # Not in the context of whoever starts it: it logs of many calls.
+        # Runs in an empty context, because it logs about many calls.
         self._running = asyncio.create_task(self._run(), name="hang up phones", context=contextvars.Context())
 
     async def stop(self) -> None:
-        """Let tries on their way finish. What is left stands in the store, for the next process."""
+        """Let running tries finish. The remaining hang-ups are in the store, for the next process."""
         self._stopping = True
         self._woken.set()
         if self._running is not None:
@@ -112,15 +114,15 @@ class HangUps:
                 log.warning("phones wait for the next process to hang them up", phones=left)
 
     async def keep(self, call_id: str, provider: Provider, call: CarrierCall) -> None:
-        """Have a phone hung up as soon as this is started. Raises StoreError."""
+        """Store a hang-up; it is tried as soon as `start` was called. Raises StoreError."""
         if await self._queue.put(self._new(call_id, provider, call, ""), self._clock()):
             self._woken.set()
 
     async def hang_up(
         self, call_id: str, provider: Provider, call: CarrierCall, say: str = ""
     ) -> ConnectorError | None:
-        """Hang a phone up, after a sentence if there is one. Returns when the carrier has answered, or seems not to; an
-        error with which it has refused the first try. Raises nothing, since what fails is tried again."""
+        """Hang a phone up, after the sentence `say` if given. Returns when the carrier has answered, or after PATIENCE
+        seconds. Returns the carrier's error if the first try failed. Raises nothing, since failures are retried."""
         hang_up = self._new(call_id, provider, call, say)
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE
@@ -132,24 +134,25 @@ class HangUps:
         return None
 
     async def make_sure(self, call_id: str, provider: Provider, call: CarrierCall) -> None:
-        """Hang a phone up that its carrier has let go, unless that comes back with it within `RETURN_GRACE` seconds.
-        Raises nothing."""
+        """Hang a phone up after its carrier has ended the stream, unless the carrier asks for a new document for it
+        within `RETURN_GRACE` seconds. Raises nothing."""
         if await self._put(self._new(call_id, provider, call, ""), RETURN_GRACE):
             self._woken.set()
 
     async def withdraw(self, call_id: str) -> None:
-        """The carrier asks what the phone of this call is to do next: it is not to be hung up, whoever wants that, now
-        or later. Raises StoreError."""
+        """The carrier asks for the next instructions for the phone of this call: withdraw its hang-up, and ignore later
+        ones, from any process. Raises StoreError."""
         self._unkept.pop(call_id, None)
         now = self._clock()
         await self._queue.withdraw(call_id, now, now + WITHDRAWN_FOR)
 
     async def allow(self, call_id: str) -> None:
-        """The phone has stayed where it was: what `withdraw` has said is not so. Raises StoreError."""
+        """Undo `withdraw`: the phone has stayed where it was. Raises StoreError."""
         await self._queue.allow(call_id)
 
     async def _put(self, hang_up: HangUp, seconds: float) -> bool:
-        """Whether it is this process's for so long: false for one that is withdrawn, or that somebody is at."""
+        """Write a hang-up to the store; return whether this process owns it for `seconds`. False if it was withdrawn,
+        or if another process works on it."""
         try:
             async with asyncio.timeout(KEEP_PATIENCE):
                 return await self._queue.put(hang_up, self._clock() + seconds)
@@ -186,7 +189,7 @@ class HangUps:
                     await self._woken.wait()
 
     async def _launch_due(self) -> float:
-        """Start what is due; the seconds for which there is nothing to do unless somebody wakes us."""
+        """Start the hang-ups that are due; return the seconds until the next check, unless woken before."""
         now = self._clock()
         for hang_up, at in list(self._unkept.values()):
             if at <= now:
@@ -206,17 +209,18 @@ class HangUps:
         return min(max(min(times, default=now + LOOK_AGAIN) - self._clock(), _SOON), LOOK_AGAIN)
 
     def _launch(self, work: Coroutine[Any, Any, _Refusal]) -> asyncio.Task[_Refusal]:
-        # A task, so that neither the end of a teardown nor its patience leaves a try half done.
+        # Runs as a task, so that a try is completed even if the teardown ends or stops waiting.
         return self._tries.start(work, "hang up a phone", self._woken.set)
 
     async def _try_unkept(self, hang_up: HangUp) -> _Refusal:
-        """The store may be back by now, and knows of one that was withdrawn."""
+        """Try a hang-up from memory. If the store is back, write it there first; the store knows whether it was
+        withdrawn."""
         with structlog.contextvars.bound_contextvars(call_id=hang_up.call_id):
             try:
                 async with asyncio.timeout(KEEP_PATIENCE):
                     is_ours = await self._queue.put(hang_up, self._clock() + LEASE)
             except (ConnectorError, TimeoutError):
-                pass  # As before; tried all the same.
+                pass  # The store still fails: try the hang-up anyway.
             except Exception:
                 log.exception("a hang-up could not be written into the store")
             else:
@@ -230,21 +234,21 @@ class HangUps:
             try:
                 return await self._attempt(replace(hang_up, attempts=hang_up.attempts + 1))
             except ConnectorError as error:
-                # The lease runs out, and it is tried again: a carrier says then that the call is over.
+                # The lease expires and the hang-up is tried again; the carrier then answers that the call is over.
                 log.warning("the result of a hang-up could not be written into the store", error=error.message)
             except Exception:
                 log.exception("a hang-up failed with an unexpected error")
             return None
 
     async def _attempt(self, hang_up: HangUp) -> _Refusal:
-        """`attempts` counts this one."""
+        """`hang_up.attempts` includes this try."""
         error = ""
         refusal: _Refusal = None
         try:
             async with asyncio.timeout(TRY_LIMIT):
                 await self._control_of(hang_up.provider).hang_up(hang_up.call, hang_up.say)
         except NotFound as unknown:
-            # To ask again would get the same answer; whoever runs the connector may have named a wrong account.
+            # A retry would get the same answer; perhaps the operator has configured a wrong account.
             log.warning("the carrier does not know the phone that is to be hung up", error=unknown.message)
             refusal = unknown
         except ConnectorError as failure:
@@ -290,5 +294,5 @@ class HangUps:
 
 
 def _named(hang_up: HangUp) -> dict[str, str]:
-    """By which somebody can find the call in the carrier's console."""
+    """Log fields with which an operator can find the call in the carrier's console."""
     return {"carrier": hang_up.provider.value, "carrier_call_id": hang_up.call.id}

@@ -1,8 +1,8 @@
-"""A lease in the store for each process: it stands for all its calls, and is renewed about every second in one write.
+"""One lease per process in the store. It covers all calls of the process, and is renewed about every second.
 
-A process that dies says nothing. Its successor, of the same name, ends its calls at the last renewal; where none comes,
-another process that shares the store does, once it has watched the lease stand still for a minute, and LiveKit has not
-got their callers any more: a process may be cut off from the store alone, and its calls go on.
+A process that dies sends no message. Its successor with the same name ends its calls, with the last renewal as the end
+time. Without a successor, another process with the same store does it, after two checks: the lease was not renewed for
+a minute, and the callers are not in LiveKit any more. A process may only have lost the store while its calls go on.
 """
 
 from __future__ import annotations
@@ -24,34 +24,35 @@ log = structlog.get_logger()
 
 RENEW_EVERY = 1.0
 IDLE = 15.0
-"""Seconds between renewals of a process that holds no call."""
+"""Seconds between renewals while the process holds no call."""
 LAPSE = 60.0
-"""Seconds for which a lease stands still before others end its owner's calls: it may only be cut off from the store."""
+"""Seconds without renewal before other processes end the owner's calls: it may only have lost the store."""
 LOOK_EVERY = 10.0
 MAX_GAP = 2.5 * LOOK_EVERY
-"""Seconds between two looks past which nothing is known of what happened between them: the store, or this process,
-was away."""
+"""Longest time in seconds between two looks that count together. After a longer gap (the store or this process was
+stopped) the observation starts again."""
 UNLEASED_MARGIN = 3600.0
-"""Seconds past the longest call after which the calls of an owner without a lease end: an earlier version had none."""
+"""Calls of an owner without a lease end so many seconds after the longest call duration: an earlier version wrote no
+leases."""
 
 
 class OwnerLease:
-    """This process's lease, and the eye on those of others."""
+    """Renews the lease of this process, and watches those of others."""
 
     def __init__(self, parts: CallDependencies, holds_calls: Callable[[], bool]) -> None:
         self._parts = parts
         self._holds_calls = holds_calls
         self._renewed = float("-inf")
         self._seen: dict[str, tuple[float, float]] = {}
-        """By owner: the renewal that stood at the last look, and since when, by the event loop's clock."""
+        """By owner: the last renewal seen (Unix time), and when it was first seen (event loop time)."""
         self._cut_off: set[str] = set()
-        """Owners of which it has been told that they do not renew, and live."""
+        """Owners that do not renew but live, and for which this was logged."""
         self._looked = float("-inf")
         self._tidying = BackgroundTasks()
 
     async def take_up(self) -> list[CallRecord]:
-        """At the start: end the calls that a former process of this name held, at its last renewal, and renew the
-        lease. Their records; StoreError."""
+        """At start: end the calls of an earlier process with this name, with its last renewal as the end time, and
+        renew the lease. Return the records of those calls. Raises StoreError."""
         owner = self._parts.owner
         renewed_at = (await self._parts.store.leases()).get(owner)
         calls = await open_calls(self._parts, owner)
@@ -110,8 +111,8 @@ class OwnerLease:
             )
 
     async def _has_caller(self, call: CallRecord) -> bool:
-        """Whether LiveKit has the caller in its room: one whose process is dead was gone long before the lease lapsed.
-        Raises ConnectorError and TimeoutError."""
+        """Whether LiveKit has the caller in its room. LiveKit removes the caller of a dead process long before the
+        lease lapses. Raises ConnectorError and TimeoutError."""
         async with asyncio.timeout(STEP_TIMEOUT):
             return await self._parts.admin.has_call(call.room, call.identity, call.call_id)
 
@@ -126,5 +127,5 @@ class OwnerLease:
             self._tidying.start(remove_ghosts(self._parts, ended), "remove the callers of dead processes")
 
     async def close(self) -> None:
-        """Leave what has not been tidied up by now."""
+        """Stop the clean-up, even if it is not complete."""
         await self._tidying.close()

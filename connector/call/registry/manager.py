@@ -1,4 +1,4 @@
-"""All calls of this process, and the way to those of others: admission, look-up, take-over, drain."""
+"""All calls of this process, and access to calls of other processes: admission, look-up, take-over, drain."""
 
 from __future__ import annotations
 
@@ -50,24 +50,24 @@ MAX_IDENTITY = 256
 """Bytes; livekit-server's limit."""
 MOST_SUFFIXES = 1000
 MOST_OF_A_ROOM = 1000
-"""Live calls of one room and state that are looked through for an identity."""
+"""Maximum number of live calls, per room and state, that are searched for an identity."""
 ORPHAN_GRACE = 15.0
-"""Seconds past the end of a call's wait in which the process that made it should have ended it."""
+"""Seconds after the end of a call's wait in which the process that created it should have ended it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A call as whoever answers for its stream may know it, whichever process holds it."""
+    """A call that waits for its stream, in this or another process."""
 
     request: CallRequest
     deadline: float
-    """Unix time until which the stream may open."""
+    """Latest Unix time at which the stream may open."""
     stream: int = 1
-    """Which of the call's streams that is."""
+    """Number of the expected stream within the call, from 1."""
 
 
 class CallManager:
-    """Holds every live call; a call leaves it when everything it held is free."""
+    """Holds every live call of this process, until the call's resources are released."""
 
     def __init__(self, parts: CallDependencies, max_calls: int) -> None:
         self._parts = parts
@@ -88,11 +88,11 @@ class CallManager:
         return list(self._calls.values())
 
     def waiting_of(self, connector_id: str) -> int:
-        """How many calls of this connector wait here for their stream."""
+        """Number of calls of this connector that wait for their stream in this process."""
         return sum(call.request.connector_id == connector_id and not call.claimed for call in self._calls.values())
 
     def count_states(self) -> None:
-        """Bring the gauge of active calls up to date; called when metrics are read."""
+        """Update the gauge of active calls; called when metrics are read."""
         counts = dict.fromkeys(CallState, 0)
         for call in self._calls.values():
             counts[call.state] += 1
@@ -101,9 +101,9 @@ class CallManager:
         self._parts.metrics.joins_waiting.set(self._parts.joins.waiting)
 
     async def create(self, request: CallRequest) -> CallSession:
-        """Admit and open a call. Raises Unavailable, ResourceExhausted or what LiveKit's state demands.
+        """Admit and open a call. Raises Unavailable, ResourceExhausted, or an error that LiveKit's state causes.
 
-        A phone of ours that is in the room with this identity already stays there: the new one gets a suffix."""
+        If another phone of ours is in the room with this identity, it stays there and the new one gets a suffix."""
         self._admit()
         started = time.monotonic()
         call = await self._open(request)
@@ -124,7 +124,7 @@ class CallManager:
             try:
                 await call.open()
             except NameTaken as error:
-                # Another call was asked for in the same moment, maybe of another process.
+                # Another call with this identity was requested at the same moment, perhaps at another process.
                 if error.name != place_of(mine):
                     raise
                 await call.finished.wait()
@@ -133,7 +133,7 @@ class CallManager:
         raise ResourceExhausted("too many calls of one room have this identity")
 
     async def _identities(self, request: CallRequest) -> set[str]:
-        """Those of the phones that are in the room, or on their way."""
+        """Identities of the phones that are in the room, or about to join it."""
         room = request.room
         taken = {
             call.request.participant.identity
@@ -165,22 +165,22 @@ class CallManager:
             self._empty.set()
 
     def live_call(self, call_id: str) -> CallSession | None:
-        """The call if this process holds it."""
+        """The call, if this process holds it; otherwise None."""
         return self._calls.get(call_id)
 
     def known_record(self, call_id: str) -> CallRecord | None:
-        """What this process knows of a call that it holds, or whose end the store could not be told yet."""
+        """The record of a call that this process holds, or has ended without being able to save the end yet."""
         call = self._calls.get(call_id)
         return call.record if call is not None else self._late.get(call_id)
 
     # The stream's way to its call, wherever that is held
 
     async def expected(self, call_id: str) -> Expected:
-        """What the stream is expected for. TokenUsed when another process carries the call, TokenExpired when it is
-        over, TokenInvalid when it never was."""
+        """The call for which the stream is expected. Raises TokenUsed if another process carries the call, TokenExpired
+        if it has ended, TokenInvalid if it never existed."""
         call = self._calls.get(call_id)
         if call is not None:
-            # Of one that is carried here, `claim` says that it is used; its answer document may be fetched again.
+            # For a call with a stream here, `claim` raises TokenUsed; its answer document may be fetched again.
             return Expected(call.request, math.inf if call.claimed else call.deadline, call.wait.stream)
         waiting = await self._waiting(call_id)
         return Expected(waiting.request, waiting.expires_at, waiting.stream)
@@ -188,7 +188,7 @@ class CallManager:
     async def fetched(
         self, call_id: str, carrier_call_id: str, from_number: str, to_number: str, account_id: str = ""
     ) -> None:
-        """The carrier fetched the answer document. Raises as `expected` does, and TokenUsed when another carrier
+        """The carrier fetched the answer document. Raises the errors of `expected`, and TokenUsed if another carrier
         call fetched it before."""
         call = self._calls.get(call_id)
         if call is not None:
@@ -202,15 +202,15 @@ class CallManager:
             recorder = CallRecorder(waiting.request, self._parts, _record_of(waiting))
             grace = self._parts.limits.answer_grace
             extended = with_facts(waiting, recorder, carrier_call_id, from_number, to_number, account_id, grace)
-            # Two carrier calls may fetch it at once, each at a process of its own.
+            # Two carrier calls may fetch it at the same time, from different processes.
             if await self._parts.store.waiting.replace(extended, waiting):
                 break
         log.info("answer document fetched for another process", owner=waiting.owner)
 
     async def claim(self, call_id: str) -> CallSession:
-        """The call, for the one WebSocket that gets it; before the handshake is answered. Raises as `expected` does.
+        """Claim the call for one WebSocket, before the handshake is answered. Raises the errors of `expected`.
 
-        A call that another process waits with is taken over: it goes on here.
+        A call that waits in another process is taken over: it continues here.
         """
         call = self._calls.get(call_id)
         if call is not None:
@@ -220,16 +220,16 @@ class CallManager:
         return await self._take_over(call_id)
 
     async def end_waiting(self, call_id: str, reason: EndReason, detail: str = "") -> CallSession | None:
-        """End a call that waits for its stream on another process; None when none does. Raises StoreError, and
-        Unavailable when this process is about to stop."""
+        """End a call that waits for its stream in another process; None if there is no such call. Raises StoreError,
+        and Unavailable if this process is about to stop."""
         call = await self._taken_over(call_id)
         if call is not None:
             call.end(reason, detail)
         return call
 
     async def carrier_said(self, call_id: str, status: str, number: int) -> CallSession | None:
-        """A carrier's report of a call, see `CallSession.carrier_said`; the call where it is held here, and since it
-        was told what ends its wait. Raises as `end_waiting` does."""
+        """Handle a carrier's report, see `CallSession.carrier_said`. A final report takes a waiting call over from
+        another process. Return the call if this process holds it now. Raises the errors of `end_waiting`."""
         call = self._calls.get(call_id)
         if call is None and status in FINAL_STATUSES:
             call = await self._taken_over(call_id)
@@ -238,7 +238,7 @@ class CallManager:
         return call
 
     async def until_over(self, call_id: str, seconds: float) -> bool:
-        """Wait for the end of a call, wherever it is held; whether it has come in time. Raises StoreError."""
+        """Wait up to `seconds` for the end of a call of any process; return whether it ended. Raises StoreError."""
         ends = time.monotonic() + seconds
         while True:
             call = self._calls.get(call_id)
@@ -250,28 +250,28 @@ class CallManager:
             if left <= 0:
                 return False
             try:
-                # Another process announces nothing.
+                # Other processes send no notification, so the record is polled.
                 await asyncio.wait_for(call.finished.wait() if call else asyncio.sleep(60), min(left, LOOK_EVERY))
             except TimeoutError:
                 continue
 
     async def phone_is_back(self, call_id: str) -> None:
-        """The carrier asks what to do with the phone of a call that has, or has had, a stream: it is not to be hung up
-        with that, by whichever process. Raises StoreError."""
+        """The carrier asks for instructions for the phone of a call that has, or had, a stream: no process may hang the
+        phone up when that stream ends. Raises StoreError."""
         call = self._calls.get(call_id)
         if call is not None:
             call.is_elsewhere(True)
         await self._parts.hang_ups.withdraw(call_id)
 
     async def phone_has_stayed(self, call_id: str) -> None:
-        """It was the same request once more: the phone is where it was. Raises StoreError."""
+        """Undo `phone_is_back`: it was a repeated request, and the phone is where it was. Raises StoreError."""
         call = self._calls.get(call_id)
         if call is not None:
             call.is_elsewhere(False)
         await self._parts.hang_ups.allow(call_id)
 
     def end_stream(self, call_id: str) -> None:
-        """The phone follows another document, and the carrier leaves its former stream open."""
+        """End the call: the phone follows another document, and the carrier leaves the old stream open."""
         call = self._calls.get(call_id)
         if call is not None:
             call.end(EndReason.CARRIER_CLOSED, "the carrier follows another document")
@@ -281,8 +281,8 @@ class CallManager:
     async def transfer_over(
         self, call_id: str, stream: int, status: TransferStatus, *, caller_left: bool
     ) -> WayBack | None:
-        """The dial is over: what the carrier shall do with the phone; None: hang up. `stream` is the number of the
-        stream with which it would come back. Raises StoreError."""
+        """The transfer's dial has ended: return the carrier's instructions for the phone; None: hang up. `stream` is
+        the number of the stream with which the phone would come back. Raises StoreError."""
         call = self._calls.get(call_id)
         if call is not None:
             return await call.transfers.over(status, caller_left) if call.wait.stream == stream else None
@@ -294,7 +294,7 @@ class CallManager:
             call = await self._taken_over(call_id)
             return await call.transfers.over(status, caller_left) if call is not None else None
         if transfer.status not in NOT_REACHED:
-            # The process that holds the call learns it with the stream, or when the time is over.
+            # The owner reads this status when the stream comes back, or when its time is over.
             deadline = max(waiting.expires_at, time.time() + self._parts.limits.answer_grace)
             waiting = replace(waiting, transfer=replace(transfer, status=status), expires_at=deadline)
             if not await self._parts.store.waiting.replace(waiting):
@@ -303,7 +303,7 @@ class CallManager:
         return WayBack("", stream, waiting.expires_at, waiting.request.region)
 
     async def transfer_order(self, call_id: str, stream: int) -> Transfer | None:
-        """The transfer of a call that is under way; None without one. Raises StoreError."""
+        """The current transfer of a call; None if there is none. Raises StoreError."""
         call = self._calls.get(call_id)
         if call is not None:
             return call.wait.transfer if call.transfers.is_open and call.wait.stream == stream else None
@@ -311,7 +311,7 @@ class CallManager:
         return waiting.transfer if waiting is not None and waiting.stream == stream else None
 
     async def transfer_progress(self, call_id: str, stream: int, status: TransferStatus) -> None:
-        """The number rings, or somebody has answered. Raises StoreError."""
+        """Handle the report that the number rings, or that somebody has answered. Raises StoreError."""
         call = self._calls.get(call_id)
         if call is None and status is TransferStatus.ANSWERED:
             waiting = await self._parts.store.waiting.get(call_id)
@@ -327,8 +327,8 @@ class CallManager:
             return None
 
     async def _waiting(self, call_id: str) -> WaitingCall:
-        # In this order: a call is shared before its record is written, so that the record of one that is being opened
-        # is never seen without the wait, which would be a call that another process has taken.
+        # The order matters. The entry in `store.waiting` is written before the record. If we read the record first, a
+        # call that is being opened cannot look like one that another process has claimed (record without entry).
         record = await self._parts.store.get_call(call_id)
         waiting = await self._parts.store.waiting.get(call_id)
         if waiting is None and record is None:
@@ -433,7 +433,7 @@ def suffixed(identity: str) -> Iterator[str]:
 
 
 def _record_of(waiting: WaitingCall) -> CallRecord:
-    """Of a call whose record the store has lost, or that is not wanted."""
+    """A new record for a call if the store has lost its record, or if the stored one is not used."""
     state = CallState.PENDING if waiting.request.direction is Direction.INBOUND else CallState.RINGING
     return replace(
         new_record(waiting.request, waiting.owner),
