@@ -1,1 +1,1 @@
-"""LiveKit SIP's side of a phone number: inbound trunk and dispatch rule, over LiveKit's SIP API."""
+"""Sets up a phone number in LiveKit SIP: inbound trunk and dispatch rule, over LiveKit's SIP API."""

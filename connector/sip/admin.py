@@ -1,4 +1,4 @@
-"""LiveKit's SIP API, as far as an inbound number needs it."""
+"""The part of LiveKit's SIP API that inbound numbers need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from connector.sip import plan
 from connector.sip.plan import RoomForCall
 
 REQUEST_TIMEOUT = 5.0
-"""Seconds for one thing asked of LiveKit."""
+"""Seconds for one request to LiveKit."""
 WITHOUT_REDIS = (
     "livekit-server runs without Redis, and its SIP API does not work without: set `redis: address:` in "
     "livekit-server's config, give livekit-sip the same, and start both again"
@@ -24,7 +24,7 @@ WITHOUT_REDIS = (
 
 @dataclass(frozen=True, slots=True)
 class SipNumberSetup:
-    """How LiveKit is set up for one number."""
+    """The configuration of one number in LiveKit."""
 
     number: str
     trunk_id: str
@@ -32,7 +32,7 @@ class SipNumberSetup:
     username: str
     password: str = field(repr=False)
     rule_id: str = ""
-    """Empty: no rule of ours serves the trunk."""
+    """Empty: none of our rules serves the trunk."""
     room_prefix: str = ""
     agents: tuple[str, ...] = ()
 
@@ -41,15 +41,15 @@ class SipNumberSetup:
 class SetupDone:
     setup: SipNumberSetup
     changes: tuple[str, ...]
-    """What was done, in words; empty when all was as wanted."""
+    """Descriptions of the changes; empty if nothing had to change."""
 
 
 class CallerTaken(FailedPrecondition):
-    """Two calls cannot be told apart by their caller."""
+    """Another call with the same caller ID already has a dispatch rule, so LiveKit cannot distinguish the two."""
 
 
 class SipAdmin:
-    """`start` before use. Every method raises ConnectorError for what fails."""
+    """Call `start` before use. Every method raises ConnectorError on failure."""
 
     def __init__(self, url: str, api_key: str, api_secret: str) -> None:
         self._url = url
@@ -73,7 +73,7 @@ class SipAdmin:
         return self._api.sip
 
     async def set_up(self, wanted: plan.Wanted) -> SetupDone:
-        """Make trunk and rule as wanted: what is missing is created, what differs is updated, the rest is left."""
+        """Creates or updates the trunk and the rule. Settings that already match are not changed."""
         changes: list[str] = []
         async with self._translated():
             trunk = await self._put_trunk(wanted, changes)
@@ -105,10 +105,10 @@ class SipAdmin:
         return await self._sip.update_dispatch_rule(old.sip_dispatch_rule_id, new)
 
     async def send_to_room(self, call: RoomForCall) -> None:
-        """A dispatch rule for one call alone, before the rules of its trunk. CallerTaken when another call with the
-        same caller has one."""
+        """Creates a dispatch rule for one call, with priority over the rules of its trunk. Raises CallerTaken if
+        another call with the same caller has one."""
         try:
-            # One after the other: LiveKit looks for a conflict first and stores the rule then.
+            # One at a time: LiveKit's check for conflicts and its write are not atomic.
             async with self._creating, self._translated():
                 await self._sip.create_dispatch_rule(
                     api.CreateSIPDispatchRuleRequest(dispatch_rule=plan.rule_of_call(call))
@@ -119,7 +119,7 @@ class SipAdmin:
             raise
 
     async def forget_call(self, call_id: str) -> None:
-        """Delete the rule of `send_to_room`, if there is one."""
+        """Deletes the rule of `send_to_room`, if there is one."""
         async with self._translated():
             for rule in await self._rules():
                 if rule.name == plan.name_of(call_id):
@@ -128,12 +128,12 @@ class SipAdmin:
                     )
 
     async def calls_with_rules(self) -> list[str]:
-        """Ids of the calls that have one."""
+        """Returns the ids of the calls that have a rule of `send_to_room`."""
         async with self._translated():
             return [call_id for rule in await self._rules() if (call_id := plan.call_of(rule))]
 
     async def list_numbers(self) -> list[SipNumberSetup]:
-        """One for each number of each inbound trunk, ours or not; a trunk for every number has the number ""."""
+        """Returns one entry per number of each inbound trunk, ours or not; a trunk for all has the number ""."""
         async with self._translated():
             trunks, rules = await self._trunks(), await self._rules()
         return [
@@ -143,14 +143,14 @@ class SipAdmin:
         ]
 
     async def remove(self, number: str) -> tuple[str, ...]:
-        """Take the number out: its trunk and rule are deleted, unless they serve other numbers too. What was done."""
+        """Removes the number, and its trunk and rule if they serve no other number. Returns the changes in words."""
         changes: list[str] = []
         async with self._translated():
             trunk = plan.find_trunk(await self._trunks(), number)
             trunk_id = trunk.sip_trunk_id if trunk else ""
             others = [each for each in trunk.numbers if not plan.same_number(each, number)] if trunk else []
             rule = plan.find_rule(await self._rules(), number, trunk_id)
-            # A trunk that goes on with other numbers keeps the rule that its calls follow.
+            # If the trunk still has other numbers, they need the rule.
             if rule is not None and not others:
                 await self._remove_rule(rule, trunk_id, changes)
             if trunk is not None and others:

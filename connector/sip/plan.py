@@ -1,4 +1,4 @@
-"""What LiveKit is to hold for a number, as its own messages, and what of it differs. Pure.
+"""Computes the wanted LiveKit configuration of a number, as LiveKit's messages, and its differences. Pure.
 
 Field names and forms are those of https://docs.livekit.io/sip/accepting-calls-twilio-voice/ and of
 livekit_sip.proto; both messages are what `lk sip inbound create` and `lk sip dispatch create` read as JSON.
@@ -20,12 +20,12 @@ _OURS = "connector "
 DEFAULT_PREFIX = "call-"
 DEFAULT_USERNAME = "connector"
 PASSWORD_BYTES = 24
-"""192 bits: nobody guesses it over the network. The text has 32 characters, none of which XML or SIP must escape."""
+"""192 bits: cannot be guessed over the network. The text has 32 characters that need no escaping in XML or SIP."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What an operator asks for. None leaves what LiveKit has, or takes the default where it has nothing."""
+    """The options of an operator. None keeps LiveKit's current value, or uses the default if there is none."""
 
     number: str
     """E.164."""
@@ -37,7 +37,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class RoomForCall:
-    """One call, as LiveKit SIP will see it come, and the room that it is to join."""
+    """One call, with the numbers that LiveKit SIP will see, and the room that it must join."""
 
     call_id: str
     trunk_id: str
@@ -53,12 +53,12 @@ def new_password() -> str:
 
 
 def name_of(number: str) -> str:
-    """Of trunk and rule alike: it shows in LiveKit's lists who made them."""
+    """The name of both trunk and rule; in LiveKit's lists it shows that this service created them."""
     return f"{_OURS}{number}"
 
 
 def find_trunk(trunks: Sequence[api.SIPInboundTrunkInfo], number: str) -> api.SIPInboundTrunkInfo | None:
-    """The trunk that takes calls to this number, else the one that has our name for it."""
+    """Returns the trunk that accepts calls to this number, else the trunk with our name for it."""
     for trunk in trunks:
         if any(same_number(each, number) for each in trunk.numbers):
             return trunk
@@ -66,7 +66,7 @@ def find_trunk(trunks: Sequence[api.SIPInboundTrunkInfo], number: str) -> api.SI
 
 
 def same_number(one: str, other: str) -> bool:
-    """As LiveKit compares a trunk's numbers: formatting and a missing plus make no difference."""
+    """Compares numbers as LiveKit does for a trunk: formatting and a missing plus are ignored."""
     return _digits(one) == _digits(other) != ""
 
 
@@ -75,7 +75,7 @@ def _digits(number: str) -> str:
 
 
 def find_rule(rules: Sequence[api.SIPDispatchRuleInfo], number: str, trunk_id: str) -> api.SIPDispatchRuleInfo | None:
-    """Our rule for the number by its name, else an individual rule that serves this trunk and no other."""
+    """Returns our rule for the number, found by its name, else an individual rule that serves only this trunk."""
     for rule in rules:
         if rule.name == name_of(number):
             return rule
@@ -83,13 +83,13 @@ def find_rule(rules: Sequence[api.SIPDispatchRuleInfo], number: str, trunk_id: s
 
 
 def _serves_only(rule: api.SIPDispatchRuleInfo, trunk_id: str) -> bool:
-    """One for certain callers, or behind a PIN, is somebody's special case."""
+    """Excludes rules with a PIN or for certain numbers: these are special cases of the operator."""
     individual = rule.rule.HasField("dispatch_rule_individual") and not rule.rule.dispatch_rule_individual.pin
     return bool(trunk_id) and list(rule.trunk_ids) == [trunk_id] and individual and not rule.inbound_numbers
 
 
 def trunk_for(wanted: Wanted, existing: api.SIPInboundTrunkInfo | None) -> api.SIPInboundTrunkInfo:
-    """`existing` with what must change changed, or a new one. What nobody asked for stays as it is."""
+    """Returns `existing` with the wanted changes, or a new trunk. All other settings stay unchanged."""
     trunk = api.SIPInboundTrunkInfo()
     if existing is not None:
         trunk.CopyFrom(existing)
@@ -102,7 +102,7 @@ def trunk_for(wanted: Wanted, existing: api.SIPInboundTrunkInfo | None) -> api.S
 
 
 def rule_for(wanted: Wanted, existing: api.SIPDispatchRuleInfo | None, trunk_id: str) -> api.SIPDispatchRuleInfo:
-    """As `trunk_for`. An empty `trunk_id` leaves the trunks out, and the rule then serves every trunk."""
+    """As `trunk_for`. With an empty `trunk_id`, the rule has no trunks and so serves all of them."""
     rule = api.SIPDispatchRuleInfo()
     if existing is not None:
         rule.CopyFrom(existing)
@@ -119,7 +119,7 @@ def rule_for(wanted: Wanted, existing: api.SIPDispatchRuleInfo | None, trunk_id:
 
 
 def rule_of_call(call: RoomForCall) -> api.SIPDispatchRuleInfo:
-    """A rule with the called number and the caller's goes before one without, by LiveKit's own order."""
+    """Makes the rule for one call. LiveKit prefers a rule with the called and the caller's number to one without."""
     return api.SIPDispatchRuleInfo(
         name=name_of(call.call_id),
         trunk_ids=[call.trunk_id],
@@ -131,13 +131,13 @@ def rule_of_call(call: RoomForCall) -> api.SIPDispatchRuleInfo:
 
 
 def call_of(rule: api.SIPDispatchRuleInfo) -> str:
-    """The id of the call whose rule this is; empty for any other rule."""
+    """Returns the call id of a `rule_of_call`; empty for any other rule."""
     name = rule.name.removeprefix(_OURS)
     return name if rule.name.startswith(_OURS) and rule.rule.HasField("dispatch_rule_direct") else ""
 
 
 def changed_fields(old: Message, new: Message) -> list[str]:
-    """Names of the top-level fields in which they differ; what LiveKit keeps by itself is not compared."""
+    """Returns the names of the top-level fields that differ; fields that LiveKit sets itself are ignored."""
     ours = [f.name for f in new.DESCRIPTOR.fields if f.name not in ("created_at", "updated_at")]
     return [name for name in ours if getattr(old, name) != getattr(new, name)]
 
@@ -149,7 +149,7 @@ def inbound_trunk_json(trunk: api.SIPInboundTrunkInfo) -> str:
 
 def dispatch_rule_json(rule: api.SIPDispatchRuleInfo) -> str:
     """The text of `dispatch-rule.json`, as LiveKit's page has it: `lk sip dispatch create` reads it."""
-    # Its inner names are in camel case there and its outer ones are not; protobuf's JSON takes either.
+    # On LiveKit's page the inner names are in camel case, the outer ones are not; protobuf's JSON accepts both.
     return json.dumps({"dispatch_rule": _fields(rule) | {"rule": json_format.MessageToDict(rule.rule)}}, indent=2)
 
 

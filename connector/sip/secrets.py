@@ -1,4 +1,4 @@
-"""With what the carrier signs in at LiveKit SIP, kept sealed: the store alone gives no password away."""
+"""The carrier's SIP credentials for LiveKit SIP. They are sealed: the store alone does not reveal a password."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from connector.model import SipNumber
 from connector.seal import Seal, SealBroken, several
 
 _PURPOSE = "connector sip password v1"
-"""Sets the key apart from any other use of the same secret."""
+"""Makes the derived key different from the keys for other uses of the same secret."""
 
 
 class SipNumbers(Protocol):
@@ -28,7 +28,7 @@ class SipNumbers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SipCredentials:
-    """What `<Sip>` needs for calls to one number."""
+    """The credentials that `<Sip>` needs for calls to one number."""
 
     number: str
     trunk_id: str
@@ -37,7 +37,7 @@ class SipCredentials:
 
 
 class SipSecrets:
-    """The numbers that were set up. Processes with the same secret read each other's."""
+    """The numbers that were set up. Processes with the same secret can read each other's passwords."""
 
     def __init__(self, numbers: SipNumbers, secret: str | Sequence[str]) -> None:
         """The newest secret first; see `connector.seal`."""
@@ -54,7 +54,7 @@ class SipSecrets:
             await self._numbers.insert(number)
 
     async def remember_trunk(self, credentials: SipCredentials) -> None:
-        """As `remember`; other numbers of the same trunk have its credentials too."""
+        """As `remember`, and updates the other numbers of the same trunk, which share the credentials."""
         await self.remember(credentials)
         for kept in await self._numbers.list():
             if kept.trunk_id == credentials.trunk_id:
@@ -64,7 +64,7 @@ class SipSecrets:
         return await self._numbers.delete(number)
 
     async def of(self, number: str) -> SipCredentials:
-        """FailedPrecondition, with the command that mends it, when the number was not set up."""
+        """Raises FailedPrecondition, with the command to run, if the number is not set up."""
         kept = await self._numbers.get(number)
         if kept is None:
             raise FailedPrecondition("the number has no SIP credentials here; run: connector sip setup --number …")
@@ -74,7 +74,7 @@ class SipSecrets:
         return [self._open(kept) for kept in await self._numbers.list()]
 
     async def only(self) -> SipCredentials:
-        """Of the one number that was set up; FailedPrecondition when there is none, or a choice."""
+        """Returns the credentials of the only number. Raises FailedPrecondition if there are none or several."""
         kept = await self._numbers.list()
         if len(kept) != 1:
             found = "no number is" if not kept else f"{len(kept)} numbers are"
@@ -82,14 +82,14 @@ class SipSecrets:
         return self._open(kept[0])
 
     async def reseal(self) -> int:
-        """Seal with the newest secret what one before has sealed; how many passwords that were."""
+        """Seals passwords of an older secret with the newest one; returns their number."""
         stale = [kept for kept in await self._numbers.list() if not self._seal.is_current(kept.sealed_password)]
         written = 0
         for kept in stale:
             try:
                 password = self._seal.open(kept.sealed_password)
             except SealBroken:
-                continue  # `of` says so when it is needed.
+                continue  # `of` reports the error when the password is needed.
             written += await self._numbers.replace(replace(kept, sealed_password=self._seal.close(password)), kept)
         return written
 

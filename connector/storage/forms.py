@@ -1,4 +1,4 @@
-"""Documents as JSON text and back."""
+"""Converts documents to JSON text and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 _adapters: dict[type[Any], TypeAdapter[Any]] = {}
-"""Made once a process: each takes some milliseconds."""
+"""Made once per process: each takes some milliseconds."""
 
 
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
@@ -32,19 +32,19 @@ class Form(Generic[T]):
         self._adapter: TypeAdapter[T] = _adapter(kind)
 
     def write(self, document: T) -> str:
-        """StoreError for text that no encoding has (half of a surrogate pair)."""
+        """Raises StoreError for text that cannot be encoded (half of a surrogate pair)."""
         try:
             return self._adapter.dump_json(self._vault.sealed(document)).decode()
         except PydanticSerializationError as error:
             raise StoreError(f"this {self._name} cannot be stored: its text cannot be encoded") from error
 
     def read(self, text: str) -> T:
-        """StoreError for one that this connector does not understand. It says which field is wrong and not what
-        stands in it: that may be a number or a key."""
+        """Raises StoreError if this version cannot read the text. The message names the field but not its value, which
+        may be a phone number or a key."""
         return self._vault.opened(self._parsed(text))
 
     def is_current(self, text: str) -> bool:
-        """Whether its secret is sealed as it would be now. StoreError as above."""
+        """See `Vault.is_current`. Raises StoreError as above."""
         return self._vault.is_current(self._parsed(text))
 
     def _parsed(self, text: str) -> T:

@@ -25,8 +25,8 @@ MIGRATIONS: Mapping[int, str] = {
     1: "-- The first schema starts from nothing.",
     2: "-- Calls and documents are put into their indexes when a list is first asked for, some at a time.",
 }
-"""A step that was released is never changed."""
-# Owner → when it was last renewed.
+"""A released migration is never changed."""
+# Owner → time of the last renewal.
 _LEASES = f"{PREFIX}leases"
 _RENEW = f"redis.call('HSET', '{_LEASES}', ARGV[1], ARGV[2])"
 _READ_LEASES = f"return redis.call('HGETALL', '{_LEASES}')"
@@ -76,7 +76,7 @@ class RedisStore(RedisCalls):
         return bool(await self._server.run(_DROP_LEASE, (), values))
 
     async def weaknesses(self) -> list[tuple[str, str]]:
-        """What in the server's own settings could lose what is kept there, and what to do about it."""
+        """Returns settings of the server that can cause data loss, each with its remedy."""
         lines = str(await self._server.run(_INFO)).splitlines()
         info = dict(line.split(":", 1) for line in lines if ":" in line)
         found = []

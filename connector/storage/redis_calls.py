@@ -1,4 +1,4 @@
-"""Call records in Redis, and the indexes by which they are listed."""
+"""Call records in Redis, and the indexes for lists."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from connector.storage.redis_server import PREFIX, RedisServer
 from connector.storage.rows import admits, folded, from_row, searched, to_row
 
 CHUNK = 1000
-"""Records that a script looks through before others have their turn."""
+"""Records that a script reads in one run: Redis serves nobody else while a script runs."""
 
-# A call is a hash of its columns. `calls` has all ids by age, `calls:open` those not ended, `calls:COLUMN:VALUE` those
-# with that value. `calls:searched` has what `CallFilter.search` looks through, in small letters, since Lua knows those
-# of ASCII alone; who is not in it was written by a connector of an earlier version, and is in no index yet.
+# A call is a hash of its columns. `calls` has all ids by age, `calls:open` the calls that have not ended,
+# `calls:COLUMN:VALUE` the calls with that value. `calls:searched` has the text for `CallFilter.search`, in lower case
+# because Lua can only convert ASCII. A call that is missing there was written by an earlier version of the connector
+# and is in no index yet.
 _CALL, _ALL, _OPEN, _SEARCHED = f"{PREFIX}call:", f"{PREFIX}calls", f"{PREFIX}calls:open", f"{PREFIX}calls:searched"
 _INDEXED = ("room", "rule_id", "connector_id", "direction", "provider")
 _INDEX = f"""
@@ -79,22 +80,22 @@ if ARGV[4] and not stands(ARGV[4]) then return 0 end
 put()
 return 1
 """
-# ARGV[4]: the columns as they must stand, or nothing where no record may.
+# ARGV[4]: the columns that the stored record must have; empty: there must be no record.
 _CHANGE = f"""{_PUT}
 if not ARGV[4] and redis.call('EXISTS', key) == 1 or ARGV[4] and not stands(ARGV[4]) then return 0 end
 put()
 return 1
 """
 _GET = f"return redis.call('HGETALL', '{_CALL}' .. ARGV[1])"
-# For each of some indexes how many of it are of the time asked for; then how many calls are in no index yet.
+# Returns the number of calls within the time range for each index, then the number of calls in no index yet.
 _COUNT = f"""
 local counts = {{}}
 for i, index in ipairs(KEYS) do counts[i] = redis.call('ZCOUNT', index, ARGV[1], ARGV[2]) end
 table.insert(counts, redis.call('ZCARD', '{_ALL}') - redis.call('HLEN', '{_SEARCHED}'))
 return counts
 """
-# A page of an index as it is. All values are texts, so that they survive cjson; and one text is read in Python in a
-# fraction of the time of a thousand.
+# Returns one page of an index. All values are strings, so that cjson does not change them. The result is one string,
+# because Python reads one string much faster than a thousand.
 _SLICE = f"""
 local found = {{}}
 for i, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], ARGV[2], 'LIMIT', ARGV[3], ARGV[4])) do
@@ -102,9 +103,10 @@ for i, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[1], ARGV[2], 'LIMI
 end
 return cjson.encode(found)
 """
-# Looks through some of an index, from a score on, or from the one after `last`: counts what is wanted, and of that
-# returns, past the first `pass`, at most `limit`. It stops with the last of them unless all are to be counted. Then
-# where it goes on, "" at the end: places in the index move when a call comes or goes, so a call says where.
+# Searches a part of an index, starting at a score or after the call `last`. It counts the matches, skips the first
+# `pass` of them and returns at most `limit`. It stops at the last of these unless all must be counted. It also returns
+# the call after which the next run continues, "" at the end. This is a call, not a position, because positions in the
+# index change when calls are added or deleted.
 _FIND = f"""
 local start, stop, last, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local pass, limit, counting = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == 'all'
@@ -144,7 +146,8 @@ for i, id in ipairs(ids) do
 end
 return {{cjson.encode(found), matched, #ids == most and ids[#ids] or ''}}
 """
-# Some calls that an earlier version wrote: their hash has a column with the id and what is searched, apart by zeros.
+# Indexes some calls of an earlier version: their hash has a column with the id and the searched text, separated by
+# zero bytes.
 _COMPLETE = f"""{_INDEX}
 local ids = redis.call('ZRANGE', '{_ALL}', ARGV[1], ARGV[2], 'WITHSCORES')
 for i = 1, #ids, 2 do
@@ -176,8 +179,8 @@ return {{gone, kept}}
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """How a list is found: a range of scores, which are negative times, of one index; and what the index does not
-    say."""
+    """A query for a list: a range of scores (negative times) of an index, and the conditions that the index does not
+    cover."""
 
     indexes: Sequence[str]
     start: str | float
@@ -188,7 +191,7 @@ class _Search:
 
 
 class RedisCalls:
-    """The part of `connector.storage.base.Store` that is about calls."""
+    """The part of `connector.storage.base.Store` for calls."""
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
@@ -255,7 +258,7 @@ class RedisCalls:
         return [record] if record is not None and admits(where, record) else []
 
     async def _smallest(self, search: _Search) -> tuple[str, int]:
-        """The index with the fewest calls of the time asked for, and their number."""
+        """Returns the index with the fewest calls in the time range, and their number."""
         while True:
             *counts, missing = await self._server.run(_COUNT, search.indexes, (search.start, search.stop))
             if missing <= 0:
@@ -265,7 +268,7 @@ class RedisCalls:
         return search.indexes[counts.index(least)], least
 
     async def _complete(self) -> None:
-        """Put calls into the indexes that a connector of an earlier version has written, before or beside this one."""
+        """Indexes calls that an earlier version wrote, before the upgrade or in parallel with this version."""
         start = 0
         while await self._server.run(_COMPLETE, (), (start, start + CHUNK - 1)):
             start += CHUNK
@@ -300,7 +303,8 @@ class RedisCalls:
 
 
 def _search(where: CallFilter) -> _Search:
-    """Scores are negative times: upwards is newest first, and equal ones by id."""
+    """Converts the filter. Scores are negative times: ascending order is newest first; equal scores are ordered by
+    id."""
     start: str | float = "-inf"
     if where.after is not None and (where.created_before is None or where.after[0] < where.created_before):
         start = -where.after[0]
@@ -315,18 +319,18 @@ def _search(where: CallFilter) -> _Search:
     if where.state in LIVE_STATES:
         indexes.append(_OPEN)
     elif len(indexes) == 1:
-        # It says all that one of its columns has to.
+        # A single index covers the conditions on the indexed columns completely.
         columns = {name: value for name, value in columns.items() if name not in _INDEXED}
     return _Search(indexes or [_ALL], start, -where.created_from, columns, where.text.lower(), where.search.lower())
 
 
 def _put(record: CallRecord) -> tuple[str | float, ...]:
-    """What `_PUT` reads."""
+    """Returns the arguments of `_PUT`."""
     return (_written(record), -record.created_at, folded(*searched(record)))
 
 
 def _written(record: CallRecord) -> str:
-    """The columns as one JSON object of texts: numbers as Python writes them."""
+    """Returns the columns as a JSON object of strings; numbers are formatted by Python's `repr`."""
     row = to_row(record)
     texts = {name: value if isinstance(value, str) else repr(value) for name, value in row.items() if value is not None}
     return json.dumps({**texts, "end_reason": row["end_reason"] or ""}, ensure_ascii=False)

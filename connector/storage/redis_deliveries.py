@@ -12,10 +12,10 @@ from connector.storage.forms import Form
 from connector.storage.redis_server import PREFIX, RedisServer
 
 CHUNK = 500
-"""Log lines a script forgets, or reads, before others have their turn."""
+"""Log entries that a script deletes or reads in one run: Redis serves nobody else while a script runs."""
 
-# A line is what waits for one endpoint and of one call: a list of ids. Only the first of a line is in the sorted set
-# of its endpoint, by the time from which it may be taken. An endpoint is in `endpoints` while that set is not empty.
+# A line is the list of the ids that wait for one endpoint and one call. Only the first id of a line is in the sorted
+# set of its endpoint, by its due time. An endpoint is in `endpoints` while its sorted set is not empty.
 _OPENING = f"""
 local deliveries, due, tries = '{PREFIX}deliveries', '{PREFIX}deliveries:due', '{PREFIX}deliveries:tries'
 local endpoints = '{PREFIX}deliveries:endpoints'

@@ -20,7 +20,7 @@ from connector.storage.forms import Form
 from connector.storage.redis_server import PREFIX, RedisServer
 from connector.storage.vault import Vault
 
-# KEYS of all: id → body; ids by age; name → id; id → its names, as JSON; id → what lists are narrowed by.
+# KEYS of all scripts: id → body; ids by age; name → id; id → its names, as JSON; id → its index text for filters.
 _OPENING = """
 local documents, by_age, names, named, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local function drop_names(id)
@@ -80,7 +80,7 @@ redis.call('HDEL', documents, ARGV[1])
 return body
 """
 _CHANGED = 2
-"""What `_REPLACE` returns when another body than the expected one is there."""
+"""Result of `_REPLACE` if the stored body is not the expected one."""
 _GET = "return redis.call('HGET', KEYS[1], ARGV[1])"
 _FIND = """
 local id = redis.call('HGET', KEYS[3], ARGV[1])
@@ -101,8 +101,8 @@ for i, id in ipairs(redis.call('ZRANGE', KEYS[2], ARGV[1], ARGV[2])) do
 end
 return {redis.call('ZCARD', KEYS[2]), bodies}
 """
-# Of the documents at some places: how many there are, how many are wanted, and of these, past the first `pass`, at
-# most `limit`.
+# Searches a range of positions. Returns the number of documents, the number of matches, and at most `limit` matches
+# after the first `pass`.
 _NARROW = """
 local ids = redis.call('ZRANGE', KEYS[2], ARGV[1], ARGV[2])
 local pass, limit = tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -143,7 +143,7 @@ _INDEX = """
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then redis.call('HSETNX', KEYS[5], ARGV[1], ARGV[2]) end
 """
 CHUNK = 500
-"""Documents that a script looks through before others have their turn."""
+"""Documents that a script reads in one run: Redis serves nobody else while a script runs."""
 
 
 class RedisCollection(Generic[T]):
@@ -163,7 +163,7 @@ class RedisCollection(Generic[T]):
         values: tuple[str | float, ...] = self._values(document)
         while True:
             if expected is not None:
-                # Read here, since the text of one that an earlier version wrote may lack a field.
+                # Compared in Python, not in Lua: the JSON from an earlier version may lack a field.
                 body = await self._server.run(_GET, self._keys, (document.id,))
                 if body is None or self._form.read(body) != expected:
                     return False
@@ -213,14 +213,14 @@ class RedisCollection(Generic[T]):
                 return Page(found, total)
 
     async def _complete(self) -> None:
-        """Documents that a connector of an earlier version has written, before an upgrade or beside it."""
+        """Indexes documents that an earlier version wrote, before the upgrade or in parallel with this version."""
         while bodies := await self._server.run(_UNINDEXED, self._keys, (CHUNK,)):
             for body in bodies:
                 document = self._form.read(body)
                 await self._server.run(_INDEX, self._keys, (document.id, index_text(document)))
 
     def _values(self, document: T) -> tuple[str, float, str, str, str]:
-        # By age: Redis sorts upwards, and equal ones by id.
+        # The score is the negative time: Redis sorts ascending, and equal scores by id.
         names = _json(list(dict.fromkeys(names_of(document))))
         return (document.id, -document.created_at, self._form.write(document), names, index_text(document))
 

@@ -1,4 +1,4 @@
-"""Phones that are to be hung up, in Redis."""
+"""The queue of phones to hang up, in Redis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from connector.model import HangUp
 from connector.storage.forms import Form
 from connector.storage.redis_server import PREFIX, RedisServer
 
-# Two hashes by id, a sorted set of ids by the time from which each may be taken, and one of those that are withdrawn.
+# Two hashes by id, a sorted set of ids by due time, and a sorted set of the withdrawn ids.
 _OPENING = f"""
 local bodies, tries, due = '{PREFIX}hang_ups', '{PREFIX}hang_ups:tries', '{PREFIX}hang_ups:due'
 local withdrawn = '{PREFIX}hang_ups:withdrawn'

@@ -1,4 +1,4 @@
-"""The connection to one Redis server: patience, translated errors, the version of what is kept there."""
+"""The connection to one Redis server: reconnection, translated errors, the version of the schema."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from connector.logs import never_log
 from connector.storage.base import DEFAULT_PREFIX, StoreError, StoreTooNew
 
 PATIENCE = 3.0
-"""Seconds that a server may take to come back before what needs it fails."""
+"""Seconds to retry the connection to the server before an operation fails."""
 ANSWER_TIMEOUT = 2.0
-"""Seconds. Everything asked of it takes milliseconds."""
+"""Seconds. Every script takes milliseconds."""
 IDLE = 15.0
-"""Seconds after which an unused connection is tried first: a firewall may have dropped it without a word."""
+"""Seconds after which an idle connection is tested before use: a firewall may have dropped it silently."""
 CONNECTIONS = 16
 PREFIX = "@prefix@"
-"""Stands in scripts and keys for the configured beginning of every key."""
+"""Placeholder in scripts and keys for the configured prefix of every key."""
 
 
 class RedisServer:
-    """Work is a Lua script, which the server runs whole and alone: that is what makes a step atomic.
+    """Runs Lua scripts, which are atomic: the server runs one script at a time.
 
-    A step is sent once. When its answer is lost nobody knows whether it was done, and a claim that is tried again
-    would be told that somebody else had won. What is tried again, for `PATIENCE`, is to reach the server."""
+    A script is sent only once. If its response is lost, we cannot know whether it ran, and the retry of a claim would
+    report that somebody else won it. Only connecting to the server is retried, for `PATIENCE` seconds."""
 
     def __init__(self, url: str, migrations: Mapping[int, str], prefix: str = DEFAULT_PREFIX) -> None:
-        """`url`: redis[s]://[[user]:password@]host[:port][/db]. `migrations`: the Lua that leads to each version of
-        the schema from the one before. `prefix`: see PREFIX; it must have no quote, backslash or control character."""
+        """`url`: redis[s]://[[user]:password@]host[:port][/db]. `migrations`: version of the schema -> Lua code that
+        upgrades from the previous version. `prefix`: see PREFIX; without quotes, backslashes and control characters."""
         self._prefix = prefix
         parts = urlsplit(url)
         self.name = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path.rstrip('/')}"
@@ -59,7 +59,7 @@ class RedisServer:
         self._scripts: dict[str, AsyncScript] = {}
 
     async def open(self) -> None:
-        """Reach the server and bring the schema up to date; a newer schema is refused."""
+        """Connects to the server and upgrades the schema; a newer schema is refused."""
         self._client = Redis.from_pool(_Pool(**self._arguments))
         try:
             version = int(await self.run(_migration(self._migrations), [f"{PREFIX}schema"]))
@@ -79,8 +79,8 @@ class RedisServer:
             await client.aclose()
 
     async def run(self, script: str, keys: Iterable[str] = (), values: Iterable[str | float] = ()) -> Any:
-        """Run a script; it finds `keys` in KEYS and `values` in ARGV. Numbers arrive as Python writes them: Lua's own
-        text of a Unix time has too few digits, so no script may make one of its numbers a text."""
+        """Runs a script with `keys` as KEYS and `values` as ARGV. Numbers are passed in Python's format. A script must
+        not convert a number to a string: Lua formats a Unix time with too few digits."""
         if self._client is None:
             raise StoreError(f"the store {self.name} is not open")
         if script not in self._scripts:
@@ -93,7 +93,7 @@ class RedisServer:
                 try:
                     return await self._scripts[script](keys, texts)
                 except BusyLoadingError:
-                    # It was refused: a server that starts reads its files first.
+                    # The script did not run: a starting server first loads its data. A retry is safe.
                     if time.monotonic() > deadline:
                         raise
                     await asyncio.sleep(0.05)
@@ -115,7 +115,7 @@ class RedisServer:
 
 
 class _Pool(BlockingConnectionPool):
-    """Connections that work when they are handed out: also after the server was away, if it is back in time."""
+    """Hands out only working connections, even after an outage of the server if it returns within `PATIENCE`."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(
@@ -150,7 +150,7 @@ def _waiting_is_in_vain(error: Exception) -> bool:
 
 
 def _migration(migrations: Mapping[int, str]) -> str:
-    """A script of all steps: they are taken together or not at all, by one of the processes that start at once."""
+    """Joins all migrations into one script, so that they are atomic if several processes start at the same time."""
     steps = [f"if version < {number} then\n{migrations[number]}\nend" for number in sorted(migrations)]
     newest = max(migrations)
     return "\n".join(

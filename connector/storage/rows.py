@@ -1,4 +1,4 @@
-"""A call record as a row of named columns, and which records a filter admits: the same in every store."""
+"""Call records as rows of named columns, and the filter for records; the same for every store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def to_row(record: CallRecord) -> dict[str, str | float | None]:
 
 
 def from_row(row: Mapping[str, Any]) -> CallRecord:
-    """ValueError or KeyError for a row that this connector does not understand."""
+    """Raises ValueError or KeyError for a row that this version cannot read."""
     return CallRecord(
         call_id=row["call_id"],
         provider=Provider(row["provider"]),
@@ -44,12 +44,12 @@ def from_row(row: Mapping[str, Any]) -> CallRecord:
         rule_id=row["rule_id"],
         connector_id=row["connector_id"],
         region=row["region"],
-        # Redis has records from before there was this column.
+        # Records in Redis may be older than this column.
         account_id=row.get("account_id", ""),
         timelog=tuple((event, float(at)) for event, at in orjson.loads(row["timelog"])),
-        # Redis has no such column in a record of an earlier version.
+        # Records of an earlier version in Redis do not have this column.
         end_id=row.get("end_id", ""),
-        # Redis has no columns: records of an earlier connector lack these.
+        # Redis has no schema: records of an earlier version do not have these fields.
         transfer_to=row.get("transfer_to") or "",
         transfer_status=row.get("transfer_status") or "",
         delivery=row.get("delivery") or "",
@@ -57,17 +57,17 @@ def from_row(row: Mapping[str, Any]) -> CallRecord:
 
 
 def contains(text: str, part: str) -> bool:
-    """What `CallFilter.text` means by "in", letters of either case."""
+    """The case-insensitive substring test of `CallFilter.text`."""
     return part.lower() in text.lower()
 
 
 def searched(record: CallRecord) -> tuple[str, ...]:
-    """What `CallFilter.search` looks through; `text` also the id."""
+    """The fields that `CallFilter.search` searches; `CallFilter.text` also searches the id."""
     return (record.room, record.from_number, record.to_number)
 
 
 def folded(room: str, from_number: str, to_number: str) -> str:
-    """The same as one text in small letters, which a store looks through by itself."""
+    """The searched fields as one text in lower case, for a search inside the database."""
     return "\n".join((room, from_number, to_number)).lower()
 
 

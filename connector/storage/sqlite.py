@@ -61,7 +61,7 @@ class SqliteStore:
     async def reseal(self) -> int:
         written = await self.rules.reseal() + await self.keys.reseal()
         if written:
-            # The write-ahead log holds what was there before, until it is begun anew.
+            # The write-ahead log still contains the old, unsealed values until it is truncated.
             await self._file.read(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
         return written
 
@@ -105,7 +105,7 @@ class SqliteStore:
 
     async def page_calls(self, offset: int, limit: int, where: CallFilter = EVERY_CALL) -> Page[CallRecord]:
         conditions, values = _conditions(where)
-        # The inner one reads the index alone, however far the page is from the beginning.
+        # The inner SELECT reads only the index, even if the page is far from the beginning.
         page = f"SELECT call_id FROM calls WHERE {conditions} {_ORDER} LIMIT ? OFFSET ?"
         query = f"{_SELECT} WHERE call_id IN ({page}) {_ORDER}"
 
@@ -119,7 +119,7 @@ class SqliteStore:
         return await self._file.read(work)
 
     async def _complete(self) -> None:
-        """A connector of an earlier version, still running after an upgrade, does not write what is searched."""
+        """Fills the `searched` column: an earlier version that still runs during an upgrade does not write it."""
         query = "SELECT 1 FROM calls WHERE searched IS NULL LIMIT 1"
         if await self._file.read(lambda db: db.execute(query).fetchone()):
             update = "UPDATE calls SET searched = folded(room, from_number, to_number) WHERE searched IS NULL"

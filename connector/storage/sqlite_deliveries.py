@@ -18,8 +18,8 @@ _NOT_BUSY = "endpoint_id NOT IN (SELECT value FROM json_each(?))"
 
 
 class SqliteDeliveries:
-    """See `connector.storage.base.DeliveryQueue`. A line is what waits for one endpoint and of one call; only its
-    first has a time from which it may be taken."""
+    """See `connector.storage.base.DeliveryQueue`. A line is the deliveries that wait for one endpoint and one call;
+    only the first one has a due time."""
 
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
@@ -87,7 +87,7 @@ class SqliteDeliveries:
 
 
 def _let_first_go(db: sqlite3.Connection, endpoint_id: str, call_id: str) -> None:
-    """Give the first of a line its time, unless it has one: a lease or a retry stands."""
+    """Sets the due time of the first in a line, unless it already has one: a lease or a retry must not change."""
     db.execute(
         "UPDATE deliveries SET takeable_at = due_at WHERE takeable_at IS NULL AND sequence = "
         "(SELECT min(sequence) FROM deliveries WHERE endpoint_id = ? AND call_id = ?)",

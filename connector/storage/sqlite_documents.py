@@ -99,7 +99,7 @@ class SqliteCollection(Generic[T]):
     async def page(self, offset: int, limit: int, where: DocumentFilter = EVERY_DOCUMENT) -> Page[T]:
         await self._complete()
         conditions, values = self._conditions(where)
-        # The inner one reads the index alone, however far the page is from the beginning.
+        # The inner SELECT reads only the index, even if the page is far from the beginning.
         page = f"SELECT id FROM documents WHERE {conditions} {_ORDER} LIMIT ? OFFSET ?"
         query = f"SELECT body FROM documents WHERE collection = ? AND id IN ({page}) {_ORDER}"
 
@@ -122,7 +122,7 @@ class SqliteCollection(Generic[T]):
         return " AND ".join(parts), values
 
     async def _complete(self) -> None:
-        """Documents that a connector of an earlier version has written, before an upgrade or beside it."""
+        """Indexes documents that an earlier version wrote, before the upgrade or in parallel with this version."""
         query = "SELECT id, body FROM documents WHERE collection = ? AND indexed IS NULL"
         if not await self._file.read(lambda db: db.execute(f"{query} LIMIT 1", (self._name,)).fetchone()):
             return

@@ -15,13 +15,13 @@ from connector.storage.base import StoreError, StoreTooNew
 from connector.storage.rows import folded
 
 PATIENCE = 3.0
-"""Seconds to wait for another process that writes."""
+"""Seconds to wait for a write of another process."""
 
 R = TypeVar("R")
 
 
 class _Worker:
-    """One connection and the one thread that uses it."""
+    """One connection and the single thread that uses it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -57,21 +57,21 @@ class _Worker:
 
 
 class SqliteFile:
-    """Work is a plain function of a connection, and runs whole in a thread of the file's own: the event loop never
-    waits for a disk, two tasks cannot get into one transaction, and one that is cancelled leaves none open.
+    """Runs plain functions of a connection in its own threads. So the event loop never waits for the disk, two tasks
+    cannot share a transaction, and a cancelled task leaves no transaction open.
 
-    Reads have a connection and a thread for themselves: in WAL mode they need not wait for a write, of this process or
-    another, and see all that was committed when they begin."""
+    Reads have a separate connection and thread: in WAL mode they do not wait for writes of this or another process,
+    and they see everything that was committed before they begin."""
 
     def __init__(self, path: Path, migrations: Mapping[int, Sequence[str]]) -> None:
-        """`migrations`: the statements that lead to each version of the schema from the one before."""
+        """`migrations`: version of the schema -> statements that upgrade from the previous version."""
         self._path = path
         self._migrations = migrations
         self._writer = _Worker("sqlite")
         self._reader = _Worker("sqlite read")
 
     async def open(self) -> None:
-        """Open or create the file and bring its schema up to date; a newer schema is refused."""
+        """Opens or creates the file and upgrades its schema; a newer schema is refused."""
         try:
             await self._translated(self._writer.open(self._open_to_write))
             await self._translated(self._reader.open(self._open_to_read))
@@ -80,16 +80,16 @@ class SqliteFile:
             raise
 
     async def close(self) -> None:
-        # The writer last: whoever closes last tidies the write-ahead log up.
+        # The writer last: the last connection to close cleans up the write-ahead log.
         await self._reader.close()
         await self._writer.close()
 
     async def read(self, work: Callable[[sqlite3.Connection], R]) -> R:
-        """Run one SELECT, or several that need not agree with each other."""
+        """Runs one SELECT, or several that need not be consistent with each other."""
         return await self._run(self._reader, work)
 
     async def write(self, work: Callable[[sqlite3.Connection], R]) -> R:
-        """Run it as one transaction, alone among all processes; what it raises undoes it."""
+        """Runs it as one transaction, with the write lock for all processes; an exception rolls it back."""
 
         def transaction(db: sqlite3.Connection) -> R:
             with _transaction(db):
@@ -110,13 +110,13 @@ class SqliteFile:
 
     def _open_to_write(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        # Phone numbers are in it. SQLite gives its side files the rights of this one.
+        # The file contains phone numbers. SQLite creates its side files with the same permissions.
         self._path.touch(mode=0o600)
         db = sqlite3.connect(self._path, isolation_level=None, timeout=PATIENCE)
         try:
             _write_ahead(db)
             db.execute("PRAGMA synchronous = NORMAL")
-            # What is deleted or written anew is overwritten: a PIN that was plain must not stay in a free page.
+            # Deleted data is overwritten: a PIN from before the encryption must not remain in a free page.
             db.execute("PRAGMA secure_delete = ON")
             db.create_function("folded", 3, folded, deterministic=True)
             self._migrate(db)
@@ -151,15 +151,15 @@ def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         yield db
         db.execute("COMMIT")
     except BaseException:
-        # Some errors (a full disk) have rolled back already.
+        # After some errors (a full disk), SQLite has already rolled back.
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
 
 
 def _write_ahead(db: sqlite3.Connection) -> None:
-    """Turn the write-ahead log on. It is the one statement for which SQLite does not wait for its turn by itself:
-    processes that make a new store at once would fail."""
+    """Turns the write-ahead log on. SQLite's own timeout for locks does not apply to this statement; without the retry,
+    processes that create a new store at the same time would fail."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:

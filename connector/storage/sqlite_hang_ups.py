@@ -1,4 +1,4 @@
-"""Phones that are to be hung up, in the SQLite file."""
+"""The queue of phones to hang up, in the SQLite file."""
 
 from __future__ import annotations
 

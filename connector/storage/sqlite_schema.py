@@ -1,4 +1,4 @@
-"""The schema of the SQLite store, as the steps that lead to it. A step that was released is never changed."""
+"""The schema of the SQLite store, as a list of migrations. A released migration is never changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CONNECTORS_AND_WEBHOOKS = (
     "ALTER TABLE calls ADD COLUMN connector_id TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE calls ADD COLUMN region TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE calls ADD COLUMN timelog TEXT NOT NULL DEFAULT '[]'",
-    # Connectors, rules, endpoints, keys, waiting calls: few, read by id or name, and their fields still grow.
+    # Connectors, rules, endpoints, keys, waiting calls: few, read by id or name, and new fields are still added.
     """CREATE TABLE documents (
         collection TEXT NOT NULL, id TEXT NOT NULL, created_at REAL NOT NULL, body TEXT NOT NULL,
         PRIMARY KEY (collection, id)) WITHOUT ROWID""",
@@ -28,7 +28,7 @@ _CONNECTORS_AND_WEBHOOKS = (
         collection TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL,
         PRIMARY KEY (collection, name)) WITHOUT ROWID""",
     "CREATE INDEX names_id ON names (collection, id)",
-    # `takeable_at` is NULL for those that wait behind another of their endpoint and call.
+    # `takeable_at` is NULL for deliveries that wait for an earlier one of the same endpoint and call.
     """CREATE TABLE deliveries (
         sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, endpoint_id TEXT NOT NULL,
         call_id TEXT NOT NULL, event TEXT NOT NULL, body TEXT NOT NULL, created_at REAL NOT NULL,
@@ -47,11 +47,11 @@ _CONNECTORS_AND_WEBHOOKS = (
 _ENDS = ("ALTER TABLE calls ADD COLUMN end_id TEXT NOT NULL DEFAULT ''",)
 _ACCOUNTS = ("ALTER TABLE calls ADD COLUMN account_id TEXT NOT NULL DEFAULT ''",)
 _LISTS = (
-    # What a search looks through, in small letters; NULL where a connector of an earlier version has written since.
+    # The searched text in lower case; NULL if an earlier version of the connector wrote the record afterwards.
     "ALTER TABLE calls ADD COLUMN searched TEXT",
     "UPDATE calls SET searched = folded(room, from_number, to_number)",
     "CREATE INDEX calls_unsearched ON calls (call_id) WHERE searched IS NULL",
-    # All that most lists are counted and paged by, so that no record is read for it.
+    # Covering index: most lists are counted and paged with the index alone, without reading records.
     "DROP INDEX calls_created",
     "CREATE INDEX calls_newest ON calls (created_at DESC, call_id, direction, state, provider, searched)",
     "CREATE INDEX calls_room ON calls (room, created_at DESC, call_id)",

@@ -1,4 +1,4 @@
-"""From the address in the configuration to the store."""
+"""Makes the store for the URL in the configuration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def store_at(url: str, vault: Vault | None = None, redis_prefix: str = DEFAULT_P
     checked with the rest of the settings."""
     if url.startswith("sqlite:///"):
         return SqliteStore(Path(url.removeprefix("sqlite:///")), vault)
-    # Only where it is needed: its client takes longer to import than most commands take to run.
+    # Imported only if needed: importing the Redis client takes longer than most commands.
     from connector.storage.redis import RedisStore
 
     return RedisStore(url, vault, redis_prefix)

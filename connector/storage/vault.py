@@ -1,6 +1,6 @@
-"""What of a document is a secret, and is sealed before it is written: the private keys that sign webhooks, and PINs.
+"""Seals the secrets in documents before they are written: the private keys that sign webhooks, and PINs.
 
-Documents from before are plain, and are read as they are; `reseal` of a collection writes them anew.
+Older documents contain them as plain text and can still be read; `reseal` of a collection seals them.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ _PURPOSE = "connector store secrets v1"
 
 
 class Vault:
-    """Without a secret it seals nothing, and leaves what is sealed as it is."""
+    """Seals and opens documents. Without a secret it does neither."""
 
     def __init__(self, secrets: str | Sequence[str] = ()) -> None:
         self._seal = Seal(several(secrets), _PURPOSE) if secrets else None
 
     def sealed(self, document: T) -> T:
-        """As it is written."""
+        """Returns the document with its secret sealed, for writing."""
         secret = _secret_of(document)
         if self._seal is None or not secret or secret.startswith(MARK):
             return document
         return _with_secret(document, MARK + self._seal.close(secret))
 
     def opened(self, document: T) -> T:
-        """As it was before it was written. A secret that cannot be opened stays sealed, which fits no PIN and is no
-        key: the rest of the document can still be read, and changed."""
+        """Returns the document with its secret opened. If it cannot be opened, it stays sealed and is not a valid PIN
+        or key, but the rest of the document can be read and changed."""
         secret = _secret_of(document)
         if self._seal is None or not secret.startswith(MARK):
             return document
@@ -41,13 +41,13 @@ class Vault:
             return document
 
     def is_current(self, document: object) -> bool:
-        """Whether this, as it was written, need not be written anew."""
+        """Whether the stored document is sealed with the newest secret or cannot be sealed again."""
         secret = _secret_of(document)
         if self._seal is None or not secret:
             return True
         if not secret.startswith(MARK):
             return False
-        # What nobody here can open cannot be written otherwise either.
+        # A secret that this process cannot open cannot be sealed again.
         return self._seal.is_current(secret.removeprefix(MARK)) or _secret_of(self.opened(document)) == secret
 
 
