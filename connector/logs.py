@@ -18,10 +18,10 @@ import structlog
 from connector import numbers
 
 _PHONE = re.compile(r"(?<![A-Za-z0-9])\+?\d[\d ().-]{5,18}\d(?![A-Za-z0-9])")
-"""Anything that reads like a number where a number is to be expected: also in `sip_1555…` and `sip:1555…@host`."""
+"""Text that looks like a number, for fields that usually hold one; also in `sip_1555…` and `sip:1555…@host`."""
 _JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
 _LONG_TOKEN = re.compile(r"[\w-]{80,}")
-"""Long enough for the secret part of a connect_url; nothing that is worth reading is."""
+"""Matches the secret part of a connect_url; no useful log text has words of this length."""
 _WEBHOOK_KEY = re.compile(r"whk_\w+")
 _PHONE_KEYS = frozenset({"from", "to", "from_number", "to_number", "caller", "called", "identity", "name"})
 _SECRET_KEYS = re.compile(
@@ -32,7 +32,7 @@ _secrets: set[str] = set()
 
 
 def mask_phone(number: str) -> str:
-    """`+15551234567` → `+1*******67`: enough to tell two callers apart, too little to call one."""
+    """`+15551234567` → `+1*******67`: enough to distinguish callers, not enough to call them."""
     digits = sum(c.isdigit() for c in number)
     if digits < 6:
         return number
@@ -47,7 +47,7 @@ def mask_phone(number: str) -> str:
 
 
 def never_log(*values: str) -> None:
-    """Replace these values in every later line, wherever they turn up."""
+    """Replaces these values in all later log lines."""
     _secrets.update(value for value in values if len(value) >= 6)
 
 
@@ -77,7 +77,7 @@ def _scrub_value(key: str, value: Any) -> Any:
 
 
 def scrub_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """structlog processor; the last one before rendering, so that nothing slips past it."""
+    """structlog processor; the last one before rendering, so that it sees everything."""
     return {key: _scrub_value(key, value) for key, value in event.items()}
 
 

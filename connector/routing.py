@@ -1,15 +1,15 @@
-"""Where an incoming call goes: a pure function of the call, its connector and the rules.
+"""Routes an incoming call: a pure function of the call, its connector and the rules.
 
-The first of these that gives a room decides; a rule that blocks the caller ends the search, or diverts it to another
-rule:
+The first source in this list that has a room decides. A rule that blocks the caller ends the search, or diverts the
+call to another rule:
 
 1. the `roomId` in the query of the webhook URL: the room, and nothing else
 2. an inbound rule that has the called number and admits the caller
 3. the connector's default rule, if it is inbound, still exists and admits the caller
 4. the connector's default room
 
-No rule's `allowed_ip_addresses` counts here: the address that a webhook or a stream comes from is the carrier's, the
-caller has none. They are for calls that come over SIP.
+`allowed_ip_addresses` of a rule is ignored here: webhooks and streams come from the carrier's address, and the caller
+has none. It is for calls over SIP.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ E164_MIN, E164_MAX = 7, 15
 
 
 def normal_number(number: str) -> str:
-    """One spelling for each number, so that two can be compared.
+    """Normalises a number, so that two numbers can be compared.
 
     `+15551234567` for `+1 (555) 123-4567`, `0015551234567`, `15551234567` (Plivo leaves the plus out) and
-    `sip:+15551234567@host`; `withheld` for what stands for no number, such as `anonymous`. What cannot have a country
-    code stays as it is, without decoration: short codes, national numbers with their leading 0, and names.
+    `sip:+15551234567@host`; `withheld` for words that mean a withheld number, such as `anonymous`. Values without a
+    country code only lose their formatting: short codes, national numbers with their leading 0, and names.
     """
-    # Who calls over SIP writes what they like: nothing of it may look like more than one line.
+    # A caller over SIP can send any text: remove characters that could start a new line.
     text = "".join(character for character in number if character.isprintable()).strip()
     if text and is_withheld(text):
         return WITHHELD
@@ -69,26 +69,26 @@ def normal_number(number: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What a carrier tells of a call that comes in. Numbers in the carrier's own spelling."""
+    """The carrier's data of an incoming call. Numbers are in the carrier's own notation."""
 
     provider: Provider
     carrier_call_id: str
     from_number: str
     to_number: str
     room_id: str = ""
-    """From the webhook URL's query; empty when it has none."""
+    """From the webhook URL's query; empty: none."""
     from_country: str = ""
-    """ISO 3166-1 alpha-2, where the carrier tells it."""
+    """ISO 3166-1 alpha-2; empty if the carrier does not report it."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """SIP headers of the call that the carrier passes on, by their names in lower case."""
+    """SIP headers that the carrier passes on; names in lower case."""
     account_id: str = ""
-    """The carrier's account whose number was called."""
+    """The carrier's account that owns the called number."""
     delivery: str = ""
     """Fingerprint of the carrier's request."""
 
 
 class Refusal(StrEnum):
-    """Why a call has no room; the words that the log has."""
+    """Why a call has no room; the values are the texts in the log."""
 
     NO_ROUTE = "no rule has this number, and the connector has neither a default rule nor a default room"
     BLOCKED = "the rule blocks the caller"
@@ -99,12 +99,12 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a call goes."""
+    """The room of a call, and the settings of its rule."""
 
     room: str
     rule: RoutingRule | None = None
     pin: str = ""
-    """Digits that the caller has to press first; empty: none."""
+    """Digits that the caller must enter first; empty: none."""
     hide_number: bool = False
     dtmf: bool = True
     agents: tuple[AgentDispatch, ...] = ()
@@ -113,7 +113,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Diversion:
-    """The rule that has the called number blocks the caller, and sends them to another rule."""
+    """The rule with the called number blocks the caller and diverts the call to another rule."""
 
     blocked_by: RoutingRule
     rule_id: str
@@ -126,9 +126,9 @@ def find_route(
     by_default: RoutingRule | None,
     new_name: Callable[[], str],
 ) -> Route | Refusal | Diversion:
-    """See the module. `by_number` is the inbound rule that has the called number, `by_default` the rule that the
-    connector names, each None where there is none; `new_name` makes a name that no room has. What follows a Diversion
-    says `diverted`."""
+    """Routes a call; see the module's docstring. `by_number`: the inbound rule with the called number, or None.
+    `by_default`: the connector's default rule, or None. `new_name` makes an unused room name. After a Diversion, call
+    `diverted`."""
     if arrival.room_id:
         return Route(arrival.room_id)
     if by_number is not None and by_number.type is RuleType.INBOUND and blocks(by_number, arrival.from_number):
@@ -157,8 +157,8 @@ def _blocked(rule: RoutingRule) -> Refusal | Diversion:
 
 
 def diverted(arrival: Arrival, rule: RoutingRule | None, new_name: Callable[[], str]) -> Route | Refusal:
-    """Where a blocked caller goes: to the room of this rule, unless it does not take them either. Nobody is diverted
-    twice."""
+    """Routes a blocked caller to the room of this rule, unless this rule refuses the caller too. A call is diverted
+    only once."""
     if rule is None or rule.type is not RuleType.INBOUND:
         return Refusal.BLOCKED
     if blocks(rule, arrival.from_number) or not admits(rule, arrival.from_number):
@@ -167,7 +167,7 @@ def diverted(arrival: Arrival, rule: RoutingRule | None, new_name: Callable[[], 
 
 
 def blocks(rule: RoutingRule, from_number: str) -> bool:
-    """Whether the rule does not take this caller, who may be among its allowed numbers all the same."""
+    """Whether the rule blocks this caller. A block has priority over the rule's allowed numbers."""
     caller = normal_number(from_number) or WITHHELD
     if caller == WITHHELD:
         return rule.block_withheld
@@ -182,8 +182,8 @@ def _matches(pattern: str, number: str) -> bool:
 
 
 def normal_pattern(pattern: str) -> str:
-    """One spelling of a number, or of the beginning of numbers: `+1900*` for `001 900 *`. A beginning without a plus
-    means those with it too."""
+    """Normalises a number or a number prefix: `+1900*` for `001 900 *`. A prefix without a plus also matches numbers
+    with a plus."""
     if not pattern.rstrip().endswith("*"):
         return normal_number(pattern)
     bare = _DECORATION.sub("", pattern.rstrip().rstrip("*"))
@@ -191,13 +191,13 @@ def normal_pattern(pattern: str) -> str:
 
 
 def admits(rule: RoutingRule, from_number: str) -> bool:
-    """Whether this caller may use the rule; one without allowed numbers admits everybody."""
+    """Whether this caller may use the rule; a rule without allowed numbers admits all callers."""
     allowed = {normal_number(number) for number in rule.allowed_numbers}
     return not allowed or normal_number(from_number) in allowed
 
 
 def claimed_twice(rules: Sequence[RoutingRule], candidate: RoutingRule) -> tuple[str, RoutingRule] | None:
-    """A number of `candidate` that another rule of its type has, and that rule."""
+    """Returns a number of `candidate` that another rule of its type already has, and that rule; None if none."""
     wanted = {normal_number(number): number for number in candidate.numbers}
     for rule in rules:
         if rule.id == candidate.id or rule.type is not candidate.type:
@@ -211,7 +211,7 @@ def claimed_twice(rules: Sequence[RoutingRule], candidate: RoutingRule) -> tuple
 def call_request(
     arrival: Arrival, route: Route, connector: ConnectorEntry, call_id: str, identity: str, region: str
 ) -> CallRequest:
-    """What the call layer is asked for. A hidden number is in none of its names."""
+    """Builds the request for the call layer. If the number is hidden, no name in the request contains it."""
     caller = normal_number(arrival.from_number) or WITHHELD
     return CallRequest(
         call_id=call_id,
@@ -240,7 +240,7 @@ def call_request(
 
 
 def _attributes(arrival: Arrival, route: Route) -> dict[str, str]:
-    """The headers that the rule turns into attributes; of a hidden caller none that holds the number."""
+    """Converts SIP headers to attributes by the rule. If the number is hidden, headers that contain it are omitted."""
     number = _NO_DIGIT.sub("", arrival.from_number)
     found = {
         attribute: arrival.headers[header.lower()]
@@ -265,8 +265,8 @@ def _by_rule(rule: RoutingRule, arrival: Arrival, new_name: Callable[[], str]) -
 
 
 def _room(rule: RoutingRule, arrival: Arrival, new_name: Callable[[], str]) -> str:
-    """A static room's id, or a room of the call's own. A rule that says nothing of a room gives each call its own:
-    strangers must not meet because somebody left a field out."""
+    """Returns the static room's id, or a new room name. A rule without a room gives each call a separate room, so that
+    a missing field does not connect strangers."""
     room = rule.room or RuleRoom(RoomType.DYNAMIC)
     if room.type is RoomType.STATIC:
         return room.id

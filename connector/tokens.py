@@ -1,15 +1,15 @@
-"""The secret part of a connect_url (a token that names its call, expires, and cannot be forged) and of a webhook URL.
+"""The secret part of a connect_url (an expiring, signed token with the call id) and of a webhook URL.
 
 A token is URL-safe base64 without padding, of
 
     ========  =======================================================
     1 byte    version, 1
-    8 bytes   when it expires: Unix seconds, big-endian double
+    8 bytes   expiry: Unix seconds, big-endian double
     1-128     the call id, UTF-8
-    32 bytes  HMAC-SHA256 of all that, with a key derived from the secret
+    32 bytes  HMAC-SHA256 of the above, with a key derived from the secret
     ========  =======================================================
 
-That it works only once is not in the token; the store of the calls sees to it.
+The store of the calls, not the token, ensures that a token is used only once.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from connector.seal import MARK, Seal, SealBroken, several
 
 _PURPOSE = "connector connect_url token v1"
 SAY_PURPOSE = "connector say url token v1"
-"""Of an address whose document reads out the sentence that its token holds, and hangs up."""
+"""For the URL of a document that reads out the sentence in the token and hangs up."""
 TRANSFER_PURPOSE = "connector transfer url token v1"
-"""Of the addresses at which a carrier tells what became of a transfer."""
+"""For the callback URLs of a transfer."""
 _KEY_PURPOSE = b"connector webhook key v1"
 _KEY_SEAL_PURPOSE = "connector webhook key seal v1"
 _KEY_PREFIX = "whk_"
@@ -44,12 +44,12 @@ _LONGEST_CALL_ID = 128
 
 
 class TokenSigner:
-    """Mints and verifies tokens; all processes with the same secret accept each other's."""
+    """Mints and verifies tokens; processes with the same secret accept each other's tokens."""
 
     def __init__(self, secret: str | Sequence[str], purpose: str = _PURPOSE, longest: int = _LONGEST_CALL_ID) -> None:
-        """Of several secrets the first mints, and any verifies: the others are being rotated. `purpose` sets the keys
-        apart from any other use of the same secrets: tokens of one are foreign to others. `longest`: bytes of what a
-        token can name."""
+        """`secret`: one, or several during a rotation; the first one mints, all verify. `purpose`: makes the keys
+        different from those for other uses of the same secrets, so a token is valid for one purpose only. `longest`:
+        maximum bytes of the name in a token."""
         secrets = several(secret)
         if not secrets or not all(secrets):
             raise ValueError("a token signer needs a secret")
@@ -58,7 +58,7 @@ class TokenSigner:
         self._keys = [hmac.digest(each.encode(), purpose.encode(), "sha256") for each in secrets]
 
     def mint(self, call_id: str, expires_at: float) -> str:
-        """A token of `[A-Za-z0-9_-]` for a call id of 1 to 128 bytes; `expires_at` is in Unix seconds."""
+        """Makes a token of `[A-Za-z0-9_-]` for a call id of 1 to 128 bytes; `expires_at` is in Unix seconds."""
         name = call_id.encode()
         if not 1 <= len(name) <= self._longest:
             raise ValueError(f"a call id has 1 to {self._longest} bytes")
@@ -68,9 +68,9 @@ class TokenSigner:
         return _encode(body + self._digest(body))
 
     def verify(self, token: str, now: float, extended_until: float | None = None) -> str:
-        """The call id of a token that is genuine and not expired; `extended_until` may only prolong its life.
+        """Returns the call id of a valid token. `extended_until` can only extend its lifetime.
 
-        TokenInvalid when it is malformed, altered or foreign; TokenExpired from the second of its expiry on.
+        Raises TokenInvalid if it is malformed, altered or foreign; TokenExpired at and after its expiry.
         """
         call_id, expires_at = self.peek(token)
         if extended_until is not None:
@@ -80,7 +80,7 @@ class TokenSigner:
         return call_id
 
     def peek(self, token: str) -> tuple[str, float]:
-        """The call id and expiry of a genuine token, expired or not. TokenInvalid otherwise."""
+        """Returns the call id and expiry of a genuine token, expired or not; else raises TokenInvalid."""
         if len(token) > self._longest_token:
             raise _invalid()
         sealed = _decode(token)
@@ -97,17 +97,17 @@ class TokenSigner:
         return hmac.digest(self._keys[0], body, "sha256")
 
     def fingerprint(self, text: str) -> str:
-        """Stands for a text that is not to be kept as it is: the same one in every process."""
+        """Returns a keyed hash of a text that must not be stored itself; it is equal in all processes."""
         return hmac.digest(self._keys[0], b"fingerprint|" + text.encode("utf-8", "replace"), "sha256").hex()[:32]
 
 
 def stream_name(call_id: str, stream: int) -> str:
-    """What the token of one of a call's streams says: the first is the call's own id."""
+    """Returns the name in the token of a call's stream; for the first stream it is the call id."""
     return call_id if stream == 1 else f"{call_id}:{stream}"
 
 
 def stream_named(name: str) -> tuple[str, int]:
-    """The call and the number of the stream. TokenInvalid when it names none."""
+    """Returns the call id and the number of the stream. Raises TokenInvalid for any other name."""
     call_id, _, number = name.partition(":")
     if not number:
         return call_id, 1
@@ -119,16 +119,16 @@ def stream_named(name: str) -> tuple[str, int]:
 class WebhookKeys:
     """The secret in a connector's webhook URL: `whk_` and 32 characters.
 
-    It is derived from the service's secret, the connector's id and a nonce. What is stored is the nonce, from which
-    only who has the secret gets the key again (so that the URL can be shown), and the key's hash, by which a request's
-    connector is found. A new nonce is a new key.
+    It is derived from the service's secret, the connector's id and a nonce. The store has the nonce and the key's hash.
+    With the secret, the key can be derived again from the nonce, to show the URL. The hash is the index to find the
+    connector of a request. A new nonce gives a new key.
 
-    When the service's secret is rotated, the URL stays: what stands in the nonce's place is then the key itself, sealed
-    with the new secret.
+    When the service's secret is rotated, the URL stays the same: the nonce is replaced by the key itself, sealed with
+    the new secret.
     """
 
     def __init__(self, secret: str | Sequence[str]) -> None:
-        """The newest secret first; those behind it are being rotated."""
+        """The newest secret first; older ones are still accepted during a rotation."""
         secrets = several(secret)
         if not secrets or not all(secrets):
             raise ValueError("webhook keys need a secret")
@@ -136,11 +136,11 @@ class WebhookKeys:
         self._seal = Seal(secrets, _KEY_SEAL_PURPOSE)
 
     def derive(self, connector_id: str, nonce: str) -> str:
-        """The key of a connector: base62, 190 bits."""
+        """Derives the key of a connector: base62, 190 bits."""
         return _derived(self._keys[0], connector_id, nonce)
 
     def key_of(self, connector: ConnectorEntry) -> str | None:
-        """The connector's key; None when it was made with a secret that is not configured (any more)."""
+        """Returns the connector's key; None if it was made with a secret that is not configured (any more)."""
         if connector.key_nonce.startswith(MARK):
             try:
                 return self._seal.open(connector.key_nonce.removeprefix(MARK))
@@ -150,14 +150,14 @@ class WebhookKeys:
         return next((key for key in derived if self.hash(key) == connector.key_hash), None)
 
     def fits(self, connector: ConnectorEntry, key: str) -> bool:
-        """Whether this is the connector's key. One that was made with another secret than the configured ones is not,
-        though its hash is still kept: who knows that secret must not get in."""
+        """Whether this is the connector's key. A key from a secret that is no longer configured is refused, although
+        its hash is still stored: somebody who knows the old secret must not get access."""
         mine = self.key_of(connector) or ""
         return bool(mine) and hmac.compare_digest(mine.encode(), key.encode("utf-8", "surrogatepass"))
 
     def resealed(self, connector: ConnectorEntry) -> ConnectorEntry | None:
-        """The connector with the same key under the newest secret; None when it is so already, or nobody can say what
-        its key is."""
+        """Returns the connector with the same key, sealed with the newest secret; None if nothing has to change or the
+        key cannot be recovered."""
         key, kept = self.key_of(connector), connector.key_nonce
         if key is None:
             return None
@@ -168,8 +168,8 @@ class WebhookKeys:
         return None if current else replace(connector, key_nonce=MARK + self._seal.close(key))
 
     def call_ids(self, connector_id: str, carrier_call_id: str) -> list[str]:
-        """The id of the call that a carrier announces to a connector: the same however often it does, on every
-        process, and nobody else can guess it. Behind it the ids that processes with the secrets before give it."""
+        """Returns our call ids for a carrier's call. The first id is equal for repeated webhooks and in all processes,
+        and cannot be guessed. The others are the ids in processes that still use the older secrets."""
         name = f"call|{connector_id}|{carrier_call_id}".encode("utf-8", "surrogatepass")
         return ["call_" + hmac.digest(key, name, "sha256").hex()[:24] for key in self._keys]
 
@@ -179,7 +179,7 @@ class WebhookKeys:
 
     @staticmethod
     def hash(key: str) -> str:
-        """SHA-256, hexadecimal. Keys are long and random: nothing slower is needed to keep them from being guessed."""
+        """SHA-256, hexadecimal. Keys are long and random, so a slow password hash is not needed."""
         return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -201,7 +201,7 @@ def _decode(token: str) -> bytes:
         data = urlsafe_b64decode(token + "=" * (-len(token) % 4))
     except ValueError:
         raise _invalid() from None
-    # The decoder skips foreign characters, and the last one has bits that carry nothing: only one spelling is good.
+    # The decoder skips foreign characters and ignores unused bits of the last one: accept only the canonical encoding.
     if _encode(data) != token:
         raise _invalid()
     return data

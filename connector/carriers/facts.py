@@ -1,4 +1,4 @@
-"""What a carrier's HTTP request tells of a call: the same facts, whatever the names of the fields are."""
+"""The facts about a call in a carrier's HTTP request, independent of the carrier's field names."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from dataclasses import dataclass
 from connector.numbers import WITHHELD, is_withheld
 
 MAX_LEARNED = 128
-"""Characters of an id or number that are kept; real ones are far shorter."""
+"""Maximum characters of an id or number; longer values are cut. Real ones are much shorter."""
 MAX_HEADER = 1024
 _SIP_HEADER = "SipHeader_"
 
 
 @dataclass(frozen=True, slots=True)
 class CallFacts:
-    """Empty where the request does not say. `status` is in the carriers' common words: queued, initiated, ringing,
-    in-progress, completed, busy, failed, no-answer, canceled."""
+    """Fields that the request does not have are empty. `status` is one of the terms that the carriers share: queued,
+    initiated, ringing, in-progress, completed, busy, failed, no-answer, canceled."""
 
     call_id: str = ""
     account_id: str = ""
     from_number: str = ""
-    """`connector.numbers.WITHHELD` for a caller who has none for us."""
+    """`connector.numbers.WITHHELD` if the caller withholds the number."""
     to_number: str = ""
     status: str = ""
     from_country: str = ""
-    """ISO 3166-1 alpha-2, where the carrier tells."""
+    """ISO 3166-1 alpha-2, if the carrier reports it."""
     digits: str = ""
-    """The keys that a caller pressed when asked for a PIN."""
+    """The digits that the caller entered as PIN."""
     report_number: int = 0
-    """Counts a call's status reports, where the carrier counts them: they may come out of order."""
+    """The carrier's sequence number of the status callback, if it has one: callbacks may arrive out of order."""
 
 
 _STATUS_WORDS = {"timeout": "no-answer", "cancel": "canceled", "answered": "in-progress"}
-"""Words of some carriers, and the common ones."""
+"""Terms of single carriers -> common terms."""
 
 
 def facts_of(fields: Mapping[str, str], *, call_id: str, account_id: str) -> CallFacts:
-    """From the fields of a form or a query; each is cut to a length that can be kept. `call_id` and `account_id` are
-    the names of the two fields that differ among carriers."""
+    """Reads the fields of a form or a query; each value is cut to MAX_LEARNED. `call_id` and `account_id`: the names
+    of the two fields that differ among carriers."""
 
     def field(name: str) -> str:
         return fields.get(name, "")[:MAX_LEARNED]
@@ -57,7 +57,7 @@ def facts_of(fields: Mapping[str, str], *, call_id: str, account_id: str) -> Cal
 
 
 def sip_headers(fields: Mapping[str, str]) -> dict[str, str]:
-    """Headers of a call that reached the carrier over SIP, by their names in lower case; each is cut short.
+    """Returns the SIP headers of a call that reached the carrier over SIP; names in lower case, values cut.
 
     Carriers send them as fields: some `SipHeader_X-Account`, some `X-PH-Account`.
     """
@@ -69,11 +69,11 @@ def sip_headers(fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def caller_in(fields: Mapping[str, str], name: str) -> str:
-    """The caller's number in this field, or the one word for a withheld one; empty where the field is missing."""
+    """Returns the caller's number in this field, or WITHHELD; empty if the field is missing."""
     text = fields.get(name, "")[:MAX_LEARNED]
     return "" if name not in fields else WITHHELD if is_withheld(text) else number_of(text)
 
 
 def number_of(text: str) -> str:
-    """Some carriers leave the plus sign of E.164 out."""
+    """Adds the plus sign of E.164, which some carriers omit."""
     return f"+{text}" if 8 <= len(text) <= 15 and text.isascii() and text.isdigit() and text[0] != "0" else text

@@ -1,9 +1,9 @@
 """Telnyx's REST API.
 
-A call has two names: the CallSid of TeXML's webhooks and the call_control_id of its media stream. In Telnyx's own
-examples they are one and the same, but nothing promises that, and we may know only one of them. TeXML's endpoints take
-the one, and want the account's id, which a stream tells; Call Control's take the other. So what the one has not heard
-of is asked of the other.
+A call has two ids: the CallSid of TeXML's webhooks and the call_control_id of its media stream. They are equal in
+Telnyx's examples, but this is not guaranteed, and we may know only one of them. TeXML's endpoints need the CallSid and
+the account id, which the stream reports; Call Control's endpoints need the call_control_id. If one API does not know
+the call, we try the other.
 
 https://developers.telnyx.com/api-reference/texml-rest-commands/update-call,
 https://developers.telnyx.com/api-reference/call-commands/hangup-call,
@@ -32,27 +32,27 @@ _TELNYX = Telnyx()
 _HAS_ENDED = "90018"
 """https://developers.telnyx.com/api/errors/90018"""
 _CHARACTERS_A_SECOND = 12.0
-"""Spoken; a slow voice."""
+"""Speaking rate of a slow voice."""
 _SPEECH_BEGINS = 1.5
-"""Seconds after the command, at most."""
+"""Maximum seconds from the command to the start of the speech."""
 LONGEST_SPEECH = 20.0
-"""Seconds after which a phone is hung up, whatever it still hears; less than `hang_ups.TRY_LIMIT` leaves."""
+"""Seconds after which a phone is hung up, even during a sentence; fits into `hang_ups.TRY_LIMIT`."""
 _FAREWELL_COMMAND = "connector-farewell"
-"""Telnyx ignores a command whose id this call has had: who tries again does not repeat the sentence."""
+"""Telnyx ignores a command with an id that the call already had: a retry does not repeat the sentence."""
 
 
 def speaking_seconds(text: str) -> float:
-    """How long a phone is left to hear a sentence."""
+    """Seconds to wait while a phone hears a sentence."""
     return min(_SPEECH_BEGINS + len(text) / _CHARACTERS_A_SECOND, LONGEST_SPEECH)
 
 
 class TelnyxCalls:
-    """Calls of one account. Every method raises ConnectorError for what fails."""
+    """Calls of one account. Every method raises ConnectorError on failure."""
 
     ends_with_stream = False
-    """The answer document's pause holds the phone when the stream is gone."""
+    """The pause in the answer document keeps the phone on the line after the stream has ended."""
     stream_outlives_transfer = True
-    """It runs beside the document, so another document does not end it."""
+    """The stream runs in parallel with the document, so a new document does not end it."""
 
     def __init__(self, api_key: str, api_url: str = API, speaking: Callable[[str], float] = speaking_seconds) -> None:
         self._speaking = speaking
@@ -60,8 +60,8 @@ class TelnyxCalls:
         self.start, self.close = self._api.start, self._api.close
 
     async def hang_up(self, call: CarrierCall, say: str = "") -> None:
-        """End a call in whatever state it is; one that has ended is no error. `say` is read out first, in the place of
-        the document that holds the phone; then this takes as long as the sentence where a call follows none."""
+        """Ends a call in any state; an ended call is no error. `say` is read out first, in a new document. For a call
+        without TeXML documents, this method takes as long as the sentence."""
         if say:
             if await self._take_leave(call, say):
                 return
@@ -75,7 +75,7 @@ class TelnyxCalls:
                 return
 
     async def _take_leave(self, call: CarrierCall, say: str) -> bool:
-        """Whether Telnyx has taken the sentence, and hangs up after it. TeXML's way."""
+        """Uses TeXML: returns whether Telnyx has accepted the sentence and will hang up after it."""
         try:
             await self._update(call, {"Texml": _TELNYX.farewell(say)})
         except (NotFound, FailedPrecondition):
@@ -83,8 +83,8 @@ class TelnyxCalls:
         return True
 
     async def _speak(self, call: CarrierCall, say: str) -> None:
-        """Call Control's way. It tells the end of a sentence (`call.speak.ended`) to the webhook of the call's
-        application, which is not ours: so the phone gets the time that the sentence takes."""
+        """Uses Call Control. It reports the end of a sentence (`call.speak.ended`) to the webhook of the call's
+        application, which is not ours; so we wait for the estimated duration of the sentence."""
         command = {"payload": say, "voice": "female", "language": "en-US", "command_id": _FAREWELL_COMMAND}
         try:
             await self._act(call, "speak", command)
@@ -93,8 +93,8 @@ class TelnyxCalls:
         await asyncio.sleep(self._speaking(say))
 
     async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
-        """Connect the phone with a number in the stream's place. A call that follows no TeXML is told to Call Control,
-        which follows no document of ours either: nobody then tells whether somebody answered."""
+        """Connects the phone with a number instead of the stream. A call without TeXML is transferred by Call Control,
+        which does not use our documents: in that case nothing reports whether the number answered."""
         try:
             await self._update(call, {"Texml": _TELNYX.transfer_document(dial)})
         except NotFound:
@@ -114,12 +114,13 @@ class TelnyxCalls:
         return bool(data.get("is_alive", True)) if isinstance(data, dict) else True
 
     async def _act(self, call: CarrierCall, action: str, body: Mapping[str, str | int]) -> None:
-        """Call Control's way."""
+        """Sends a command of Call Control."""
         name = quote(call.stream_call_id or call.id, safe="")
         await self._api.send("POST", f"/v2/calls/{name}/actions/{action}", body)
 
     async def _update(self, call: CarrierCall, changes: Mapping[str, str]) -> None:
-        """TeXML's way; the address without the account is deprecated, but all there is before a stream."""
+        """Updates the call by TeXML. The URL without the account is deprecated, but the account id is unknown before
+        the stream."""
         name, account = quote(call.id, safe=""), quote(call.account_id, safe="")
         if account:
             await self._api.send_form(f"/v2/texml/Accounts/{account}/Calls/{name}", changes)

@@ -38,9 +38,9 @@ from connector.telephony.inventory import MOST, Account, Number, list_of, starte
 API = "https://api.twilio.com"
 PLACE_TIMEOUT = 10.0
 HANG_UP_TIMEOUT = 5.0
-"""Seconds; a call's end waits for it."""
+"""Seconds; the teardown of a call waits for it."""
 STATUS_EVENTS = ["initiated", "ringing", "answered", "completed"]
-"""Twilio's names of the moments at which it calls back; the last stands for every final status."""
+"""Twilio's events for status callbacks; `completed` stands for every final status."""
 
 _TWILIO = Twilio()
 _OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
@@ -60,8 +60,8 @@ class _CallOver(NotFound):
 
 
 class TwilioCalls:
-    """Call resources, with the credentials of one account. `start` before use. Every method raises ConnectorError for
-    what fails."""
+    """Call resources, with the credentials of one account. Call `start` before use. Every method raises ConnectorError
+    on failure."""
 
     ends_with_stream = True
     """Nothing follows the stream in the answer document, so the call ends with it."""
@@ -94,15 +94,16 @@ class TwilioCalls:
         return self.client.calls
 
     def _call(self, call: CarrierCall) -> Any:
-        """The resource, in the call's own account: a main account reaches those of its subaccounts."""
+        """The call resource in the call's own account: a main account has access to its subaccounts."""
         return self.account(call.account_id).calls(call.id)
 
     def account(self, account_id: str) -> Any:
-        """The resources of an account that these credentials reach; an empty id is their own."""
+        """The resources of an account that these credentials can access; an empty id means their own account."""
         return self.client.api.v2010.accounts(account_id or self._account_sid)
 
     async def place(self, to: str, from_: str, url: str, status_url: str, ring_timeout: int) -> tuple[str, str]:
-        """Have Twilio call `to`; it fetches TwiML at `url` on the answer. The CallSid and Twilio's first status."""
+        """Asks Twilio to call `to`; on the answer, Twilio fetches TwiML at `url`. Returns the CallSid and the first
+        status."""
         async with translated(PLACE_TIMEOUT):
             call = await self._calls.create_async(
                 to=to,
@@ -119,9 +120,9 @@ class TwilioCalls:
             return str(call.sid), str(call.status or "")
 
     async def hang_up(self, call: CarrierCall, say: str = "") -> None:
-        """End a call in whatever state it is; one that has ended is no error. NotFound for one that Twilio does not
-        know in its account: it may be up in another one. `say` is read out first, in the stream's place, to a phone
-        that was answered."""
+        """Ends a call in any state; an ended call is no error. Raises NotFound if the call does not exist in this
+        account; it may be live in another account. `say` is read out first, instead of the stream, if the phone was
+        answered."""
         if say and await self._take_leave(call, say):
             return
         try:
@@ -134,7 +135,7 @@ class TwilioCalls:
             raise NotFound(f"account {account} has no call {call.id}: {error.message}") from error
 
     async def _take_leave(self, call: CarrierCall, say: str) -> bool:
-        """Whether Twilio has taken the sentence: it refuses a document for a phone that has not been answered."""
+        """Returns whether Twilio accepted the sentence: it refuses a document for a phone that was not answered."""
         try:
             async with translated(HANG_UP_TIMEOUT):
                 await self._call(call).update_async(twiml=_TWILIO.farewell(say))
@@ -143,7 +144,7 @@ class TwilioCalls:
         return True
 
     async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
-        """Connect the phone with a number in the stream's place."""
+        """Connects the phone with a number instead of the stream."""
         if not dial.caller_id:
             dial = replace(dial, caller_id=await self._number_of_ours(call))
         async with translated(HANG_UP_TIMEOUT):
@@ -151,8 +152,8 @@ class TwilioCalls:
         return True
 
     async def _number_of_ours(self, call: CarrierCall) -> str:
-        """Of a call whose numbers the stream does not tell; empty where it has none. Twilio refuses a Dial without one
-        (13214) for callers from apps and SIP."""
+        """Fetches our number in the call, which the stream does not report; empty if there is none. For callers from
+        apps and SIP, Twilio refuses a Dial without a caller ID (13214)."""
         async with translated(HANG_UP_TIMEOUT):
             found = await self._call(call).fetch_async()
             number = str((found.to if found.direction == "inbound" else found.from_) or "")
@@ -168,7 +169,7 @@ class TwilioCalls:
 
 
 class TwilioAccounts(AccountCalls[TwilioCalls]):
-    """The same for several accounts, and the calls that the connector places: in the default account."""
+    """`TwilioCalls` for several accounts. The connector places calls in the default account."""
 
     async def place(self, to: str, from_: str, url: str, status_url: str, ring_timeout: int) -> tuple[str, str]:
         """See `TwilioCalls.place`."""
@@ -200,8 +201,8 @@ async def look_at(settings: Settings, account: CarrierAccount) -> Account:
 
 
 class _HttpClient(AsyncTwilioHttpClient):  # type: ignore[misc]
-    """Sends requests also to another origin than Twilio's, where a test or a proxy stands. The package's own would read
-    an answer of any length."""
+    """An HTTP client that can use a different origin, for a test or a proxy. It also limits the size of responses;
+    the package's client does not."""
 
     def __init__(self, api_url: str) -> None:
         super().__init__(pool_connections=True)
@@ -218,13 +219,13 @@ class _HttpClient(AsyncTwilioHttpClient):  # type: ignore[misc]
         timeout: float | None = None,  # noqa: ASYNC109 - the package's signature
         allow_redirects: bool = False,
     ) -> Response:
-        # Left alone, the package's address has the edge and region in it that TWILIO_EDGE and TWILIO_REGION name.
+        # The package's default URL contains the edge and region of TWILIO_EDGE and TWILIO_REGION.
         if self._api_url != API:
             url = self._api_url + urlsplit(url).path
         # The package leaves lists to its HTTP library, and this one wants pairs.
         pairs = data and [(name, each) for name, value in data.items() for each in _each(value)]
         if auth is not None:
-            # The package's own way is one that aiohttp has deprecated.
+            # The package's own method is deprecated in aiohttp.
             headers = {**(headers or {}), "Authorization": aiohttp.encode_basic_auth(*auth)}
         async with self.session.request(
             method, url, params=params, data=pairs, headers=headers, allow_redirects=allow_redirects
@@ -239,7 +240,7 @@ def _each(value: Any) -> list[str]:
 
 @asynccontextmanager
 async def translated(seconds: float) -> AsyncIterator[None]:
-    """Bound the time, which the package does not, and turn its errors into ours."""
+    """Sets a time limit, which the package does not have, and translates its errors."""
     try:
         async with asyncio.timeout(seconds):
             yield

@@ -1,4 +1,4 @@
-"""Twilio's conferences: somebody at a SIP address comes in, and goes again.
+"""Twilio's conferences: adds and removes a participant with a SIP address.
 
 https://www.twilio.com/docs/voice/api/conference-participant-resource
 """
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SipGuest:
-    """Whom to call into a conference, and with what Twilio signs in there."""
+    """The SIP participant to add to a conference, and Twilio's credentials for it."""
 
     uri: str
     from_: str
@@ -27,16 +27,16 @@ class SipGuest:
 
 
 class TwilioConferences:
-    """A participant is known by its label, of which Twilio keeps each unique within a conference.
+    """A participant is identified by its label; Twilio ensures that a label is unique in a conference.
 
-    `account_id` is the conference's account. Where it is not told, each configured account is asked for the conference.
+    `account_id` is the conference's account. If it is empty, all configured accounts are searched for the conference.
     """
 
     def __init__(self, twilio: TwilioAccounts) -> None:
         self._twilio = twilio
 
     async def find(self, conference_sid: str, label: str, account_id: str = "") -> str:
-        """The CallSid of the participant with this label, connected or on its way; empty when there is none."""
+        """Returns the CallSid of the participant with this label, connected or connecting; empty if there is none."""
 
         async def find(participants: Any) -> str:
             participant = await participants(label).fetch_async()
@@ -48,8 +48,8 @@ class TwilioConferences:
             return ""
 
     async def add(self, conference_sid: str, label: str, guest: SipGuest, account_id: str = "") -> tuple[str, bool]:
-        """Call `guest` into the conference unless it is there: its CallSid, and whether it was added just now.
-        NotFound when the conference does not exist or has ended."""
+        """Adds `guest` to the conference if it is not in it. Returns its CallSid and whether it was added now. Raises
+        NotFound if the conference does not exist or has ended."""
         there = await self.find(conference_sid, label, account_id)
         if there:
             return there, False
@@ -69,14 +69,14 @@ class TwilioConferences:
         except NotFound:
             raise NotFound(f"Twilio knows no conference {conference_sid} that is in progress") from None
         except ConnectorError:
-            # Two who ask at once: the label lets one in.
+            # Of two concurrent requests only one succeeds, because the label is unique.
             there = await self.find(conference_sid, label, account_id)
             if there:
                 return there, False
             raise
 
     async def remove(self, conference_sid: str, label: str, account_id: str = "") -> bool:
-        """Whether there was anybody to remove."""
+        """Removes the participant; returns whether there was one."""
 
         async def remove(participants: Any) -> None:
             await participants(label).delete_async()
@@ -88,7 +88,8 @@ class TwilioConferences:
         return True
 
     async def _in_account(self, account_id: str, conference_sid: str, step: Callable[[Any], Awaitable[T]]) -> T:
-        """Do something with the conference's participants. Raises what that does; NotFound when no account knows it."""
+        """Runs `step` on the conference's participants. Raises the errors of `step`; NotFound if no account has the
+        conference."""
         ids = [account_id] if account_id else self._twilio.account_ids
         for one in ids[:-1]:
             try:
