@@ -28,7 +28,7 @@ from connector.carriers.events import (
     StreamStopped,
 )
 from connector.carriers.transfers import TransferDial
-from connector.errors import CarrierProtocolError
+from connector.errors import CarrierProtocolError, Unavailable
 from connector.metrics import Metrics
 from connector.model import (
     AgentDispatch,
@@ -180,6 +180,7 @@ class FakeRoom:
         self.connected = False
         self.listening = self.is_revealed = False
         self.lingering = ""
+        self.lost = asyncio.Event()
         self.left = 0
         self.captured = bytearray()
         self.digits: list[tuple[int, str]] = []
@@ -221,8 +222,24 @@ class FakeRoom:
         self.digits.append((code, digit))
 
     async def set_attributes(self, attributes: Mapping[str, str]) -> None:
-        await self._faults.step("room.set_attributes")
+        setting = asyncio.ensure_future(self._faults.step("room.set_attributes"))
+        # As the gateway does: what is asked of a connection ends with it.
+        lost = asyncio.ensure_future(self.lost.wait())
+        try:
+            await asyncio.wait([setting, lost], return_when=asyncio.FIRST_COMPLETED)
+            if not setting.done():
+                raise Unavailable("attributes could not be set: the connection to LiveKit is lost")
+            setting.result()
+        finally:
+            setting.cancel()
+            lost.cancel()
         self.attributes |= attributes
+
+    def goes(self, reason: EndReason) -> None:
+        """The room, or the caller's place in it, is gone: as the gateway tells it."""
+        self.connected = False
+        self.lost.set()
+        self.listener.room_ended(reason, "")
 
     async def leave(self) -> None:
         self.left += 1
