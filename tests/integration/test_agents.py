@@ -12,6 +12,7 @@ from livekit import api
 from connector.app import Connector
 from connector.cli.doctor_agent import agent_findings
 from connector.model import CallState
+from connector.room.dispatches import CREATION
 from demo.echo_agent import EchoAgent
 from demo.livekit_server import LiveKitServer
 from tests.integration.conftest import logs_printed
@@ -114,7 +115,8 @@ async def test_everything_said_about_an_agent_is_passed_on(
     (dispatch,) = [d for d in await stage.admin.agent_dispatch.list_dispatch(room) if d.agent_name]
     assert (dispatch.agent_name, dispatch.metadata) == ("support", "m" * 5000)
     assert dispatch.restart_policy == api.JobRestartPolicy.JRP_NEVER
-    assert dict(dispatch.attributes) == {"tier": "gold"}
+    assert {name: value for name, value in dispatch.attributes.items() if name != CREATION} == {"tier": "gold"}
+    assert (CREATION in dispatch.attributes) is not exists  # Docs: a mark of those that the room's creation makes.
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])

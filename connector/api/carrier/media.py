@@ -24,6 +24,7 @@ NOT_SENT = 2048
 
 _CLOSE_UNSUPPORTED = 1003
 _CLOSE_ABNORMAL = 1006
+_OVER = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED)
 
 
 def new_websocket() -> web.WebSocketResponse:
@@ -39,6 +40,9 @@ class MediaSocket:
         self._websocket = websocket
         self._transport = request.transport
         self._broken = False
+        self._peer_said_so = False
+        """The peer has sent a close frame. aiohttp's close code is 1006 all the same if the answer to it cannot be sent
+        any more, because the peer did not wait for it."""
         self.last_pong: float | None = None
         if self._transport is not None:
             self._transport.set_write_buffer_limits(high=HIGH_WATER)
@@ -49,9 +53,13 @@ class MediaSocket:
                     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
 
     async def messages(self) -> AsyncIterator[str]:
-        async for message in self._websocket:
+        while True:
+            message = await self._websocket.receive()
             if message.type is WSMsgType.TEXT:
                 yield message.data
+            elif message.type in _OVER:
+                self._peer_said_so = message.type is WSMsgType.CLOSE
+                return
             elif message.type is WSMsgType.PONG:
                 self.last_pong = asyncio.get_running_loop().time()
             elif message.type is WSMsgType.PING:
@@ -68,7 +76,8 @@ class MediaSocket:
 
     @property
     def ended_cleanly(self) -> bool:
-        return not self._broken and self._websocket.close_code not in (None, _CLOSE_ABNORMAL)
+        has_code = self._websocket.close_code not in (None, _CLOSE_ABNORMAL)
+        return not self._broken and (has_code or self._peer_said_so)
 
     async def send(self, text: str) -> None:
         await self._websocket.send_str(text)

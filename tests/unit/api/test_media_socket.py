@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from connector.api.carrier.media import MAX_MESSAGE, MediaSocket, new_websocket
@@ -21,10 +22,14 @@ class Socket:
     def __init__(self) -> None:
         self.lengths: list[int] = []
         self.refused: CarrierProtocolError | None = None
+        self.ended_cleanly: bool | None = None
+        self.over = asyncio.Event()
+        self.prepared: Callable[[web.WebSocketResponse], object] = lambda websocket: None
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
         websocket = new_websocket()
         await websocket.prepare(request)
+        self.prepared(websocket)
         media = MediaSocket(websocket, request)
         try:
             async for text in media.messages():
@@ -32,6 +37,8 @@ class Socket:
         except CarrierProtocolError as error:
             self.refused = error
             await media.close(error.close_code, "")
+        self.ended_cleanly = media.ended_cleanly
+        self.over.set()
         return websocket
 
 
@@ -68,3 +75,19 @@ async def test_what_is_longer_is_refused_by_the_code_for_that(
         assert carrier.close_code == 1009
     assert socket.refused is not None
     assert (socket.lengths, socket.refused.close_code) == ([], 1009)
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["waits for the answer", "is gone by then"])
+async def test_a_carrier_that_says_that_it_closes_is_not_lost(
+    client: TestClient[web.Request, web.Application], socket: Socket, answered: bool
+) -> None:
+    async def fails(code: int, message: bytes) -> None:
+        raise ClientConnectionResetError("Cannot write to closing transport")
+
+    if not answered:
+        socket.prepared = lambda websocket: setattr(websocket._writer, "close", fails)
+    async with client.ws_connect("/media") as carrier:
+        await carrier.send_str("text")
+        await carrier.close()
+    await socket.over.wait()
+    assert socket.ended_cleanly is True
