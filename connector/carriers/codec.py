@@ -1,4 +1,4 @@
-"""What every carrier's codec can do."""
+"""The interface of the carriers' codecs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Codec(Protocol):
         ...
 
     def receive(self, text: str) -> Event:
-        """What one text message of the WebSocket means.
+        """Decodes one text message of the WebSocket.
 
         Raises CarrierProtocolError, and nothing else, for whatever the carrier does not say. Its `close_code` is
         1007 for text that is not JSON, 1002 for a message of the wrong shape or out of order, and 1008 for one
@@ -51,13 +51,13 @@ class Codec(Protocol):
         ...
 
     def audio(self, payload: bytes) -> str:
-        """Play this, in the encoding of the stream's start, after all that was sent before."""
+        """Plays audio, in the encoding of the stream's start, after everything that was sent before."""
         ...
 
     def mark(self, name: str) -> str:
-        """Report `MarkReached(name)` when all that was sent before has been played."""
+        """Asks for `MarkReached(name)` when everything that was sent before has been played."""
         ...
 
     def clear(self) -> str:
-        """Drop what has been sent and not played yet."""
+        """Drops the audio that was sent but not played yet."""
         ...

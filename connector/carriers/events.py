@@ -1,4 +1,4 @@
-"""What can come out of a carrier's media socket, whichever carrier it is."""
+"""The events of a carrier's media socket; the same for all carriers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Encoding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A message that is in order and means nothing to us; `why` is for the log."""
+    """A valid message that we do not use; `why` is for the log."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class CarrierComplained:
-    """The carrier could not use what we sent it; the stream goes on. `code` and `text` are for the log."""
+    """The carrier reports an error in our message; the stream continues. `code` and `text` are for the log."""
 
     code: str
     text: str
@@ -53,7 +53,7 @@ class StreamStarted:
 
 @dataclass(frozen=True, slots=True)
 class FormatRefused:
-    """A stream has started whose audio we cannot decode: it ends here. The ids are as in `StreamStarted`."""
+    """A stream has started with audio that we cannot decode, so it ends. The ids are as in `StreamStarted`."""
 
     call_id: str
     stream_id: str
@@ -73,7 +73,7 @@ class AudioReceived:
     payload: bytes
     timestamp: float | None
     sequence: int | None = None
-    """Place among the track's frames, from a carrier that does not promise their order (Telnyx)."""
+    """Position among the frames of the track, for a carrier that does not guarantee their order (Telnyx)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class AudioRejected:
 
 @dataclass(frozen=True, slots=True)
 class OwnAudio:
-    """What we sent ourselves, streamed back: as it should be, and nothing to count or tell."""
+    """Our own audio, streamed back by the carrier: expected, and neither counted nor logged."""
 
 
 @dataclass(frozen=True, slots=True)
