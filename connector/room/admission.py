@@ -1,10 +1,10 @@
-"""How many callers join LiveKit at once, and who waits for a turn.
+"""Limits how many callers join LiveKit at the same time; the others wait in a queue.
 
-A join is a tenth of a second of work for this process and for livekit-server. Sixty that start together share the
-processor, and all of them run into the time limit of a join; eight at a time, all sixty succeed. So joins take turns.
-Where they take long all the same, because the machine has other work, fewer begin at once. The time
-in the queue does not count against a join's own limit. A call that would wait too long is refused at once,
-by an estimate from the joins of late, so that a busy connector says so while somebody still listens.
+A join is a tenth of a second of work for this process and for livekit-server. If sixty start together they share the
+processor, and all of them exceed the time limit of a join; with eight at a time, all sixty succeed. If joins are still
+slow, because the machine has other work, fewer start at the same time. The time in the queue does not count against a
+join's own limit. A call that would wait too long, as estimated from recent joins, is refused at once, so that the
+client gets the answer while it still waits.
 """
 
 from __future__ import annotations
@@ -17,57 +17,57 @@ from connector.errors import ResourceExhausted, Unavailable
 from connector.metrics import Metrics
 
 SLOT_LIMIT = 4.0
-"""Seconds after which a join that hangs counts no more: the next one begins beside it."""
+"""Seconds after which a join that hangs frees its slot for the next one."""
 QUICK, SLOW = 1.0, 2.0
-"""Seconds of a join below which one more may begin at once, and above which a quarter less. At twice the time it
-fails."""
+"""Duration of a join in seconds. Below QUICK, the number of parallel joins grows by one; above SLOW, it shrinks by a
+quarter. At about twice SLOW a join fails."""
 FEWEST = 2
-"""Joins at a time, however long they take: LiveKit may only be far away."""
+"""Minimum number of parallel joins, even if they are slow: LiveKit may only be far away."""
 FIRST_GUESS = 0.3
-"""Seconds that a join takes, before one has been measured."""
+"""Assumed duration of a join in seconds, until one has been measured."""
 WEIGHT = 0.2
-"""Of the latest join in the running mean."""
+"""Weight of the latest join in the running mean."""
 STREAM_DELAY = 5.0
-"""Seconds after the answer document in which the carrier opens the stream of a call; later, nobody expects it now."""
+"""Seconds after the answer document in which the carrier should open the stream. After that no turn is reserved."""
 
 _Queue = dict["asyncio.Future[object]", str]
-"""Turns that are waited for, in order, and the call of each."""
+"""Waiting turns, in order, each with its call id."""
 
 
 class CallIsOver(Unavailable):
-    """Whoever waits for a turn to join has no use for it any more."""
+    """The call ended while it waited for its turn to join."""
 
 
 class JoinAdmission:
-    """One for a process. Callers in the middle of a call go first; else it is first come, first served."""
+    """One per process. Calls in progress go first; otherwise first come, first served."""
 
     def __init__(self, most: int, patience: float, metrics: Metrics) -> None:
-        """`most`: joins at a time; `patience`: seconds that a new call may wait for its turn."""
+        """`most`: maximum number of parallel joins; `patience`: seconds that a new call may wait for its turn."""
         self._most = self._at_once = most
         self._patience = patience
         self._metrics = metrics
         self._running: dict[object, float] = {}
-        """When each join began."""
+        """Start time of each running join."""
         self._live: _Queue = {}
         self._new: _Queue = {}
         self._expected: dict[str, float] = {}
-        """Calls whose stream, and so their join, is about to come: until when it is expected."""
+        """Calls that will join soon, when their stream starts: latest expected time of the stream."""
         self._seconds = FIRST_GUESS
         self._adapted_at = 0.0
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for their turn."""
+        """Number of calls that wait for their turn."""
         return len(self._live) + len(self._new)
 
     def expect(self, call_id: str) -> None:
-        """A call is announced and joins when its stream starts. Raises ResourceExhausted when it would have to wait
-        too long then; else its turn is sure."""
+        """Announce a call that will join when its stream starts. Raises ResourceExhausted if it would then have to wait
+        too long; otherwise it will get a turn."""
         self._require_turn()
         self._expected[call_id] = self._now() + STREAM_DELAY
 
     def forget(self, call_id: str) -> None:
-        """The call is over. If it waits for its turn, it is told so by CallIsOver."""
+        """The call has ended. If it waits for its turn, the wait raises CallIsOver."""
         self._expected.pop(call_id, None)
         for queue in (self._live, self._new):
             for turn in [turn for turn, whose in queue.items() if whose == call_id and not turn.done()]:
@@ -76,7 +76,8 @@ class JoinAdmission:
 
     @asynccontextmanager
     async def new_call(self, call_id: str) -> AsyncIterator[None]:
-        """A turn for a call that begins; the body joins. Raises ResourceExhausted, at once when it can be foreseen."""
+        """A turn for a new call; the join happens in the body. Raises ResourceExhausted, at once if the estimate shows
+        that the wait is too long."""
         if self._expected.pop(call_id, 0.0) < self._now():
             self._require_turn()
         async with self._turn(self._new, call_id, self._patience):
@@ -84,8 +85,8 @@ class JoinAdmission:
 
     @asynccontextmanager
     async def streaming_call(self, call_id: str) -> AsyncIterator[None]:
-        """A turn for a call whose stream has started. As for a new one; but a caller who was let in by `expect` is not
-        turned away by an estimate, and waits twice as long when that was wrong."""
+        """A turn for a call after its stream has started. As `new_call`, but a call that `expect` has accepted is not
+        refused by an estimate, and may wait twice as long."""
         patience = self._patience
         if self._expected.pop(call_id, 0.0) < self._now():
             self._require_turn()
@@ -96,20 +97,19 @@ class JoinAdmission:
 
     @asynccontextmanager
     async def live_call(self, call_id: str, patience: float = 0.0) -> AsyncIterator[None]:
-        """A turn for a call that is under way: an answered phone, a move to another room, the way back to a LiveKit
-        that has started again. Raises ResourceExhausted when none has come in `patience` seconds (0: as for new
-        calls)."""
+        """A turn for a call in progress: an answered phone, a move to another room, a new join after a restart of
+        LiveKit. Raises ResourceExhausted after `patience` seconds without a turn (0: as for new calls)."""
         async with self._turn(self._live, call_id, patience or self._patience):
             yield
 
     def foreseen_wait(self) -> float:
-        """Seconds that one more call would wait for its turn, as it looks now."""
+        """Estimated seconds that one more call would wait for its turn."""
         now = self._now()
         self._expected = {call_id: until for call_id, until in self._expected.items() if until >= now}
         over = len(self._running) + self.waiting + len(self._expected) + 1 - self._at_once
         if over <= 0:
             return 0.0
-        # A join that hangs enters the mean only when it is over.
+        # A join that hangs is not yet part of the mean, so the age of the running joins counts as well.
         age = sum(now - began for began in self._running.values()) / max(1, len(self._running))
         return over * max(self._seconds, age) / self._at_once
 
@@ -129,7 +129,7 @@ class JoinAdmission:
         try:
             yield
         except asyncio.CancelledError:
-            # A caller has hung up: that is no measure of the time that a join takes.
+            # The caller has hung up: this join must not change the measured duration.
             self._free(join)
             raise
         finally:
@@ -147,19 +147,19 @@ class JoinAdmission:
         except BaseException as error:
             is_queued = queue.pop(turn, None) is not None
             if not is_queued and not turn.cancelled() and turn.exception() is None:
-                self._free(turn.result())  # Granted in the moment in which it was given up.
+                self._free(turn.result())  # The turn was granted just when the wait was given up.
             if isinstance(error, TimeoutError):
                 self._refuse(f"no turn to join came in {patience:g} s")
             raise
 
     def _begin(self) -> object:
-        """Counted at once, not when the task of the one who waits runs again: else too many would begin."""
+        """Count a join at once, not later when the waiting task runs: otherwise too many would start."""
         join = object()
         self._running[join] = self._now()
         return join
 
     def _measure(self, join: object) -> None:
-        """A join is over, or hangs."""
+        """A join has ended, or hangs."""
         if join in self._running:
             began = self._running[join]
             seconds = self._now() - began
@@ -169,7 +169,8 @@ class JoinAdmission:
             self._free(join)
 
     def _adapt(self, seconds: float) -> None:
-        """Once for the joins that were under way together: those tell of the number that is changed now."""
+        """Change the number of parallel joins, once for all joins that ran at the same time: they were all measured
+        with the old number."""
         before = self._at_once
         if seconds > SLOW:
             self._at_once = max(min(FEWEST, self._most), self._at_once * 3 // 4)

@@ -1,8 +1,9 @@
-"""Agents that are missing, dispatched again: what LiveKit knows of the dispatches before, and what is to be done.
+"""Dispatches missing agents again: reads the existing dispatches from LiveKit and decides what to create and delete.
 
-As of livekit-server 1.13.5: a dispatch asks for a worker once, when it is made. Its jobs are those that a worker has
-taken, each with the identity of its participant; what became of a job afterwards is not told, so whether it lives is
-seen by its participant. To delete a dispatch stops its jobs, also one that a worker takes a moment later.
+As of livekit-server 1.13.5: a dispatch asks for a worker once, when it is created. Its jobs are those that a worker has
+accepted, each with the identity of its participant. LiveKit does not report what happens to a job later, so only the
+participant shows whether the job is alive. Deleting a dispatch stops its jobs, also a job that a worker accepts a
+moment later.
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ from livekit import api
 from connector.model import AgentDispatch
 
 ASK_PATIENCE = 4.0
-"""Seconds in which a worker may take the job of a dispatch: LiveKit's own limit is 3."""
+"""Seconds in which a worker may accept the job of a dispatch: LiveKit's own limit is 3."""
 JOIN_PATIENCE = 15.0
-"""Seconds for an agent to be in the room after its worker has taken the job: its process may have to start."""
+"""Seconds for an agent to join the room after its worker has accepted the job: its process may have to start."""
 CREATION = "connector.creation"
-"""An attribute of agents that a room was created with: which CreateRoom that was."""
+"""Attribute of agents that were dispatched by a CreateRoom request: a mark of that request."""
 _ENDED = (api.JobStatus.JS_SUCCESS, api.JobStatus.JS_FAILED)
 
 
 @dataclass(slots=True)
 class Dispatched:
-    """What one call remembers of the dispatches to its room."""
+    """What one call remembers about the dispatches to its room."""
 
     ours: set[str] = field(default_factory=set)
-    """Ids of those made here, in the place of others."""
+    """Ids of dispatches that we created to replace others."""
     died: set[str] = field(default_factory=set)
     """Identities of agents whose job has crashed."""
     first_seen: dict[str, float] = field(default_factory=dict)
-    """Monotonic seconds at which a dispatch, or a job, was found first: LiveKit's clock may be another."""
+    """Monotonic seconds at which a dispatch or a job was first seen. LiveKit's clock may differ from ours."""
 
     def age(self, name: str, now: float) -> float:
         return now - self.first_seen.setdefault(name, now)
@@ -43,10 +44,10 @@ class Dispatched:
 def missing_after_creation(
     dispatches: Iterable[api.AgentDispatch], agents: Iterable[AgentDispatch]
 ) -> list[AgentDispatch]:
-    """Those of `agents` that a CreateRoom with them has not dispatched. LiveKit answers one for a room that exists
-    already as if it had made it, and ignores the agents: of two processes that create a room at once, the second has to
-    dispatch its own, the same agent with the same metadata too. Whose a dispatch is, the mark of `marked` tells; a
-    LiveKit that keeps no attributes of a dispatch shows none."""
+    """The `agents` that our CreateRoom request did not dispatch. If the room exists already, LiveKit answers CreateRoom
+    as if it had created the room, and ignores the agents. So if two processes create a room at the same time, the
+    second must dispatch its own agents, even the same agent with the same metadata. The mark from `marked` shows which
+    request made a dispatch; a LiveKit that does not store attributes of dispatches shows no mark."""
     there = list(dispatches)
     shows_marks = any(CREATION in dispatch.attributes for dispatch in there)
     listed = Counter(_made(dispatch, shows_marks) for dispatch in there)
@@ -60,7 +61,7 @@ def missing_after_creation(
 
 
 def marked(agents: Iterable[AgentDispatch]) -> list[AgentDispatch]:
-    """The agents as one CreateRoom asks for them, each time with another mark."""
+    """The agents for one CreateRoom request, with a mark that is new for each request."""
     mark = secrets.token_hex(8)
     return [replace(agent, attributes={**agent.attributes, CREATION: mark}) for agent in agents]
 
@@ -74,7 +75,7 @@ class Plan:
     create: list[AgentDispatch] = field(default_factory=list)
     delete: list[str] = field(default_factory=list)
     present: Counter[str] = field(default_factory=Counter)
-    """Agents in the room by name, hidden ones too."""
+    """Number of agents in the room by name, with hidden ones."""
 
 
 def plan(
@@ -84,8 +85,8 @@ def plan(
     memory: Dispatched,
     now: float,
 ) -> Plan:
-    """What is to be done so that each of `agents` is in the room, or on its way, once. `here`: identities in the room,
-    hidden ones too; `now`: monotonic seconds."""
+    """Decide what to create and delete so that each of `agents` is in the room, or on its way, once. `here`: identities
+    in the room, with hidden ones; `now`: monotonic seconds."""
     todo = Plan()
     left = list(dispatches)
     for agent in agents:
@@ -97,7 +98,7 @@ def plan(
             spare = [one for one in same if one is not alive and one.id in memory.ours]
         else:
             todo.create.append(agent)
-            # One that may still find a worker is kept: deleted, a slow worker would never get to take a job.
+            # Keep a dispatch that may still find a worker: otherwise a slow worker could never accept a job.
             spare = [one for one in same if one.state.jobs or memory.age(one.id, now) >= ASK_PATIENCE]
         for one in spare:
             left.remove(one)
@@ -115,7 +116,7 @@ def _is_here(dispatch: api.AgentDispatch, here: Collection[str], memory: Dispatc
 
 
 def _is_alive(dispatch: api.AgentDispatch, here: Collection[str], memory: Dispatched, now: float) -> bool:
-    """Whether it has an agent in the room, or one that a worker has just set out to bring."""
+    """Whether the dispatch has an agent in the room, or a job that a worker has accepted a short time ago."""
     return _is_here(dispatch, here, memory) or any(
         job.state.status not in _ENDED
         and job.state.participant_identity not in memory.died
@@ -132,10 +133,10 @@ async def dispatch_again(
     memory: Dispatched,
     now: float,
 ) -> dict[str, int]:
-    """Dispatch those of `agents` that are neither in the room nor on their way; how many of each name are there.
+    """Dispatch the `agents` that are neither in the room nor on their way; return the number per name in the room.
 
-    `others`: names of agents that somebody else had dispatched and whose job has crashed: they are dispatched as they
-    were.
+    `others`: names of agents with a crashed job that somebody else dispatched. They are dispatched again with the same
+    values.
     """
     dispatches = await client.agent_dispatch.list_dispatch(room)
     has_jobs = any(dispatch.state.jobs for dispatch in dispatches)
@@ -173,7 +174,7 @@ async def _identities(client: api.LiveKitAPI, room: str) -> set[str]:
 
 
 async def withdraw(client: api.LiveKitAPI, room: str, memory: Dispatched) -> None:
-    """Delete the dispatches that were made here, which stops their agents."""
+    """Delete the dispatches that we created, which stops their agents."""
     for dispatch in await client.agent_dispatch.list_dispatch(room):
         if dispatch.id in memory.ours:
             await client.agent_dispatch.delete_dispatch(dispatch.id, room)
@@ -181,7 +182,7 @@ async def withdraw(client: api.LiveKitAPI, room: str, memory: Dispatched) -> Non
 
 
 async def create_dispatch(client: api.LiveKitAPI, room: str, agent: AgentDispatch) -> str:
-    """One more dispatch to a room that exists; its id."""
+    """Create a dispatch to an existing room; return its id."""
     dispatch = await client.agent_dispatch.create_dispatch(
         api.CreateAgentDispatchRequest(
             room=room,

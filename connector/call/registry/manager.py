@@ -342,10 +342,11 @@ class CallManager:
         raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
 
     async def _take_over(self, call_id: str) -> CallSession:
-        """The call, which goes on here. Raises as `expected` does; Unavailable after the drain: the store closes."""
+        """Take over a waiting call; it continues here. Raises the errors of `expected`, and Unavailable after the
+        drain, because the store closes then."""
         if self._drained:
             raise Unavailable("the connector is shutting down and takes no calls over")
-        # Not left half done by a client that goes away: the store may have said by then that the call is ours.
+        # Runs as a task so that it is completed even if the client disconnects: the store may have given us the call.
         taking = self._taking.start(self._take(call_id), f"take over {call_id}", awaited=True)
         try:
             return await asyncio.shield(taking)
@@ -358,7 +359,7 @@ class CallManager:
         waiting = await self._parts.store.waiting.take(call_id)
         if waiting is None:
             raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
-        # Read now: until a moment ago others could write of it. This process alone has got the call.
+        # Read the record only now: before the claim, other processes could write it.
         try:
             record = await self._parts.store.get_call(call_id)
         except ConnectorError as error:
@@ -371,12 +372,13 @@ class CallManager:
         with bind_call(call_id):
             call.learn(waiting)
             log.info("call taken over", owner=waiting.owner)
-            # Now, so that a restart of its former owner does not take it for one of those that died with it.
+            # Save at once, so that the old owner, if it restarts, does not end the call as one of its dead ones.
             await call.save()
         return call
 
     async def sweep(self) -> None:
-        """End calls whose wait is long over, and whose owner has not ended them: it has died. Raises StoreError."""
+        """End calls that waited too long and were not ended by their owner, so that it must be dead. Raises
+        StoreError."""
         for waiting in await self._parts.store.waiting.list():
             if waiting.expires_at + ORPHAN_GRACE >= time.time() or waiting.id in self._calls:
                 continue
@@ -391,7 +393,7 @@ class CallManager:
     async def _sweep(self, call_id: str) -> None:
         call = await self._taken_over(call_id)
         if call is None:
-            # The call ended while the store could not be told that nobody waits any more.
+            # The call has ended, but its entry could not be deleted because the store failed.
             await self._parts.store.waiting.delete(call_id)
         elif call.transfers.is_open:
             await call.transfers.give_up()
@@ -401,8 +403,8 @@ class CallManager:
     # The end
 
     async def drain(self, limit: float) -> None:
-        """Take no new calls, let live ones finish for `limit` seconds, then end them and wait for that; their last
-        records get their last chance."""
+        """Accept no new calls, wait up to `limit` seconds for live calls to finish, then end them and wait until they
+        have ended. Unsaved final records are tried a last time."""
         self.draining = True
         if self._calls and limit:
             log.info("draining", calls=len(self._calls), limit_seconds=limit)
@@ -414,18 +416,18 @@ class CallManager:
             self.end_all()
             await self._empty.wait()
             await self._taking.wait()
-        # No `await` since the last look: nothing is held from here on.
+        # No `await` since the last check, so no call can have been added.
         self._drained = True
         await self._late.close()
 
     def end_all(self) -> None:
-        """Ask every live call to end; each frees itself."""
+        """Request the end of every live call; each runs its own teardown."""
         for call in self.live():
             call.end(EndReason.SHUTDOWN)
 
 
 def suffixed(identity: str) -> Iterator[str]:
-    """The identity, then with a number behind it, each of a length that LiveKit takes."""
+    """Yield the identity, then the identity with a number appended; each is short enough for LiveKit."""
     yield identity
     for number in range(2, MOST_SUFFIXES):
         suffix = f"-{number}"

@@ -1,8 +1,8 @@
-"""A call's wait for its stream: until when, and whose the call is when the stream comes.
+"""Waits for the carrier's media stream: how long, and which process owns the call when the stream arrives.
 
-While it waits, a call stands in `store.waiting`, where every process that shares the store can see it. Whoever
-deletes it there has it: the process that made it, for its own socket or for its own end of the call, or another one
-that the stream has reached. So nothing here trusts what this process remembers.
+While a call waits, it has an entry in `store.waiting`, visible to every process with the same store. The process that
+deletes the entry owns the call: the process that created it (for its own socket, or to end the call), or another
+process that the stream has reached. So the store decides about ownership, not this process's memory.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from connector.storage.base import NameTaken, StoreError
 log = structlog.get_logger()
 
 STORE_PATIENCE = 3.0
-"""Seconds for the store's answer to a claim: the carrier waits for its handshake."""
+"""Seconds for the store's answer to a claim; the carrier waits for the handshake meanwhile."""
 
 
 class Stage(Enum):
     ALONE = auto()
-    """Nobody else can know of the call yet."""
+    """Other processes do not know the call yet."""
     SHARED = auto()
-    """It is in the store, for whoever the stream reaches."""
+    """The call is in the store; any process that the stream reaches may claim it."""
     CLAIMING = auto()
-    """A socket of this process has it, if the store agrees."""
+    """A socket of this process claims it; the store has not answered yet."""
     UNSURE = auto()
-    """The store failed to say whose it is."""
+    """The store failed during the claim, so the owner is unknown."""
     OURS = auto()
     """This process has claimed it."""
     LOST = auto()
-    """Another process has."""
+    """Another process has claimed it."""
     OVER = auto()
     """The call ended while it waited."""
 
 
 class Wait:
-    """The wait of one call; `on_over` is called when it was in vain."""
+    """The wait of one call; `on_over` is called if no stream came in time."""
 
     def __init__(
         self,
@@ -56,7 +56,8 @@ class Wait:
         stream: int = 1,
         transfer: Transfer | None = None,
     ) -> None:
-        """`stream` counts the call's streams; `transfer`, from which the phone may come back."""
+        """`stream`: number of the call's stream, from 1. `transfer`: the transfer from which the phone may come
+        back."""
         self._recorder = recorder
         self.stream = stream
         self.transfer = transfer
@@ -65,17 +66,17 @@ class Wait:
         self._loop = asyncio.get_running_loop()
         self.stage = Stage.ALONE
         self.deadline = (recorder.record.created_at if stream == 1 else time.time()) + seconds
-        """Unix time until which the stream may open."""
+        """Latest Unix time at which the stream may open."""
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(seconds, self._on_timer)
         self._looking: asyncio.Task[None] | None = None
         self.is_certain = False
-        """The store has said that the call is this process's, and no other can get it any more."""
+        """The store has confirmed that this process owns the call, and no other process can claim it."""
         self._decided = asyncio.Event()
-        """A claim of this process has the store's answer, or will not get one."""
+        """Set when a claim of this process has been answered by the store, or has failed."""
 
     @classmethod
     def taken(cls, recorder: CallRecorder, store: CallStore, stream: int = 1, transfer: Transfer | None = None) -> Wait:
-        """Of a call that this process has claimed from another."""
+        """The wait of a call that this process has claimed from another process."""
         wait = cls(recorder, store, 0.0, lambda: None, stream, transfer)
         wait.stop()
         wait.stage, wait.is_certain = Stage.OURS, True
@@ -99,8 +100,8 @@ class Wait:
         )
 
     async def share(self) -> None:
-        """Let every process have the call that its stream reaches. Raises StoreError; NameTaken when another process
-        was asked for the same call a moment before: then it is that one's."""
+        """Write the entry to the store, so that any process that the stream reaches can claim the call. Raises
+        StoreError, and NameTaken if another process has written the same call before: that process owns it."""
         try:
             await self._store.waiting.insert(self._entry())
         except NameTaken:
@@ -110,7 +111,7 @@ class Wait:
             self.stage = Stage.SHARED
 
     async def update(self) -> bool:
-        """Tell the others what has been learnt. False: the call waits no more, its record is not ours to write."""
+        """Write new facts to the store. False: the call does not wait any more, and we must not write its record."""
         if self.stage is not Stage.SHARED:
             return self.stage is not Stage.LOST
         try:
@@ -121,7 +122,7 @@ class Wait:
             return True
 
     async def _merge(self) -> bool:
-        """Another process may have been asked for the answer document, and have learnt of the call too."""
+        """Write our facts together with those of other processes, which may have served the answer document."""
         while (entry := await self._store.waiting.get(self._recorder.record.call_id)) is not None:
             self._adopt(entry)
             if await self._store.waiting.replace(self._entry(), entry):
@@ -129,7 +130,7 @@ class Wait:
         return False
 
     def extend(self, seconds: float) -> None:
-        """Leave the stream at least this long from now to open; `update` tells the others."""
+        """Give the stream at least `seconds` from now to open; `update` writes this to the store."""
         self.deadline = max(self.deadline, time.time() + seconds)
         self._rearm(self.deadline - time.time())
 
@@ -146,7 +147,7 @@ class Wait:
         self._looking = asyncio.create_task(self._look(), name=f"look for {self._recorder.record.call_id}")
 
     async def _look(self) -> None:
-        """The time is over as far as this process knows; another may have heard of the call and given it more."""
+        """The time is over according to this process; another process may have extended it in the store."""
         try:
             async with asyncio.timeout(STORE_PATIENCE):
                 entry = await self._store.waiting.get(self._recorder.record.call_id)
@@ -163,10 +164,10 @@ class Wait:
             self._on_over()
 
     def _adopt(self, entry: WaitingCall) -> None:
-        """What other processes have learnt of the call."""
+        """Take over facts that other processes have learnt."""
         self.deadline = max(self.deadline, entry.expires_at)
         if self.transfer is None or self.transfer.status not in NOT_REACHED:
-            # What this process was told itself stands: the entry may not have it yet.
+            # A failure that was reported to this process stays: the entry may not have it yet.
             self.transfer = entry.transfer or self.transfer
         self._recorder.learn(
             carrier_call_id=entry.carrier_call_id,
@@ -180,15 +181,15 @@ class Wait:
         return self.stage in (Stage.CLAIMING, Stage.UNSURE, Stage.OURS, Stage.LOST)
 
     def mark(self) -> None:
-        """Take the one place for a WebSocket, of this process. Synchronous on purpose: between a check and a mark
-        with an `await` between them several sockets get in. TokenUsed for all but the first."""
+        """Claim the call for one WebSocket within this process. Synchronous on purpose: with an `await` between check
+        and mark, several sockets could pass the check. Raises TokenUsed for all but the first."""
         if self.claimed:
             raise TokenUsed("this connect_url has been used by a WebSocket")
         self.stop()
         self.stage = Stage.CLAIMING
 
     async def take(self) -> None:
-        """Take it from all other processes too; after `mark`. TokenUsed when one of them was first."""
+        """Claim the call in the store, after `mark`. Raises TokenUsed if another process was first."""
         decision = Stage.UNSURE
         try:
             async with asyncio.timeout(STORE_PATIENCE):
@@ -205,22 +206,22 @@ class Wait:
         self._adopt(entry)
 
     async def withdraw(self) -> None:
-        """The call goes on with the stream that it has. Raises StoreError."""
+        """Stop the wait: the call goes on with its current stream. Raises StoreError."""
         self.stop()
         self.stage = Stage.OURS
         self.is_certain = True
         await self._store.waiting.delete(self._recorder.record.call_id)
 
     def leave(self) -> None:
-        """This process stops; the call waits on, for another one or a later one of the same name."""
+        """This process stops; the call stays in the store for another process, or for its successor of the same
+        name."""
         self.stop()
         self.stage = Stage.LOST
 
     async def settle(self) -> bool:
-        """The call ends here: whether that is this process's to say. From now on no other can have the call.
+        """The call ends here: return whether this process owns it. From now on no other process can claim it.
 
-        A store that fails is no reason to leave a call unended; a process that takes it all the same finds its
-        record ended.
+        If the store fails, the call is ended anyway; a process that claims it in spite of that finds its record ended.
         """
         self.stop()
         if self._looking is not None:
@@ -231,12 +232,13 @@ class Wait:
             stage, self.stage = self.stage, Stage.OVER
             deleted = self.is_certain = await self._store.waiting.delete(self._recorder.record.call_id)
             if not deleted and (stage is Stage.SHARED or (stage is Stage.UNSURE and await self._has_another_owner())):
-                # Alone it may have been shared all the same: `share` was cut off, perhaps after the fact.
+                # Not for ALONE: its `share` may have been cancelled before or after the entry was written.
                 self.stage = Stage.LOST
         return self.stage is not Stage.LOST
 
     async def _has_another_owner(self) -> bool:
-        """What we deleted ourselves, without being told so, is not another's: that would have signed the record."""
+        """Whether another process owns the call. If our own delete succeeded but its answer was lost, the record still
+        names us as the owner; another process would have written its own name."""
         record = await self._store.get_call(self._recorder.record.call_id)
         return record is not None and record.owner != self._recorder.record.owner
 
@@ -255,7 +257,7 @@ def with_facts(
     account_id: str,
     seconds: float,
 ) -> WaitingCall:
-    """Another process's entry, with what a fetch of the answer document has taught, and more time."""
+    """Another process's entry, with the facts from a fetch of the answer document, and a later deadline."""
     recorder.learn(carrier_call_id=carrier_call_id, from_number=from_number, to_number=to_number, account_id=account_id)
     record = recorder.record
     return replace(
