@@ -1,4 +1,4 @@
-"""The record of one call while it lives: what is known of it, its state, and what room and customers are told."""
+"""The record of one live call: its data and state, the participant's attributes, and the lifecycle events."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ log = structlog.get_logger()
 
 OUR_PREFIXES = ("connector.", "phone.")
 MOST_EVENTS = 200
-"""Of a call, from which on changes of attributes are no longer told: they are the room's to make, without end."""
+"""Events of one call after which changes of attributes or agents are not reported any more. The room can make an
+unlimited number of them."""
 MAX_ATTRIBUTES = 63 * 1024
-"""Bytes of keys and values; livekit-server's own limit is 64 KiB, the rest is for `callStatus`."""
+"""Bytes of keys and values. The limit of livekit-server is 64 KiB; the remainder is reserved for `callStatus`."""
 
 
 class CallRecorder:
-    """The only writer of a call's record, and the one who tells the events in it."""
+    """The only writer of a live call's record. It also reports the call's events."""
 
     def __init__(self, request: CallRequest, parts: CallDependencies, record: CallRecord | None = None) -> None:
-        """`record`: of a call that another process began."""
+        """`record`: the existing record, if another process began the call."""
         self.privacy = Privacy(request)
         self.request = self.privacy.request
         self._parts = parts
         self.dispatcher = EventDispatcher(parts.lifecycle)
         self.told_attributes: dict[str, str] = {}
-        """What the participant was last given by us."""
+        """The attributes that we last set on the participant."""
         self.unwritten: CallEnd | None = None
-        """The call is over, and the store has not said whether this end of it stands."""
+        """The end of the call, while the store has not yet accepted or rejected it; otherwise None."""
         self.inherited = record is not None
         self.record = replace(record, owner=parts.owner) if record else new_record(self.request, parts.owner)
 
@@ -54,13 +55,14 @@ class CallRecorder:
         carrier_status: str = "",
         account_id: str = "",
     ) -> None:
-        """What the carrier tells; an empty string teaches nothing."""
+        """Update the record with data from the carrier. An empty string changes nothing."""
         old = self.record
         if from_number and self.request.direction is Direction.INBOUND and is_withheld(from_number):
             from_number = WITHHELD
         from_number, to_number = self.privacy.numbers(from_number, to_number)
         if carrier_status and old.started_at:
-            # The carrier's stream may come before its reports of the time until then.
+            # Reports about the time before the answer may arrive after the stream has started; they must not set an
+            # answered call back.
             carrier_status = further(IN_PROGRESS, carrier_status)
         self.record = replace(
             old,
@@ -72,7 +74,7 @@ class CallRecorder:
         )
 
     def tell(self, event: LifecycleEvent, **details: str) -> None:
-        """Note an event and have it told."""
+        """Append an event to the timelog and queue it for the dispatcher."""
         self.record = replace(self.record, timelog=(*self.record.timelog, (event.value, time.time())))
         self.dispatcher.tell(event, self.record, details)
 
@@ -80,18 +82,18 @@ class CallRecorder:
         return any(name == event for name, _ in self.record.timelog)
 
     def advance(self, trigger: Trigger) -> None:
-        """IllegalTransition when the state has no such edge."""
+        """Change the state. Raises IllegalTransition if the current state does not allow `trigger`."""
         self.record = replace(self.record, state=next_state(self.request.direction, self.record.state, trigger))
 
     def open(self) -> None:
-        """The call exists: whoever asked for it is told so."""
+        """Report that the call exists. An outbound call also goes to `ringing`."""
         self.tell(LifecycleEvent.STARTED)
         if self.request.direction is Direction.OUTBOUND:
             self.advance(Trigger.JOINED_HIDDEN)
             self.rings()
 
     def rings(self) -> None:
-        """The phone rings, as far as anybody knows; told once."""
+        """Report that the phone rings; only the first call of this method has an effect."""
         if not self.has_told(LifecycleEvent.RINGING):
             self.tell(LifecycleEvent.RINGING)
 
@@ -102,17 +104,17 @@ class CallRecorder:
         self.tell(LifecycleEvent.ANSWERED)
 
     def transfer_is(self, to: str, status: TransferStatus) -> None:
-        """How far a transfer has got."""
+        """Set the target and the status of a transfer."""
         self.record = replace(self.record, transfer_to=to, transfer_status=status.value)
 
     def moved(self, room: str) -> None:
-        """The caller is in another room now."""
+        """Set and report the caller's new room."""
         before = self.record.room
         self.record = replace(self.record, room=room)
         self.tell(LifecycleEvent.UPDATE, change="room", from_room=before, to_room=room)
 
     def attributes_changed(self, attributes: Mapping[str, str]) -> None:
-        """The participant's attributes changed in the room; what we set ourselves is no news."""
+        """Report attributes of the participant that somebody else changed. Values that we set ourselves are skipped."""
         news = [
             name
             for name, value in attributes.items()
@@ -126,12 +128,12 @@ class CallRecorder:
             self.tell(LifecycleEvent.UPDATE, change="attributes", names=",".join(sorted(news)))
 
     def agent_changed(self, status: str, **details: str) -> None:
-        """An agent is missing, was dispatched again or is there again."""
+        """Report that an agent is missing, was dispatched again or has returned."""
         if self.record.state is CallState.ACTIVE and len(self.record.timelog) < MOST_EVENTS:
             self.tell(LifecycleEvent.UPDATE, change="agent", status=status, **details)
 
     def finish(self, end: End, bridge: Bridge) -> None:
-        """The call is over; `close` has it stand, told and counted."""
+        """End the record in memory; `close` writes, reports and counts the end."""
         frames = {
             "heard_frames": bridge.heard_frames,
             "sent_frames": bridge.sent_frames,
@@ -141,7 +143,7 @@ class CallRecorder:
         self.record = self.unwritten.record
 
     def attributes(self, status: str) -> dict[str, str]:
-        """The request's attributes and ours; see docs/attributes.md."""
+        """The attributes of the request and of the connector; see docs/attributes.md."""
         known = {
             "connector.callId": self.request.call_id,
             "connector.provider": self.request.provider.value,
@@ -157,7 +159,7 @@ class CallRecorder:
         return dict(self.told_attributes)
 
     def status(self, status: str) -> dict[str, str]:
-        """The attributes that change with the call's state: for a participant who has the others already."""
+        """Only the attributes that change with the call's state, for a participant that already has the others."""
         changed = self._of_status(status)
         self.told_attributes |= changed
         return changed
@@ -169,8 +171,8 @@ class CallRecorder:
         return changed
 
     def attributes_of(self, started: StreamStarted, carriers: Mapping[str, str]) -> dict[str, str]:
-        """All that an active call's participant carries: `carriers` are the codec's, and the request may have asked
-        for stream parameters under names of its own."""
+        """All attributes of an active call's participant. `carriers`: the attributes from the codec. Stream parameters
+        that the request maps in `headers_to_attributes` are added under the requested names."""
         kept = self.attributes("active")
         values = {name.casefold(): value for name, value in started.parameters.items()}
         named = {
@@ -183,7 +185,8 @@ class CallRecorder:
         return dict(self.told_attributes)
 
     async def save(self) -> bool:
-        """For a moment of a live call: a store that fails must not end it. Whether the store has it."""
+        """Write the record; a store error is logged only, because it must not end a live call. Returns True if the
+        record was written."""
         try:
             await self.write()
         except ConnectorError as error:
@@ -192,12 +195,12 @@ class CallRecorder:
         return True
 
     async def write(self) -> None:
-        """The same. Raises StoreError."""
+        """Write the record. Raises StoreError."""
         await self._parts.store.save_call(self.record)
 
     async def close(self) -> None:
-        """Have the end stand, told and counted; where another process has ended the call already, its end is the
-        record's. Raises StoreError; whatever happens, `unwritten` is what the store has not answered."""
+        """Write, report and count the end. If another process has already ended the call, the record is replaced by
+        that process's record. Raises StoreError; `unwritten` keeps the end until the store has answered."""
         if self.unwritten is None:
             return
         stands = await write_end(self._parts, self.dispatcher, self.unwritten)
@@ -207,16 +210,17 @@ class CallRecorder:
             log.warning("another process has ended the call already", reason=self.record.end_reason)
 
     async def reread(self) -> None:
-        """The call is another process's now: what that has written of it. Raises StoreError."""
+        """Replace the record by the one in the store, after another process has taken the call. Raises StoreError."""
         self.record = await self._parts.store.get_call(self.record.call_id) or self.record
 
     def observe(self, step: str, started: float) -> None:
-        """A step of the set-up took from `started`, monotonic, until now."""
+        """Add the duration of a set-up step to the metrics: from `started` (monotonic, seconds) until now."""
         self._parts.metrics.setup.labels(step, self.request.direction.value).observe(time.monotonic() - started)
 
 
 def that_fit(more: dict[str, str], kept: dict[str, str]) -> dict[str, str]:
-    """Stream parameters are the carrier's to fill; those past LiveKit's limit must not keep the caller out."""
+    """The first attributes of `more` that fit beside `kept` into `MAX_ATTRIBUTES`. The carrier decides how long stream
+    parameters are; if they exceeded LiveKit's limit, the caller could not join."""
     left = MAX_ATTRIBUTES - sum(len(key.encode()) + len(value.encode()) for key, value in kept.items())
     fitting = {}
     for key, value in more.items():

@@ -1,5 +1,5 @@
-"""How a call's record begins and ends, whoever writes it: the process that carries the call, one that tidies up after
-another, or the carrier's reports of a call that no process holds."""
+"""Creates and ends call records. Three writers use this module: the process that carries the call, a process that
+cleans up after a dead one, and the handler of carrier reports for calls that no process holds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ log = structlog.get_logger()
 
 
 def new_record(request: CallRequest, owner: str) -> CallRecord:
-    """Of a call that begins now. `request` must show what may be kept; see `connector.call.record.privacy`."""
+    """The record of a call that begins now. `request` must not contain a hidden number; see
+    `connector.call.record.privacy`."""
     return CallRecord(
         call_id=request.call_id,
         provider=request.provider,
@@ -43,19 +44,20 @@ def new_record(request: CallRequest, owner: str) -> CallRecord:
 
 @dataclass(frozen=True, slots=True)
 class CallEnd:
-    """The end of a call as one process noticed it. Several may notice the end of one call, each in its own way: the
-    first that the store takes stands, and is told and counted."""
+    """The end of a call as seen by one process. Several processes may see the same call end, with different reasons.
+    The store accepts the first end; only that one is reported and counted."""
 
     record: CallRecord
     """The finished record; its timelog ends with the event."""
     event: LifecycleEvent | None
-    """None where nobody has heard of the call: it could not even be opened."""
+    """None if no event of the call was ever reported, because the call could not be opened."""
     frames: Mapping[str, int] = field(default_factory=dict)
-    """Counts of audio frames, for the line that sums the call up."""
+    """Counts of audio frames, for the log line at the end of the call."""
 
 
 def end_of(record: CallRecord, reason: EndReason, detail: str, at: float | None = None) -> CallEnd:
-    """The end, now or at a Unix time, of a call that stands as `record` says. IllegalTransition when it has ended."""
+    """Build the end of the call in `record`. `at`: Unix time of the end, default now. Raises IllegalTransition if the
+    call has already ended."""
     at = time.time() if at is None else at
     event = None
     timelog = record.timelog
@@ -77,8 +79,9 @@ def end_of(record: CallRecord, reason: EndReason, detail: str, at: float | None 
 async def write_end(
     parts: CallDependencies, dispatcher: EventDispatcher, end: CallEnd, expected: CallRecord | None = None
 ) -> bool:
-    """Have an end stand, told and counted, unless another one does; see `Store.end_call`. Raises StoreError: then it
-    may be tried again."""
+    """Write an end to the store; if the store accepts it, report and count it, and return True. Returns False if the
+    store has another end, or the record differs from `expected`; see `Store.end_call`. Raises StoreError; a retry is
+    safe."""
     if not await parts.store.end_call(end.record, expected):
         return False
     if end.event is not None:
@@ -88,7 +91,7 @@ async def write_end(
 
 
 def _count(metrics: Metrics, end: CallEnd) -> None:
-    """Once for each call: the metrics, and the line that sums it up."""
+    """Update the metrics and write the log line at the end of the call. Called once for each call."""
     record = end.record
     reason = record.end_reason.value if record.end_reason else ""
     metrics.calls.labels(record.provider.value, record.direction.value, reason).inc()

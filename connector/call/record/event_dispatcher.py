@@ -1,4 +1,4 @@
-"""Tells what happens to one call, in order, without ever holding the call up."""
+"""Delivers the events of one call to a listener, in order, without delaying the call."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from connector.model import CallRecord, LifecycleEvent
 log = structlog.get_logger()
 
 PATIENCE = 2.0
-"""Seconds that a listener may take for one event."""
+"""Seconds after which the delivery of one event is cancelled."""
 
 
 class EventDispatcher:
-    """`tell` never waits: one task tells the events one after the other, and ends when none is left."""
+    """A queue of events. `tell` never blocks; one task delivers them in order and ends when the queue is empty."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         self._lifecycle = lifecycle
@@ -45,7 +45,7 @@ class EventDispatcher:
                 log.exception("an event could not be told", lifecycle=event.value)
 
     async def told(self) -> None:
-        """Until every event has been told or given up. Cancelled, what is left is given up."""
+        """Wait until every event has been delivered or has failed. If cancelled, the remaining events are dropped."""
         if self._telling is None or self._telling.done():
             return
         try:

@@ -1,4 +1,4 @@
-"""Calls that ended while the store was away: written, told and counted as soon as it is back, for an hour at most."""
+"""Retries ends of calls that could not be written while the store failed, for an hour at most."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ log = structlog.get_logger()
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 30.0
 KEEP_FOR = 3600.0
-"""Seconds for which a record is tried: by then its call has ended long ago, and somebody has to look at the store."""
+"""Seconds for which a record is retried. If the store still fails then, an operator has to look at it."""
 MOST = 10_000
-"""Records in memory; past that, the newest are lost and said to be."""
+"""Maximum number of records in memory. Further ones are lost, each with an error in the log."""
 
 
 class LateEnds:
-    """`keep` never waits. One task writes what is kept, and ends when nothing is left."""
+    """A retry queue for ends of calls. `keep` never blocks; one task retries with back-off until the queue is empty."""
 
     def __init__(self, parts: CallDependencies) -> None:
         self._parts = parts
         self._dispatcher = EventDispatcher(parts.lifecycle)
         self._late: dict[str, tuple[CallEnd, float]] = {}
-        """By call id: the end, and until when it is tried, by the event loop's clock."""
+        """By call id: the end, and the time until which it is retried, by the event loop's clock."""
         self._saving: asyncio.Task[None] | None = None
 
     def keep(self, end: CallEnd) -> None:
-        """Have an end written of which the store has not said whether it stands."""
+        """Queue an end that the store has not yet accepted or rejected."""
         call_id = end.record.call_id
         if len(self._late) >= MOST:
             log.error("a call's last record is lost: the store has failed for too long", call_id=call_id)
             return
         self._late[call_id] = (end, asyncio.get_running_loop().time() + KEEP_FOR)
         if self._saving is None or self._saving.done():
-            # Not in the call's own context: it logs of others too.
+            # An empty context, because the task also logs about other calls than this one.
             context = contextvars.Context()
             self._saving = asyncio.create_task(self._save_again(), name="save late records", context=context)
 
     def get(self, call_id: str) -> CallRecord | None:
-        """What the store is yet to learn of a call."""
+        """The queued record of a call, which the store does not have yet; None if there is none."""
         kept = self._late.get(call_id)
         return kept[0].record if kept else None
 
     async def close(self) -> None:
-        """Try each once more, as long as the store takes them; say which are lost."""
+        """Try every end once more until the store fails, log the lost ones, and wait until the events are delivered."""
         if self._saving is not None:
             self._saving.cancel()
             await asyncio.wait([self._saving])
@@ -71,7 +71,7 @@ class LateEnds:
             delay = min(2 * delay, LONGEST_DELAY)
 
     async def _save_all(self) -> None:
-        """Until the store fails."""
+        """Write the queued ends. Stops at the first failure of an end that may still be retried."""
         for call_id, (end, until) in list(self._late.items()):
             try:
                 async with asyncio.timeout(STEP_TIMEOUT):

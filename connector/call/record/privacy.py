@@ -1,4 +1,4 @@
-"""What a call may say of the phone's number: everything, or, where it is to be hidden, nothing."""
+"""Removes the phone's number from records, events and attributes of a call whose request hides it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from connector import numbers
 from connector.model import CallRequest, Direction
 
 _SHORTEST = 6
-"""Digits from which on a number is looked for inside other text; a shorter one is anywhere by chance."""
+"""Minimum number of digits for which a number is searched in other text. Shorter ones would match by chance."""
 _TELLING = 8
-"""Last digits by which a number is known, however its country is written before them."""
+"""Number of last digits that are compared, so that the notation of the country code does not matter."""
 _NOT_DIGITS = re.compile(r"\D")
 
 
 class Privacy:
-    """Knows the number that is to be hidden, and nobody else does: `request` is free of it."""
+    """Filters the hidden number. Only this object knows the number; its `request` does not contain it."""
 
     def __init__(self, request: CallRequest) -> None:
         self._hides = request.hide_number
@@ -33,7 +33,7 @@ class Privacy:
         )
 
     def numbers(self, from_number: str, to_number: str) -> tuple[str, str]:
-        """Of these two the ones that may be told: the service's own may, the phone's may not when it is hidden."""
+        """The two numbers, with the phone's number replaced by "" if it is hidden. Our own number is never hidden."""
         if not self._hides:
             return from_number, to_number
         digits = _NOT_DIGITS.sub("", from_number if self._inbound else to_number)
@@ -42,11 +42,12 @@ class Privacy:
         return ("", to_number) if self._inbound else (from_number, "")
 
     def own(self, attributes: Mapping[str, str]) -> dict[str, str]:
-        """Of the attributes that our side asked for, those that do not hold the hidden number."""
+        """The attributes from our side, without those that contain the hidden number."""
         return {name: value for name, value in attributes.items() if not self._tells(value)}
 
     def foreign(self, attributes: Mapping[str, str]) -> dict[str, str]:
-        """Of the attributes that a carrier filled, those that hold no number: the hidden one may not be known."""
+        """The attributes from the carrier, without those that contain any phone number if the number is hidden: we may
+        not know the hidden number, so we cannot search for it."""
         if not self._hides:
             return dict(attributes)
         return {name: value for name, value in self.own(attributes).items() if not numbers.IN_TEXT.search(value)}

@@ -1,7 +1,8 @@
-"""The caller's attributes under the names that LiveKit SIP gives them, for agents that were written for SIP.
+"""The caller's attributes under the names of LiveKit SIP, for agents that were written for SIP.
 
-Names and words are those of livekit/sip and livekit/protocol: `sip.phoneNumber` is the number outside, whoever called,
-`sip.trunkPhoneNumber` the one on our side; `sip.callStatus` is `dialing`, `ringing`, `automation`, `active`, `hangup`.
+Names and values come from livekit/sip and livekit/protocol. In both call directions `sip.phoneNumber` is the number of
+the phone and `sip.trunkPhoneNumber` our number. `sip.callStatus` is `dialing`, `ringing`, `automation`, `active` or
+`hangup`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Mapping
 from connector.model import CallRecord, Direction
 
 STATUSES = {"ringing": "dialing"}
-"""`connector.callStatus` to SIP's word where that is another: an outbound call is `dialing` until it is answered."""
+"""Maps `connector.callStatus` to SIP's value where they differ: an outbound call is `dialing` until it is answered."""
 
 
 def sip_attributes(record: CallRecord, status: str) -> dict[str, str]:
-    """What is known of the call; a number that is hidden is in no record."""
+    """The `sip.` attributes of a call, without empty ones. `record` never contains a hidden number."""
     phone, ours = phone_and_ours(record)
     known = {
         "sip.callID": record.call_id,
@@ -30,12 +31,13 @@ def sip_attributes(record: CallRecord, status: str) -> dict[str, str]:
 
 
 def of_carrier(attributes: Mapping[str, str]) -> dict[str, str]:
-    """The carrier's ids, as LiveKit SIP has Twilio's: `sip.twilio.callSid`. Stream parameters have no counterpart."""
+    """The carrier's ids with LiveKit SIP's prefix, such as `sip.twilio.callSid`. Stream parameters have no counterpart
+    in LiveKit SIP and are left out."""
     return {f"sip.{name}": value for name, value in attributes.items() if ".param." not in name}
 
 
 def phone_and_ours(record: CallRecord) -> tuple[str, str]:
-    """The number of the person on the phone, and the one on our side."""
+    """The number of the phone, and our number."""
     if record.direction is Direction.INBOUND:
         return record.from_number, record.to_number
     return record.to_number, record.from_number

@@ -1,4 +1,4 @@
-"""The states of a call and every edge between them. Anything not in the table is a bug and raises.
+"""The states of a call and all transitions. A transition that is not in the table is a bug and raises an error.
 
 =========  =================  =======  ==============================================================
 from       trigger            to       when
@@ -11,7 +11,7 @@ ringing    END                ended    any reason
 active     END                ended    any reason
 =========  =================  =======  ==============================================================
 
-`ended` has no way out, not even END: the first reason stands.
+`ended` has no transition, not even END: the first end reason is kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Trigger(Enum):
 
 
 class IllegalTransition(RuntimeError):
-    """A bug of ours: an event came in a state that cannot have it."""
+    """A bug in this program: the state does not allow this trigger."""
 
 
 _EDGES: dict[tuple[Direction, CallState, Trigger], CallState] = {
@@ -39,7 +39,7 @@ _EDGES: dict[tuple[Direction, CallState, Trigger], CallState] = {
 
 
 def next_state(direction: Direction, state: CallState, trigger: Trigger) -> CallState:
-    """The state after `trigger`; IllegalTransition when there is no such edge."""
+    """The state after `trigger`. Raises IllegalTransition if the table has no such transition."""
     try:
         return _EDGES[direction, state, trigger]
     except KeyError:
