@@ -5,8 +5,8 @@
     carrier ─ in order ─ decode ─ too old? drop ─ too much at once? wait ─ 10 ms pieces ─▶ room.capture
     room ─ stale? drop ─ mix ─ silent? skip ─ stuck? drop ─ encode ─▶ outbox ─▶ carrier
 
-The first line is `connector.call.media.from_carrier`, the second `connector.call.media.to_carrier`. At the rate and in
-the encoding that the carrier has chosen for the stream; see `connector.call.media.coding`.
+The first line is implemented in `connector.call.media.from_carrier`, the second in `connector.call.media.to_carrier`.
+The carrier chooses the sample rate and the encoding of the stream; see `connector.call.media.coding`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from connector.carriers.events import AudioReceived, Encoding
 from connector.metrics import Metrics
 
 TELEPHONE = MediaFormat(Encoding.MULAW, 8000)
-"""What a stream is until it has started and said otherwise."""
+"""Default format, used until the stream starts and names its own."""
 
 
 class Bridge:
-    """Carries audio between a codec's messages and a room; owns no task and no socket."""
+    """Carries audio between a codec's messages and a room. It owns neither a task nor a socket."""
 
     def __init__(
         self,
@@ -41,11 +41,11 @@ class Bridge:
         max_age: float = MAX_AUDIO_AGE,
         call_id: str = "",
     ) -> None:
-        """`later` is the event loop's `call_later`; `max_age`: seconds that the caller's voice may be late."""
+        """`later`: the event loop's `call_later`. `max_age`: maximum age of the caller's audio, in seconds."""
         self._dropped = metrics.dropped
         self._frames_out = metrics.frames.labels("to_carrier")
         self._lag = metrics.playback_lag
-        # What comes from a room comes without the context of its call.
+        # Callbacks from the room run without the log context of the call.
         log = structlog.get_logger().bind(call_id=call_id)
         self._from_carrier = FromCarrier(room, TELEPHONE, now, later, self._drop, metrics, max_age)
         self._to_carrier = ToCarrier(codec, TELEPHONE, now, self._drop, self._on_sent, log)
@@ -61,28 +61,29 @@ class Bridge:
         return self._from_carrier.heard_frames
 
     def start(self, heard: MediaFormat, said: MediaFormat) -> None:
-        """The stream has started: what its audio is, from the carrier and to it. Before `open_to_carrier`.
+        """Set the audio formats of a stream that has started. Call this before `open_to_carrier`.
 
-        CarrierProtocolError for a format that cannot be carried."""
+        `heard`: format of the audio from the carrier. `said`: format of the audio to the carrier. Raises
+        CarrierProtocolError if a format is not supported."""
         self._from_carrier.start(heard)
         self._to_carrier.start(said)
 
     def open_to_carrier(self) -> None:
-        """The room can see the caller: from now on the phone hears what it says."""
+        """Start to send the room's audio to the phone. Call this when the room can see the caller."""
         self._to_carrier.is_open = True
 
     def open_from_carrier(self, keep: float = FIRST_WORDS) -> None:
-        """The room can hear the caller: let through what is said, and first the newest `keep` seconds of what was said
-        since the stream began."""
+        """Start to send the caller's audio to the room: first the newest `keep` seconds since the start of the stream,
+        then live audio. Call this when the room can hear the caller."""
         self._from_carrier.open(keep)
 
     def close(self) -> None:
-        """Let nothing more through."""
+        """Stop the audio in both directions."""
         self._from_carrier.close()
         self._to_carrier.is_open = False
 
     def count_from(self, former: Bridge) -> None:
-        """Of the same call, whose stream is over."""
+        """Add the counts of the call's former bridge, whose stream is over."""
         self._from_carrier.heard_frames += former.heard_frames
         self.sent_frames += former.sent_frames
         self.dropped_frames += former.dropped_frames
@@ -90,11 +91,11 @@ class Bridge:
     # Carrier → room
 
     def from_carrier(self, audio: AudioReceived) -> None:
-        """One message of the caller's voice, of any length."""
+        """Handle one message of the caller's audio, of any length."""
         self._from_carrier.receive(audio)
 
     def rejected(self, why: str) -> None:
-        """The codec refused a frame (bad base64, another track …)."""
+        """Count a frame that the codec has refused (bad base64, another track …)."""
         self._drop("from_carrier", why)
 
     # Room → carrier
@@ -106,30 +107,31 @@ class Bridge:
         self._to_carrier.source_removed(source)
 
     def from_room(self, source: str, pcm: NDArray[int16], at: float) -> None:
-        """20 ms of one track, int16 at the rate that the carrier is sent; `at`: when it left WebRTC, by our clock."""
+        """Send 20 ms of one track: int16 at the carrier's rate. `at`: time at which it left WebRTC, by our clock."""
         self._to_carrier.from_room(source, pcm, at)
 
     def mark_reached(self, name: str) -> float | None:
-        """The carrier's playback reached a mark; the seconds since it was sent, None for one that measures nothing."""
+        """Handle a mark that the carrier's playback has reached. Returns the seconds since it was sent, or None if the
+        mark does not measure the delay."""
         lag = self._to_carrier.mark_reached(name)
         if lag is not None:
             self._lag.observe(lag)
         return lag
 
     def clear(self) -> None:
-        """Drop what the caller has not heard yet, here and at the carrier."""
+        """Drop all audio that the caller has not heard yet, in our outbox and in the carrier's buffer."""
         self._to_carrier.clear()
 
     def play_tones(self, digits: str) -> bool:
-        """Play DTMF digits to the caller, in the band. False, and none is played, when too many would wait.
+        """Play DTMF digits to the caller, in-band. Returns False and plays none if too many would wait.
 
-        The room is not mixed in while the tones last: a detector wants the two frequencies alone.
+        The room is muted during the tones: a detector needs the two frequencies without other sound.
         """
         return self._to_carrier.play_tones(digits)
 
     def last_words(self, on_played: Callable[[], None]) -> float:
-        """Send what is left to be sent of the room, and a mark: `on_played` is called when it is back. Returns the
-        seconds after which all has been played by our reckoning; 0.0 when there is nothing, or no way."""
+        """Send the rest of the room's audio and a mark; `on_played` is called when the mark returns. Returns the
+        estimated seconds until all audio has been played, or 0.0 if none is left or the path is stuck."""
         return self._to_carrier.last_words(on_played)
 
     def _on_sent(self) -> None:
@@ -141,5 +143,5 @@ class Bridge:
         self.dropped_frames += 1
 
     def collect_drops(self) -> None:
-        """Count what the room's side dropped by itself since the last call."""
+        """Count the frames that the room's SDK has dropped since this method was last called."""
         self._from_carrier.collect_drops()

@@ -1,4 +1,4 @@
-"""How a stream's bytes become samples, and samples bytes: one `Coding` for each format a carrier may choose."""
+"""Decodes a stream's bytes to samples and encodes samples to bytes: one `Coding` for each format of a carrier."""
 
 from __future__ import annotations
 
@@ -21,28 +21,29 @@ _UNACCEPTABLE = 1008
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """Samples are int16, mono, `rate` a second."""
+    """Samples are int16, mono, at `rate` samples per second."""
 
     rate: int
     decode: Callable[[bytes], NDArray[np.int16]]
     encode: Callable[[NDArray[np.int16]], bytes]
     silent_min: int
     silent_max: int
-    """A frame with no sample outside these bounds need not be sent: the carrier plays as much of nothing by itself."""
+    """A frame with all samples within these bounds need not be sent: without audio the carrier plays silence."""
 
     @property
     def frame_samples(self) -> int:
-        """20 ms: what comes from a room at once."""
+        """Samples in 20 ms, the frame that a room delivers."""
         return self.rate // FRAMES_A_SECOND
 
     @property
     def piece_bytes(self) -> int:
-        """10 ms of int16: what a room takes at once."""
+        """Bytes in 10 ms of int16, the frame that a room accepts."""
         return self.rate // PIECES_A_SECOND * _INT16.itemsize
 
 
 def coding_of(media: MediaFormat) -> Coding:
-    """CarrierProtocolError for a rate at which 10 ms, the frame of a room, are no whole number of samples."""
+    """The coding of a format. Raises CarrierProtocolError if 10 ms, the frame of a room, are not a whole number of
+    samples."""
     if media.rate < PIECES_A_SECOND or media.rate % PIECES_A_SECOND:
         raise CarrierProtocolError(f"audio of {media.rate} samples a second cannot be carried", _UNACCEPTABLE)
     match media.encoding:
@@ -53,13 +54,13 @@ def coding_of(media: MediaFormat) -> Coding:
                 media.rate, g711.alaw_decode, g711.alaw_encode, levels.ALAW_SILENT_MIN, levels.ALAW_SILENT_MAX
             )
         case Encoding.L16:
-            # Nothing is exactly silent but zero, yet what decodes Opus leaves a noise of one or two around it: the
-            # bounds of mu-law, which is as little as any telephone has ever carried.
+            # Only zero is exact silence here, but an Opus decoder leaves noise of one or two around it. So we take the
+            # bounds of mu-law, the lowest level that a telephone has ever carried.
             return Coding(media.rate, _linear_decode, _linear_encode, levels.SILENT_MIN, levels.SILENT_MAX)
 
 
 def _linear_decode(data: bytes) -> NDArray[np.int16]:
-    # Half a sample would make noise of all behind it; codecs refuse such a frame, and count it.
+    # Half a sample would turn all later samples into noise. The codecs refuse and count such a frame.
     return np.frombuffer(data, _INT16, len(data) // _INT16.itemsize)
 
 

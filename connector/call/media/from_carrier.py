@@ -1,4 +1,5 @@
-"""The caller's voice on its way to the room: in order, not too old, evenly; kept while nobody can hear it yet."""
+"""The audio path from the phone to the room: reorders, drops old audio, paces bursts, and buffers the caller's first
+words until somebody can hear them."""
 
 from __future__ import annotations
 
@@ -18,11 +19,11 @@ from connector.carriers.events import AudioReceived
 from connector.metrics import Metrics
 
 MAX_AUDIO_AGE = 1.0
-"""Seconds: the default of `connector.config.Settings.max_audio_age`."""
+"""Seconds. Default of `connector.config.Settings.max_audio_age`."""
 FIRST_WORDS = 3.0
-"""Seconds of the caller's voice that are kept until the room can hear it; of pauses a part."""
+"""Seconds of the caller's audio that are buffered until the room can hear it; long pauses are buffered in part only."""
 LONGEST_MESSAGE = 0.5
-"""Seconds: so long a message is heard whole, whatever is too old."""
+"""Seconds. A message of up to this length is passed on whole, even if `max_age` is smaller."""
 _TICK = 0.02
 
 Now = Callable[[], float]
@@ -43,7 +44,7 @@ class CallerVoice(Protocol):
 
 
 class FromCarrier:
-    """See `connector.call.media.bridge.Bridge`, whose one half this is."""
+    """The half of `connector.call.media.bridge.Bridge` that carries audio from the phone to the room."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class FromCarrier:
         metrics: Metrics,
         max_age: float,
     ) -> None:
-        """`media`: what comes."""
+        """`media`: the audio format of the carrier's messages."""
         self._room = room
         self._now = now
         self._later = later
@@ -65,7 +66,7 @@ class FromCarrier:
         self._order: ReorderBuffer[AudioReceived] = ReorderBuffer()
         self._most_waiting = max(max_age, LONGEST_MESSAGE)
         self._most_now = self._most_waiting
-        """More, while first words wait."""
+        """Current limit of waiting audio, in seconds; higher while first words wait."""
         self._ages: AgeLimit[NDArray[np.int16]] = AgeLimit(max_age)
         self._rest = b""
         self._comes_in_pieces = True
@@ -84,7 +85,8 @@ class FromCarrier:
         self._pacer = Pacer(coding.rate)
 
     def open(self, keep: float) -> None:
-        """The room can hear the caller. What was kept goes first, the newest `keep` seconds of it."""
+        """Start to pass audio on: first the newest `keep` seconds of the buffer. Call this when the room can hear the
+        caller."""
         for _ in range(self._pacer.trim(keep)):
             self._drop("from_carrier", "not_ready")
         self._is_open = True
@@ -100,7 +102,7 @@ class FromCarrier:
     # The path of a frame
 
     def receive(self, audio: AudioReceived) -> None:
-        """One message of the caller's voice, of any length: in order."""
+        """Put one message of the caller's audio, of any length, in order."""
         if audio.sequence is None:
             self._hear(audio)
             return
@@ -111,7 +113,7 @@ class FromCarrier:
             self._drop("from_carrier", "out_of_order")
 
     def _hear(self, audio: AudioReceived) -> None:
-        """Decoded, and not too old."""
+        """Decode a message and drop audio that is too old."""
         now = self._now()
         pcm = self._decode(audio.payload)
         if audio.timestamp is None:
@@ -126,7 +128,7 @@ class FromCarrier:
             self._drop("from_carrier", "late")
 
     def _take(self, pcm: NDArray[np.int16], now: float) -> None:
-        """Evenly: given on at once, as nearly every frame is, or behind what waits."""
+        """Pass audio on at once, as nearly always, or queue it behind the waiting audio so that it flows evenly."""
         if self._is_closed:
             return
         self.heard_frames += 1
@@ -145,7 +147,7 @@ class FromCarrier:
                 self._give_due()
 
     def _give_due(self) -> None:
-        """Some of what waits, and again a moment later while some is left."""
+        """Pass on the part of the waiting audio that is due; set a timer for the rest."""
         self._timer = None
         for pcm in self._pacer.due(self._now()):
             self._give(pcm)
@@ -154,11 +156,12 @@ class FromCarrier:
             self._timer = self._later(_TICK, self._give_due)
 
     def _give(self, pcm: NDArray[np.int16]) -> None:
-        """In pieces of 10 ms, as the room takes them; the rest goes with the next."""
+        """Pass audio to the room in pieces of 10 ms; a remainder is kept for the next call."""
         data = pcm.tobytes()
         if self._rest:
             if self._comes_in_pieces and peak(pcm) < QUIET > peak(np.frombuffer(self._rest, np.int16)):
-                # The rest of a frame that was shortened, in a pause now: every frame to come would be cut for it.
+                # The remainder is from a shortened frame, and this is a pause: drop it. Otherwise all later frames
+                # would have to be split.
                 self._rest = b""
             data = self._rest + data
         whole = len(data) - len(data) % self._piece_bytes

@@ -1,4 +1,4 @@
-"""The last words: what the room has said before a call ends is played to the phone before it is hung up."""
+"""Before a call is hung up, waits until the room's last words have been played to the phone."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from connector.model import EndReason
 log = structlog.get_logger()
 
 MOST = 1.0
-"""Seconds that an end may wait for its last words. A carrier returns the mark behind them in a fraction of that; one
-that returns none, or takes nothing, costs so much at most."""
+"""Maximum seconds that the end of a call waits for the last words. Usually the carrier returns the mark behind them in
+a fraction of that; if it returns none or accepts no audio, the wait costs this time."""
 _NOBODY_LISTENS = frozenset(
     {
         EndReason.CARRIER_HANGUP,
@@ -27,12 +27,13 @@ _NOBODY_LISTENS = frozenset(
         EndReason.INTERNAL_ERROR,
     }
 )
-"""Ends at which the phone, or its stream, is gone already, or cannot be trusted."""
+"""End reasons without last words: the phone or its stream is already gone, or the stream cannot be trusted."""
 
 
 async def play_out(reason: EndReason, bridge: Bridge, stream_over: asyncio.Event) -> None:
-    """Wait until the carrier has played what it was sent, in bounded time: until the mark behind it is back, as much
-    time has passed as it takes by our reckoning, or the stream is over. At once where nothing can be left to play."""
+    """Wait until the carrier has played all audio. The wait ends when the mark behind the audio returns, when the
+    estimated playing time or `MOST` seconds have passed, or when the stream is over. Returns at once if no audio can be
+    left to play."""
     if reason in _NOBODY_LISTENS or stream_over.is_set():
         return
     played = asyncio.Event()

@@ -1,9 +1,10 @@
-"""What the carrier's returned marks tell of the way to the caller. Pure: the time is passed in, in seconds.
+"""Detects from the carrier's returned marks whether audio reaches the caller. Pure: the time in seconds is a parameter.
 
-A mark comes back when playback has reached it. Playback is in order, so a mark that is back settles those before it,
-also when they were lost. None back for `UNHEARD` seconds may mean two things: that the path is stuck (a proxy between
-us and the carrier takes in minutes of audio, so the socket does not tell), or that marks were lost. So before anything
-is thrown away, more marks are sent; then a probe, a mark behind a `clear`, decides; and it is repeated, and given up.
+A mark returns when playback has reached it. Playback is in order, so a returned mark also settles all earlier marks,
+even lost ones. If no mark returns for `UNHEARD` seconds, there are two possible causes: the path is stuck (a proxy
+between us and the carrier can buffer minutes of audio, so the socket does not block), or marks were lost. So we first
+send more marks before any audio is dropped. If they do not return either, we send a probe (a mark behind a `clear`),
+repeat it, and give up after `PROBE_FOR` seconds.
 """
 
 from __future__ import annotations
@@ -14,79 +15,79 @@ from itertools import islice
 MARK_EVERY = 1.0
 """Seconds of sent audio between two marks."""
 UNHEARD = 2.0
-"""Seconds a mark may be away before the path counts as stuck, where the carrier has returned some."""
+"""Seconds without a returned mark after which the path counts as stuck, if the carrier has returned marks before."""
 _LONGEST_UNHEARD = 60.0
 _ASKS = 4
-"""Further marks that must be missing too."""
+"""Number of further marks that must also be missing before the path counts as stuck."""
 _ASK_AFTER, _ASK_EVERY, _ASK_WAIT = 0.5, 0.075, 0.4
-"""When the first of them is sent, the distance between them, and how long the last is waited for; in `UNHEARD`s."""
+"""Time of the first further mark, interval between them, and wait for the last; as factors of the `UNHEARD` limit."""
 PROBE_EVERY = 0.5
-"""Seconds until a probe is repeated that the socket has taken."""
+"""Seconds after which a probe is repeated, if the socket has taken the last one."""
 PROBE_FOR = 2.0
-"""Seconds, not counting those in which the socket takes nothing. Then the carrier counts as one that returns no marks:
-silence for a caller who could hear is worse than a delay."""
+"""Seconds of probing, not counting time in which the socket is blocked. After that we assume that the carrier returns
+no marks and send audio again: silence for a caller who could hear is worse than a delay."""
 _MOST_OUT = 64
-"""Marks that are remembered, of a carrier that returns none."""
+"""Maximum number of outstanding marks in memory, for carriers that return none."""
 
 
 class Step(Enum):
-    """What is to be done before the next audio is sent."""
+    """What the sender has to do before it sends more audio."""
 
     SEND = auto()
     ASK = auto()
-    """Put a mark, then send."""
+    """Send a mark, then the audio."""
     START_OVER = auto()
-    """The path is stuck: put a `clear` and a mark, and send nothing."""
+    """The path is stuck: send a `clear` and a probe, but no audio."""
     PROBE = auto()
-    """Put another mark, and send nothing."""
+    """Send another probe, but no audio."""
     WAIT = auto()
-    """Send nothing."""
+    """Send no audio."""
     GIVE_UP = auto()
-    """No probe came back: send from now on."""
+    """No probe returned: send audio from now on."""
 
 
 class Returned(Enum):
-    """What a mark that came back means."""
+    """Meaning of a returned mark."""
 
     NOTHING = auto()
     PLAYED = auto()
     PROBED = auto()
     """The path is free again."""
     OVERDUE = auto()
-    """The path was stuck after all, and what was sent since the probes were given up has come all at once."""
+    """The path was stuck after all: the audio sent since `GIVE_UP` has reached the carrier all at once."""
 
 
 class Marks:
-    """The marks that are under way, and whether the path is open."""
+    """The outstanding marks of one stream, and whether its path is stuck."""
 
     def __init__(self) -> None:
         self._made = 0
         self._unmarked = 0.0
         self._out: dict[str, float] = {}
-        """Name to the time of sending, oldest first."""
+        """Outstanding marks: name to time of sending, oldest first."""
         self._probes: dict[str, float] = {}
-        """Marks behind a `clear`: while there are any, the path counts as stuck."""
+        """Outstanding probes: name to time of sending. While there are any, the path counts as stuck."""
         self._last = float("-inf")
-        """When the last ask or probe was sent, or was seen to wait for the socket."""
+        """Time at which the last ask or probe was sent, or was last seen waiting for the socket."""
         self._asks = 0
         self._give_up_at = self._looked = 0.0
         self._returns = False
         self._given_up = False
         self._unheard = UNHEARD
         self.lag = 0.0
-        """Seconds from the sending of the last mark that was `PLAYED` to its return."""
+        """Seconds from sending to return of the last mark that was `PLAYED` or `OVERDUE`."""
 
     @property
     def is_stuck(self) -> bool:
         return bool(self._probes)
 
     def sent(self, seconds: float) -> bool:
-        """So much audio has been sent; whether a mark is due behind it."""
+        """Count `seconds` of sent audio. Returns True if a mark is due behind it."""
         self._unmarked += seconds
         return self._unmarked >= MARK_EVERY
 
     def mark(self, now: float) -> str:
-        """The name of a new mark, which is sent now."""
+        """Register a new mark, sent now. Returns its name."""
         name = self._name()
         self._unmarked = 0.0
         self._out[name] = now
@@ -95,7 +96,7 @@ class Marks:
         return name
 
     def probe(self, now: float) -> str:
-        """The name of a mark behind a `clear`, which is sent now; the marks before the `clear` are forgotten."""
+        """Register a new probe, sent now. Returns its name. The marks before its `clear` are forgotten."""
         self._out.clear()
         self._asks = 0
         self._last = now
@@ -108,7 +109,7 @@ class Marks:
         return f"lag-{self._made}"
 
     def next_step(self, now: float, is_taken: bool) -> Step:
-        """Before audio is sent. `is_taken`: the socket has taken all that was put so far."""
+        """Call this before audio is sent. `is_taken`: the socket has taken all messages so far."""
         if self._probes:
             return self._next_probe(now, is_taken)
         if not self._returns or not self._out:
@@ -133,14 +134,14 @@ class Marks:
         self._looked = now
         if now < self._give_up_at:
             return Step.PROBE if now - self._last >= PROBE_EVERY else Step.WAIT
-        # From here on nothing is concluded from marks until one is back; and then more patience is needed.
+        # Ignore missing marks until one returns, and then wait longer before the path counts as stuck.
         self._out, self._probes = self._probes, {}
         self._returns, self._given_up = False, True
         self._unheard = min(2 * self._unheard, _LONGEST_UNHEARD)
         return Step.GIVE_UP
 
     def returned(self, name: str, now: float) -> Returned:
-        """The carrier's playback has reached a mark."""
+        """Handle a mark that the carrier has returned."""
         if name in self._probes:
             self._probes.clear()
             self._returns = True
@@ -158,6 +159,7 @@ class Marks:
         return Returned.OVERDUE if given_up and self.lag > UNHEARD else Returned.PLAYED
 
     def cleared(self) -> None:
-        """The carrier has been told to drop what it holds: it returns the marks in it, which measure nothing."""
+        """Forget the marks after a `clear`. The carrier returns the marks of dropped audio too, but they do not measure
+        the delay."""
         self._out.clear()
         self._asks = 0

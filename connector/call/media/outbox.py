@@ -1,4 +1,4 @@
-"""What waits to be sent to the carrier: bounded in time; what has grown old goes, and `clear` goes at once."""
+"""The queue of messages to the carrier. It holds a bounded time of audio; old audio is dropped, `clear` goes first."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class _Message:
 
 
 class Outbox:
-    """Messages to the carrier, sent by one task so that a slow socket never holds up the room.
+    """Messages to the carrier, sent by one task so that a slow socket never blocks the room.
 
-    At most `limit` seconds of audio wait. Whoever would put in more starts over: a socket that has taken
-    nothing for so long holds older audio still, so nothing of it shall be heard. Tones are kept through that.
+    At most `limit` seconds of audio wait. The caller calls `start_over` instead of adding more: a socket that has been
+    blocked so long holds even older audio, and the phone must not play that either. Tones are kept.
     """
 
     def __init__(self, limit: float = 0.2) -> None:
@@ -32,12 +32,12 @@ class Outbox:
 
     @property
     def seconds(self) -> float:
-        """Audio that waits, without tones."""
+        """Seconds of waiting audio, without tones."""
         return self._seconds
 
     @property
     def tones(self) -> int:
-        """Tones that wait."""
+        """Number of waiting tones."""
         return self._tones
 
     def __len__(self) -> int:
@@ -47,16 +47,16 @@ class Outbox:
         return self._seconds + seconds <= self._limit + 1e-9
 
     def put_audio(self, text: str, seconds: float) -> None:
-        """Some of the room's audio; the caller has asked `has_room_for`."""
+        """Queue a message with audio of the room. The caller must check `has_room_for` first."""
         self._seconds += seconds
         self._put(_Message(text, seconds, kept=False))
 
     def put_mark(self, text: str) -> None:
-        """It keeps its place behind the audio before it."""
+        """Queue a mark behind the audio so far."""
         self._put(_Message(text, 0.0, kept=False))
 
     def put_tone(self, text: str) -> None:
-        """Audio that must not get lost: a digit that somebody pressed."""
+        """Queue the tone of a digit. It is not dropped with other audio, because a pressed digit must not be lost."""
         self._tones += 1
         self._put(_Message(text, 0.0, kept=True))
 
@@ -65,7 +65,8 @@ class Outbox:
         self._filled.set()
 
     def start_over(self, clear: str) -> int:
-        """Forget the audio and the marks that wait, and send `clear` first; how many pieces of audio are lost."""
+        """Drop the waiting audio and marks, and queue `clear` before the tones. Returns the number of dropped audio
+        messages."""
         tones = [message for message in self._waiting if message.kept]
         lost = sum(1 for message in self._waiting if message.seconds)
         self.replace_all(clear)
@@ -74,14 +75,14 @@ class Outbox:
         return lost
 
     def replace_all(self, text: str) -> None:
-        """Forget everything that waits and send this instead."""
+        """Drop all waiting messages, tones included, and queue `text`."""
         self._waiting.clear()
         self._seconds = 0.0
         self._tones = 0
         self._put(_Message(text, 0.0, kept=False))
 
     async def send_to(self, socket: CarrierSocket) -> None:
-        """Send until cancelled, or until the socket is gone (then it returns: the reader sees the end too)."""
+        """Send messages until cancelled. Returns if the socket is gone; its reader also sees that and ends the call."""
         while True:
             await self._filled.wait()
             while self._waiting:

@@ -1,4 +1,4 @@
-"""The room's sound on its way to the phone: mixed, never late, never into a path that is stuck."""
+"""The audio path from the room to the phone: mixes, limits the delay, and sends nothing into a stuck path."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ from connector.call.media.outbox import Outbox
 from connector.carriers.codec import Codec, MediaFormat
 
 MAX_STALE = 0.1
-"""Seconds from WebRTC to this module. WebRTC has already evened out the network's jitter, so more means that
-this process was held up, and what is sent late would stay in the carrier's buffer as a delay."""
+"""Maximum age of a frame, in seconds since it left WebRTC. WebRTC's jitter buffer has already removed the network's
+jitter, so an older frame means that this process was blocked. If sent, it would add a delay to the carrier's buffer."""
 MAX_AHEAD = 0.2
-"""Seconds the carrier may have in its buffer before frames are dropped instead of sent."""
+"""Maximum seconds of audio in the carrier's buffer; beyond that, frames are dropped."""
 CATCH_UP_AHEAD = 0.06
-"""Seconds in the carrier's buffer that no even flow of frames explains: something was held up, and what then came
-at once would stay as a delay until the room is silent, which a room with a noisy line in it never is."""
+"""Seconds in the carrier's buffer beyond which quiet frames are dropped. An even flow of frames never fills it so far;
+a burst after a blockage does, and its delay would stay until the room is silent. A room with a noisy line never is."""
 MAX_STANDING = 0.01
-"""Seconds in the carrier's buffer that are never played away. A cushion of less may stay: it evens out our jitter."""
+"""Seconds of standing delay in the carrier's buffer beyond which frames are shortened. A smaller buffer may stay: it
+absorbs our jitter."""
 STANDING_WINDOW = 0.2
-"""Seconds after which what is still there counts as standing."""
+"""Length of the window, in seconds, whose minimum is the standing delay."""
 SHORTEN_EVERY = 0.08
-"""Seconds between two periods left out: speech gets about a tenth faster, and is heard as the same speech."""
+"""Minimum seconds between two removed pitch periods. Speech gets about 10 % faster and still sounds natural."""
 MAX_TONES = 32
-"""Digits that may wait to be played; more is refused."""
+"""Maximum number of digits waiting to be played; further ones are refused."""
 TELL_EVERY = 10.0
-"""Seconds between two log lines of a socket that takes nothing: one that is just too slow does so many times."""
+"""Minimum seconds between two log lines about a blocked socket: a socket that is only too slow blocks many times."""
 JUST_SENT = 0.4
-"""Seconds after the carrier's buffer has run dry, by our reckoning, in which it may still play: our clock does not
-know the way there."""
+"""Seconds for which the carrier may still play after its buffer should be empty: our estimate does not include the
+network latency."""
 
 _NOTHING = np.zeros(0, np.int16)
 
@@ -52,7 +53,7 @@ Drop = Callable[[str, str], None]
 
 
 class ToCarrier:
-    """See `connector.call.media.bridge.Bridge`, whose one half this is."""
+    """The half of `connector.call.media.bridge.Bridge` that carries audio from the room to the phone."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class ToCarrier:
         on_sent: Callable[[], None],
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        """`media`: what the carrier is sent."""
+        """`media`: the audio format that the carrier expects."""
         self._codec = codec
         self._now = now
         self._drop = drop
@@ -74,11 +75,12 @@ class ToCarrier:
         self._standing = Standing(STANDING_WINDOW)
         self._shorten_next = 0.0
         self._held = _NOTHING
-        """The rest of a shortened frame. It leaves with the next: no carrier has to take less than 20 ms at once."""
+        """The rest of a shortened frame. It is sent together with the next frame, because carriers need not accept
+        less than 20 ms at once."""
         self._tone_until = 0.0
         self._marks = Marks()
         self._stuck_since: float | None = None
-        """Since when the socket has taken nothing, where the log says so."""
+        """Start of the current blockage of the socket, if it was logged; otherwise None."""
         self._tell_next = float("-inf")
         self._probed_since = 0.0
         self._last_mark = ""
@@ -100,7 +102,7 @@ class ToCarrier:
     # The path of a frame
 
     def from_room(self, source: str, pcm: NDArray[np.int16], at: float) -> None:
-        """20 ms of one track, int16 at the rate that the carrier is sent; `at`: when it left WebRTC, by our clock."""
+        """Send 20 ms of one track: int16 at the carrier's rate. `at`: time at which it left WebRTC, by our clock."""
         if not self.is_open:
             return
         now = self._now()
@@ -109,7 +111,7 @@ class ToCarrier:
             return
         coding = self._coding
         if self._marks.is_stuck:
-            self._is_stuck(now)  # The probes go on while the room is silent.
+            self._is_stuck(now)  # Continue to send probes while the room is silent.
         for mixed in self._mixer.push(source, pcm):
             if is_silent(mixed, coding.silent_min, coding.silent_max):
                 if not len(self._held):
@@ -127,7 +129,8 @@ class ToCarrier:
                 self._send_whole(mixed, now, ahead)
 
     def _send_whole(self, pcm: NDArray[np.int16], now: float, ahead: float) -> None:
-        """Send this behind what was held, or hold both while they are less than a frame."""
+        """Send the held samples and `pcm`, or keep holding both while they are shorter than a frame. Shortens `pcm` if
+        the standing delay is too long."""
         if self._standing.of(now, ahead) > MAX_STANDING and now >= self._shorten_next:
             whole, pcm = pcm, shorten(pcm, self._rate)
             self._standing.worked_off((len(whole) - len(pcm)) / self._rate)
@@ -158,8 +161,8 @@ class ToCarrier:
     # A path that is stuck
 
     def _is_stuck(self, now: float) -> bool:
-        """Whether what is sent does not get to the caller, by the marks; then nothing is sent until a mark is back,
-        or no probe has come back for a while."""
+        """Send the marks and probes that are due. Returns True if, according to the marks, audio does not reach the
+        caller; then no audio may be sent until a probe returns or probing is given up."""
         match self._marks.next_step(now, is_taken=not len(self.outbox)):
             case Step.SEND:
                 return False
@@ -197,15 +200,16 @@ class ToCarrier:
         self._stuck_since = None
 
     def _start_over(self, now: float) -> None:
-        """The path is stuck. What it holds comes all at once when it moves again, and would stay in the carrier's
-        buffer as a delay for the rest of the sentence: the carrier shall drop it."""
+        """Drop the waiting audio and send a `clear`. A stuck path delivers its audio all at once when it recovers; in
+        the carrier's buffer it would be a delay for the rest of the sentence, so the carrier must drop it."""
         for _ in range(self.outbox.start_over(self._codec.clear())):
             self._drop("to_carrier", "backed_up")
         self._marks.cleared()
         self._playout.cleared(now)
 
     def mark_reached(self, name: str) -> float | None:
-        """The carrier's playback reached a mark; the seconds since it was sent, None for one that measures nothing."""
+        """Handle a mark that the carrier's playback has reached. Returns the seconds since it was sent, or None if the
+        mark does not measure the delay."""
         now = self._now()
         if name == self._last_mark:
             self._on_played()
@@ -218,8 +222,8 @@ class ToCarrier:
                 )
                 return None
             case Returned.OVERDUE:
-                # All that was sent since the probes were given up has come at once. A digit among it is worth more
-                # than the delay.
+                # The audio sent since GIVE_UP has reached the carrier all at once. Keep it if it contains a DTMF digit:
+                # a lost digit is worse than the delay.
                 if now - self._marks.lag > self._tone_until:
                     self._log.warning("the carrier is told to drop what came late", seconds=round(self._marks.lag, 2))
                     self._start_over(now)
@@ -234,7 +238,7 @@ class ToCarrier:
             return 0.0
         if len(self._held):
             pcm, self._held = self._held, _NOTHING
-            # No carrier has to take less than 20 ms at once.
+            # Fill up to a whole frame: carriers need not accept less than 20 ms at once.
             self._send(np.concatenate((pcm, np.zeros(self._coding.frame_samples - len(pcm), np.int16))), now)
         left = self._playout.ends_at + JUST_SENT - now
         if left <= 0:
@@ -246,7 +250,7 @@ class ToCarrier:
     # What is asked for
 
     def clear(self) -> None:
-        """Drop what the caller has not heard yet, here and at the carrier."""
+        """Drop all audio that the caller has not heard yet, in our outbox and in the carrier's buffer."""
         now = self._now()
         self._marks.cleared()
         self._held = _NOTHING
@@ -254,7 +258,7 @@ class ToCarrier:
         self._playout.cleared(now)
         self.outbox.replace_all(self._codec.clear())
         if self._marks.is_stuck:
-            # The probe that waited may have been thrown away with the rest.
+            # The outbox was emptied, maybe including a probe.
             self._put_mark(self._marks.probe(now))
 
     def play_tones(self, digits: str) -> bool:
@@ -264,7 +268,7 @@ class ToCarrier:
         seconds = [len(pcm) / self._rate for pcm in tones]
         if max(0.0, self._tone_until - now) + sum(seconds[:-1]) > MAX_TONES * seconds[0]:
             return False
-        if self.outbox.tones > MAX_TONES:  # They wait for a socket that is stuck.
+        if self.outbox.tones > MAX_TONES:  # The socket is blocked.
             return False
         for pcm, lasts in zip(tones, seconds, strict=True):
             self._playout.sent(now, lasts)
