@@ -1,4 +1,4 @@
-"""What the connector asks of a carrier. docs/adding-a-carrier.md walks through the smallest one."""
+"""The interface that every carrier implements. docs/adding-a-carrier.md explains it with a minimal carrier."""
 
 from __future__ import annotations
 
@@ -17,138 +17,137 @@ from connector.errors import InvalidArgument
 from connector.model import Provider, TransferStatus
 
 LONGEST_FAREWELL = 400
-"""Characters. Some carriers bound the whole document, some are given an address that holds the sentence."""
+"""Characters. Some carriers limit the size of the document; others fetch it from a URL that contains the sentence."""
 PIN_TIMEOUT = 10
-"""Seconds without a key after which the digits so far are sent."""
+"""Seconds without a key press after which the carrier sends the digits entered so far."""
 
 
 class Carrier(ABC):
-    """One carrier, as it is configured: pure, and without state. The table (`connector.carrier_table`) has one each."""
+    """One configured carrier: pure and stateless. `connector.carrier_table` lists one class for each carrier."""
 
     provider: ClassVar[Provider]
-    """Its name in the store, in URLs and in the API."""
+    """Name in the store, in URLs and in the API."""
     title: ClassVar[str]
-    """Its name for people."""
+    """Name shown to people."""
     signing_setting: ClassVar[str]
-    """The setting without which its requests cannot be checked, for people who read an error."""
+    """The setting needed to verify the carrier's requests, for error messages."""
     rest_settings: ClassVar[str]
-    """The settings that its REST API needs, for people who read an error."""
+    """The settings that the REST API needs, for error messages."""
     account_rules: ClassVar[AccountRules]
 
     document_type: ClassVar[str] = "text/xml"
-    """The Content-Type of its answer documents."""
+    """Content-Type of the answer documents."""
     delivery_header: ClassVar[str] = ""
-    """The header that is the same for each delivery of one request, where it sends one."""
+    """Header with the same value in each delivery of one request; empty if the carrier has none."""
     unsigned: ClassVar[str]
-    """The error for a request without a valid signature."""
+    """Error message for a request without a valid signature."""
     signs_handshakes: ClassVar[bool] = True
-    """Whether it signs the WebSocket's handshake as it signs its other requests."""
+    """Whether the carrier signs the WebSocket handshake like its other requests."""
 
     holds_calls: ClassVar[bool] = False
-    """Whether a phone may stay on the line when its media stream is over, or never came."""
+    """Whether the phone may stay connected after its media stream has ended, or if it never started."""
     without_rest: ClassVar[str] = ""
-    """What goes wrong without the REST API's settings, for `connector doctor`; empty: nothing that needs a warning."""
+    """The consequence of missing REST API settings, shown by `connector doctor`; empty: no warning is needed."""
     stream_outlives_document: ClassVar[bool] = False
-    """Whether the media stream runs beside the answer document, so that another document does not end it."""
+    """Whether the media stream runs in parallel with the answer document, so that a new document does not end it."""
     cuts_queries: ClassVar[bool] = False
-    """Whether it cuts the query of a stream's URL off."""
+    """Whether the carrier removes the query from the stream URL."""
     needs_caller_id: ClassVar[bool] = False
-    """Whether a transfer of a caller without a number (an app, SIP) has to say a caller id."""
+    """Whether a transfer must set a caller id if the caller has no number (an app, SIP)."""
     longest_ring: ClassVar[int] = MAX_TIMEOUT
-    """Seconds of ringing that it takes in a transfer."""
+    """Maximum ringing time in a transfer, in seconds."""
     places_calls: ClassVar[bool] = False
-    """Whether the connector places calls by its REST API, and is told of their progress at `<connect_url>/status`."""
+    """Whether the connector places calls with the REST API and gets status callbacks at `<connect_url>/status`."""
     fetches_sentences: ClassVar[bool] = False
-    """Whether its REST API takes the address of a document alone: the sentence before a hang-up is fetched from us."""
+    """Whether the REST API accepts only the URL of a document: the carrier fetches the last sentence from us."""
     dials_sip: ClassVar[bool] = False
-    """Whether its connectors may be in mode `sip`."""
+    """Whether connectors of this carrier may use mode `sip`."""
     kind_details: ClassVar[tuple[str, ...]] = ()
-    """LiveKit's own details for a participant of kind CONNECTOR."""
+    """The kind details that LiveKit defines for participants of kind CONNECTOR."""
     default_greeting: ClassVar[bool] = False
-    """Whether its calls hear LiveKit's greeting where the settings have none."""
+    """Whether callers hear LiveKit's greeting if the settings have no greeting."""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The carrier as the settings have it."""
+        """Creates the carrier from the settings."""
         return cls()
 
     @abstractmethod
     def accounts(self, settings: Settings) -> CarrierAccounts:
-        """Its accounts."""
+        """Returns the configured accounts."""
 
     def is_configured(self, settings: Settings) -> bool:
-        """Whether any of its settings is set."""
+        """Whether any setting of this carrier is set."""
         return bool(self.accounts(settings).all)
 
     @abstractmethod
     def codec(self) -> Codec:
-        """For one media stream."""
+        """Creates the codec of one media stream."""
 
     def stream_url(self, origin: str, token: str) -> str:
-        """`wss://<origin>/<carrier>?ref=<token>`, with the token in the path where the query would be cut off; `ws`
-        where the origin is plain http."""
+        """Returns `wss://<origin>/<carrier>?ref=<token>`; `ws` if the origin is plain http. The token is in the path
+        if the carrier removes queries."""
         scheme, rest = origin.split("://", 1)
         ref = f"/{token}" if self.cuts_queries else f"?ref={token}"
         return f"{'wss' if scheme == 'https' else 'ws'}://{rest}/{self.provider.value}{ref}"
 
-    # The documents that tell the carrier what to do with a call, each one whole.
+    # Complete documents that control a call.
 
     @abstractmethod
     def stream_answer(self, url: str, say: str = "") -> str:
-        """Read `say` out if there is anything to say, then stream the call both ways to `url` (ws or wss)."""
+        """Reads `say` aloud unless it is empty, then streams the call in both directions to `url` (ws or wss)."""
 
     @abstractmethod
     def refusal(self, say: str) -> str:
-        """Say a sentence and hang up; without a sentence only hang up."""
+        """Says a sentence, if there is one, and hangs up."""
 
     def hang_up(self) -> str:
-        """End the call without a word."""
+        """Ends the call without a spoken sentence."""
         return self.refusal("")
 
     def farewell(self, say: str) -> str:
-        """A refusal for a call that is going on: the sentence is cut where it is longer than a caller would listen
-        to."""
+        """A refusal for an active call; the sentence is cut to LONGEST_FAREWELL."""
         return self.refusal(clean(say).strip()[:LONGEST_FAREWELL])
 
     @abstractmethod
     def reject(self) -> str:
-        """Refuse a call before it is answered: nobody pays for it, and the caller hears what their own network has for
-        a number that does not answer. A call that was answered is hung up."""
+        """Refuses a call before it is answered: it costs nothing, and the caller's network plays its own tone or
+        announcement for an unanswered call. An answered call is hung up."""
 
     @abstractmethod
     def ask_pin(self, action_url: str, prompt: str, digits: int) -> str:
-        """Ask for `digits` keys; the carrier sends what was pressed, also nothing, to `action_url` (see
+        """Asks for `digits` keys. The carrier sends the pressed keys, possibly none, to `action_url` (see
         `CallFacts.digits`). `#` ends the input early."""
 
     @abstractmethod
     def transfer_document(self, dial: TransferDial) -> str:
-        """Connect the call with a number. When one of the two hangs up, so is the other."""
+        """Connects the call with a number. When one side hangs up, the other side is hung up too."""
 
-    # What its requests tell.
+    # Reading the carrier's requests.
 
     @abstractmethod
     def call_facts(self, fields: Mapping[str, str]) -> CallFacts:
-        """From the fields of a form or a query."""
+        """Reads the fields of a form or a query."""
 
     def wrong_event(self, body: bytes) -> str:
-        """Why this request is none that a document answers, as a person reads it who has to mend it; empty when it is
-        one."""
+        """Returns an explanation for the operator if a document is no valid answer to this request; empty if it
+        is."""
         return ""
 
     @abstractmethod
     def dial_over(self, fields: Mapping[str, str]) -> DialOver | None:
-        """What a request to `TransferDial.action` tells; None when it tells of no dial."""
+        """Reads a request to `TransferDial.action`; None if it does not report a dial."""
 
     @abstractmethod
     def dial_progress(self, fields: Mapping[str, str]) -> TransferStatus | None:
-        """What a request to `TransferDial.progress` tells; None for what is no news or comes at the action URL too."""
+        """Reads a request to `TransferDial.progress`; None if nothing is new, or the action URL gets it too."""
 
     @abstractmethod
     def has_signed(self, secret: str, request: SignedRequest) -> bool:
-        """Whether the request was signed with this secret of an account."""
+        """Whether the request was signed with this account secret."""
 
     def check_ring_time(self, seconds: int) -> int:
-        """InvalidArgument for a time of ringing that this carrier does not take."""
+        """Raises InvalidArgument for a ringing time that this carrier does not accept."""
         if not MIN_TIMEOUT <= seconds <= self.longest_ring:
             text = f"is not between {MIN_TIMEOUT} and {self.longest_ring} seconds at {self.provider.value}"
             raise InvalidArgument("timeout", text)
@@ -156,4 +155,4 @@ class Carrier(ABC):
 
 
 Carriers = Mapping[Provider, Carrier]
-"""Every carrier of a process, by its name."""
+"""All carriers of a process, by name."""

@@ -32,7 +32,7 @@ class CarrierComplained:
 
 @dataclass(frozen=True, slots=True)
 class StreamStarted:
-    """The first event of every stream; the ids are the carrier's, the `parameters` its answer document's."""
+    """The first event of every stream. The ids are the carrier's; `parameters` come from the answer document."""
 
     call_id: str
     stream_id: str
@@ -42,12 +42,12 @@ class StreamStarted:
     parameters: Mapping[str, str]
     from_number: str = ""
     to_number: str = ""
-    """Where the carrier tells them in the stream (Telnyx)."""
+    """Empty unless the carrier sends the numbers in the stream (Telnyx)."""
     has_own_ids: bool = False
-    """Whether `call_id` need not be the id that the carrier's HTTP requests give the same call (Telnyx)."""
+    """Whether `call_id` may differ from the id of the same call in the carrier's HTTP requests (Telnyx)."""
 
     def may_be_of(self, call_id: str) -> bool:
-        """Whether this can be the stream of the call with this id in the carrier's HTTP requests."""
+        """Whether the stream can belong to the call that has this id in the carrier's HTTP requests."""
         return self.has_own_ids or self.call_id == call_id
 
 
@@ -59,7 +59,7 @@ class FormatRefused:
     stream_id: str
     account_id: str
     format: str
-    """In the carrier's words, for the log: not longer than a line."""
+    """The carrier's name of the format, for the log; at most one line."""
     has_own_ids: bool = False
 
     def may_be_of(self, call_id: str) -> bool:
@@ -68,7 +68,7 @@ class FormatRefused:
 
 @dataclass(frozen=True, slots=True)
 class AudioReceived:
-    """Coded samples, at least one; `timestamp` is in seconds since the stream began, where it is known."""
+    """Encoded audio, at least one sample; `timestamp`: seconds since the start of the stream, None if unknown."""
 
     payload: bytes
     timestamp: float | None
@@ -78,9 +78,9 @@ class AudioReceived:
 
 @dataclass(frozen=True, slots=True)
 class AudioRejected:
-    """Audio that cannot be used or is not the caller's: to be counted, no reason to end the call.
+    """Audio that is unusable or not the caller's. It is counted and does not end the call.
 
-    `why` is one of few words, fit for a metric's label: wrong_track, bad_base64, empty, odd_length.
+    `why` is a metric label: wrong_track, bad_base64, empty, odd_length.
     """
 
     why: str
@@ -100,20 +100,20 @@ class DtmfReceived:
 
 @dataclass(frozen=True, slots=True)
 class MarkReached:
-    """The carrier has played (or been told to drop) everything sent before the mark of this name."""
+    """The carrier has played, or dropped on request, all audio sent before the mark with this name."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStopped:
-    """The carrier says that the stream is over; nothing follows."""
+    """The carrier has ended the stream; no event follows."""
 
     call_id: str
 
 
 DTMF_KEYS = frozenset("0123456789*#ABCD")
-"""All that a `DtmfReceived` can say."""
+"""All keys that a `DtmfReceived` can report."""
 
 Event = (
     Ignored

@@ -1,6 +1,6 @@
-"""What carriers' signatures have in common: a request as it was signed, and the ways its URL may have been written.
+"""Common parts of signature checks: the signed request, and the URL variants that a carrier may have signed.
 
-Each carrier signs its requests with a secret that it shares with us; how, is in its own package.
+Each carrier signs its requests; the method is in the carrier's package.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ _URL = re.compile(
     r"(?P<scheme>[^:/?#]+)://(?P<host>[^/?#]*?)(?P<port>:[0-9]+)?(?P<path>(?:/[^?#]*)?)(?P<query>(?:[?#].*)?)",
     re.DOTALL,
 )
-"""A host may hold a user's name and password, and an IPv6 address in brackets: both contain colons."""
+"""The host may contain a user name and password, or an IPv6 address in brackets: both contain colons."""
 
 Form = Mapping[str, str] | Sequence[tuple[str, str]]
-"""The fields of a POST form; as pairs where one may come twice."""
+"""The fields of a POST form; pairs if a name can occur twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignedRequest:
-    """A request of a carrier's: by HTTP, or a WebSocket's handshake."""
+    """A carrier's request: HTTP, or a WebSocket handshake."""
 
     method: str
     urls: Sequence[str]
-    """The public URLs that the carrier may have been given for it, with their query; `wss://` for a handshake."""
+    """The public URLs, with query, that may be configured at the carrier for this request; `wss://` for a handshake."""
     headers: Mapping[str, str]
-    """Its names whatever their case."""
+    """Header names are case-insensitive."""
     form: Form = ()
     body: bytes = b""
-    """As it came; empty for a GET."""
+    """The unmodified body; empty for a GET."""
     now: float = 0.0
     """Our time, in Unix seconds."""
 
 
 def url_candidates(url: str) -> list[str]:
-    """Every URL that a carrier may have signed when it was given this one: as it is, without its port, or with its
-    scheme's default port when it has none; each with and without the path's trailing slash.
+    """Returns all URLs that a carrier may have signed for this one: unchanged, without its port, or with the scheme's
+    default port if it has none; each with and without a trailing slash in the path.
 
-    Cut from the text rather than parsed and put together again, which would change its spelling.
+    A regular expression splits the URL, because parsing and rebuilding it could change its encoding.
     """
     parts = _URL.fullmatch(url)
     if parts is None:

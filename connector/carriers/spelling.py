@@ -1,11 +1,11 @@
-"""The ways in which one query may be spelled.
+"""Different encodings of the same query.
 
-A carrier signs a URL before its HTTP client writes the request, and proxies and libraries write it once more, so the
-query that arrives may be spelled otherwise than the one that was signed: with `:` or `%3A`, `+` or `%20`, `%2f` or
-`%2F`. What Twilio itself is seen to sign, and what its packages try: https://github.com/twilio/twilio-node/pull/621,
+A carrier signs a URL before its HTTP client writes the request; proxies and libraries may encode it again. So the
+query that arrives may be encoded differently from the signed one: `:` or `%3A`, `+` or `%20`, `%2f` or `%2F`. The
+variants that Twilio was observed to sign, and that its packages try: https://github.com/twilio/twilio-node/pull/621,
 https://github.com/twilio/twilio-node/issues/1059, https://github.com/twilio/twilio-node/issues/1183.
 
-Every spelling here is one of the same names and values in the same order: a `%26` never becomes a `&`.
+Every variant has the same names and values in the same order: `%26` never becomes `&`.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import re
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 MOST = 64
-"""Spellings of one query at most."""
+"""Maximum number of variants of one query."""
 LONGEST = 4096
-"""Characters of a query past which only the spelling that came counts."""
+"""Characters. A longer query is checked only as it arrived."""
 _ESCAPED = re.compile(r"%[0-9A-Fa-f]{2}")
 _PLAIN = (
     "",  # RFC 3986, Python
     "*",  # Java, browsers' forms
     "!'()*",  # JavaScript's encodeURIComponent, Node's querystring
-    ":@",  # Twilio of SIP addresses
-    "!'()*:@,;/?$",  # every character that a query may have as it is (RFC 3986, 3.4) and that separates nothing
+    ":@",  # Twilio, in SIP addresses
+    "!'()*:@,;/?$",  # all characters that a query may contain unescaped (RFC 3986, 3.4), except separators
 )
-"""Characters that an encoder leaves as they are, beside letters, digits and `-._~`; by encoder."""
+"""For each encoder, the characters that it does not escape, in addition to letters, digits and `-._~`."""
 _ALSO_IN_VALUES = "="
-"""The first `=` of a pair ends its name; the others mean themselves."""
+"""The first `=` of a pair ends the name; later ones belong to the value."""
 
 
 def spellings(query: str) -> list[str]:
-    """Without its `?`; the one that came is the first."""
+    """Returns the variants of `query` (without its `?`), the original first."""
     found = dict.fromkeys([query])
     if len(query) <= LONGEST and re.search(r"[^A-Za-z0-9_.=&-]", query):
         found |= dict.fromkeys(_lightly(query))
@@ -45,7 +45,7 @@ def spellings(query: str) -> list[str]:
 
 
 def _lightly(query: str) -> list[str]:
-    """As it came, but for one thing each."""
+    """Variants that differ from the original in one respect each."""
     return [
         re.sub("%3A", ":", re.sub("%40", "@", query), flags=re.IGNORECASE),
         query.replace("'", "%27"),

@@ -1,4 +1,4 @@
-"""A transfer: the dial that a carrier is asked for, and the carriers' words for its progress and its end. Pure."""
+"""Transfers: the requested dial, and the carriers' terms for its progress and its result. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from connector.carriers.facts import CallFacts
 from connector.model import TransferStatus
 
 MIN_TIMEOUT, MAX_TIMEOUT = 5, 600
-"""Seconds of ringing; a carrier may take less."""
+"""Limits of the ringing time in seconds; a carrier may have a lower maximum."""
 _OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 _STATUSES = {
     "completed": TransferStatus.ANSWERED,
@@ -38,30 +38,31 @@ class TransferDial:
     timeout: int
     caller_id: str = ""
     action: str = ""
-    """Where the carrier tells how the dial ended, and gets the next document; empty: it hangs up."""
+    """URL at which the carrier reports the result of the dial and gets the next document; empty: it hangs up."""
     progress: str = ""
-    """Where it tells that the number rings, as far as it does, and that somebody answered."""
+    """URL at which the carrier reports answering and, if it supports that, ringing."""
 
 
 @dataclass(frozen=True, slots=True)
 class DialOver:
-    """How a dial ended. `caller_left`: the caller has hung up, so no document is followed any more."""
+    """The result of a dial. `caller_left`: the caller has hung up, so the carrier follows no further document."""
 
     status: TransferStatus
     caller_left: bool
 
 
 def dial_outcome(word: str, facts: CallFacts) -> DialOver | None:
-    """From the carrier's word for the end of the dial and the facts of the same request; None when it tells of no
+    """`word`: the carrier's term for the result; `facts`: from the same request. None if it does not report a
     dial."""
     caller_left = facts.status in _OVER
     if not word:
-        # A caller who has hung up may be all there is to tell.
+        # The request may report only that the caller has hung up.
         return DialOver(TransferStatus.CANCELED, caller_left=True) if caller_left else None
     return DialOver(_STATUSES.get(word.lower(), TransferStatus.FAILED), caller_left)
 
 
 def progress_of(words: Iterable[str]) -> TransferStatus | None:
-    """The first news among a carrier's words; None where there is none, or none that is not told elsewhere too."""
+    """Returns the first known progress among the carrier's terms; None if there is none. The dial's end is reported to
+    the action URL."""
     found = (_PROGRESS.get(word.lower()) for word in words)
     return next((status for status in found if status is not None), None)

@@ -1,4 +1,4 @@
-"""The verbs that TwiML and TeXML, which is modelled on it, have in common."""
+"""The verbs common to TwiML and TeXML, which is modelled on TwiML."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def say(parent: Element, text: str) -> None:
 
 
 def refusal(text: str) -> str:
-    """Say a sentence and hang up."""
+    """Says a sentence and hangs up."""
     root = response()
     say(root, text)
     child(root, "Hangup")
@@ -25,7 +25,7 @@ def reject() -> str:
 
 
 def gather(root: Element, action_url: str, prompt: str, digits: int, timeout: int, **more: str) -> None:
-    """Ask for keys; `#` ends the input early."""
+    """Asks for keys; `#` ends the input early."""
     question = child(
         root,
         "Gather",
@@ -41,7 +41,7 @@ def gather(root: Element, action_url: str, prompt: str, digits: int, timeout: in
 
 
 def transfer_document(dial: TransferDial) -> str:
-    """When one of the two hangs up, so is the other."""
+    """Dials a number. When one side hangs up, the other side is hung up too."""
     root = response()
     options = {"action": dial.action, "method": "POST" if dial.action else ""}
     options |= {"timeout": str(dial.timeout), "callerId": dial.caller_id}
@@ -55,6 +55,6 @@ def transfer_document(dial: TransferDial) -> str:
     verb = child(root, "Dial", **{name: value for name, value in options.items() if value})
     child(verb, "Number", dial.number, **number)
     if not dial.action:
-        # The document goes on after the dialled number has hung up, and ends the call when nothing follows.
+        # Without an action URL the carrier continues in this document after the dialled number has hung up.
         child(root, "Hangup")
     return document(root)

@@ -1,7 +1,7 @@
-"""Reading JSON from the wire: what all carriers' messages have in common, checked field by field.
+"""Reads and checks the JSON fields that the media streams of all carriers have in common.
 
-Strict in what names the stream and the call and in what carries audio; liberal in the rest. A field that only informs
-may be missing, null or of another type, a number may be a text and a text a number: no person is hung up on for that.
+Strict for the ids of stream and call and for audio; tolerant for the rest. An informational field may be missing, null
+or of another type, a number may be a string and a string a number: that must not end a person's call.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ UNACCEPTABLE = 1008
 Json = dict[str, object]
 
 _ID = re.compile(r"[\x21-\x7e]+", re.ASCII)
-"""Looser than any carrier's ids, but nothing that could harm a log line."""
+"""Accepts more than any carrier's ids, but only characters that are safe in a log line."""
 _MOST_PARAMETERS = 64
 _LONGEST_PARAMETER = 500
-"""Twilio's limit for a `<Parameter>`'s name and value together; here for either."""
+"""Characters. Twilio limits name and value of a `<Parameter>` together to this; here each of them."""
 _LONGEST_MARK = 256
 _LONGEST_TEXT = 128
 _LONGEST_ENCODING = 40
 _NUMBER = re.compile(r"([0-9]{1,15})(\.[0-9]{1,15})?", re.ASCII)
-"""So many digits of milliseconds are 31,000 years, and exact as a float."""
+"""15 digits of milliseconds are 31,000 years, and a float represents them exactly."""
 _LARGEST = 10**15
 _TRACKS = {"inbound": True, "inbound_track": True, "outbound": False, "outbound_track": False}
-"""Whether what they carry is the caller's voice."""
+"""Track name -> whether it is the caller's voice."""
 _ENCODINGS = dict.fromkeys(("mulaw", "ulaw", "mu-law", "pcmu", "basic"), Encoding.MULAW) | (
     dict.fromkeys(("alaw", "a-law", "pcma"), Encoding.ALAW) | dict.fromkeys(("l16", "linear16"), Encoding.L16)
 )
-"""By their names without `audio/`, `x-` and the case."""
+"""Keys: lower-case names without `audio/` and `x-`."""
 G711_RATE = 8000
 _RATES = frozenset({8000, 16000, 24000, 32000, 48000})
-"""Samples a second that can be decoded and published."""
+"""Sample rates, in Hz, that can be decoded and published."""
 
 
 def message_of(text: str) -> tuple[Json, str]:
-    """The JSON object that one message holds, and its event's name."""
+    """Returns the JSON object of a message and its event name."""
     try:
         message = orjson.loads(text)
     except ValueError:
@@ -58,7 +58,7 @@ def message_of(text: str) -> tuple[Json, str]:
 
 
 class StreamOrder:
-    """Where a stream is: nothing but `start` before it, nothing at all after `stop`."""
+    """Checks the order of messages: no media before `start`, no message after `stop`."""
 
     def __init__(self) -> None:
         self.stream_id: str | None = None
@@ -80,13 +80,13 @@ class StreamOrder:
             raise CarrierProtocolError("a message after `stop`")
 
     def require_own(self, stream_id: object) -> None:
-        """Refuse a message that names another stream than the one that started."""
+        """Raises CarrierProtocolError for a message with another stream id than that of `start`."""
         if self.stream_id is not None and stream_id != self.stream_id:
             raise CarrierProtocolError("a message of another stream", UNACCEPTABLE)
 
 
 def audio_of(media: object) -> tuple[bytes, Json] | AudioRejected:
-    """The caller's samples in a `media` part, and that part; without a track they are the caller's."""
+    """Returns the caller's samples and the `media` object itself; audio without a track name is the caller's."""
     if type(media) is not dict:
         raise missing("media")
     payload = media.get("payload")
@@ -109,20 +109,20 @@ def is_callers(media: Json) -> bool:
 
 
 def is_our_own(media: object) -> bool:
-    """Whether this is the track of what we sent."""
+    """Whether the track is our own audio, streamed back."""
     track = media.get("track") if type(media) is dict else None
     return type(track) is str and _TRACKS.get(track.lower()) is False
 
 
 def digit_of(dtmf: object) -> DtmfReceived | Ignored:
-    """The key in a `dtmf` part."""
+    """Returns the key of a `dtmf` object."""
     digit = short_text(dtmf.get("digit")) if type(dtmf) is dict else ""
-    # A key that we have never heard of is no reason to hang up on a person.
+    # An unknown key is no reason to end a person's call.
     return DtmfReceived(digit) if digit in DTMF_KEYS else Ignored("unknown dtmf digit")
 
 
 def mark_of(value: object) -> MarkReached | Ignored:
-    """The mark of this name."""
+    """Returns the mark with this name."""
     if type(value) is not str and number_of(value) is None:
         return Ignored("a mark without a name")
     name = str(value)
@@ -132,18 +132,18 @@ def mark_of(value: object) -> MarkReached | Ignored:
 
 
 def format_of(encoding: object, rate: object, channels: object, default: MediaFormat) -> MediaFormat | str:
-    """How a stream's audio is coded; the name of the format, for a log line, where it cannot be decoded. What the
-    carrier leaves out is `default`'s, which is what the carrier documents or was asked for."""
+    """Returns the stream's audio format, or its name for a log line if we cannot decode it. Missing values are taken
+    from `default`, the format that the carrier documents or that we requested."""
     name, _, more = short_text(encoding).strip().partition(";")
     found: Encoding | None
     hertz = number_of(rate) or number_of(more.strip().removeprefix("rate="))
     if encoding is None:
-        # Only linear samples are ever streamed at another rate than the telephone's.
+        # Carriers use a rate other than 8 kHz only for linear samples.
         found = default.encoding if hertz in (None, default.rate) else Encoding.L16
     else:
         found = _ENCODINGS.get(name.strip().lower().removeprefix("audio/").removeprefix("x-"))
     if hertz is None and found is not None:
-        # Linear samples of no known rate would be heard too fast or too slow.
+        # Linear samples with an unknown rate would be played too fast or too slowly.
         hertz = default.rate if found is default.encoding else None if found is Encoding.L16 else G711_RATE
     many = number_of(channels) or 1
     if found is None or hertz not in _RATES or many != 1:
@@ -160,13 +160,13 @@ def part(message: Json, name: str) -> Json:
 
 
 def given(message: Json, name: str) -> Json:
-    """A part that only informs: empty where it is missing, or is none."""
+    """Returns an informational object; empty if it is missing or of another type."""
     part = message.get(name)
     return part if type(part) is dict else {}
 
 
 def known(attributes: dict[str, str]) -> dict[str, str]:
-    """Those that the carrier has told."""
+    """Removes the attributes without a value."""
     return {name: value for name, value in attributes.items() if value}
 
 
@@ -180,15 +180,15 @@ def id_of(holder: Json, name: str, longest: int = 64) -> str:
 
 
 def information(holder: Json, name: str, longest: int = 64) -> str:
-    """An id that only informs: empty where it is missing, or is none."""
+    """Returns an informational id; empty if it is missing or invalid."""
     value = holder.get(name)
     text = value if type(value) is str else str(value) if type(value) is int else ""
     return text if len(text) <= longest and _ID.fullmatch(text) else ""
 
 
 def parameters_of(value: object) -> dict[str, str]:
-    """The `<Parameter>` children of the `<Stream>`; Twilio leaves them out or empty when there are none. A value that
-    is no text and no number is left out."""
+    """Returns the `<Parameter>` children of the `<Stream>`; without any, Twilio omits the field or sends it empty.
+    Values other than strings and numbers are skipped."""
     if type(value) is not dict:
         return {}
     if len(value) > _MOST_PARAMETERS:
@@ -201,7 +201,7 @@ def parameters_of(value: object) -> dict[str, str]:
 
 
 def seconds_from(milliseconds: object) -> float | None:
-    """From milliseconds, as a number or its text. None when it is neither: the audio itself is still good."""
+    """Converts milliseconds, a number or a numeric string. None for other values: the audio is still usable."""
     count: float
     if type(milliseconds) is str and _NUMBER.fullmatch(milliseconds):
         count = float(milliseconds)
@@ -213,7 +213,7 @@ def seconds_from(milliseconds: object) -> float | None:
 
 
 def number_of(value: object) -> int | None:
-    """A count, as a whole number or its text (`8000`, `"8000"`, `8000.0`); None when it is neither."""
+    """Returns a whole number or numeric string (`8000`, `"8000"`, `8000.0`) as int; None for other values."""
     if type(value) is str:
         found = _NUMBER.fullmatch(value)
         return int(found[1]) if found and not (found[2] or "").strip(".0") else None
@@ -223,7 +223,7 @@ def number_of(value: object) -> int | None:
 
 
 def short_text(value: object) -> str:
-    """Text for a log line or an attribute: at most 128 characters; empty for what is no text."""
+    """Returns text for a log line or an attribute, cut to 128 characters; empty unless a string or an int."""
     return value[:_LONGEST_TEXT] if type(value) is str else str(value)[:_LONGEST_TEXT] if type(value) is int else ""
 
 

@@ -1,4 +1,4 @@
-"""CallDependencies of carriers' XML documents. Text is escaped; characters that XML cannot carry are left out."""
+"""Building blocks of the carriers' XML documents. Text is escaped; characters that XML cannot express are removed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 from xml.etree import ElementTree
 
 _HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
-"""Written by hand: the library's has its quotes single, unlike every example."""
+"""Not the library's declaration: that has single quotes, unlike the carriers' examples."""
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML 1.0 (section 2.2) has no way to express, not even escaped."""
+"""Characters that XML 1.0 (section 2.2) cannot express, not even escaped."""
 
 Element = ElementTree.Element
 
 
 def response() -> Element:
-    """The root of a document; all three carriers call it so."""
+    """Returns the root of a document; it has the same name for all three carriers."""
     return Element("Response")
 
 
@@ -26,7 +26,7 @@ def child(parent: Element, tag: str, text: str | None = None, **attributes: str)
 
 
 def spoken(parent: Element, tag: str, text: str) -> None:
-    """An element that has `text` read out; none where there is nothing to say."""
+    """Adds an element that reads `text` aloud; no element if the text is empty."""
     text = clean(text).strip()
     if text:
         child(parent, tag, text)
@@ -37,6 +37,6 @@ def clean(text: str) -> str:
 
 
 def document(root: Element) -> str:
-    """Indented by two blanks; to be sent as UTF-8."""
+    """Returns the document, indented by two spaces; to be sent as UTF-8."""
     ElementTree.indent(root)
     return f"{_HEAD}{ElementTree.tostring(root, encoding='unicode')}\n"

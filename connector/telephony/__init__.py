@@ -1,1 +1,1 @@
-"""The carriers' REST APIs: place a call, hang one up."""
+"""Clients for the carriers' REST APIs: place calls and hang up calls."""

@@ -1,6 +1,6 @@
-"""A carrier's REST API for several accounts: each step is taken with the credentials of the call's account.
+"""A carrier's REST API for several accounts: each request uses the credentials of the call's account.
 
-While a token is rotated an account has two: the new one is tried first, and the old one where the carrier refuses it.
+During rotation an account has two tokens: the new one is tried first, then the old one if the carrier refuses the new.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 class AccountClient(Protocol):
-    """The calls of one account, with one of its secrets."""
+    """REST client for the calls of one account, with one of its secrets."""
 
     @property
     def ends_with_stream(self) -> bool: ...
@@ -40,7 +40,7 @@ class AccountCalls(Generic[ClientT]):
     """See `connector.call.ports.CarrierControl`. At least one of the accounts must have credentials."""
 
     def __init__(self, accounts: CarrierAccounts, make: Callable[[str, str], ClientT]) -> None:
-        """`make` gets the account's id and one of its secrets."""
+        """`make` creates a client from an account id and one of the account's secrets."""
         self._accounts = accounts
         self._clients = {
             account.id: [make(account.id, secret) for secret in dict.fromkeys(account.rest)]
@@ -52,12 +52,12 @@ class AccountCalls(Generic[ClientT]):
 
     @property
     def default_account(self) -> str:
-        """The id of the account that places calls; empty where its credentials do not name it."""
+        """The id of the account that places calls; empty if its credentials do not name it."""
         return self._accounts.with_api[0].id
 
     @property
     def account_ids(self) -> list[str]:
-        """Of all accounts with credentials, the default first."""
+        """The ids of all accounts with credentials, the default first."""
         return list(self._clients)
 
     async def start(self) -> None:
@@ -81,8 +81,8 @@ class AccountCalls(Generic[ClientT]):
         return await self.take(call.account_id, lambda client: client.is_live(call))
 
     async def take(self, account_id: str, step: Callable[[ClientT], Awaitable[T]]) -> T:
-        """Take a step with the credentials of this account; an empty id is the default's. Raises what the step does,
-        and FailedPrecondition for an account without credentials."""
+        """Runs `step` with the credentials of this account; an empty id means the default account. Raises the errors of
+        `step`, and FailedPrecondition for an account without credentials."""
         account = self._accounts.calling(account_id)
         clients = self._clients[account.id]
         for client in clients[:-1]:

@@ -13,15 +13,15 @@ from connector.telephony.accounts import AccountCalls
 from connector.tokens import SAY_PURPOSE, TokenSigner
 
 DOCUMENT_URL_LIFE = 120.0
-"""Seconds that a carrier may take to fetch the document that it was told to follow."""
+"""Seconds within which a carrier must fetch the document at the URL that it was given."""
 
 
 class CarrierApis:
-    """`start` before use."""
+    """The REST API clients of all carriers. Call `start` before use."""
 
     def __init__(self, controls: Mapping[Provider, AccountCalls[Any]]) -> None:
         self.controls = controls
-        """By carrier; those without credentials are missing."""
+        """By carrier; carriers without credentials are missing."""
 
     async def start(self) -> None:
         for control in self.controls.values():
@@ -33,12 +33,12 @@ class CarrierApis:
 
 
 def say_signer(secret: Sequence[str]) -> TokenSigner:
-    """Of the addresses of documents that read out a sentence."""
+    """Returns the signer for the URLs of documents that read a sentence aloud."""
     return TokenSigner(secret, SAY_PURPOSE, longest=4 * LONGEST_FAREWELL)
 
 
 def sentence_url(settings: Settings, provider: Provider) -> Callable[[str], str]:
-    """From a sentence to the address at which the carrier finds the document that reads it out and hangs up."""
+    """Returns a function from a sentence to the URL of a document that reads it aloud and hangs up."""
     signer = say_signer(settings.own_secrets)
     base = f"{settings.public_origin}/{provider.value}"
     return lambda say: f"{base}/{signer.mint(say, time.time() + DOCUMENT_URL_LIFE)}/say"

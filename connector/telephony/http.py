@@ -1,4 +1,4 @@
-"""Requests to a carrier's REST API: bounded in time, its answers turned into our errors, no secret in any text."""
+"""Requests to a carrier's REST API: with a timeout, error responses as our errors, no secret in any error text."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from connector.errors import (
 )
 
 TIMEOUT = 5.0
-"""Seconds; a call's end waits for it."""
+"""Timeout of a request in seconds; the end of a call waits for it."""
 _LONGEST_ANSWER = 64 * 1024
 _LONGEST_COMPLAINT = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`body` is empty where what came is no JSON object."""
+    """`body` is empty if the response is not a JSON object."""
 
     status: int
     body: Mapping[str, Any]
 
 
 class CarrierApi:
-    """One carrier's API at one origin. `start` before use, `close` after it."""
+    """Client for one carrier's API at one origin. Call `start` before use and `close` after it."""
 
     def __init__(self, name: str, api_url: str, authorization: str, check: str, ended: str = "") -> None:
-        """`name` and `check` (which settings to look at) are for people who read an error; `ended` is the carrier's
-        code for a call that is over."""
+        """`name` and `check` (the settings to check) appear in error messages; `ended` is the carrier's error code for
+        a call that has ended."""
         self._name = name
         self._api_url = api_url.rstrip("/")
         self._authorization = authorization
@@ -58,12 +58,12 @@ class CarrierApi:
             await session.close()
 
     async def send(self, method: str, path: str, body: Mapping[str, str | int] | None = None) -> Answer:
-        """A request with a JSON body, if any. Raises ConnectorError for every answer but a 2xx: NotFound for a 404,
-        FailedPrecondition for what the carrier refuses to do with the call as it is."""
+        """Sends a request, with a JSON body unless `body` is None. Raises ConnectorError for every status except 2xx:
+        NotFound for a 404, FailedPrecondition if the carrier refuses the action in the call's present state."""
         return await self._send(method, path, None if body is None else aiohttp.JsonPayload(body))
 
     async def send_form(self, path: str, fields: Mapping[str, str]) -> Answer:
-        """The same, a POST with a form."""
+        """Like `send`: a POST with a form."""
         return await self._send("POST", path, aiohttp.FormData(fields))
 
     async def _send(self, method: str, path: str, body: aiohttp.JsonPayload | aiohttp.FormData | None) -> Answer:
@@ -101,8 +101,8 @@ class CarrierApi:
 
 
 async def body_of(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body, in however many pieces it comes. Empty for one that is too long, is cut off or does not end in
-    time: then the status, which has come, says what there is to know."""
+    """Returns the whole body. Empty if it is too long, incomplete or not received in time: the status, which has
+    arrived, is sufficient then."""
     body = bytearray()
     try:
         async for piece in response.content.iter_any():
@@ -128,7 +128,7 @@ def _errors(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _complaint(body: Mapping[str, Any]) -> str:
-    """What the carrier says is wrong: a list of errors, or one text."""
+    """Returns the carrier's error text, from a list of errors or a single string."""
     errors = _errors(body)
     said = [errors[0].get(name) for name in ("code", "title", "detail")] if errors else [body.get("error")]
     text = " ".join(" ".join(str(each).split()) for each in said if isinstance(each, str | int))

@@ -1,5 +1,5 @@
-"""What a carrier's account has, as its REST API tells it: whether the credentials are good, and where each number's
-calls go. For `connector doctor`; nothing is changed."""
+"""Reads a carrier account over its REST API: whether the credentials are valid, and the URL for each number's calls.
+For `connector doctor`; read-only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from connector.telephony.http import CarrierApi
 
 MOST = 20
-"""Numbers that are looked at; the first ones of an account."""
+"""Only the first numbers of an account are read, up to this many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number, and the URL that its calls are announced at; "" where the carrier does not say one."""
+    """A number, and the URL that the carrier requests for its calls; "" if the carrier reports none."""
 
     number: str
     voice_url: str

@@ -27,15 +27,16 @@ API = "https://api.plivo.com"
 
 
 class PlivoCalls:
-    """Calls of one account. Every method raises ConnectorError for what fails."""
+    """The calls of one account. Every method raises ConnectorError on failure."""
 
     ends_with_stream = False
-    """Plivo's pages disagree whether a call that is kept alive outlasts its stream; to hang up twice does no harm."""
+    """Plivo's pages contradict each other on whether a call with `keepCallAlive` outlasts its stream. A second hang-up
+    does no harm."""
     stream_outlives_transfer = False
 
     def __init__(self, auth_id: str, auth_token: str, say_url: Callable[[str], str], api_url: str = API) -> None:
-        """Plivo takes no document itself, but the address of one: `say_url` of one that reads out a sentence and hangs
-        up."""
+        """Plivo accepts only the URL of a document. `say_url` returns the URL of a document that reads a sentence aloud
+        and hangs up."""
         self._path = f"/v1/Account/{quote(auth_id, safe='')}/Call"
         self._say_url = say_url
         authorization = aiohttp.encode_basic_auth(auth_id, auth_token)
@@ -43,8 +44,8 @@ class PlivoCalls:
         self.start, self.close = self._api.start, self._api.close
 
     async def hang_up(self, call: CarrierCall, say: str = "") -> None:
-        """End a call in whatever state it is; one that has ended is no error. `say` is read out first, in the stream's
-        place, to a phone that was answered."""
+        """Ends a call in any state; a call that has already ended is no error. If the phone was answered, `say` is
+        read aloud before the hang-up, in place of the stream."""
         if say and await self._take_leave(call, say):
             return
         try:
@@ -53,7 +54,7 @@ class PlivoCalls:
             return
 
     async def _take_leave(self, call: CarrierCall, say: str) -> bool:
-        """Whether Plivo will fetch the sentence."""
+        """Returns whether Plivo will fetch the sentence."""
         try:
             await self._turn_to(call, self._say_url(say[:LONGEST_FAREWELL]))
         except (NotFound, FailedPrecondition):
@@ -61,12 +62,12 @@ class PlivoCalls:
         return True
 
     async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
-        """Connect the phone with a number in the stream's place. Plivo takes no document, only where one is."""
+        """Connects the phone with a number instead of the stream. Plivo accepts only a document's URL, not its text."""
         await self._turn_to(call, document_url)
         return True
 
     async def _turn_to(self, call: CarrierCall, url: str) -> None:
-        """Have the phone's leg follow another document."""
+        """Makes the phone's leg follow another document."""
         await self._api.send("POST", self._path_of(call), {"legs": "aleg", "aleg_url": url, "aleg_method": "POST"})
 
     async def is_live(self, call: CarrierCall) -> bool:

@@ -23,7 +23,7 @@ class Plivo(Carrier):
     title = "Plivo"
     signing_setting = "PLIVO_AUTH_TOKEN"
     rest_settings = "PLIVO_AUTH_ID and PLIVO_AUTH_TOKEN"
-    # Requests name the main account alone, whichever of its subaccounts (SA…) the call belongs to.
+    # Requests name only the main account, even if the call belongs to a subaccount (SA…).
     account_rules = AccountRules("Plivo", "PLIVO_ACCOUNTS", unnamed_prefix="SA")
     unsigned = "X-Plivo-Signature-V3 is missing or does not match"
     holds_calls = True
@@ -31,7 +31,7 @@ class Plivo(Carrier):
     fetches_sentences = True
 
     def __init__(self, content_type: documents.ContentType = "audio/x-mulaw;rate=8000") -> None:
-        """`content_type` is what Plivo is asked for, in both directions."""
+        """`content_type`: the format requested from Plivo for both directions."""
         self._content_type = content_type
 
     @classmethod

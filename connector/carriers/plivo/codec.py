@@ -2,7 +2,7 @@
 
 https://www.plivo.com/docs/voice/audio-streaming/audio-streaming
 
-Plivo sends `start`, then `media`, `dtmf`, `playedStream` and `clearedAudio` in any number; it closes the socket
+Plivo sends `start`, then any number of `media`, `dtmf`, `playedStream` and `clearedAudio`; it closes the socket
 without a `stop`. We send `playAudio`, `checkpoint` and `clearAudio`.
 """
 
@@ -45,7 +45,7 @@ from connector.carriers.wire import (
 from connector.errors import CarrierProtocolError
 
 _CONTENT_TYPES = {Encoding.MULAW: "audio/x-mulaw", Encoding.ALAW: "audio/x-alaw", Encoding.L16: "audio/x-l16"}
-"""Plivo does not document the byte order of its L16; little-endian, as its own examples write PCM."""
+"""Plivo does not document the byte order of its L16; we use little-endian, like the PCM in its own examples."""
 _USUAL = MediaFormat(Encoding.MULAW, 8000)
 _LONGEST_HEADERS = 4096
 
@@ -57,7 +57,7 @@ class PlivoCodec:
         self._order = StreamOrder()
         self._format: MediaFormat | None = None
         self._call_id = ""
-        # The constant beginning of every message we send, so that sending audio takes no JSON encoder.
+        # The constant beginning of each message type that we send: sending audio then needs no JSON encoder.
         self._audio_head = self._mark_head = self._clear_text = ""
 
     @property
@@ -86,7 +86,7 @@ class PlivoCodec:
                 self._order.require_streaming()
                 return Ignored("cleared")
             case "incorrectPayload":
-                # Not on Plivo's pages, but on its wire; what it holds beside its name is not known.
+                # Plivo sends this event but does not document it; its fields, except the name, are unknown.
                 return CarrierComplained(event, short_text(message.get("reason")))
             case "stop":
                 self._order.stop()
@@ -144,7 +144,7 @@ class PlivoCodec:
 
 
 def _headers(value: object) -> dict[str, str]:
-    """`extraHeaders` of the answer document come back as `k=v;k2=v2`, as text in braces, or not at all."""
+    """Plivo returns the answer document's `extraHeaders` as `k=v;k2=v2`, as text in braces, or not at all."""
     if type(value) is not str:
         return parameters_of(value)
     if len(value) > _LONGEST_HEADERS:

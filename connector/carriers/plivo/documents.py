@@ -12,7 +12,7 @@ ContentType = Literal["audio/x-mulaw;rate=8000", "audio/x-l16;rate=8000", "audio
 
 
 def stream_answer(url: str, sentence: str, content_type: ContentType) -> str:
-    """Nothing comes after the stream, so its end ends the call."""
+    """The stream is the last element, so its end ends the call."""
     root = response()
     spoken(root, "Speak", sentence)
     child(root, "Stream", url, bidirectional="true", keepCallAlive="true", contentType=content_type)
@@ -49,7 +49,7 @@ def ask_pin(action_url: str, prompt: str, digits: int) -> str:
         log="false",
     )
     spoken(question, "Speak", prompt)
-    # Where nothing was pressed the carrier goes on here instead.
+    # If no key was pressed, the carrier continues here instead of requesting the action URL.
     child(root, "Redirect", action_url, method="POST")
     return document(root)
 

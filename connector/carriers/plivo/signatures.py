@@ -14,7 +14,7 @@ from connector.carriers.spelling import spellings
 HEADER = "X-Plivo-Signature-V3"
 NONCE_HEADER = "X-Plivo-Signature-V3-Nonce"
 MAIN_ACCOUNT_HEADER = "X-Plivo-Signature-Ma-V3"
-"""Plivo signs a subaccount's requests with the token of either account, each in a header of its own."""
+"""Plivo signs a subaccount's requests with the tokens of both accounts, each in its own header."""
 
 
 def plivo_signature_valid(
@@ -27,14 +27,13 @@ def plivo_signature_valid(
 ) -> bool:
     """Whether one of `signatures`, the X-Plivo-Signature-V3 header, was made with `auth_token`.
 
-    `url` is the public one that Plivo was given, with its query; `params` are the fields of the POST form. A
-    WebSocket handshake is a GET. `nonce` is the X-Plivo-Signature-V3-Nonce header. As with Twilio, a default port
-    may be there or not, and so may a slash at the end; and a handshake may be signed as https or as wss. The query is
-    signed decoded, so that its spelling does not matter; Plivo's package for Java leaves it as it is, and so it counts
-    in every spelling too.
+    `url` is the public URL configured at Plivo, with its query; `params` are the fields of the POST form. A WebSocket
+    handshake is a GET. `nonce` is the X-Plivo-Signature-V3-Nonce header. As with Twilio, the signed URL may be with or
+    without the default port and the trailing slash; a handshake may be signed as https or wss. Plivo signs the decoded
+    query, so its encoding does not matter. Plivo's Java package signs it undecoded, so every encoding is accepted too.
 
-    The `plivo` package computes the same; it is not used, since it stops at the first URL, compares in a time that
-    tells how much was right, and garbles what is not ASCII in a query.
+    The `plivo` package computes the same. It is not used because it tries only one URL, does not compare in constant
+    time, and corrupts non-ASCII characters in a query.
     ValueError for an empty `auth_token`. https://www.plivo.com/docs/voice/concepts/signature-validation
     """
     if not auth_token:
@@ -61,14 +60,14 @@ def _candidates(url: str) -> list[str]:
 
 
 def _bases(method: str, url: str, form: list[tuple[str, str]]) -> list[str]:
-    """What is signed before the nonce: the URL with its query sorted, decoded or as it was written, then the form,
-    sorted."""
+    """Returns the possible texts that are signed before the nonce: the URL with its sorted query, decoded or encoded,
+    then the sorted form."""
     address, _, query = url.partition("#")[0].partition("?")
     decoded = sorted(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))
     queries = ["&".join(f"{name}={value}" for name, value in decoded)]
     queries += ["&".join(sorted(each.split("&"))) for each in spellings(query)]
     if method.upper() == "GET" or not form:
         return [f"{address}?{each}" if each else address for each in queries]
-    # The question mark is there even when no query is.
+    # The question mark is present even without a query.
     fields = "".join(f"{name}{value}" for name, value in sorted(form))
     return [f"{address}?{each}.{fields}" if each else f"{address}?{fields}" for each in queries]

@@ -28,14 +28,14 @@ class Telnyx(Carrier):
     account_rules = AccountRules("Telnyx", "TELNYX_ACCOUNTS", key_names_account=True)
     unsigned = "telnyx-signature-ed25519 is missing, does not match, or is older than five minutes"
     signs_handshakes = False
-    """It is not known to: there the token alone counts."""
+    """Telnyx is not known to sign handshakes; only the token is checked there."""
     holds_calls = True
     without_rest = "a call that the room ends stays up, in silence, until the phone hangs up"
     stream_outlives_document = True
     longest_ring = 120
 
     def __init__(self, codec_name: documents.CodecName = "PCMU") -> None:
-        """`codec_name` is what Telnyx is asked for, in both directions."""
+        """`codec_name`: the codec requested from Telnyx for both directions."""
         self._codec_name = codec_name
 
     @classmethod

@@ -2,12 +2,12 @@
 
 https://developers.telnyx.com/api-reference/websockets/stream-call-media-over-websocket
 
-Telnyx sends `connected`, `start`, then `media`, `dtmf`, `mark` and `error` in any number, and `stop`. We send
-`media`, `mark` and `clear`, none of which names the stream. The order of media frames is not guaranteed; their
-`chunk` tells it. With both tracks streamed, the outbound one is our own audio coming back.
+Telnyx sends `connected`, `start`, then any number of `media`, `dtmf`, `mark` and `error`, and at the end `stop`. We
+send `media`, `mark` and `clear`, without a stream id. Media frames may arrive out of order; `chunk` is their sequence
+number. With both tracks streamed, the outbound track is our own audio.
 
-Each direction has a codec of its own. What comes is coded as the call is, and `start` says how; what we send is
-what the answer document asked for (`bidirectionalCodec`), and no message says it again.
+Each direction has its own codec. Received audio has the format that `start` reports. Sent audio must have the format
+that the answer document requested (`bidirectionalCodec`); no message repeats it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from connector.carriers.wire import (
 from connector.errors import CarrierProtocolError
 
 PCMU = MediaFormat(Encoding.MULAW, 8000)
-"""What Telnyx takes from us when the answer document does not say."""
+"""The format that Telnyx expects from us if the answer document requests none."""
 _LONGEST_CONTROL_ID = 128
 _CLEAR = '{"event":"clear"}'
 _OWN_AUDIO = OwnAudio()
@@ -175,5 +175,5 @@ class TelnyxCodec:
 
 
 def swapped(samples: bytes) -> bytes:
-    """16-bit samples with their bytes swapped: Telnyx's L16 is RTP's, big-endian (RFC 3551, 4.5.11)."""
+    """Swaps the bytes of 16-bit samples: Telnyx's L16 is that of RTP, big-endian (RFC 3551, 4.5.11)."""
     return np.frombuffer(samples, dtype=np.uint16).byteswap().tobytes()

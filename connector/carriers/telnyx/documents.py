@@ -17,16 +17,16 @@ FORMATS: dict[CodecName, MediaFormat] = {
     "PCMA": MediaFormat(Encoding.ALAW, 8000),
     "L16": MediaFormat(Encoding.L16, 16000),
 }
-"""What Telnyx takes from us when it was asked for a codec."""
+"""The format of the audio that we send to Telnyx, by requested codec."""
 _KEPT_ALIVE = 86400
-"""Seconds: a day. Telnyx streams beside the document, and the call ends with the document."""
+"""Seconds (one day). Telnyx streams in parallel with the document, and the call ends when the document ends."""
 
 
 def stream_answer(url: str, sentence: str, codec: CodecName) -> str:
-    """The stream runs beside the document, and a pause of a day holds the call until somebody hangs up."""
+    """The stream runs in parallel with the document; a pause of one day keeps the call up until somebody hangs up."""
     root = response()
     say(root, sentence)
-    # Unless it is asked for one, Telnyx streams in the codec of the call, which may be one that nobody here decodes
+    # Without a requested codec, Telnyx streams in the codec of the call, which may be one that we cannot decode
     # (G722, OPUS, AMR-WB).
     more: dict[str, str] = {"codec": codec}
     if codec == "L16":
@@ -47,6 +47,6 @@ def stream_answer(url: str, sentence: str, codec: CodecName) -> str:
 def ask_pin(action_url: str, prompt: str, digits: int) -> str:
     root = response()
     gather(root, action_url, prompt, digits, PIN_TIMEOUT)
-    # Where nothing was pressed the carrier goes on here instead.
+    # If no key was pressed, the carrier continues here instead of requesting the action URL.
     child(root, "Redirect", action_url, method="POST")
     return document(root)

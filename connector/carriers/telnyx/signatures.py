@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 HEADER = "telnyx-signature-ed25519"
 TIMESTAMP_HEADER = "telnyx-timestamp"
 TELNYX_TOLERANCE = 300
-"""Seconds that a request's timestamp may differ from our clock, either way."""
+"""Maximum difference in seconds between a request's timestamp and our clock, in either direction."""
 
 
 def telnyx_public_key(text: str) -> Ed25519PublicKey:
-    """The key that Telnyx's portal shows, in base64. ValueError when it is not one."""
+    """Reads the base64 key that Telnyx's portal shows. ValueError if it is not a key."""
     try:
         return Ed25519PublicKey.from_public_bytes(b64decode(text, validate=True))
     except ValueError as error:
@@ -29,8 +29,8 @@ def telnyx_signature_valid(
 ) -> bool:
     """Whether `signature`, the telnyx-signature-ed25519 header, is Telnyx's for this body at this time.
 
-    `timestamp` is the telnyx-timestamp header, in Unix seconds, and `body` what was posted, byte for byte (empty
-    for a GET); `now` is ours, in Unix seconds. What was recorded can be played back for five minutes at most.
+    `timestamp` is the telnyx-timestamp header, in Unix seconds, and `body` the unmodified request body (empty for a
+    GET); `now` is our clock, in Unix seconds. A recorded request can be replayed for five minutes at most.
     https://developers.telnyx.com/docs/messaging/messages/receiving-webhooks#webhook-signing
     """
     if not timestamp or len(timestamp) > 20 or not timestamp.isascii() or not timestamp.isdigit():

@@ -1,5 +1,5 @@
-"""Events of Telnyx's Voice API (`call.initiated`, …). They come where a number is assigned to another kind of
-application than a TeXML one; their sender waits for commands, and reads no TeXML."""
+"""Events of Telnyx's Voice API (`call.initiated`, …). Telnyx sends them if the number is
+assigned to another kind of application than a TeXML one; it then expects commands and does not read TeXML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_EVENT = 64
 
 
 def event_name(body: bytes) -> str:
-    """The name of the event in a request's body; empty for everything else."""
+    """Returns the event name in a request's body; empty if the body is not such an event."""
     if not body.lstrip().startswith(b"{"):
         return ""
     try:

@@ -2,8 +2,8 @@
 
 https://www.twilio.com/docs/voice/media-streams/websocket-messages
 
-Twilio sends `connected`, `start`, then `media`, `dtmf` and `mark` in any number, and `stop`. We send `media`,
-`mark` and `clear`. Events it has not documented are ignored, since carriers add some.
+Twilio sends `connected`, `start`, then any number of `media`, `dtmf` and `mark`, and at the end `stop`. We send
+`media`, `mark` and `clear`. Undocumented events are ignored, because carriers add new ones.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ from connector.carriers.wire import (
 from connector.errors import CarrierProtocolError
 
 _USUAL = MediaFormat(Encoding.MULAW, 8000)
-"""What Twilio streams unless the `<Stream>` asks for something else. Its linear samples are little-endian."""
+"""Twilio's format unless the `<Stream>` requests another one. Its linear samples are little-endian."""
 
 
 class TwilioCodec:
-    """One stream; see `Codec`. Time and sockets are the caller's business."""
+    """One stream; see `Codec`. Uses no clock and no socket."""
 
     def __init__(self) -> None:
         self._order = StreamOrder()
         self._connected = False
         self._call_id = ""
         self._format: MediaFormat | None = None
-        # The constant beginning of every message we send, so that sending audio takes no JSON encoder.
+        # The constant beginning of each message type that we send: sending audio then needs no JSON encoder.
         self._audio_head = self._mark_head = self._clear_text = ""
 
     @property
@@ -116,8 +116,7 @@ class TwilioCodec:
         return Ignored("connected")
 
     def _on_start(self, message: Json) -> Event:
-        # A stream that leaves `connected` out says nothing less: its protocol and version are always the
-        # same.
+        # `connected` may be missing: its only content, protocol and version, never changes.
         start = part(message, "start")
         stream_id = id_of(start, "streamSid")
         if message.get("streamSid", stream_id) != stream_id:

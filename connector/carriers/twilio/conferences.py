@@ -1,4 +1,4 @@
-"""What Twilio tells of a conference. https://www.twilio.com/docs/voice/twiml/conference#attributes-statuscallback"""
+"""Twilio's reports on conferences. https://www.twilio.com/docs/voice/twiml/conference#attributes-statuscallback"""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 _FIRST = ("", "0", "1")
-"""SequenceNumbers of a conference's first event; Twilio counts from 1."""
+"""Values of SequenceNumber in a conference's first event; Twilio counts from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConferenceEvent:
-    """One event of a conference; empty where the request does not say."""
+    """One event of a conference. Fields that the request does not have are empty."""
 
     conference_sid: str
     account_id: str
     name: str
     begins: bool
-    """It started, or its first participant has come. Later joins are no beginning."""
+    """Whether the conference started or its first participant joined. Later joins do not count."""
     label: str
-    """Of the participant that it is about."""
+    """Label of the participant that the event is about."""
 
 
 def conference_event(fields: Mapping[str, str]) -> ConferenceEvent:

@@ -1,4 +1,4 @@
-"""TwiML that has Twilio dial a SIP address, and what Twilio tells of such a dial. Pure.
+"""TwiML with which Twilio dials a SIP address, and Twilio's reports on such a dial. Pure.
 
 https://www.twilio.com/docs/voice/twiml/dial and https://www.twilio.com/docs/voice/twiml/sip
 """
@@ -14,7 +14,7 @@ from connector.carriers.xml import document
 from connector.numbers import SUBSCRIBER
 
 LONGEST_URI = 254
-"""Twilio takes a SIP URI of under 255 characters."""
+"""Characters. Twilio accepts SIP URIs shorter than 255 characters."""
 LONGEST_CREDENTIAL = 128
 _TALKED = frozenset({"completed", "answered"})
 _CALLER_ID = re.compile(r"[A-Za-z0-9+_.-]{1,128}")
@@ -28,17 +28,17 @@ class SipDial:
     username: str
     password: str = field(repr=False)
     action: str = ""
-    """Where Twilio reports how the dial ended, and gets the next document."""
+    """URL at which Twilio reports the result of the dial and gets the next document."""
     progress: str = ""
-    """Where Twilio reports that the other side answered."""
+    """URL at which Twilio reports that the other side answered."""
     caller_id: str = ""
-    """What the other side sees as the caller; empty: the caller's number."""
+    """The caller id shown to the other side; empty: the caller's number."""
     time_limit: int = 0
-    """Seconds; 0: Twilio's own four hours."""
+    """Seconds; 0: Twilio's default of four hours."""
 
 
 def sip_uri(number: str, endpoint: str) -> str:
-    """`sip:+1555…@endpoint`; `endpoint` as the setting has it. ValueError for what Twilio would not take."""
+    """Returns `sip:+1555…@endpoint`; `endpoint` as in the setting. ValueError for an address that Twilio rejects."""
     if not SUBSCRIBER.fullmatch(number):
         raise ValueError(f"{number!r} is not a phone number in E.164 form")
     uri = f"sip:{number}@{endpoint}"
@@ -48,12 +48,12 @@ def sip_uri(number: str, endpoint: str) -> str:
 
 
 def check_username(value: str) -> None:
-    """ValueError for one that would not come through TwiML, SIP or a TwiML Bin unharmed."""
+    """Raises ValueError for a user name that TwiML, SIP or a TwiML Bin would not pass on unchanged."""
     _check_credential(value, '"\\:')
 
 
 def check_password(value: str) -> None:
-    """As `check_username`."""
+    """Raises ValueError like `check_username`; a colon is allowed."""
     _check_credential(value, '"\\')
 
 
@@ -61,17 +61,17 @@ def _check_credential(value: str, forbidden: str) -> None:
     if not 1 <= len(value) <= LONGEST_CREDENTIAL or not all("!" <= char <= "~" for char in value):
         raise ValueError(f"must be 1 to {LONGEST_CREDENTIAL} printable ASCII characters without spaces")
     if any(char in value for char in forbidden) or "{{" in value:
-        # A digest header quotes them; a TwiML Bin fills in what stands in double braces.
+        # Quotes and backslashes are special in a digest header; a TwiML Bin replaces text in double braces.
         raise ValueError(f"must contain none of {' '.join(forbidden)} and no {{{{")
 
 
 def valid_caller_id(text: str) -> bool:
-    """Whether Twilio takes this as the caller ID of a SIP dial."""
+    """Whether Twilio accepts this as the caller ID of a SIP dial."""
     return _CALLER_ID.fullmatch(text) is not None
 
 
 def twilio_dial(dial: SipDial) -> str:
-    """TwiML, indented as a person would paste it."""
+    """Returns TwiML, indented for pasting into Twilio's console."""
     response = ElementTree.Element("Response")
     options = {"action": dial.action, "method": "POST" if dial.action else "", "callerId": dial.caller_id}
     options["timeLimit"] = str(dial.time_limit) if dial.time_limit else ""
@@ -84,23 +84,23 @@ def twilio_dial(dial: SipDial) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SipDialOver:
-    """How a dial ended."""
+    """The result of a dial."""
 
     status: str
     """completed, answered, busy, no-answer, failed or canceled."""
     sip_code: str
-    """Of the other side's last answer; empty where there was none."""
+    """SIP status code of the other side's last response; empty if there was none."""
     seconds: float
-    """Of the talk."""
+    """Duration of the connection."""
 
     @property
     def talked(self) -> bool:
-        """Whether somebody picked up."""
+        """Whether the other side answered."""
         return self.status in _TALKED
 
 
 def sip_dial_over(fields: Mapping[str, str]) -> SipDialOver | None:
-    """What a request to the action URL tells; None when it tells of no dial."""
+    """Reads a request to the action URL; None if it does not report a dial."""
     status, seconds = fields.get("DialCallStatus", ""), fields.get("DialCallDuration", "")
     if not status:
         return None

@@ -8,7 +8,7 @@ from connector.carriers.xml import child, document, response
 
 
 def stream_answer(url: str, sentence: str) -> str:
-    """Twilio cuts a query string off, so the URL must have none. Nothing comes after the stream, so its end ends the
+    """Twilio removes a query string, so the URL must have none. The stream is the last verb, so its end ends the
     call."""
     root = response()
     say(root, sentence)

@@ -21,18 +21,17 @@ def twilio_signature_valid(
 ) -> bool:
     """Whether `signature`, the X-Twilio-Signature header, was made with `auth_token`.
 
-    `url` is the public one that Twilio was given (with the query string, if any; `wss://` for a WebSocket
-    handshake, which has no `params`); `params` are the fields of the POST form, as pairs where one may come
-    twice.
+    `url` is the public URL configured at Twilio (with the query string, if any; `wss://` for a WebSocket handshake,
+    which has no `params`); `params` are the fields of the POST form, as pairs if a name can occur twice.
 
-    Twilio is not consistent about what it signs, so any of these counts: the URL as it is, without its port,
-    or with its scheme's default port when it has none; each with and without the path's trailing slash, and with its
-    query in another spelling of the same (`connector.carriers.spelling`). The `twilio` package's validator is not used:
-    it takes 80 for the default port of wss, tries no slash and no spelling, and cuts IPv6 hosts and user names at
-    their first colon.
+    Twilio does not always sign the same form of a URL, so each of these is accepted: the URL unchanged, without its
+    port, or with the scheme's default port if it has none; each with and without a trailing slash in the path, and
+    with other encodings of the query (`connector.carriers.spelling`). The validator of the `twilio` package is not
+    used: it assumes 80 as default port of wss, tries no trailing slash and no other encoding, and cuts IPv6 hosts and
+    user names at the first colon.
 
-    Takes the same time for every signature. ValueError for an empty `auth_token`, with which anybody could
-    sign. https://www.twilio.com/docs/usage/security#validating-requests
+    The comparison takes constant time. ValueError for an empty `auth_token`: with it, anybody could sign.
+    https://www.twilio.com/docs/usage/security#validating-requests
     """
     if not auth_token:
         raise ValueError("an empty auth token verifies nothing")
@@ -43,20 +42,20 @@ def twilio_signature_valid(
         try:
             message = (candidate + form).encode()
         except UnicodeEncodeError:
-            # Half of a surrogate pair: Twilio cannot have sent, and so not signed it.
+            # Half of a surrogate pair: Twilio cannot have sent or signed it.
             return False
         valid |= compare_digest(b64encode(hmac.digest(key, message, "sha1")), given)
     return valid
 
 
 def _signed_form(params: Form) -> str:
-    """Names and values, sorted by name; of a name that comes several times each value once, sorted."""
+    """Names and values, sorted by name. If a name occurs several times: its distinct values, sorted."""
     pairs = params.items() if isinstance(params, Mapping) else params
     return "".join(name + value for name, value in sorted(set(pairs)))
 
 
 def _spelled(urls: Sequence[str]) -> list[str]:
-    """The same URLs in every spelling of their query."""
+    """Returns the URLs with every encoding of their query."""
     found: list[str] = []
     for url in urls:
         address, mark, query = url.partition("?")
