@@ -1,4 +1,5 @@
-"""The watchdog of one call, with its clock and its hands: see `connector.call.session.watchdog` for what it decides."""
+"""Runs the watchdog of one call: gives it events and timers, and executes its actions. The decisions are in
+`connector.call.session.watchdog`."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ from connector.tasks import BackgroundTasks
 log = structlog.get_logger()
 
 NEVER_RESTART = 1
-"""LiveKit's `JRP_NEVER`: a job that has crashed is not to be started again."""
+"""LiveKit's restart policy `JRP_NEVER`: do not restart a job that has crashed."""
 WITHDRAW_PATIENCE = 1.0
 LIVEKIT_LOST = "livekit"
 _DETAILS = {
@@ -46,12 +47,12 @@ class Ending(Protocol):
 
 
 class CallWatch:
-    """Told what happens in the room; has agents dispatched again, and ends the call that nobody talks with."""
+    """Handles events of the room, dispatches missing agents again, and ends the call if nobody talks with the caller."""
 
     def __init__(
         self, parts: CallDependencies, recorder: CallRecorder, end: Ending, transfer: Callable[[str], Awaitable[None]]
     ) -> None:
-        """`transfer` connects the phone with a number, or raises ConnectorError."""
+        """`transfer`: connects the phone with a number, or raises ConnectorError."""
         self._parts = parts
         self._recorder = recorder
         self._end = end
@@ -67,7 +68,7 @@ class CallWatch:
         self._timer: asyncio.TimerHandle | None = None
         self._memory = Dispatched()
         self._known: dict[str, str] = {}
-        """Agents in the room now: name by identity."""
+        """Agents that are in the room now: identity to agent name."""
         self._before_outage: frozenset[str] = frozenset()
         self._has_told_dispatch = False
         self._fallbacks = [self._try_agent, self._try_number]
@@ -79,11 +80,11 @@ class CallWatch:
 
     @property
     def tasks(self) -> tuple[asyncio.Task[None], ...]:
-        """To be stopped at the end of the call, after `stop`."""
+        """Tasks to cancel at the end of the call, after `stop`."""
         return tuple(self._running)
 
     def start(self) -> None:
-        """The call was answered."""
+        """Start the clocks. Call this when the call is answered."""
         self._dog.start(self._loop.time())
         self._look()
 
@@ -93,16 +94,16 @@ class CallWatch:
             self._timer.cancel()
 
     def hold(self, cause: str) -> None:
-        """Stand still: nothing is asked or ended, whoever leaves."""
+        """Pause: until `resume`, no agent is dispatched and the call is not ended, whoever leaves."""
         self._dog.hold(cause)
         self._look()
 
     def resume(self, cause: str, dispatch_in: float | None = None) -> None:
-        """Start again, as at the answer; see `Watchdog.resume`."""
+        """End a pause and restart the clocks from zero; see `Watchdog.resume`."""
         self._dog.resume(self._loop.time(), cause, dispatch_in=dispatch_in)
         self._look()
 
-    # What the room tells
+    # Events of the room
 
     def people(self, people: Sequence[Occupant], gone: Departure | None) -> None:
         if gone is not None and not gone.on_purpose and gone.identity in self._known:
@@ -124,7 +125,8 @@ class CallWatch:
         self.hold(LIVEKIT_LOST)
 
     def regained(self, same_room: bool, may_be_deleted: bool) -> None:
-        """To a room that was deleted, and so the conversation ended, nobody is dispatched again."""
+        """The connection to LiveKit is back. If the room may have been deleted, the conversation has ended, and no
+        agent is dispatched again."""
         with bind_call(self._recorder.record.call_id):
             log.info("the room is watched again", same_room=same_room, may_be_deleted=may_be_deleted)
         if may_be_deleted:
@@ -133,18 +135,18 @@ class CallWatch:
         self._look()
 
     def moved(self, agents: Sequence[AgentDispatch]) -> None:
-        """The caller is in another room, to which these were dispatched."""
+        """The caller is in another room. `agents`: the agents that were dispatched to it."""
         self._moves += 1
         self._dispatching = None
         self._agents, self._memory, self._known = agents, Dispatched(), {}
         self._before_outage = frozenset()
-        # An outage was the former room's, and nobody tells of its end any more.
+        # An outage concerned the former room, so no `regained` will follow for it.
         self._dog.resume(self._loop.time(), LIVEKIT_LOST)
         self._dog.people(self._loop.time(), ())
         self._dog.expect(self._loop.time(), [agent.agent_name for agent in agents])
         self._look()
 
-    # What is done
+    # Actions
 
     def _look(self) -> None:
         if self._over:
@@ -185,7 +187,7 @@ class CallWatch:
                     await asyncio.wait([after])
                 await work
             except Exception:
-                # The end of a task: the call goes on as it would without a watchdog.
+                # Top level of a task: the call goes on as if it had no watchdog.
                 log.exception("the watchdog of the call failed", step=what)
             finally:
                 work.close()
@@ -210,7 +212,7 @@ class CallWatch:
             log.warning("agents could not be dispatched again", agents=list(names), error=error.message)
             return
         if memory is not self._memory:
-            # The caller is in another room by now, which has agents of its own.
+            # Meanwhile the caller has moved to another room, which has its own agents.
             if late := memory.ours - before:
                 await self._withdraw(room, Dispatched(ours=late))
             return
@@ -242,10 +244,10 @@ class CallWatch:
             if action.reason is EndReason.NO_AGENT and await self._fall_back(is_overtaken):
                 return
             if self._memory.ours and not is_overtaken():
-                # One that comes now would come into an empty room.
+                # An agent that comes after this would find an empty room.
                 await self._withdraw(self._recorder.record.room, self._memory)
         except Exception:
-            # Whatever it was: nobody is left on a silent line for it.
+            # Continue after any error, so that the caller is not left on a silent line.
             log.exception("the watchdog of the call failed", step="give up")
         if is_overtaken():
             log.info("the call goes on: somebody has come, or the caller is in another room")
@@ -257,7 +259,7 @@ class CallWatch:
         self._end(action.reason, _DETAILS[action.why], say=say or "")
 
     async def _fall_back(self, is_overtaken: Callable[[], bool]) -> bool:
-        """Take the next choice of the call's rules; each is tried once."""
+        """Try the remaining fallbacks of the call's rules in order, each once. Returns True if one succeeded."""
         while self._fallbacks:
             if await self._fallbacks[0](is_overtaken):
                 self._fallbacks.pop(0)
@@ -268,7 +270,7 @@ class CallWatch:
         return False
 
     async def _try_agent(self, is_overtaken: Callable[[], bool]) -> bool:
-        """Another agent in the place of those that do not come; whether it was asked."""
+        """Dispatch the fallback agent instead of the missing ones. Returns True if it was dispatched."""
         name = self._rules.fallback_agent
         if not name:
             return False
@@ -285,7 +287,7 @@ class CallWatch:
         return True
 
     async def _try_number(self, _: Callable[[], bool]) -> bool:
-        """The phone connected with somebody else; whether it was."""
+        """Transfer the phone to the fallback number. Returns True if the transfer was started."""
         number = self._rules.fallback_number
         if not number:
             return False

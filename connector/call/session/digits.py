@@ -1,4 +1,4 @@
-"""Digits that the caller presses, on their way to the room."""
+"""Passes the digits that the caller presses to the room."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DigitSink(Protocol):
 
 
 class DigitRelay:
-    """Publishes digits in the order in which they were pressed, one after the other."""
+    """Publishes digits one after the other, in the order in which they were pressed."""
 
     def __init__(self, room: DigitSink, metrics: Metrics) -> None:
         self._room = room
@@ -29,14 +29,14 @@ class DigitRelay:
         self._waiting: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
 
     def put(self, digit: str) -> None:
-        """Never waits; what is too much is counted as refused."""
+        """Queue a digit without blocking. If the queue is full, the digit is dropped and counted as refused."""
         try:
             self._waiting.put_nowait(digit)
         except asyncio.QueueFull:
             self._metrics.refused.labels("dtmf", "too_many").inc()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Publish queued digits until cancelled."""
         while True:
             digit = await self._waiting.get()
             try:

@@ -1,4 +1,4 @@
-"""Whether the peer of a media socket still lives: by its messages, and by its answers to pings."""
+"""Detects a dead peer of a media socket from missing messages and missing answers to pings."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from connector.call.ports import CarrierSocket
 from connector.model import EndReason
 
 PING_EVERY = 3.0
-"""Seconds without a message after which the peer is pinged, again and again."""
+"""Seconds without a message after which the peer is pinged, and seconds between pings."""
 DEAD_AFTER = 10.0
-"""Seconds without any sign of life after which a peer that answers pings is dead."""
+"""Seconds without a message or pong after which a peer that answers pings counts as dead."""
 _LATE = 1.0
-"""A look that comes so much late, in seconds, concludes nothing: it was this process that stood still, and what the
-peer has sent meanwhile is yet to be read."""
+"""If a check runs this many seconds late, its result is ignored: this process was blocked, and messages of the peer may
+still be unread."""
 
 _SOON = 0.01
 
@@ -23,10 +23,11 @@ OnDead = Callable[[EndReason, str], None]
 
 
 class Liveness:
-    """Looks after one socket, with one timer that is moved only when it fires.
+    """Watches one socket with one timer, which is set again only when it fires.
 
-    A carrier that holds a call may send no media, so a peer that answers pings lives. One that has never answered any
-    (a proxy may swallow them) lives by its messages alone. Before the stream has started, pings are no sign of a call.
+    A carrier may send no media while a call is on hold, so answers to pings count as signs of life. If the peer has
+    never answered a ping (a proxy may drop pings), only messages count. Before the stream has started, pongs do not
+    count, because there is no call yet.
     """
 
     def __init__(self, media_timeout: float, on_dead: OnDead) -> None:
@@ -39,14 +40,14 @@ class Liveness:
         self._timer: asyncio.TimerHandle | None = None
         self._pinging: asyncio.Task[None] | None = None
         self.last_message = 0.0
-        """Set by whoever reads the socket."""
+        """Time of the last message, by the event loop's clock. Set by the reader of the socket."""
         self.has_started = False
-        """So is this: the stream is one of a call."""
+        """Whether the stream of a call has started. Set by the reader of the socket."""
 
     def begin(self, socket: CarrierSocket) -> None:
         self._socket = socket
         self.last_message = self._loop.time()
-        # At once, to know whether this peer is one that answers.
+        # Ping at once, to learn whether this peer answers pings.
         self._ping()
         self._look_in(self._ping_every)
 
@@ -79,7 +80,7 @@ class Liveness:
             self._pinging = asyncio.create_task(_ping(self._socket), name="ping the carrier")
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop the checks and pings."""
         if self._timer is not None:
             self._timer.cancel()
         if self._pinging is not None:
@@ -87,6 +88,6 @@ class Liveness:
 
 
 async def _ping(socket: CarrierSocket) -> None:
-    # A socket that is gone tells so to its reader.
+    # If the socket is gone, its reader handles that.
     with contextlib.suppress(OSError):
         await socket.ping()

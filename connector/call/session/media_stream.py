@@ -1,4 +1,4 @@
-"""One media stream of a call: its socket, its codec and its bridge. A call has one at a time, and may have several."""
+"""One media stream of a call: its socket, codec and bridge. A call may have several streams, one after the other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from connector.model import CallRequest
 
 
 class MediaStream:
-    """The callbacks are set before `read`."""
+    """Runs one media stream. The callbacks must be set before `read`."""
 
     on_started: Callable[[StreamStarted], None]
     on_refused: Callable[[FormatRefused], None]
@@ -45,29 +45,29 @@ class MediaStream:
         )
         self._sending: asyncio.Task[None] | None = None
         self.let_go_for = ""
-        """Why the call goes on without it."""
+        """The reason why the call goes on without this stream; empty if it does not."""
         self.is_closed = False
 
     @property
     def over(self) -> asyncio.Event:
-        """Nothing comes any more."""
+        """Set when no more messages come from the carrier."""
         return self._stream.over
 
     async def read(self) -> None:
-        """Until the socket is over."""
+        """Read messages until the socket has ended."""
         await self._stream.read(self._socket)
 
     async def send(self) -> None:
-        """Send what the bridge has for the phone, until the line is let go."""
+        """Send the bridge's messages to the phone, until `let_go`."""
         self._sending = asyncio.current_task()
         await self._bridge.outbox.send_to(self._socket)
 
     def stop(self) -> None:
-        """The call ends: what still comes is not looked at."""
+        """Ignore further messages, because the call ends."""
         self._stream.stop()
 
     def let_go(self, why: str) -> None:
-        """The call goes on without this line: nothing is heard from it or sent to it any more."""
+        """Stop both directions of this stream, because the call goes on without it."""
         self.let_go_for = why
         self._bridge.close()
         self._bridge.collect_drops()
@@ -76,14 +76,14 @@ class MediaStream:
             self._sending.cancel()
 
     async def release(self, grace: float) -> None:
-        """Close the socket, unless the carrier does so within `grace` seconds."""
+        """Close the socket if the carrier has not done so after `grace` seconds."""
         try:
             await asyncio.wait_for(self.over.wait(), grace)
         except TimeoutError:
             await self.close()
 
     async def close(self) -> None:
-        """Once; a line that is let go has nobody else to close its socket."""
+        """Close the socket once. After `let_go` no other code closes it."""
         if not self.is_closed:
             self.is_closed = True
             await self._socket.close(CLOSE_NORMAL, self.let_go_for)

@@ -1,4 +1,4 @@
-"""A caller on its way from one room to another."""
+"""Moves a caller from one room to another."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from connector.storage.base import StoreError
 log = structlog.get_logger()
 
 SAVE_AGAIN = 1.0
-"""Seconds between two tries to tell the store where the caller is."""
+"""Seconds between two attempts to save the caller's new room."""
 
 
 class Moves:
-    """Of one call, one at a time."""
+    """The moves of one call, one at a time."""
 
     def __init__(self, recorder: CallRecorder, presence: Presence) -> None:
         self._recorder = recorder
         self._presence = presence
         self.task: asyncio.Task[None] | None = None
         self.saving: asyncio.Task[None] | None = None
-        """Both are to be stopped at the end of the call."""
+        """`task` and `saving` must be cancelled at the end of the call."""
 
     async def to(self, room: str, agents: Sequence[AgentDispatch]) -> None:
         """See `CallSession.switch_room`."""
@@ -37,7 +37,8 @@ class Moves:
             raise FailedPrecondition("the call is being moved to another room already")
         if room == self._recorder.record.room:
             return
-        # A task of its own, so that neither a client that goes away nor the end of the call leaves it half done.
+        # Runs as a task so that the move is never left half done, neither if the client disconnects nor if the call
+        # ends.
         moving = self.task = asyncio.create_task(self._move(room, agents), name=f"move {self._recorder.record.call_id}")
         moving.add_done_callback(self._on_moved)
         await asyncio.wait([moving])
@@ -47,8 +48,8 @@ class Moves:
 
     async def _move(self, room: str, agents: Sequence[AgentDispatch]) -> None:
         started = time.monotonic()
-        # A process that is cut off from its store is taken for dead when its callers are not in the rooms of their
-        # records: so none of them moves then.
+        # If this process loses its store, other processes check whether its callers are still in the rooms of their
+        # records, and otherwise take it for dead. So a caller must not move without the store.
         try:
             async with asyncio.timeout(STORE_PATIENCE):
                 await self._recorder.write()
@@ -60,7 +61,7 @@ class Moves:
             self.saving = asyncio.create_task(self._until_saved(), name=f"save {self._recorder.record.call_id}")
 
     async def _until_saved(self) -> None:
-        """The store went away in the moment of the move."""
+        """Retry to save the record: the store failed during the move."""
         while True:
             await asyncio.sleep(SAVE_AGAIN)
             if await self._recorder.save():

@@ -1,4 +1,4 @@
-"""The phone's leg of a call, as far as the carrier's REST API moves it and its reports tell of it."""
+"""The phone's leg of a call: controlled by the carrier's REST API, and followed by the carrier's reports."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from connector.numbers import E164
 log = structlog.get_logger()
 
 _IN_PLACE = frozenset({EndReason.CARRIER_HANGUP, EndReason.TRANSFERRED, EndReason.TRANSFER_FAILED})
-"""Ends after which there is nothing of ours to hang up: the phone has, talks to somebody else, or follows a document
-that hangs it up."""
+"""End reasons after which we must not hang up: the phone already did, was transferred, or follows a document that hangs
+it up."""
 
 _LET_GO = frozenset({EndReason.CARRIER_CLOSED, EndReason.CARRIER_LOST})
-"""Ends that the carrier has made: the phone has hung up, or comes back for the next document."""
+"""End reasons caused by the carrier: the phone has hung up, or will come back for the next document."""
 
 
 class PhoneLeg:
-    """Dials, hears what became of it, transfers, hangs up."""
+    """Dials, handles the carrier's reports, transfers and hangs up."""
 
     def __init__(self, parts: CallDependencies, recorder: CallRecorder) -> None:
         self._carrier = parts.carriers[recorder.request.provider]
@@ -41,17 +41,18 @@ class PhoneLeg:
         self._status_number = -1
         self._stream: StreamStarted | FormatRefused | None = None
         self.is_elsewhere = False
-        """The phone follows another document than ours: it is not to be hung up."""
+        """The phone follows a document that is not ours, so we must not hang it up."""
         self.may_be_held = False
-        """The carrier has been told, or can be at any moment, to keep the phone for the stream."""
+        """The carrier may keep the phone on the line for a stream: it has such a document, or may fetch one at any
+        moment."""
 
     def streams(self, started: StreamStarted | FormatRefused) -> None:
-        """The carrier streams the call, and has told its own names for it."""
+        """Store the start event of the stream, which contains the carrier's ids of the call."""
         self._stream = started
 
     @property
     def stream_outlives_transfer(self) -> bool:
-        """Whether the stream goes on beside another document until we close it."""
+        """Whether the stream continues in parallel with another document until we close it."""
         return self._control is not None and self._control.stream_outlives_transfer
 
     def _call(self) -> CarrierCall:
@@ -59,10 +60,12 @@ class PhoneLeg:
         return CarrierCall(record.carrier_call_id, record.account_id, self._stream.call_id if self._stream else "")
 
     async def dial(self, place: Callable[[], Awaitable[tuple[str, str]]], from_number: str, to_number: str) -> None:
-        """Have the carrier call the phone; `place` returns its id and first status. The call is then ours to hang up.
+        """Ask the carrier to call the phone. `place` returns the carrier's call id and first status. From then on we
+        have to hang up the phone.
 
-        That needs the id, so a call that ends before the carrier has answered waits for the answer, whether or not
-        somebody still waits here. Raises what `place` does, and Unavailable when the call has ended.
+        A hang-up needs the id. So if the call ends before the carrier has answered, teardown still waits for the
+        answer, even if the caller of this method was cancelled. Raises the errors of `place`, and Unavailable if the
+        call has ended.
         """
 
         async def dial() -> None:
@@ -83,8 +86,9 @@ class PhoneLeg:
         self._dialing.result()
 
     def said(self, status: str, number: int) -> EndReason | None:
-        """The carrier reports progress, in the common words; reports may come out of order, `number` counts them.
-        The end that a final one means."""
+        """Handle a status report of the carrier. `status` is one of the statuses common to all carriers; `number` is
+        the position of the report, because reports may arrive out of order. Returns the end reason for a final status,
+        else None."""
         if number < self._status_number:
             return None
         self._status_number = number
@@ -94,15 +98,15 @@ class PhoneLeg:
         return CARRIER_ENDS.get(status)
 
     def can_transfer(self, order: Transfer) -> None:
-        """Raise FailedPrecondition or InvalidArgument when `transfer` would."""
+        """Raise FailedPrecondition or InvalidArgument if the transfer is not possible."""
         if self._control is None or not self._recorder.record.carrier_call_id:
             raise FailedPrecondition("transferring a call needs the credentials of the carrier's REST API")
         self._carrier.check_ring_time(order.timeout)
 
     def begin_transfer(self, order: Transfer, stream: int) -> asyncio.Task[bool]:
-        """Have the carrier connect the phone with a number; `stream` is the number of the stream with which it would
-        come back. The task's result: whether it can, and the stream ends; else the stream goes on beside. Raises
-        ConnectorError, then the call goes on here."""
+        """Start a task that asks the carrier to connect the phone with a number. `stream`: number of the stream with
+        which the phone would come back. The task returns True if the phone can come back and the stream ends, and False
+        if the stream continues in parallel. If it raises ConnectorError, the call goes on here."""
         control, request = self._control, self._recorder.request
         assert control is not None
         urls = self._urls(request.provider, request.call_id, request.region, stream)
@@ -115,16 +119,16 @@ class PhoneLeg:
         return task
 
     def caller_id(self) -> str:
-        """What somebody to whom the phone is transferred sees: the number of ours that it called, or was called from.
-        A carrier may want it of callers who have no number (apps, SIP); else it stands in only for one that is none, or
-        is to be hidden. Empty: the carrier's own choice."""
+        """The caller id for a transfer: our number in this call, or "" to leave the choice to the carrier. Our number
+        is used if the carrier requires a caller id (for callers without a number: apps, SIP), or if the phone's number
+        is hidden or is not a number."""
         record, inbound = self._recorder.record, self._recorder.request.direction is Direction.INBOUND
         ours, theirs = (record.to_number, record.from_number) if inbound else (record.from_number, record.to_number)
         wanted = self._carrier.needs_caller_id or not E164.fullmatch(theirs)
         return ours if wanted and E164.fullmatch(ours) else ""
 
     async def is_live(self) -> bool | None:
-        """Whether the carrier still has the call; None when it does not say."""
+        """Whether the call still exists at the carrier; None if unknown."""
         if self._control is None:
             return None
         try:
@@ -135,7 +139,7 @@ class PhoneLeg:
             return None
 
     async def settle(self) -> None:
-        """Wait for a call that is being placed, or transferred: it can be hung up only when it is known where it is."""
+        """Wait for running dial and transfer requests: before their results we cannot know what to hang up."""
         for task in (self._dialing, self._transferring):
             if task is not None:
                 try:
@@ -144,15 +148,16 @@ class PhoneLeg:
                     task.cancel()
 
     async def hang_up(self, end: End, was_active: bool, away: bool) -> str:
-        """End the phone's leg over the carrier's REST API where the end of the stream would not do it.
+        """End the phone's leg with the carrier's REST API if the end of the stream is not enough.
 
-        That is: always, at a carrier that keeps a call whose stream is closed, or never comes; else when the API asked
-        for the end (the answer document may go on after the stream), when a call that we placed still rings, and when
-        the phone shall hear a sentence, or is away from its stream. What fails is tried again, without us. Where the
-        carrier itself has ended the stream, it gets a moment to come back with the phone.
+        This is needed at carriers that keep a call whose stream was closed or never came. At other carriers it is
+        needed if the API asked for the end (the answer document may continue after the stream), if a call that we
+        placed still rings, if the phone is to hear the sentence `end.say`, or if the phone is away from its stream.
+        Failures are retried in the background. If the carrier itself has ended the stream, it gets a moment to come
+        back with the phone.
 
-        Returns why the phone may be up still, where that needs somebody to look: an account or credentials that are not
-        the call's.
+        Returns "", or the reason why the phone may still be connected if an operator has to look at it: the account or
+        the credentials are not those of the call.
         """
         record = self._recorder.record
         is_over = record.carrier_status in FINAL_STATUSES or end.reason in _IN_PLACE

@@ -1,4 +1,4 @@
-"""Where the caller is in LiveKit: one room at a time, and the bridge's end there."""
+"""The caller's participation in LiveKit: joins, moves between and leaves rooms. The caller is in one room at a time."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from connector.model import AgentDispatch, Direction
 log = structlog.get_logger()
 
 HEARD_WAIT = 2.0
-"""Seconds from the published track in which the caller's voice waits for somebody to hear it."""
+"""Seconds after publishing for which the caller's audio is held back until somebody can hear it."""
 
 
 @dataclass(slots=True)
 class Place:
-    """One room, and the caller's session in it."""
+    """A room, and the caller's session in it."""
 
     name: str
     room: Room
     events: RoomEvents
     setup: Any = None
-    """What `ensure_room` did; taken back when nobody ever came, so that no agent waits in an empty room."""
+    """The token from `ensure_room` for `undo`. If the caller never comes, the set-up is undone, so that no agent waits
+    in an empty room."""
 
 
 class Presence:
-    """The caller's room, whichever it is at the moment: the bridge's `CallerVoice`, and the way in, over and out."""
+    """Joins, moves and leaves for the caller. It is the bridge's `CallerVoice`, whichever room the caller is in."""
 
     def __init__(
         self, parts: CallDependencies, recorder: CallRecorder, codec: Codec, on_end: OnEnd, watcher: RoomWatcher
@@ -53,7 +54,7 @@ class Presence:
         self._hidden = self._visible = False
         self._published_rate = self._reply_rate = 0
         self._is_lost = False
-        """The room is gone while the phone was away from it; it is joined again when the phone comes back."""
+        """The room ended while the phone was away. It is joined again when the phone comes back."""
         self._leaving: asyncio.Task[None] | None = None
         self._leaving_lost: asyncio.Task[None] | None = None
 
@@ -76,7 +77,7 @@ class Presence:
     def room(self) -> Room:
         return self._place.room
 
-    # The bridge's and the digits' end
+    # Called by the bridge and the digit relay
 
     def capture(self, pcm: bytes) -> None:
         self._place.room.capture(pcm)
@@ -91,11 +92,11 @@ class Presence:
 
     @property
     def is_in(self) -> bool:
-        """Whether the caller has joined already, seen or not."""
+        """Whether the caller has joined, hidden or visible."""
         return self._hidden or self._visible
 
     async def wait_hidden(self, attributes: Mapping[str, str]) -> None:
-        """An outbound call's wait: the room with its agents, and the caller in it, unseen."""
+        """Set up the room and its agents for an outbound call, and join as a hidden participant."""
         await self._ensure_room()
         started = time.monotonic()
         await self._place.room.join_hidden(attributes)
@@ -103,16 +104,17 @@ class Presence:
         self._recorder.observe("join", started)
 
     async def appear(self, attributes: Mapping[str, str]) -> None:
-        """Be seen, and hear from that moment on; and publish. The stream has started: its rate is known."""
+        """Become visible, start to listen, and publish the track. Call this after the stream has started, because its
+        sample rate must be known."""
         request = self._recorder.request
-        # First: whoever greets the caller on sight is quicker than the answer to our request.
+        # Listen first: an agent that greets a new participant can speak before our request is answered.
         self._listen()
         if self._hidden:
             await self._reveal(attributes)
         else:
             if request.direction is Direction.OUTBOUND:
-                # Another process let the caller in and sent the agents. Its hidden participant, if it still is there,
-                # gives way to this one, of the same identity.
+                # Another process joined the room and dispatched the agents. If its hidden participant is still there,
+                # LiveKit removes it, because ours has the same identity.
                 self._place.setup = await self._parts.admin.keep_room(self._place.name, request.agents)
             else:
                 await self._ensure_room()
@@ -148,8 +150,8 @@ class Presence:
         self.bridge.open_to_carrier()
 
     async def wait_until_heard(self) -> bool:
-        """Until somebody in the room is given the caller's voice, which before is lost. False when LiveKit tells of
-        nobody in `HEARD_WAIT` seconds: it does not tell of hidden participants."""
+        """Wait until LiveKit gives the caller's track to a participant; earlier audio would be lost. Returns False if
+        LiveKit reports none within `HEARD_WAIT` seconds. It does not report hidden participants."""
         try:
             async with asyncio.timeout(HEARD_WAIT):
                 await self._place.room.wait_until_heard()
@@ -160,35 +162,35 @@ class Presence:
     # Away and back
 
     def attach(self, codec: Codec) -> None:
-        """Another media stream takes the place of the one before: its bridge knows nothing of that one's clocks,
-        marks and buffers."""
+        """Replace the media stream. The new stream gets a new bridge, without the clocks, marks and buffers of the old
+        one."""
         former, self._codec = self.bridge, codec
         self.bridge = self._new_bridge(codec)
         self.bridge.count_from(former)
         self._place.events.speak_to(self.bridge)
 
     def lose(self) -> None:
-        """The room is gone, and the phone is away: nobody has to be told, and nobody tries to be in it again."""
+        """The room has ended while the phone is away: leave it, without events and without reconnecting."""
         self._is_lost = True
         self._leaving_lost = asyncio.create_task(self._place.room.leave(), name=f"leave {self._place.name}")
 
     async def is_away(self, status: str) -> None:
-        """The caller stays in the room while the phone is elsewhere."""
+        """Set `connector.callStatus`: the participant stays in the room while the phone is elsewhere."""
         await self._set_attributes({"connector.callStatus": status})
 
     async def come_back(self, attributes: Mapping[str, str]) -> None:
-        """The phone has another stream, and is heard in its room again. Raises what `appear` does."""
+        """Connect the phone's new stream to its room again. Raises the same errors as `appear`."""
         if self._is_lost or (self._visible and self._published_rate != self._codec.format.rate):
             await self._rejoin(attributes)
         elif self._visible:
             if self._reply_rate != self._codec.reply_format.rate:
                 self._listen()
             self.bridge.open_to_carrier()
-            # What the client asked for may have been changed in the room since.
+            # Do not overwrite the attributes of the request: they may have been changed in the room.
             asked = self._recorder.request.participant.attributes
             await self._set_attributes({name: value for name, value in attributes.items() if name not in asked})
         else:
-            # Another process has brought the caller in. Its participant gives way to this one, of the same identity.
+            # Another process joined the room. LiveKit removes its participant, because ours has the same identity.
             self._place.setup = await self._parts.admin.keep_room(self._place.name, self._recorder.request.agents)
             await self._place.room.join_visible(attributes)
             self._listen()
@@ -219,11 +221,11 @@ class Presence:
     # Over
 
     async def move(self, name: str, agents: Sequence[AgentDispatch]) -> None:
-        """Into another room; the caller stays in this one until it can be heard in the other. Whatever is raised
-        leaves the caller where it was. FailedPrecondition when the identity is taken there."""
+        """Move to another room. The caller stays in the old room until it can be heard in the new one. After any error
+        the caller is still in the old room. Raises FailedPrecondition if the identity is in use in the new room."""
         identity = self._recorder.request.participant.identity
         if self._leaving is not None and self._leaving.get_name() == name:
-            await asyncio.wait([self._leaving])  # Back to where the caller has just come from, and may still be.
+            await asyncio.wait([self._leaving])  # The caller returns to a room that it may not have left completely.
         if await self._parts.admin.has(name, identity):
             raise FailedPrecondition(f"the room has a participant {identity!r} already, the caller's identity")
         there = self._new_place(name)
@@ -245,24 +247,24 @@ class Presence:
         self._watcher.moved(agents)
         there.events.open()
         self._recorder.moved(name)
-        # A task of its own: an end of the call that comes now must find both rooms left.
+        # Runs as a task so that, if the call ends now, teardown can still wait for the old room to be left.
         self._leaving = asyncio.create_task(here.room.leave(), name=here.name)
 
     # Out
 
     async def say_goodbye(self) -> None:
-        """Tell the room, while it can be told."""
+        """Set the call status to `hangup` while the room is connected."""
         room = self._place.room
         if room.connected:
             try:
                 await room.set_attributes(self._recorder.status("hangup"))
             except Unavailable:
-                if room.connected:  # Else the room has ended meanwhile, and there is nobody to be told.
+                if room.connected:  # Otherwise the room has just ended, and the attribute is not needed.
                     raise
 
     async def leave(self) -> None:
         former = [task for task in (self._leaving, self._leaving_lost) if task is not None]
-        # Together: a former room that is stuck does not hold the caller in this one.
+        # In parallel, so that a former room that is stuck does not delay leaving this one.
         await asyncio.gather(self._leave_present(), *former)
 
     async def _leave_present(self) -> None:
@@ -272,10 +274,10 @@ class Presence:
             await self._parts.admin.remove(self._place.name, identity, sid)
         was_in = self._recorder.request.direction is Direction.OUTBOUND or self._recorder.record.started_at
         if self._recorder.inherited and not self._visible and was_in:
-            # The process that waited with the call has let the caller in, and may not live any more.
+            # The process that waited for the stream joined the room as the caller, and may be dead.
             await self._parts.admin.remove(self._place.name, identity)
 
     async def undo(self) -> None:
-        """Take back what was set up for a caller who never came."""
+        """Undo the set-up of the room for a caller that never came."""
         if self._place.setup is not None:
             await self._parts.admin.undo(self._place.setup)

@@ -1,4 +1,4 @@
-"""What happens in a room, handed on to the call that lives there."""
+"""Passes the events of a room to the call in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ OnEnd = Callable[[EndReason, str], None]
 
 
 class RoomWatcher(Protocol):
-    """Who is told who is in the caller's room; see `connector.call.session.call_watch.CallWatch`."""
+    """Receives the participants of the caller's room and its outages; see
+    `connector.call.session.call_watch.CallWatch`."""
 
     def people(self, people: Sequence[Occupant], gone: Departure | None) -> None: ...
     def lost(self) -> None: ...
@@ -28,7 +29,7 @@ class RoomWatcher(Protocol):
 
 
 class RoomEvents:
-    """A `RoomListener` for one room: silent before the caller lives there (`open`), and after (`close`)."""
+    """A `RoomListener` for one room. It passes events on only between `open` and `close`, while the caller is in it."""
 
     def __init__(
         self, bridge: Bridge, recorder: CallRecorder, metrics: Metrics, on_end: OnEnd, watcher: RoomWatcher
@@ -43,10 +44,10 @@ class RoomEvents:
         self._is_lost = False
         self._sources: set[str] = set()
         self.ended: tuple[EndReason, str] | None = None
-        """How the room ended for the caller, where it did."""
+        """Reason and detail if the room has ended for the caller, else None."""
 
     def speak_to(self, bridge: Bridge) -> None:
-        """From now on the phone is reached by this bridge."""
+        """Send the room's audio to this bridge from now on."""
         self._bridge = bridge
         if self._is_open:
             for source in self._sources:
@@ -61,7 +62,7 @@ class RoomEvents:
             self._watcher.lost()
 
     def close(self) -> None:
-        """Nothing is heard from here any more, not even that the caller was taken out."""
+        """Pass no more events on, not even the removal of the caller from the room."""
         if self._is_open:
             for source in self._sources:
                 self._bridge.source_removed(source)

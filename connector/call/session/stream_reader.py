@@ -1,4 +1,4 @@
-"""The carrier's media stream, from its first message to its last: each event to whom it concerns."""
+"""Reads the carrier's media stream from its first to its last message, and passes each event to its handler."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class OnEnd(Protocol):
 
 
 class StreamReader:
-    """Reads one media socket. Audio goes straight on to the bridge; whatever ends the stream is told to `end`."""
+    """Reads one media socket. Audio goes to the bridge; `end` is called with the reason when the stream ends."""
 
     def __init__(
         self,
@@ -60,17 +60,17 @@ class StreamReader:
         self._end = end
         self._over = False
         self.over = asyncio.Event()
-        """Nothing more comes from the carrier."""
+        """Set when no more messages come from the carrier."""
         self._loop = asyncio.get_running_loop()
         self._liveness = Liveness(parts.limits.media_timeout, end)
 
     def stop(self) -> None:
-        """The call ends: what still comes is not looked at, but for marks."""
+        """Ignore all further messages except marks and the stop of the stream. Called when the call ends."""
         self._over = True
         self._liveness.stop()
 
     async def read(self, socket: CarrierSocket) -> None:
-        """Until the socket is over; the reason has been told then."""
+        """Read messages until the socket has ended. `end` has then been called with the reason."""
         if not self._over:
             self._liveness.begin(socket)
         try:

@@ -1,4 +1,4 @@
-"""Taking a call down: every step bounded, none kept from running by the failure of another."""
+"""The teardown of a call. Every step has a time limit, and runs even if an earlier step failed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Teardown:
-    """What a call held, and how it is freed."""
+    """Frees the resources of one call."""
 
     def __init__(self, recorder: CallRecorder, presence: Presence, leg: PhoneLeg) -> None:
         self._recorder = recorder
@@ -31,8 +31,8 @@ class Teardown:
         self._leg = leg
 
     async def run(self, end: End, wait: Wait, socket: CarrierSocket | None, was_active: bool, away: bool) -> None:
-        """Free everything, when the call is this process's to end; else leave it to the one that has it. `away`: the
-        phone has left its stream, and could come back."""
+        """Free all resources if this process owns the call; otherwise only those of this process. `away`: the phone has
+        left its stream and could come back."""
         if await self._is_ours(wait):
             await self._take_down(end, socket, was_active, away)
         else:
@@ -52,11 +52,11 @@ class Teardown:
         await _step("attributes", self._presence.say_goodbye())
         await _step("dialing", self._leg.settle())
         if why := await _step("hang up", self._leg.hang_up(end, was_active, away)):
-            # For whoever asks what became of the call: it is over here, and maybe not for the phone.
+            # Recorded for later questions about the call: it is over here, but maybe not for the phone.
             end = replace(end, detail="; ".join(filter(None, (end.detail, f"the phone was not hung up: {why}"))))
         if socket is not None:
             await _step("socket", socket.close(end.close_code, end.reason.value))
-        # The call is over for the caller: the steps that follow are not its time.
+        # The call is over for the caller, so the following steps must not count as call time.
         try:
             self._recorder.finish(end, self._presence.bridge)
         finally:
@@ -84,7 +84,7 @@ async def stop_tasks(tasks: Sequence[asyncio.Task[None] | None]) -> None:
 
 
 async def _step(name: str, work: Awaitable[T]) -> T | None:
-    """The step's result; None when it has failed."""
+    """Run one step. Returns its result, or None if it failed."""
     try:
         return await asyncio.wait_for(work, STEP_TIMEOUT)
     except ConnectorError as error:
