@@ -1,4 +1,4 @@
-"""What every call of a process shares, and the words for its end."""
+"""Dependencies shared by all calls of a process, and the constants for the end of a call."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from connector.room.admission import JoinAdmission
 from connector.storage.base import StoreError
 
 STEP_TIMEOUT = 6.0
-"""Seconds that any one step of the teardown may take before the next one starts."""
+"""Maximum seconds for each step of the teardown; then the next step starts."""
 BUSY = "We are sorry, all lines are busy. Please try again later. Goodbye."
-"""What a caller hears whom nobody can take now."""
+"""Sentence for a caller whose call cannot be taken now."""
 CLOSE_NORMAL = 1000
 CLOSE_POLICY = 1008
 CLOSE_INTERNAL = 1011
@@ -37,7 +37,7 @@ CLOSE_CODES = {EndReason.CALL_MISMATCH: CLOSE_POLICY, EndReason.INTERNAL_ERROR: 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds; see `connector.config.Settings`."""
+    """Time limits in seconds; see `connector.config.Settings`."""
 
     connect_timeout: float
     answer_grace: float
@@ -47,7 +47,7 @@ class Limits:
 
 
 class NobodyAsked:
-    """A `Lifecycle` where no one is to be told."""
+    """A `Lifecycle` that ignores all events."""
 
     async def happened(self, event: LifecycleEvent, record: CallRecord, details: Mapping[str, str]) -> None:
         return
@@ -55,7 +55,7 @@ class NobodyAsked:
 
 @dataclass(frozen=True, slots=True)
 class CallDependencies:
-    """What every call of a process shares."""
+    """Dependencies shared by all calls of a process."""
 
     admin: Admin
     store: CallStore
@@ -68,12 +68,12 @@ class CallDependencies:
     owner: str
     hang_ups: HangUps
     control: Mapping[Provider, CarrierControl] = field(default_factory=dict)
-    """Carriers whose REST API can be used; empty where no credentials are configured."""
+    """REST APIs of the carriers with configured credentials."""
     lifecycle: Lifecycle = field(default_factory=NobodyAsked)
     watch: AgentWatch = field(default_factory=AgentWatch)
-    """What is done about a call that nobody talks with, where neither its request nor its rule says so."""
+    """Default rules for calls that nobody talks with, if neither the request nor the rule sets them."""
     sip_attributes: bool = False
-    """Whether participants carry LiveKit SIP's attributes beside ours."""
+    """Whether participants also get LiveKit SIP's attributes."""
     transfer_urls: TransferUrls = no_transfer_urls
 
 
@@ -85,13 +85,14 @@ CARRIER_ENDS = {
     "completed": EndReason.CARRIER_HANGUP,
 }
 FINAL_STATUSES = frozenset(CARRIER_ENDS)
-"""The carrier's statuses after which nothing comes."""
+"""The last status of a call at the carrier; no other follows."""
 IN_PROGRESS = "in-progress"
 _BEFORE_THE_ANSWER = ("queued", "initiated", "ringing")
 
 
 def further(known: str, reported: str) -> str:
-    """The status that is further on: reports overtake one another, and not every carrier numbers them."""
+    """The later of two statuses in the life of a call. Needed because reports can arrive out of order, and not every
+    carrier numbers them."""
     return known if _progress(reported) < _progress(known) else reported
 
 
@@ -109,11 +110,11 @@ class End:
     detail: str
     close_code: int
     say: str = ""
-    """Read out to the phone before it is hung up; empty: nothing is. Needs the carrier's REST API."""
+    """Sentence that is read out to the phone before it is hung up; may be empty. Needs the carrier's REST API."""
 
 
 def why_not_opened(error: BaseException) -> tuple[EndReason, str]:
-    """The end of a call whose creation failed with `error`."""
+    """End reason and detail for a call whose creation failed with `error`."""
     if isinstance(error, StoreError):
         return EndReason.INTERNAL_ERROR, error.message
     if isinstance(error, ResourceExhausted):

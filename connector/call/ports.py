@@ -1,4 +1,4 @@
-"""What a call needs from the layers below, as protocols, so that a call can be tested without them."""
+"""Protocols for the layers below that a call uses, so that a call can be tested without them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from connector.storage.base import Collection, HangUpQueue
 
 
 class CarrierSocket(Protocol):
-    """The carrier's media WebSocket, already upgraded."""
+    """The carrier's media WebSocket, after the handshake."""
 
     def messages(self) -> AsyncIterator[str]:
-        """Text messages until the socket ends. Raises CarrierProtocolError for anything but text."""
+        """Text messages until the socket ends. Raises CarrierProtocolError for a message that is not text."""
         ...
 
     @property
@@ -36,20 +36,20 @@ class CarrierSocket(Protocol):
         ...
 
     async def send(self, text: str) -> None:
-        """Hand over one message; returns once the socket's own buffer has room. OSError when it is gone."""
+        """Send one message. Returns when the socket's own buffer has space. Raises OSError if the socket is gone."""
         ...
 
     async def ping(self) -> None:
-        """Ask for a sign of life; what `send` says holds."""
+        """Send a ping. Blocks and raises like `send`."""
         ...
 
     @property
     def last_pong(self) -> float | None:
-        """When the peer last answered a ping, by the event loop's clock; None when it never has."""
+        """Time of the last pong, by the event loop's clock; None if there was none."""
         ...
 
     async def close(self, code: int, reason: str) -> None:
-        """Close within a bounded time; raises nothing."""
+        """Close within a bounded time. Raises nothing."""
         ...
 
 
@@ -59,23 +59,24 @@ class Room(Protocol):
     async def join_hidden(self, attributes: Mapping[str, str]) -> None: ...
     async def join_visible(self, attributes: Mapping[str, str]) -> None: ...
     async def publish(self, rate: int) -> None:
-        """From here on `capture` takes int16 mono at `rate` samples a second."""
+        """Publish the track. Afterwards `capture` accepts int16 mono at `rate` samples per second."""
         ...
 
     def listen(self, rate: int) -> None:
-        """From here on the listener is given the room's audio, at `rate` samples a second; before the join or after."""
+        """Start to deliver the room's audio to the listener, at `rate` samples per second. Works before and after the
+        join."""
         ...
 
     def revealed(self) -> None:
-        """The others see the caller, who had joined hidden, from now on."""
+        """Note that a caller who joined hidden is now visible to the others."""
         ...
 
     async def until_connected(self) -> object:
-        """Wait out a lost connection to LiveKit. Raises Unavailable when the caller is not to come back."""
+        """Wait until LiveKit is connected again. Raises Unavailable if the caller will not return to the room."""
         ...
 
     async def wait_until_heard(self) -> None:
-        """Until LiveKit gives the published track to somebody."""
+        """Wait until LiveKit gives the published track to a participant."""
         ...
 
     def capture(self, pcm: bytes) -> None: ...
@@ -84,7 +85,7 @@ class Room(Protocol):
     async def set_attributes(self, attributes: Mapping[str, str]) -> None: ...
     @property
     def attributes(self) -> Mapping[str, str]:
-        """The caller's attributes as the room has them; empty before the join."""
+        """The caller's current attributes in the room; empty before the join."""
         ...
 
     async def leave(self) -> None: ...
@@ -92,7 +93,7 @@ class Room(Protocol):
     def connected(self) -> bool: ...
     @property
     def lingering(self) -> str:
-        """The SID of the participant that LiveKit may still have in the room after `leave`, which was in an outage."""
+        """SID of the participant that may still be in the room because `leave` was called during an outage; else ""."""
         ...
 
 
@@ -109,7 +110,7 @@ class Admin(Protocol):
     async def withdraw(self, room: str, memory: Dispatched) -> None: ...
     async def has(self, room: str, identity: str) -> bool: ...
     async def remove(self, room: str, identity: str, sid: str = "") -> None:
-        """Remove a participant, with `sid` only the one that has it; one that is not there is no error."""
+        """Remove a participant; with `sid`, only if it has this SID. A participant that is not there is no error."""
         ...
 
     async def has_call(self, room: str, identity: str, call_id: str) -> bool: ...
@@ -118,7 +119,7 @@ class Admin(Protocol):
 
 
 class CallStore(Protocol):
-    """Where call records are kept; see `connector.storage.base.Store`."""
+    """The store of call records; see `connector.storage.base.Store`."""
 
     async def save_call(self, record: CallRecord) -> None: ...
     async def change_call(self, before: CallRecord | None, after: CallRecord) -> bool: ...
@@ -135,52 +136,53 @@ class CallStore(Protocol):
 
 
 class CarrierControl(Protocol):
-    """A carrier's REST API as far as a live call needs it; see `connector.telephony`."""
+    """The part of a carrier's REST API that a live call needs; see `connector.telephony`."""
 
     @property
     def ends_with_stream(self) -> bool:
-        """Whether the phone is hung up when we close the media stream."""
+        """Whether the phone call ends when we close the media stream."""
         ...
 
     @property
     def stream_outlives_transfer(self) -> bool:
-        """Whether the media stream goes on beside the new conversation until we close it."""
+        """Whether the media stream continues in parallel with the new conversation until we close it."""
         ...
 
     async def hang_up(self, call: CarrierCall, say: str = "") -> None:
-        """End the call, in whatever state it is; one that has ended is no error. Where it was answered, `say` is read
-        out first: it takes the stream's place, and the carrier hangs up behind it by itself."""
+        """End the call in any state; an ended call is no error. If the phone was answered, `say` is read out first
+        instead of the stream, and the carrier hangs up after it."""
         ...
 
     async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
-        """Connect the phone with a number in the stream's place; `document_url` answers with the same dial. Whether the
-        carrier follows that document, and will tell the outcome. Raises ConnectorError, then the stream goes on."""
+        """Connect the phone with a number instead of the stream. `document_url` serves a document with the same dial.
+        Returns True if the carrier follows such a document and will report the outcome. Raises ConnectorError; the
+        stream then goes on."""
         ...
 
     async def is_live(self, call: CarrierCall) -> bool:
-        """Whether the carrier still has this call. Raises ConnectorError when it does not say."""
+        """Whether this call still exists at the carrier. Raises ConnectorError if that is unknown."""
         ...
 
 
 class Lifecycle(Protocol):
-    """Who is told what happens to calls; see `connector.webhooks`."""
+    """The listener for the lifecycle events of calls; see `connector.webhooks`."""
 
     async def happened(self, event: LifecycleEvent, record: CallRecord, details: Mapping[str, str]) -> None:
-        """One event of one call; the events of a call come one after the other, in order.
+        """Handle one event of one call. The events of a call are delivered one after the other, in order.
 
-        `record` is the call as it stood then, its `timelog` ends with the event. `details` by event: `call-hangup`,
-        `call-missed` have `reason` (an `EndReason`); those of a transfer have `to`, `call-transfer-failed` also
-        `reason` (a `TransferStatus`); `call-update` has `change`: `room` with `from_room` and `to_room`, `attributes`
-        with the names of those that changed under `names`, comma-separated, or `agent` with a `status`
-        (docs/webhooks.md). What it raises is logged; when it takes longer than
-        `connector.call.record.event_dispatcher.PATIENCE`, it is cancelled. Neither harms the call.
+        `record`: the call at the time of the event; its `timelog` ends with the event. `details` depend on the event:
+        `call-hangup` and `call-missed` have `reason` (an `EndReason`). Transfer events have `to`;
+        `call-transfer-failed` also has `reason` (a `TransferStatus`). `call-update` has `change`: `room` with
+        `from_room` and `to_room`; `attributes` with `names`, the changed names, comma-separated; or `agent` with a
+        `status` (docs/webhooks.md). Exceptions are logged. The call is cancelled after
+        `connector.call.record.event_dispatcher.PATIENCE` seconds. Neither affects the phone call.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where a carrier reaches us about one transfer; see `connector.api.carrier.transfers`."""
+    """Our URLs for the carrier's requests about one transfer; see `connector.api.carrier.transfers`."""
 
     action: str = ""
     progress: str = ""
@@ -188,11 +190,12 @@ class Addresses:
 
 
 TransferUrls = Callable[[Provider, str, str, int], Addresses]
-"""Of a call's id, its region, and the number of the stream with which it would come back."""
+"""Arguments: the provider, the call's id, its region, and the number of the stream with which the phone would come
+back."""
 
 
 def no_transfer_urls(provider: Provider, call_id: str, region: str, stream: int) -> Addresses:
-    """Where no carrier can reach us."""
+    """The empty URLs, if no carrier can reach us."""
     return Addresses()
 
 

@@ -1,4 +1,4 @@
-"""What can be asked of a call by its id, wherever it is held: for every API alike."""
+"""Operations on a call by its id, whichever process holds it. All APIs use this module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from connector.model import AgentDispatch, CallRecord, EndReason, Transfer
 from connector.numbers import E164
 
 END_PATIENCE = 8.0
-"""Seconds for another process to end a call whose caller was taken out of the room."""
+"""Seconds for another process to end its call after we have removed the caller from the room."""
 LOOK_EVERY = 0.1
 
 
@@ -25,7 +25,7 @@ MAX_SENTENCE = 4096
 
 @dataclass(frozen=True, slots=True)
 class TransferWish:
-    """What a client asks for, unchecked; what is empty or 0 has a default."""
+    """A client's transfer request, not validated. Empty or 0 means the default; `to` has none."""
 
     to: str
     timeout: int = 0
@@ -50,7 +50,7 @@ class Remover(Protocol):
 
 
 class CallControl:
-    """Every method raises NotFound for a call that never was."""
+    """Reads, ends, moves and transfers calls. Methods with a call id raise NotFound if there never was such a call."""
 
     def __init__(
         self,
@@ -67,18 +67,19 @@ class CallControl:
         self._dialled = dialled
 
     async def record(self, call_id: str) -> CallRecord:
-        """What is known of a call; of one that this process holds, what has not been saved yet too."""
+        """The record of a call, including changes that this process has not saved yet."""
         record = self._calls.known_record(call_id) or await self._store.get_call(call_id)
         if record is None:
             raise NotFound("no such call")
         return record
 
     def freshest(self, record: CallRecord) -> CallRecord:
-        """What this process knows of a call may be ahead of what was saved."""
+        """The record of this process, which may be newer than the saved `record`; otherwise `record`."""
         return self._calls.known_record(record.call_id) or record
 
     async def live(self, call_id: str) -> CallSession:
-        """The call, held here. FailedPrecondition when it has ended, or says which process holds it."""
+        """The live call of this process. Raises FailedPrecondition if the call has ended, or if another process holds
+        it (the message names the process)."""
         call = self._calls.live_call(call_id)
         if call is None:
             record = await self.record(call_id)
@@ -90,9 +91,9 @@ class CallControl:
         return call
 
     async def end(self, call_id: str) -> CallRecord:
-        """End both legs and wait until everything is free; one that has ended is no error.
+        """End both legs and wait until all resources are free. An ended call is no error.
 
-        Of a call that another process holds, the caller is taken out of the room, and that process ends the rest.
+        If another process holds the call, the caller is removed from the room, and that process ends the rest.
         """
         call = self._calls.live_call(call_id)
         if call is not None:
@@ -113,7 +114,7 @@ class CallControl:
     async def _ended_elsewhere(self, record: CallRecord) -> CallRecord:
         try:
             async with asyncio.timeout(END_PATIENCE):
-                while record.end_reason is None:  # Another process announces nothing.
+                while record.end_reason is None:  # Poll: other processes do not notify us.
                     await asyncio.sleep(LOOK_EVERY)
                     record = await self.record(record.call_id)
         except TimeoutError:
@@ -123,13 +124,13 @@ class CallControl:
         return record
 
     async def switch_room(self, call_id: str, room: str, agents: Sequence[AgentDispatch] = ()) -> CallRecord:
-        """See `CallSession.switch_room`; the name has been checked."""
+        """See `CallSession.switch_room`. The name of the room must be valid."""
         call = await self.live(call_id)
         await call.switch_room(room, agents)
         return call.record
 
     async def transfer(self, call_id: str, wish: TransferWish, *, wait: bool = False) -> CallRecord:
-        """See `CallSession.transfer`; `wait` for the outcome. InvalidArgument names the field."""
+        """See `CallSession.transfer`. `wait`: wait for the outcome. Raises InvalidArgument, which names the field."""
         order = self._order(wish)
         record = await self.record(call_id)
         if record.end_reason is None and record.owner == OWNER:

@@ -1,5 +1,5 @@
-"""Calls that a carrier dials to LiveKit SIP. No process holds them: all that is known of one is its record, and the
-carrier's reports, whichever process they reach, are what changes it."""
+"""Calls that a carrier dials to LiveKit SIP. No process holds them. Such a call has only a record, which changes with
+the carrier's reports; a report may reach any process."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ from connector.numbers import E164
 log = structlog.get_logger()
 
 OWNER = "livekit-sip"
-"""In the place of a process: a connector that starts finds none of its own dead calls among these."""
+"""The owner in these records, instead of a process name. So a connector that starts does not take them for calls of its
+dead predecessor."""
 REPORT_MARGIN = 3600.0
-"""Seconds past the longest call after which its last report will not come any more."""
+"""Seconds after the maximum duration of a call, after which we do not expect its last report any more."""
 MOST = 1000
 
 
 class DialledCalls:
-    """Every method but `sweep` raises StoreError when the store fails."""
+    """Keeps the records of dialled calls. All methods raise StoreError if the store fails."""
 
     def __init__(self, parts: CallDependencies) -> None:
         self._parts = parts
@@ -50,7 +51,8 @@ class DialledCalls:
         return record is not None and record.state is CallState.ENDED
 
     async def announce(self, request: CallRequest) -> CallRecord:
-        """The carrier is about to dial; the record, which is the old one where the carrier asks again."""
+        """Create and report the record of a call that the carrier is about to dial. If the carrier asks again, returns
+        the existing record."""
         known = await self._parts.store.get_call(request.call_id)
         if known is not None:
             return known
@@ -58,11 +60,11 @@ class DialledCalls:
         if await self._parts.store.change_call(None, record):
             await self._tell(LifecycleEvent.STARTED, record)
             return record
-        # It asked twice at once.
+        # The carrier has sent two requests at the same time.
         return await self._parts.store.get_call(request.call_id) or record
 
     async def answered(self, call_id: str) -> None:
-        """LiveKit has picked up. A report that comes late or again changes nothing."""
+        """Handle the report that LiveKit has answered. A late or repeated report changes nothing."""
         await self._answer(call_id, time.time())
 
     async def _answer(self, call_id: str, at: float) -> None:
@@ -72,16 +74,17 @@ class DialledCalls:
         await self._change(call_id, change, LifecycleEvent.ANSWERED)
 
     async def ended(self, call_id: str, status: str, seconds: float, detail: str) -> None:
-        """The dial is over. `status` is one of the carrier's final ones, `seconds` the length of the talk."""
+        """Handle the report that the dial is over. `status`: a final status of the carrier. `seconds`: length of the
+        conversation."""
         if status == "completed":
-            # Its answer may not have been reported: the two reports are requests of their own, and either may be lost.
+            # The report of the answer may be missing: the two reports are separate requests, and each may be lost.
             await self._answer(call_id, time.time() - seconds)
         await self._end(call_id, CARRIER_ENDS.get(status, EndReason.CARRIER_FAILED), detail, status)
 
     async def hang_up(self, record: CallRecord) -> CallRecord:
-        """End the call at the carrier; its report may be quicker than its answer, and is then the end that stands. What
-        fails is tried again, as for every phone. FailedPrecondition without the carrier's credentials, and what the
-        carrier refuses for a reason that does not pass by itself: then the call goes on, until a later try succeeds."""
+        """End the call at the carrier. The carrier's report may arrive before its response; then the reported end is
+        kept. Failures are retried, as for all hang-ups. Raises FailedPrecondition without the carrier's credentials,
+        and the carrier's error if it is not temporary; the call then goes on until a retry succeeds."""
         self._control(record)
         call = CarrierCall(record.carrier_call_id, record.account_id)
         refusal = await self._parts.hang_ups.hang_up(record.call_id, record.provider, call)
@@ -90,8 +93,8 @@ class DialledCalls:
         return await self._end(record.call_id, EndReason.ENDED_BY_API, "") or record
 
     async def transfer(self, record: CallRecord, order: Transfer) -> CallRecord:
-        """Have the carrier connect the phone with a number in LiveKit's place; it does not come back from there.
-        FailedPrecondition as above, and for a call that was not answered yet."""
+        """Ask the carrier to connect the phone with a number instead of LiveKit. The phone does not come back. Raises
+        FailedPrecondition without the carrier's credentials or if the call is not active, and the carrier's errors."""
         if record.state is not CallState.ACTIVE:
             raise FailedPrecondition(f"the call is {record.state.value}, not active")
         ours = record.to_number if E164.fullmatch(record.to_number) else ""
@@ -115,7 +118,7 @@ class DialledCalls:
         return control
 
     async def sweep(self) -> None:
-        """End those of which the last report never came: the carrier could not reach us, say."""
+        """End the calls whose last report never came, for example because the carrier could not reach us."""
         before = time.time() - self._parts.limits.max_duration - REPORT_MARGIN
         for state in (CallState.PENDING, CallState.ACTIVE):
             where = CallFilter(state=state, owner=OWNER, created_before=before)
@@ -123,7 +126,7 @@ class DialledCalls:
                 await self._end(record.call_id, EndReason.INTERRUPTED, "the carrier did not report its end")
 
     async def _end(self, call_id: str, reason: EndReason, detail: str, status: str = "") -> CallRecord | None:
-        """The call's record with the end that stands, this one or an earlier one; None when there is no such call."""
+        """End a call if it has not ended yet. Returns its ended record, or None if there is no such call."""
         dispatcher = EventDispatcher(self._parts.lifecycle)
         while True:
             record = await self._parts.store.get_call(call_id)
@@ -137,8 +140,8 @@ class DialledCalls:
     async def _change(
         self, call_id: str, change: Callable[[CallRecord], CallRecord | None], event: LifecycleEvent, **details: str
     ) -> None:
-        """Make a change of the record as it is now, and tell the event of it; None is no change. Reports of one call
-        may reach several processes at once."""
+        """Apply `change` to the current record and report the event; if it returns None, do nothing. Retries if another
+        process changes the record meanwhile, because reports of one call may reach several processes at once."""
         while True:
             record = await self._parts.store.get_call(call_id)
             changed = change(record) if record is not None else None

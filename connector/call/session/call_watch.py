@@ -47,7 +47,7 @@ class Ending(Protocol):
 
 
 class CallWatch:
-    """Handles events of the room, dispatches missing agents again, and ends the call if nobody talks with the caller."""
+    """Handles events of the room, redispatches missing agents, and ends the call if nobody talks with the caller."""
 
     def __init__(
         self, parts: CallDependencies, recorder: CallRecorder, end: Ending, transfer: Callable[[str], Awaitable[None]]
