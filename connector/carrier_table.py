@@ -1,4 +1,4 @@
-"""The table of carriers: one line each. Everything else takes them from here; docs/adding-a-carrier.md says how."""
+"""The table of carriers, one line each. All other code gets the carriers from here; see docs/adding-a-carrier.md."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from connector.telephony.inventory import Account
 
 
 class RestModule(Protocol):
-    """What the module of a carrier's REST API has."""
+    """The interface of a carrier's REST API module."""
 
     def control(self, settings: Settings, accounts: CarrierAccounts) -> AccountCalls[Any]:
-        """The calls of these accounts, at least one of which has credentials."""
+        """Creates the REST client for these accounts; at least one must have credentials."""
         ...
 
     async def look_at(self, settings: Settings, account: CarrierAccount) -> Account:
-        """Ask the carrier what the account has. Raises ConnectorError: Internal where the credentials are refused."""
+        """Reads the account over the REST API. Raises ConnectorError: Internal if the credentials are refused."""
         ...
 
 
@@ -36,7 +36,7 @@ class Entry:
 
     carrier: type[Carrier]
     rest: str
-    """The name of a `RestModule`, imported when it is needed: a carrier's own package may take long to import."""
+    """Name of a `RestModule`, imported on demand: a carrier's SDK may take long to import."""
 
     @property
     def rest_module(self) -> RestModule:
@@ -51,12 +51,12 @@ TABLE: Sequence[Entry] = (
 
 
 def carriers_of(settings: Settings, table: Sequence[Entry] = TABLE) -> Carriers:
-    """Every carrier as the settings have it."""
+    """Creates all carriers from the settings."""
     return {entry.carrier.provider: entry.carrier.of(settings) for entry in table}
 
 
 def controls_of(settings: Settings, table: Sequence[Entry] = TABLE) -> dict[Provider, AccountCalls[Any]]:
-    """The REST APIs for which the settings have credentials."""
+    """Creates the REST clients of the carriers with credentials in the settings."""
     carriers = carriers_of(settings, table)
     accounts = {entry.carrier.provider: carriers[entry.carrier.provider].accounts(settings) for entry in table}
     return {
@@ -67,7 +67,7 @@ def controls_of(settings: Settings, table: Sequence[Entry] = TABLE) -> dict[Prov
 
 
 def carrier_secrets(settings: Settings, table: Sequence[Entry] = TABLE) -> tuple[str, ...]:
-    """Everything of the carriers' that no log may show."""
+    """Returns the carriers' secrets that must not appear in logs."""
     accounts = [
         account for carrier in carriers_of(settings, table).values() for account in carrier.accounts(settings).all
     ]

@@ -1,4 +1,4 @@
-"""Work that a process repeats for as long as it lives: what goes wrong once is logged, and it goes on."""
+"""Periodic work of a process. A failure is logged, and the repetition continues."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from connector.errors import ConnectorError
 log = structlog.get_logger()
 
 REMIND_EVERY = 60.0
-"""Seconds after which a chore that fails again and again for the same reason says so once more."""
+"""Minimum interval in seconds between log lines about the same repeated failure."""
 
 
 class Chore:
-    """One piece of work. Its failures are logged: the foreseen ones as a line, the others with their traceback; one
-    that only repeats itself now and then."""
+    """One periodic task. Expected failures are logged as one line, others with a traceback. A repeated failure is
+    logged once in REMIND_EVERY seconds."""
 
     def __init__(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
         self.name = name
@@ -27,17 +27,17 @@ class Chore:
         self._said_at = 0.0
 
     async def repeat(self, every: float, first: float = 0.0) -> None:
-        """Do it after `first` seconds, and `every` seconds after it was done, until cancelled."""
+        """Runs the work after `first` seconds, then `every` seconds after each end, until cancelled."""
         await asyncio.sleep(first)
         while True:
             await self.once()
             if _is_cancelled():
-                # What was asked has made another error of it, as clients of stores do when a connection breaks.
+                # The work replaced CancelledError by another error, as store clients do when a connection breaks.
                 raise asyncio.CancelledError
             await asyncio.sleep(every)
 
     async def once(self) -> bool:
-        """Do it; whether it went well. Raises CancelledError alone, when this task is cancelled."""
+        """Runs the work once; returns whether it succeeded. Raises only CancelledError, if this task is cancelled."""
         try:
             await self._work()
         except (ConnectorError, TimeoutError) as error:

@@ -1,26 +1,26 @@
-"""Every error this project raises on purpose, and what each means on each transport.
+"""All errors that this project raises deliberately, with their codes for Twirp, gRPC and HTTP.
 
 ::
 
     ConnectorError                 base; never raised itself
     ├── InvalidArgument            a field of the request is wrong; names the field
     ├── Malformed                  the body could not be decoded at all
-    ├── Unauthenticated            no token, or one that does not verify
+    ├── Unauthenticated            no token, or an invalid one
     ├── PermissionDenied           the token lacks the grant
     ├── NotFound                   no such call, rule, connector …
-    ├── FailedPrecondition         not in this state of the call, or not with this configuration
-    ├── Aborted                    somebody else changed the same thing at the same time
+    ├── FailedPrecondition         impossible in this state of the call, or with this configuration
+    ├── Aborted                    concurrent change of the same object
     ├── ResourceExhausted          the configured limit of calls is reached
-    ├── Unavailable                LiveKit cannot be reached, or the service drains
-    ├── Unimplemented              a method that exists elsewhere but not here
-    ├── Internal                   the operator's set-up is wrong (credentials, config)
-    │   └── CredentialsRefused     a carrier's REST API does not take ours
-    ├── ConnectUrlError            what is wrong with a connect_url
-    │   ├── TokenInvalid           malformed, altered or foreign
-    │   ├── TokenExpired           its time is over, or its call has ended
-    │   ├── TokenUsed              another WebSocket came first
+    ├── Unavailable                LiveKit is unreachable, or the service is draining
+    ├── Unimplemented              a method that LiveKit defines but we do not implement
+    ├── Internal                   the operator's setup is wrong (credentials, config)
+    │   └── CredentialsRefused     a carrier's REST API refuses our credentials
+    ├── ConnectUrlError            a connect_url cannot be used
+    │   ├── TokenInvalid           malformed, altered or not ours
+    │   ├── TokenExpired           expired, or its call has ended
+    │   ├── TokenUsed              another WebSocket has used it before
     │   └── SignatureInvalid       the carrier's signature is missing or wrong
-    └── CarrierProtocolError       the carrier's side of a media socket spoke wrongly
+    └── CarrierProtocolError       the carrier broke the protocol of the media socket
 """
 
 from __future__ import annotations
@@ -143,4 +143,4 @@ class CarrierProtocolError(ConnectorError):
 
 
 PASSING = (Unavailable, ResourceExhausted)
-"""What may be better in a moment, without anybody doing something about it."""
+"""Errors that may disappear without intervention, so a retry makes sense."""

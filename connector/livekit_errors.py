@@ -1,4 +1,4 @@
-"""What LiveKit's server API and the way to it can answer, as our errors; for every adapter that speaks to it."""
+"""Translates errors of LiveKit's server API and of the connection to it; for all adapters that use the API."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from connector.errors import ConnectorError, Internal, NotFound, Unavailable
 
 @asynccontextmanager
 async def translated(url: str, patience: float) -> AsyncIterator[None]:
-    """Bound what is asked of LiveKit at `url` to so many seconds, and raise ConnectorError alone."""
+    """Limits a request to LiveKit at `url` to `patience` seconds, and raises only ConnectorError."""
     try:
-        # Not left to the SDK: it asks aiohttp for no timeout at all, whatever its session was given.
+        # The SDK disables aiohttp's timeout for its requests, even if the session has one.
         async with asyncio.timeout(patience):
             yield
     except api.TwirpError as error:
@@ -29,7 +29,7 @@ async def translated(url: str, patience: float) -> AsyncIterator[None]:
 
 
 def unreachable(error: Exception) -> str:
-    """Why an HTTP request got no answer, in an operator's words."""
+    """Returns the reason why an HTTP request got no answer, as text for the operator."""
     match error:
         case TimeoutError():
             return "no answer in time"

@@ -18,7 +18,7 @@ import structlog
 from connector import numbers
 
 _PHONE = re.compile(r"(?<![A-Za-z0-9])\+?\d[\d ().-]{5,18}\d(?![A-Za-z0-9])")
-"""Text that looks like a number, for fields that usually hold one; also in `sip_1555…` and `sip:1555…@host`."""
+"""A probable phone number in a field that usually contains one; also matches in `sip_1555…` and `sip:1555…@host`."""
 _JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
 _LONG_TOKEN = re.compile(r"[\w-]{80,}")
 """Matches the secret part of a connect_url; no useful log text has words of this length."""
@@ -52,7 +52,7 @@ def never_log(*values: str) -> None:
 
 
 def scrub(text: str) -> str:
-    """Mask phone numbers in E.164 form, signed tokens and registered secrets inside a text."""
+    """Masks phone numbers in E.164 form, signed tokens and registered secrets in a text."""
     for secret in _secrets:
         if secret in text:
             text = text.replace(secret, "[secret]")
@@ -77,17 +77,17 @@ def _scrub_value(key: str, value: Any) -> Any:
 
 
 def scrub_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """structlog processor; the last one before rendering, so that it sees everything."""
+    """structlog processor; the last one before rendering, so that it gets all fields."""
     return {key: _scrub_value(key, value) for key, value in event.items()}
 
 
 def bind_call(call_id: str, **more: str) -> AbstractContextManager[None]:
-    """Put `call_id` on every line logged inside the block and by the tasks it starts."""
+    """Adds `call_id` to every line logged inside the block and by tasks that the block starts."""
     return structlog.contextvars.bound_contextvars(call_id=call_id, **more)
 
 
 class _Calm(logging.Filter):
-    """What any scanner can send to an open port is no error of ours: one line of it, without a traceback."""
+    """Logs malformed HTTP requests as one INFO line without a traceback: port scanners send them to any open port."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -99,8 +99,8 @@ class _Calm(logging.Filter):
 
 
 class _UnreadStreams(logging.Filter):
-    """The SDK says of each text or byte stream of the room that nobody here reads it. An agent that transcribes opens
-    four a second: worth a line for who looks into the SDK, and for nobody else."""
+    """Lowers the SDK's messages about text and byte streams without a reader to DEBUG. A transcribing agent opens four
+    streams per second, and the messages are useful only for debugging the SDK."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not str(record.msg).startswith(("ignoring text stream with topic", "ignoring byte stream with topic")):
@@ -147,10 +147,10 @@ def configure_logging(level: str = "info", form: str = "auto", stream: TextIO | 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # The SDK logs these by the root logger. To register readers instead would need every topic's name beforehand.
+    # The SDK logs these messages with the root logger. Registering readers would require knowing all topic names.
     root.addFilter(_unread_streams)
     for noisy in ("aiohttp.access", "asyncio", "twirp", "twilio.async_http_client", "redis"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("aiohttp.server").addFilter(_calm)
-    # The SDK reports each step of ICE and signalling; only its warnings help an operator.
+    # The SDK logs each step of ICE and signalling; only its warnings are useful for an operator.
     logging.getLogger("livekit").setLevel(logging.WARNING if level != "debug" else logging.DEBUG)

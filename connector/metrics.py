@@ -1,4 +1,5 @@
-"""What Prometheus reads at `/metrics`. One registry a service, so that tests can run several in a process."""
+"""Prometheus metrics, served at `/metrics`. Each service has its own registry, so that tests can run several services
+in one process."""
 
 from __future__ import annotations
 

@@ -1,20 +1,20 @@
-"""Telephone numbers as ITU-T E.164 writes them: `+`, a country code that begins with 1 to 9, 15 digits at most; and
-the callers who keep theirs to themselves."""
+"""Telephone numbers in ITU-T E.164 form: `+`, a country code that begins with 1 to 9, at most 15 digits. Also
+recognises withheld numbers."""
 
 from __future__ import annotations
 
 import re
 
 E164 = re.compile(r"\+[1-9][0-9]{1,14}")
-"""The least that a carrier is asked to dial."""
+"""The minimum requirement for a number that a carrier is asked to dial."""
 SUBSCRIBER = re.compile(r"\+[1-9][0-9]{6,14}")
-"""Of a number that somebody owns: none is shorter."""
+"""A subscriber's number; no subscriber number is shorter."""
 IN_TEXT = re.compile(r"\+\d{6,15}")
-"""What looks like a number in the midst of something else."""
+"""A probable phone number inside other text."""
 
 WITHHELD = "withheld"
-"""In the place of a number that the caller withholds, or that the network does not tell: the one word for the many
-that carriers have."""
+"""Replaces the number if the caller withholds it or the network does not transmit it. Carriers use many different words
+for this."""
 _WITHHELD_WORDS = re.compile(
     "anonymous|anonymousinvalid|blocked|idunavailable|nocallerid|notavailable|outofarea|withheld"
     "|(?:private|restricted|unavailable|unknown)(?:number|caller)?|(?:number|caller)(?:unavailable|unknown|withheld)"
@@ -28,8 +28,8 @@ _BETWEEN_WORDS = re.compile(r"[\s_.\-]+")
 
 
 def is_withheld(caller: str) -> bool:
-    """Whether this is what a carrier says of a caller who has no number for us: nothing, one of the words and digits of
-    its own, or the anonymous address of SIP."""
+    """Whether a carrier's caller field means that the number is not available: it is empty, one of the carriers' words
+    or digit codes, or the anonymous SIP address."""
     text = caller.strip()
     found = _SIP_ADDRESS.search(text)
     if found is None and "@" in text:

@@ -1,5 +1,5 @@
-"""Secrets that are kept where others may read: sealed (AES-CBC and HMAC-SHA256, Fernet) with a key derived from the
-service's own secret. While that is rotated, what the secret before has sealed can still be opened."""
+"""Encryption of secrets in a store that others may read: Fernet (AES-CBC and HMAC-SHA256) with a key derived from the
+service's own secret. During rotation, texts sealed with the previous secret can still be opened."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from connector.errors import Internal
 
 MARK = "sealed:"
-"""Before a sealed text, where there may be a plain one too."""
+"""Prefix of a sealed text in places where plain text is possible too."""
 
 
 class SealBroken(Internal):
-    """The text was sealed with a secret that is not configured (any more)."""
+    """The text was sealed with a secret that is not, or no longer, configured."""
 
 
 class Seal:
-    """`secrets`: the newest first. What it seals can be opened by every process with one of them."""
+    """Seals with the newest of `secrets` (the first). Every process that has this secret can open the text."""
 
     def __init__(self, secrets: Sequence[str], purpose: str) -> None:
-        """`purpose` sets the keys apart from any other use of the same secrets."""
+        """`purpose` makes the keys differ from those for other uses of the same secrets."""
         if not secrets or not all(secrets):
             raise ValueError("a seal needs a secret")
         boxes = [Fernet(_key(secret, purpose)) for secret in secrets]
@@ -31,7 +31,7 @@ class Seal:
         self._any = MultiFernet(boxes)
 
     def close(self, text: str) -> str:
-        """The text, sealed with the newest secret; each time another one."""
+        """Seals `text` with the newest secret; the result differs each time."""
         return self._newest.encrypt(text.encode()).decode()
 
     def open(self, sealed: str) -> str:
@@ -41,7 +41,7 @@ class Seal:
             raise SealBroken("it was sealed with a secret that is not configured") from None
 
     def is_current(self, sealed: str) -> bool:
-        """Whether the newest secret alone opens it."""
+        """Whether the text was sealed with the newest secret."""
         try:
             self._newest.decrypt(sealed.encode())
         except InvalidToken:
@@ -50,12 +50,12 @@ class Seal:
 
 
 def is_sealed(secret: str) -> bool:
-    """Of a secret of a document that the store gave: nobody here can open it."""
+    """Whether a secret read from the store is still sealed, i.e. this process could not open it."""
     return secret.startswith(MARK)
 
 
 def several(secret: str | Sequence[str]) -> tuple[str, ...]:
-    """One secret, or several with the newest first."""
+    """Returns one or several secrets as a tuple; the newest is the first."""
     return (secret,) if isinstance(secret, str) else tuple(secret)
 
 

@@ -1,4 +1,4 @@
-"""Tasks that run beside whoever starts them: kept until they are done, told of when they break, never left behind."""
+"""Background tasks: kept referenced until they end, logged when they fail, and cancelled at shutdown."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ T = TypeVar("T")
 
 
 class BackgroundTasks:
-    """asyncio keeps only weak references to its tasks, and tells of an exception nobody asked for when the task is
-    collected: so whoever starts a task without awaiting it starts it here."""
+    """Owner of tasks that are started without being awaited. asyncio keeps only weak references to tasks, and reports
+    an unretrieved exception only when the task is garbage-collected."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -36,8 +36,8 @@ class BackgroundTasks:
         context: Context | None = None,
         awaited: bool = False,
     ) -> asyncio.Task[T]:
-        """`on_done` is called when the task is over, however it ended. `awaited`: the caller awaits the task and sees
-        its exception, which is not logged then."""
+        """Starts a task. `on_done` is called when the task has ended, with or without an error. `awaited`: the caller
+        awaits the task and gets its exception, so the exception is not logged."""
         task = asyncio.create_task(work, name=name, context=context)
         self._tasks.add(task)
 
@@ -52,12 +52,12 @@ class BackgroundTasks:
         return task
 
     async def wait(self) -> None:
-        """Until those that run now are over."""
+        """Waits until the tasks that are running now have ended."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 
     async def close(self, patience: float = 0.0) -> None:
-        """Give them so many seconds, cancel what is left, and wait until that is over."""
+        """Waits `patience` seconds, cancels the remaining tasks and waits until they have ended."""
         if self._tasks and patience > 0:
             await asyncio.wait(self._tasks, timeout=patience)
         for task in self._tasks:
