@@ -247,7 +247,7 @@ class ToCarrier:
         self._put_mark(self._last_mark)
         return left
 
-    # What is asked for
+    # Requests from the room and the API
 
     def clear(self) -> None:
         """Drop all audio that the caller has not heard yet, in our outbox and in the carrier's buffer."""

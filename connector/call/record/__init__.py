@@ -1,1 +1,1 @@
-"""What is written of a call, and what customers are told of it."""
+"""Writes the records of calls and reports their events to customers."""

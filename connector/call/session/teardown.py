@@ -31,7 +31,7 @@ class Teardown:
         self._leg = leg
 
     async def run(self, end: End, wait: Wait, socket: CarrierSocket | None, was_active: bool, away: bool) -> None:
-        """Free all resources if this process owns the call; otherwise only those of this process. `away`: the phone has
+        """Free all resources if this process owns the call; otherwise only its own resources. `away`: the phone has
         left its stream and could come back."""
         if await self._is_ours(wait):
             await self._take_down(end, socket, was_active, away)
