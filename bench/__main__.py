@@ -1,4 +1,4 @@
-"""`python -m bench [--quick] [--strict]`. Exit status 1 when something could not be measured."""
+"""`python -m bench [--quick] [--strict]`. Exit status 1: a measurement failed, or a target with `--strict`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def _run(options: argparse.Namespace, console: Console) -> list[Section]:
     def say(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:5.0f} s  {what}[/]", highlight=False)
 
-    # Every process is stopped on the way out, whoever ends the run.
+    # SIGINT and SIGTERM cancel the run, so that all processes are stopped in every case.
     measuring = asyncio.current_task()
     assert measuring is not None
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""What is read out of sounds and numbers. Pure."""
+"""Analysis of sound and statistics. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 RATE = 8000
 _WINDOW = RATE // 200
-"""5 ms: the tones of `bench.sound` are whole multiples of 200 Hz apart, so that none is seen in another's place."""
+"""Samples (5 ms). The tones of `bench.sound` differ by multiples of 200 Hz, so that none is mistaken for another."""
 
 
 def amplitude(pcm: NDArray[np.int16], frequency: float) -> NDArray[np.float64]:
-    """How loud one frequency is, for each whole window of 5 ms; value i belongs to the window that starts at i."""
+    """Amplitude of one frequency in each whole window of 5 ms; value i is for the window that starts at sample i."""
     if len(pcm) < _WINDOW:
         return np.zeros(0)
     turned = pcm.astype(np.float64) * np.exp(-2j * np.pi * frequency * np.arange(len(pcm)) / RATE)
@@ -22,10 +22,10 @@ def amplitude(pcm: NDArray[np.int16], frequency: float) -> NDArray[np.float64]:
 
 
 def onset(pcm: NDArray[np.int16], frequency: float, least: float = 1000.0) -> float | None:
-    """The sample at which a tone has half of its greatest amplitude for the first time; None when it never is loud.
+    """The first sample at which a tone reaches half of its maximum amplitude; None if the maximum is below `least`.
 
-    Between two samples it is interpolated. The same rule applied to what was said and to what was heard makes
-    the window's own width cancel out.
+    The position is interpolated between samples. Because said and heard sound use the same rule, the window width
+    cancels out of their difference.
     """
     loudness = amplitude(pcm, frequency)
     if not len(loudness) or loudness.max() < least:
@@ -44,10 +44,10 @@ def delays(
     bursts: Sequence[tuple[int, float]],
     longest: float,
 ) -> list[float | None]:
-    """Seconds from each burst in `said` to the same in `heard`; None for one that was not heard.
+    """Seconds from each burst in `said` to the same burst in `heard`; None for a burst that was not heard.
 
-    `bursts` are (first sample in `said`, frequency); a burst is looked for during `longest` seconds, in which no
-    other of its frequency may begin. The two sounds share one clock.
+    `bursts` are (first sample in `said`, frequency). A burst is searched for within `longest` seconds; no other burst
+    of its frequency may begin in this time. Both sounds share one clock.
     """
     result: list[float | None] = []
     for begins, frequency in bursts:
@@ -58,7 +58,7 @@ def delays(
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """By linear interpolation; `share` from 0 to 1."""
+    """The percentile `share` (0 to 1), with linear interpolation."""
     return float(np.quantile(np.asarray(values, np.float64), share))
 
 
@@ -67,6 +67,6 @@ def median(values: Sequence[float]) -> float:
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Of the straight line with the least squared error through (x, y)."""
+    """Slope of the least-squares line through the points (x, y)."""
     x, y = np.asarray(points, np.float64).T
     return float(np.dot(x - x.mean(), y - y.mean()) / np.dot(x - x.mean(), x - x.mean()))

@@ -1,5 +1,5 @@
-"""The bare SDK loop, against which the connector's CPU time is held: publishes 20 ms frames with the SDK's own
-`AudioSource`, reads 20 ms frames with its own `AudioStream`, on asyncio's own loop, and does nothing else."""
+"""The bare SDK loop, the baseline for the connector's CPU time: publishes 20 ms frames with the SDK's `AudioSource`,
+reads 20 ms frames with its `AudioStream`, on asyncio's default loop, and does nothing else."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Bare:
         self._tasks.append(asyncio.create_task(self._speak()))
 
     async def _speak(self) -> None:
-        """The source's own queue keeps the time: there is no cheaper way to publish."""
+        """The source's queue sets the pace; this is the cheapest way to publish."""
         pieces = [self._sound[i : i + FRAME].tobytes() for i in range(0, len(self._sound), FRAME)]
         for piece in cycle(pieces):
             await self._source.capture_frame(rtc.AudioFrame(piece, RATE, 1, FRAME))

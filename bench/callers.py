@@ -1,4 +1,4 @@
-"""The telephones: the carrier simulator and a client of the API in one process. Asked by lines; see `bench.worker`."""
+"""The telephones: the carrier simulator and an API client in one process. Controlled by lines; see `bench.worker`."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _DIRECTIONS = {
     "outbound": api.ConnectTwilioCallRequest.TWILIO_CALL_DIRECTION_OUTBOUND,
 }
 _LOUD = 300
-"""The caller's voice at a listener; a concealed or silent frame stays below."""
+"""Minimum amplitude of the caller's voice at a listener; concealed and silent frames stay below."""
 
 
 class Listener:
-    """Somebody in the room who notes when the first sound arrives."""
+    """A participant of the room that records when the first sound arrives."""
 
     def __init__(self) -> None:
         self._room = rtc.Room()
@@ -71,7 +71,7 @@ class Callers:
         self._connector = ""
 
     async def meet(self, connector: str, url: str, key: str, secret: str, twilio_token: str) -> None:
-        """Learn where the connector and LiveKit are; again for another connector."""
+        """Sets the addresses of the connector and LiveKit; to be called again for another connector."""
         if self._livekit[0]:
             await self._leave()
         self._livekit = url, key, secret
@@ -103,19 +103,19 @@ class Callers:
         return call
 
     async def talk(self, rooms: list[str], seconds: float) -> None:
-        """Add a call that speaks for so long to each room; returns when all have begun."""
+        """Adds a call that speaks for `seconds` to each room; returns when all calls have started."""
         for index, room in enumerate(rooms):
             await self._dial(room, sound.speech_like(seconds, index))
 
     async def bursts(self, rooms: list[str], count: int, seed: int) -> list[dict[str, Any]]:
-        """A call to each room that says `count` bursts. Of each call: the seconds each burst took to come back
-        (`delays`), when it was said and its frequency (`said`), and when it was back at the telephone (`back`), before
-        the telephone's own buffer.
+        """Places a call to each room that says `count` bursts. Returns for each call and burst: the seconds until it
+        came back (`delays`), the time at which it was said and its frequency (`said`), and the time at which it
+        arrived at the telephone, before the telephone's buffer (`back`).
 
-        Inbound, where the room is joined only when the carrier's audio comes already: a backlog has its chance.
+        The calls are inbound: the room is joined while the carrier already sends audio, so a backlog can form.
         """
         calls = [await self._dial(room, sound.NOTHING, "inbound") for room in rooms]
-        # Only when all stand: a join is work for every process, and is not to be measured here.
+        # Only after all calls are set up: a join costs CPU in every process and must not affect this measurement.
         said = [sound.bursts(count, seed * 100 + index) for index in range(len(rooms))]
         tapes = [_tape(call) for call in calls]
         begins = [call.say(what.pcm) for call, what in zip(calls, said, strict=True)]
@@ -129,7 +129,7 @@ class Callers:
         return measured
 
     async def frames(self) -> dict[str, int]:
-        """20 ms frames sent and heard by the calls that stand."""
+        """Number of 20 ms frames sent and heard by the active calls."""
         return {
             "sent": sum(call.stream.sent_frames for call in self._calls),
             "heard": sum(call.stream.received_bytes // 160 for call in self._calls),
@@ -144,7 +144,7 @@ class Callers:
             self._twilio.forget(call)
 
     async def connect_times(self, direction: str, count: int, prefix: str) -> list[float]:
-        """Seconds that `count` ConnectTwilioCall took, one after the other, each to a new room."""
+        """Seconds that each of `count` ConnectTwilioCall requests took, sent one by one, each for a new room."""
         times = []
         for index in range(count):
             room = f"{prefix}-{index}"
@@ -171,8 +171,8 @@ class Callers:
         return times
 
     async def burst(self, direction: str, count: int, prefix: str) -> dict[str, float]:
-        """So many calls at once. How many are served (outbound: have a connect_url; inbound: are in their room after
-        all streams have started together), and the seconds until the last of them is."""
+        """Starts `count` calls at once. Returns the number of served calls (outbound: a connect_url was returned;
+        inbound: the call joined its room after all streams started together) and the seconds until the last one."""
         rooms = [f"{prefix}-{index}" for index in range(count)]
         started = time.perf_counter()
         urls = await asyncio.gather(*(self._connect(room, direction) for room in rooms), return_exceptions=True)
@@ -195,7 +195,7 @@ class Callers:
         return {"served": served, "seconds": seconds}
 
     async def _active(self, wanted: int) -> int:
-        """Calls that the connector holds as active, once they are so many, or nothing more is to be expected."""
+        """Returns the number of active calls in the connector, once it reaches `wanted` or BURST_PATIENCE is over."""
         active = 0
         async with aiohttp.ClientSession() as session:
             for _ in range(round(BURST_PATIENCE / 0.1)):
@@ -225,7 +225,7 @@ class Callers:
 
 
 def _tape(call: OutboundCall) -> Tape:
-    """All that comes for the telephone's ear from now on."""
+    """Records all audio that the telephone receives from now on."""
     ear, tape = call.stream._ear, Tape()
     assert ear is not None
     receive = ear.receive
@@ -253,7 +253,7 @@ def _trips(call: OutboundCall, tape: Tape, begin: int, bursts: list[tuple[int, f
 
 
 async def _until_said(call: OutboundCall) -> None:
-    # A telephone speaks in real time: how long it will take is known, and nothing tells when it is done.
+    # A telephone speaks in real time: the remaining time is known, but there is no event for the end.
     while call.saying:  # noqa: ASYNC110
         await asyncio.sleep(call.saying)
 

@@ -1,4 +1,4 @@
-"""The echo agent: a participant a room, which says what it hears at once. Asked by lines; see `bench.worker`."""
+"""The echo agent: one participant per room that echoes immediately. Controlled by lines; see `bench.worker`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RATE = 8000
 
 
 class Echo:
-    """10 ms in, 10 ms out, no queue: what it adds is as little as an agent can add."""
+    """10 ms frames in and out, without a queue: the smallest delay that an agent can add."""
 
     def __init__(self) -> None:
         self._room = rtc.Room()
@@ -59,7 +59,7 @@ async def start() -> dict[str, Handler]:
             echoes[room] = echo
 
     async def when(room: str, bursts: list[tuple[float, float]], longest: float) -> list[float | None]:
-        """When each burst, (moment it was said, frequency), came to the agent of this room."""
+        """Arrival time of each burst (time at which it was said, frequency) at the agent of this room."""
         return [echoes[room].tape.when(at, frequency, longest) for at, frequency in bursts]
 
     async def leave() -> None:

@@ -1,5 +1,5 @@
-"""A page of the list of calls among many, as the REST API answers it, and what an event loop that carries audio would
-notice of it."""
+"""Response time of the REST API's call list with many stored calls, and the stalls that it causes in the event loop,
+which also carries audio."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUERIES: dict[str, dict[str, str]] = {
     "?type=": {"type": "inbound"},
 }
 TICK = 0.001
-"""Seconds that the event loop is asked to sleep, again and again: what it sleeps longer is a stall."""
+"""Seconds of each repeated sleep in the event loop; any longer sleep is a stall."""
 ENDED = CallRecord(
     call_id="call",
     provider=Provider.TWILIO,
@@ -46,24 +46,24 @@ ENDED = CallRecord(
 
 @dataclass(slots=True)
 class Lists:
-    """Seconds."""
+    """Results, in seconds."""
 
     pages: dict[str, list[float]] = field(default_factory=dict)
     stalls: list[float] = field(default_factory=list)
-    """The longest while a round of pages was answered."""
+    """The longest stall in each round of requests."""
     plain_stalls: list[float] = field(default_factory=list)
-    """The longest of as many ticks without any."""
+    """The longest stall in the same time without requests."""
 
 
 async def lists(rounds: int) -> Lists:
-    """Every page `rounds` times over."""
+    """Requests every page `rounds` times."""
     result = Lists()
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteStore(Path(folder) / "connector.db")
         await store.open()
         try:
             await _fill(store)
-            # It holds no call: what the store has is all there is.
+            # The process has no active call, so all calls come from the store.
             rest = CallRest(cast(Control, _NoCalls()), store)
             for _ in range(rounds):
                 await _round(rest, result)

@@ -12,19 +12,19 @@ from bench.worker import Worker
 
 BARE = "bare SDK loop"
 BURST = 60
-"""Calls that begin at once."""
+"""Number of calls that start at once."""
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of each; seconds unless the name says otherwise."""
+    """The size of each measurement. `settle` and `window` are in seconds, the others are counts."""
 
     rounds: int
     calls: tuple[int, ...]
-    """Numbers of calls at once at which CPU time is measured."""
+    """Numbers of simultaneous calls for which CPU time is measured."""
     many: int
-    """Calls at once in the second half of the round trips."""
+    """Number of simultaneous calls in the second half of the round trips."""
     bursts_one: int
     bursts_many: int
     settle: float
@@ -32,7 +32,7 @@ class Plan:
     connects: int
     first_audios: int
     pages: int
-    """Times that each page of a list is asked for."""
+    """Number of requests for each page of a list."""
 
 
 FULL = Plan(
@@ -63,7 +63,7 @@ QUICK = Plan(
 
 @dataclass(slots=True)
 class RoundTrips:
-    """Seconds, of every burst heard; `first` and `last` are of the first and last five bursts of each call."""
+    """Seconds for every burst heard; `first` and `last`: the first and last five bursts of each call."""
 
     calls: int
     all: list[float] = field(default_factory=list)
@@ -75,7 +75,7 @@ class RoundTrips:
     to_phone: list[float] = field(default_factory=list)
     """From the agent's ear back to the telephone."""
     in_phone: list[float] = field(default_factory=list)
-    """In the telephone's buffer, until it is heard."""
+    """In the telephone's buffer, until the telephone plays it."""
 
     def add(self, call: list[float | None]) -> None:
         heard = [delay for delay in call if delay is not None]
@@ -87,7 +87,8 @@ class RoundTrips:
     def add_legs(
         self, said: list[tuple[float, float]], heard: list[float | None], back: list[float | None], trips: list[Any]
     ) -> None:
-        """When each burst of a call was said, was with the agent, was back, and how long all of it took."""
+        """Adds, for each burst of a call, the times at which it was said, arrived at the agent and came back, and the
+        total delay."""
         for (at, _), there, again, trip in zip(said, heard, back, trips, strict=True):
             if there is not None and again is not None and trip is not None:
                 self.to_agent.append(there - at)
@@ -96,7 +97,7 @@ class RoundTrips:
 
 
 async def round_trips(stage: Stage, plan: Plan, say: Say) -> dict[str, dict[int, RoundTrips]]:
-    """Tone bursts through room and echo and back, at one call and at many, each variant in turn."""
+    """Round trips of tone bursts through room and echo, with one call and with many, alternating the variants."""
     sizes = {DEFAULT_QUEUE: (1, plan.many), PLAIN: (1,), OURS: (1, plan.many)}
     result = {variant: {n: RoundTrips(n) for n in counts} for variant, counts in sizes.items()}
     for turn in range(plan.rounds):
@@ -119,17 +120,17 @@ async def round_trips(stage: Stage, plan: Plan, say: Say) -> dict[str, dict[int,
 
 @dataclass(slots=True)
 class Cost:
-    """Cores a call, one value a round, by number of calls."""
+    """CPU cores per call, one value per round, by number of calls."""
 
     cores: dict[int, list[float]]
     helpers: dict[str, list[float]] = field(default_factory=dict)
-    """Cores of the other processes at the largest number of calls."""
+    """CPU cores of the other processes at the largest number of calls."""
     memory: list[tuple[int, float]] = field(default_factory=list)
     """(calls, resident megabytes)"""
 
 
 async def costs(stage: Stage, plan: Plan, say: Say) -> dict[str, Cost]:
-    """CPU time of connector and of the bare loop, speech both ways, each in turn."""
+    """CPU time of the connector and of the bare loop, with speech in both directions, alternating the two."""
     result = {variant: Cost({n: [] for n in plan.calls}) for variant in (BARE, OURS)}
     for turn in range(plan.rounds):
         for variant, cost in result.items():
@@ -144,7 +145,7 @@ async def costs(stage: Stage, plan: Plan, say: Say) -> dict[str, Cost]:
 
 
 async def _cost_of(speakers: Worker, pid: int, begin: str, stage: Stage, plan: Plan, cost: Cost) -> None:
-    await _heard(speakers, begin)  # An answer means that all is loaded.
+    await _heard(speakers, begin)  # A response means that all modules are loaded.
     cost.memory.append((0, rss_megabytes(pid)))
     standing = 0
     for count in plan.calls:
@@ -154,7 +155,7 @@ async def _cost_of(speakers: Worker, pid: int, begin: str, stage: Stage, plan: P
         else:
             await speakers.ask("begin", rooms=rooms, **stage.keys)
         standing = count
-        # What a new call needs once (joining, first packets, the encoder's start) is no running cost.
+        # The one-time cost of a new call (join, first packets, start of the encoder) is not a running cost.
         await cpu_cores([pid], plan.settle)
         heard = await _heard(speakers, begin)
         used = await cpu_cores([pid, *stage.helpers().values()], plan.window)
@@ -181,11 +182,11 @@ class Setup:
     connect: dict[str, list[float]] = field(default_factory=dict)
     first_audio: dict[str, list[float]] = field(default_factory=dict)
     bursts: dict[str, dict[str, float]] = field(default_factory=dict)
-    """`served` calls of BURST that began at once, and the `seconds` until the last of them was."""
+    """`served`: number of served calls of BURST started at once; `seconds`: time until the last one was served."""
 
 
 async def setups(stage: Stage, plan: Plan, say: Say) -> Setup:
-    """How long ConnectTwilioCall takes, and how long it is from `start` to sound in the room."""
+    """Duration of ConnectTwilioCall, and time from `start` to the first sound in the room."""
     result = Setup()
     async with stage.connector(OURS):
         for direction in ("outbound", "inbound"):

@@ -1,4 +1,4 @@
-"""What was measured, held against the targets: rows for the table, a document for bench.json."""
+"""Compares the measurements with the targets: rows for the table, a document for bench.json."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_OF_A_PAGE = 0.010
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line; `met` is None where there is no target."""
+    """One line of the table; `met` is None without a target."""
 
     what: str
     ours: str
@@ -38,7 +38,7 @@ class Section:
 
 
 def judged(what: str, ours: str, baseline: str, ratio: float, most: float) -> Row:
-    """A row with a target: `ratio` is at most `most`, as it is printed, with two decimals."""
+    """A row with a target: `ratio`, rounded to two decimals as printed, must be at most `most`."""
     return Row(what, ours, baseline, ratio, f"≤ {times(most)}", round(ratio, 2) <= most)
 
 
@@ -48,8 +48,8 @@ def round_trip_rows(trips: dict[str, dict[int, RoundTrips]]) -> list[Row]:
     single, crowd = median(ours[one].all), median(ours[many].all)
     rows = [
         _against(f"median, {_calls(one)}", single, median(queue[one].all)),
-        # The target's baseline is the bridge as most are written. With only the source exchanged, our own dropping of
-        # late audio keeps the queue empty: that row tells what the queue alone costs once nothing piles up in it.
+        # The target's baseline is the plain bridge, since most bridges are written this way. The default-queue variant
+        # still drops late audio, which keeps its queue empty: that row shows the cost of a queue without a backlog.
         _against("  against the plain bridge", single, median(plain[one].all), MOST_OF_PLAIN),
         _against(f"median, {_calls(many)}", crowd, median(queue[many].all)),
         judged("  against ours at 1 call", _ms(crowd), _ms(single), crowd / single, MOST_OF_ONE_CALL),
@@ -134,7 +134,7 @@ def _burst_row(direction: str, burst: dict[str, float]) -> Row:
 
 
 def list_rows(lists: Lists) -> list[Row]:
-    """A page is quick, and no audio waits for it: the event loop sleeps hardly longer than without it."""
+    """Rows for response times of pages and for the longest stall of the event loop, with and without requests."""
     rows = [_page_row(name, median(seconds)) for name, seconds in lists.pages.items()]
     ours, plain = median(lists.stalls), median(lists.plain_stalls)
     return [*rows, Row("longest stall of the event loop", _ms(ours), _ms(plain), ours / plain if plain else None)]
@@ -179,7 +179,7 @@ def document(
     setup: Setup,
     lists: Lists,
 ) -> dict[str, Any]:
-    """Everything, the single values too: seconds, cores and megabytes."""
+    """All results, including the single values, in seconds, cores and megabytes."""
     return {
         "machine": machine,
         "table": [asdict(section) for section in found],

@@ -1,8 +1,8 @@
-"""The connector as `connector serve` starts it, with one thing changed: for the baselines, and for a profile.
+"""Runs `connector serve` with one part replaced for a baseline, or unchanged for a profile.
 
-`default-queue` sends the caller's voice through the SDK's own source with its default queue of 1000 ms, one
-awaited `capture_frame` for each 20 ms. `plain` does the same and drops nothing: what the carrier sends while
-the track is being published waits for it. `as-is` changes nothing.
+`default-queue` sends the caller's voice through the SDK's source with its default queue of 1000 ms, with one awaited
+`capture_frame` for each 20 ms. `plain` does the same and drops nothing: audio that the carrier sends before the track
+is published waits for it. `as-is` changes nothing.
 With `BENCH_PROFILE=file` the event loop's thread is profiled (cProfile) until the process ends.
 """
 
@@ -33,7 +33,7 @@ FRAME_BYTES = RATE // 50 * 2
 
 
 class QueuedSource:
-    """Takes the place of `connector.room.media.CallerSource`."""
+    """Replaces `connector.room.media.CallerSource`."""
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
@@ -72,7 +72,7 @@ class QueuedSource:
 
 
 class PlainBridge(Bridge):
-    """Takes the place of `connector.call.media.bridge.Bridge`: in order, everything, however old."""
+    """Replaces `connector.call.media.bridge.Bridge`: forwards all audio in order, however old."""
 
     def __init__(self, codec: Codec, room: CallerVoice, metrics: Metrics, now: Now, later: Later, *more: Any) -> None:
         super().__init__(codec, room, metrics, now, later, *more)
@@ -92,7 +92,7 @@ class PlainBridge(Bridge):
 
 
 def _exchange(module: ModuleType, name: str, replacement: object) -> None:
-    """A baseline in which nothing is exchanged would be compared with itself."""
+    """Replaces `name` in `module`. Exits if the name does not exist: the baseline would be the connector itself."""
     if name not in vars(module):
         raise SystemExit(f"{module.__name__} has no {name} any more: mend this baseline")
     vars(module)[name] = replacement

@@ -1,4 +1,4 @@
-"""What the telephones say. Never silent, since silence hides a delay: buffers on the way run dry in it."""
+"""The telephones' test signals. They are never silent, because buffers run empty in silence, which hides a delay."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from numpy.typing import NDArray
 RATE = 8000
 FREQUENCIES = (600.0, 1000.0, 1400.0, 1800.0, 2200.0)
 SPACING = 0.4
-"""Seconds between two bursts."""
+"""Seconds from the start of one burst to the next."""
 LONGEST_DELAY = SPACING * len(FREQUENCIES) - 0.2
-"""A burst's frequency does not come again before this many seconds have passed."""
+"""The same frequency is not repeated within this many seconds."""
 LEAD = 1.0
-"""Seconds of murmur before the first burst: the path has to be open by then."""
+"""Seconds of murmur before the first burst, in which the audio path must open."""
 NOTHING = np.zeros(0, np.int16)
 _BURST = 0.1
 _LEVEL = 8000.0
 _NOISE = 10.0
 _MURMUR = 150.0
-"""Root mean square. A voice and not noise: a receiver's jitter buffer shortens what it has too much of by periods."""
+"""Root mean square. The murmur is a voice, not noise: a jitter buffer shortens excess audio by whole pitch periods."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bursts:
     pcm: NDArray[np.int16]
     begins: list[tuple[int, float]]
-    """(sample, frequency), a little before each burst."""
+    """(sample, frequency) of each burst; the sample is 10 ms before it."""
 
 
 def bursts(count: int, seed: int) -> Bursts:
-    """Tone bursts over a murmur, each at another place in its 20 ms frame."""
+    """Tone bursts over a murmur, each at a different position in its 20 ms frame."""
     random = np.random.default_rng(seed)
     seconds = LEAD + count * SPACING + LONGEST_DELAY
     murmur = _voice(seconds, random)
@@ -52,12 +52,12 @@ def _tone(frequency: float) -> NDArray[np.float64]:
 
 
 def loud(seconds: float) -> NDArray[np.int16]:
-    """A tone from the first sample on."""
+    """A tone that starts at the first sample."""
     return _int16(_LEVEL * np.sin(2 * np.pi * FREQUENCIES[0] * np.arange(round(seconds * RATE)) / RATE))
 
 
 def speech_like(seconds: float, seed: int) -> NDArray[np.int16]:
-    """Voiced and unvoiced pieces in the rhythm of syllables, for as long as an encoder is to be kept busy."""
+    """Voiced and unvoiced sound in the rhythm of syllables, which loads an encoder like speech."""
     random = np.random.default_rng(seed)
     time = np.arange(round(seconds * RATE)) / RATE
     rhythm = 0.08 + 0.92 * np.clip(np.sin(2 * np.pi * 4 * time), 0, 1)
@@ -67,7 +67,7 @@ def speech_like(seconds: float, seed: int) -> NDArray[np.int16]:
 
 
 def _voice(seconds: float, random: np.random.Generator) -> NDArray[np.float64]:
-    """A vowel at a pitch that wanders around 120 Hz."""
+    """A vowel with a pitch that varies around 120 Hz."""
     time = np.arange(round(seconds * RATE)) / RATE
     pitch = 120 + 25 * np.sin(2 * np.pi * 0.7 * time + random.uniform(0, 6))
     phase = 2 * np.pi * np.cumsum(pitch) / RATE

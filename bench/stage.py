@@ -1,4 +1,4 @@
-"""The processes of a run: who is started, how, and what each of them uses of the machine."""
+"""The processes of a run: their start, and their CPU and memory use."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from demo.process import ChildProcess
 
 OURS = "ours"
 DEFAULT_QUEUE = "default queue"
-"""The connector with nothing but its audio source exchanged for the SDK's, with its queue."""
+"""The connector with only its audio source replaced by the SDK's, with its default queue."""
 PLAIN = "plain bridge"
-"""The same, and audio that came before the track was published is not dropped: as most bridges are written."""
+"""Like `DEFAULT_QUEUE`, but audio from before the track was published is not dropped, as in most bridges."""
 _COMMANDS = {
     OURS: ("connector", "serve"),
     DEFAULT_QUEUE: ("bench.serve", "default-queue"),
@@ -37,7 +37,7 @@ TWILIO_TOKEN = "twilio-auth-token-of-the-benchmark"
 
 
 class Stage:
-    """livekit-server, the echo agent and the telephones, for the whole run."""
+    """livekit-server, the echo agent and the telephones; they run during the whole benchmark."""
 
     def __init__(self, livekit: LiveKitServer, livekit_pid: int, echo: Worker, callers: Worker) -> None:
         self.livekit = livekit
@@ -51,17 +51,17 @@ class Stage:
         return {"url": self.livekit.url, "key": self.livekit.api_key, "secret": self.livekit.api_secret}
 
     def room_names(self, count: int) -> list[str]:
-        """Never the same twice: a room of an earlier call may still be closing."""
+        """Returns new names each time: a room of an earlier call may still be closing."""
         return [f"bench-{next(self._numbers)}" for _ in range(count)]
 
     async def echo_rooms(self, count: int) -> list[str]:
-        """New rooms with the echo agent in them."""
+        """Creates rooms with the echo agent in them."""
         rooms = self.room_names(count)
         await self.echo.ask("join", rooms=rooms, **self.keys)
         return rooms
 
     def helpers(self) -> dict[str, int]:
-        """Everybody beside the process under test, by pid."""
+        """All processes except the one under test: name -> pid."""
         return {
             "livekit-server": self._livekit_pid,
             "echo agent": self.echo.pid,
@@ -70,7 +70,7 @@ class Stage:
 
     @asynccontextmanager
     async def connector(self, variant: str) -> AsyncIterator[int]:
-        """A connector in a new process, met by the telephones; its pid."""
+        """Starts a connector in a new process and gives the telephones its address; yields its pid."""
         lease = PortLease()
         with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.closing(lease):
             environment = {
@@ -105,7 +105,7 @@ async def open_stage() -> AsyncIterator[Stage]:
 
 
 async def cpu_cores(pids: Sequence[int], seconds: float) -> list[float]:
-    """User and system time of each process during the next seconds, in cores."""
+    """User and system time of each process during the next `seconds`, in cores."""
     processes = [psutil.Process(pid) for pid in pids]
     started, before = time.monotonic(), [_cpu_seconds(process) for process in processes]
     await asyncio.sleep(seconds)

@@ -1,4 +1,5 @@
-"""Sound with the moment each piece of it came: tells where, on the way around, a burst was when. Pure."""
+"""Recorded sound with the arrival time of each piece: gives the time at which a burst passed one point of the round
+trip. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from bench.analysis import RATE, onset
 
 
 class Tape:
-    """Pieces of int16 at 8 kHz, each with its time: monotonic seconds, one clock for all processes of a machine."""
+    """Pieces of int16 at 8 kHz, each with its arrival time in monotonic seconds, a clock that all processes share."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
@@ -22,9 +23,10 @@ class Tape:
         self._pieces.append(pcm.copy())
 
     def when(self, since: float, frequency: float, longest: float) -> float | None:
-        """The moment at which a tone came, looked for from `since` on; None when it did not.
+        """The time at which a tone arrived, searched for `longest` seconds from `since`; None if it did not arrive.
 
-        A sample comes with its piece and as much later as it stands in it, just as it is said.
+        The time of a sample is the arrival time of its piece plus its offset in the piece. Spoken bursts are timed in
+        the same way.
         """
         first, last = bisect_left(self._times, since), bisect_left(self._times, since + longest)
         pieces = self._pieces[first:last]

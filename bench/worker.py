@@ -1,4 +1,4 @@
-"""A child process that is asked, and answers, one JSON line at a time: both ends of it."""
+"""A child process with requests and responses as JSON lines: both ends of the protocol."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST_LINE = 64 * 1024 * 1024
 
 
 class WorkerFailed(RuntimeError):
-    """It ended, did not answer in time, or answered with an error."""
+    """The worker ended, did not answer in time, or answered with an error."""
 
 
 class Worker:
@@ -54,7 +54,7 @@ class Worker:
         return self
 
     async def ask(self, what: str, *, patience: float = 30.0, **arguments: Any) -> Any:
-        """Raise WorkerFailed for anything but a good answer within `patience` seconds."""
+        """Sends a request and returns the result. Raises WorkerFailed unless it succeeds within `patience` seconds."""
         process = self._process
         assert process is not None
         assert process.stdin is not None
@@ -93,19 +93,19 @@ class Worker:
 
 
 def run_worker(start: Callable[[], Awaitable[Mapping[str, Handler]]], *, loop: str = "uvloop") -> None:
-    """The child's end: `start` runs in the event loop and returns what can be asked. Ends with its stdin."""
+    """The child's end: `start` runs in the event loop and returns the request handlers. Ends when stdin is closed."""
     runner = uvloop.run if loop == "uvloop" else asyncio.run
     runner(_answer(start))
 
 
 async def _answer(start: Callable[[], Awaitable[Mapping[str, Handler]]]) -> None:
     answers = sys.stdout
-    # Whatever a library prints must not look like an answer.
+    # Output that a library prints must not be mistaken for a response.
     sys.stdout = sys.stderr
     reader = asyncio.StreamReader(limit=_LONGEST_LINE)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     handlers = await start()
-    # A full collection would walk all that was imported, and hold up what is being timed.
+    # A full garbage collection would scan all imported objects and delay the operations being timed.
     gc.collect()
     gc.freeze()
     while line := await reader.readline():

@@ -1,1 +1,1 @@
-"""The outside world for the demo, the tests and the benchmark: a carrier, an agent, a LiveKit server."""
+"""The connector's environment for the demo, the tests and the benchmark: a carrier, an agent, a LiveKit server."""

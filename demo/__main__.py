@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave everything running afterwards")
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="where recordings go")
     options = parser.parse_args()
-    # The SDK warns of handles it drops twice when a room is left; nobody can do anything about it.
+    # On leaving a room the SDK warns of handles that it drops twice; we cannot change this.
     logging.getLogger("livekit").setLevel(logging.CRITICAL)
     sys.exit(asyncio.run(run(Options(options.out, options.keep, options.provider), Console())))
 

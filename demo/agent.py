@@ -1,8 +1,8 @@
-"""A real agent without a model: greets the caller, then says back whatever it hears, as fast as it can.
+"""A real agent without a model: greets the caller, then echoes the caller's audio with the smallest possible delay.
 
 `python -m demo.agent --name echo --url ws://…`, with LIVEKIT_API_KEY and LIVEKIT_API_SECRET in the
 environment; prints `agent NAME registered` when LiveKit may send it jobs. It is an ordinary `livekit-agents`
-worker, so it is dispatched, joins and leaves as anybody's agent does.
+worker, so it is dispatched, joins and leaves like any other agent.
 
 A data message with the topic `demo.dtmf` makes it send its payload's digits as DTMF.
 """
@@ -28,13 +28,13 @@ from connector.audio.dtmf import event_code
 from demo import script
 
 RATE = 48_000
-"""What Opus works at: no resampling on the way."""
+"""Sample rate of Opus, so that no resampling is needed."""
 FRAME = RATE // 100
-"""With `queue_size_ms=0` the SDK takes frames of 10 ms and nothing else."""
+"""Samples. With `queue_size_ms=0` the SDK accepts only frames of 10 ms."""
 PHONES = (rtc.ParticipantKind.PARTICIPANT_KIND_CONNECTOR, rtc.ParticipantKind.PARTICIPANT_KIND_SIP)
 PEOPLE = (*PHONES, rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD)
 _ECHO_BACKLOG = 5
-"""Frames of 10 ms that may wait to be said back; older ones are dropped."""
+"""Maximum number of 10 ms frames that wait to be echoed; older ones are dropped."""
 
 _SUBSCRIPTION_PATIENCE = 0.3
 
@@ -43,7 +43,7 @@ log = logging.getLogger("demo.agent")
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How the agent behaves. `greeting` is int16 at 48 kHz, empty for none."""
+    """The agent's behaviour. `greeting` is int16 at 48 kHz, empty for none."""
 
     greeting: NDArray[np.int16]
     callers: tuple[rtc.ParticipantKind.ValueType, ...] = PHONES
@@ -69,7 +69,7 @@ class Conversation:
         track = rtc.LocalAudioTrack.create_audio_track("agent", self._source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
         publication = await room.local_participant.publish_track(track, options)
-        # LiveKit cancels an entrypoint late; the conversation is ours to end, in `close`.
+        # LiveKit cancels an entrypoint late, so the conversation is a task that `close` cancels.
         self._spawn(self._converse(publication))
 
     async def _converse(self, publication: rtc.LocalTrackPublication) -> None:
@@ -82,8 +82,8 @@ class Conversation:
         for found in caller.track_publications.values():
             if found.track:
                 self._listen_to(found.track)
-        # LiveKit tells of the first subscriber, unless that one is hidden: a caller who waited hidden has
-        # subscribed long ago, one who comes in visible does it in the next moment.
+        # LiveKit reports the first subscriber, unless it is hidden: a hidden caller has subscribed already, a
+        # visible caller subscribes within a moment.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SUBSCRIPTION_PATIENCE):
                 await publication.wait_for_subscription()
@@ -96,7 +96,7 @@ class Conversation:
         await self._source.aclose()
 
     async def _greet(self) -> None:
-        """In real time, by the clock: the source has no queue that would pace us."""
+        """Plays the greeting in real time, paced by the clock, because the source has no queue to set the pace."""
         sound = self._manner.greeting
         began = time.monotonic()
         for index in range(len(sound) // FRAME):
@@ -153,7 +153,7 @@ def _frame(sound: NDArray[np.int16]) -> rtc.AudioFrame:
 
 
 def build_worker(name: str, url: str, manner: Manner) -> AgentServer:
-    """A worker whose jobs run in threads: a job starts at once, and idle it is one small process."""
+    """Creates a worker with its jobs in threads: a job starts at once, and an idle worker is one small process."""
 
     async def entrypoint(context: JobContext) -> None:
         conversation = Conversation(context, manner)
@@ -175,7 +175,7 @@ def build_worker(name: str, url: str, manner: Manner) -> AgentServer:
 
 
 async def serve(name: str, url: str, manner: Manner) -> None:
-    """Work until SIGTERM or SIGINT."""
+    """Runs the worker until SIGTERM or SIGINT."""
     worker = build_worker(name, url, manner)
     worker.on("worker_registered", lambda *_: print(f"agent {name} registered", flush=True))
     loop = asyncio.get_running_loop()

@@ -1,8 +1,8 @@
-"""Finds one sound in another: by its waveform, so that mere loudness or another voice does not pass.
+"""Finds one sound in another by its waveform, so that loud sound or another voice is not mistaken for it.
 
-The sound is cut into windows. Each is looked for on its own (normalised cross-correlation, which does not
-mind the level), and all must be found at about the same delay. So it survives codecs, and a jitter buffer that
-stretches time by some milliseconds on the way, which a single correlation over the whole sound does not.
+The sound is cut into windows. Each window is searched separately (normalised cross-correlation, independent of the
+level), and all must be found at about the same delay. This tolerates codecs, and a jitter buffer that stretches time
+by some milliseconds; a single correlation over the whole sound would not.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 WINDOW = 0.2
 HOP = 0.15
 TOLERANCE = 0.03
-"""How far from the common delay a window may be found."""
+"""Maximum deviation in seconds of a window from the common delay."""
 _FLOOR = 20.0
-"""Root mean square, in int16 steps, below which a stretch counts as silence."""
+"""Root mean square, in int16 steps, below which a section counts as silence."""
 
 _Float = NDArray[np.float64]
 
@@ -25,13 +25,13 @@ _Float = NDArray[np.float64]
 @dataclass(frozen=True, slots=True)
 class Match:
     delay_seconds: float
-    """Where in `heard` the reference begins."""
+    """Start of the reference in `heard`, in seconds."""
     score: float
-    """0 (not there) to 1 (there, sample for sample); unrelated speech stays below about 0.4."""
+    """0 (absent) to 1 (identical samples); unrelated speech stays below about 0.4."""
 
 
 def find_delay(reference: NDArray[np.int16], heard: NDArray[np.int16], rate: int) -> Match:
-    """Find `reference` in `heard`, both mono int16 at `rate`; a score of 0 when either is silent."""
+    """Finds `reference` in `heard`, both mono int16 at `rate`; the score is 0 if either is silent."""
     window, hop, tolerance = round(WINDOW * rate), round(HOP * rate), round(TOLERANCE * rate)
     starts = [
         start
@@ -41,7 +41,7 @@ def find_delay(reference: NDArray[np.int16], heard: NDArray[np.int16], rate: int
     if not starts or not len(heard):
         return Match(0.0, 0.0)
     lags = len(heard)
-    # Room at the end: the last windows may lie beyond what was heard.
+    # Padding at the end: the last windows may lie beyond the end of `heard`.
     size = 1 << int(lags + len(reference) + window).bit_length()
     spectrum = np.fft.rfft(heard.astype(np.float32), size)
     energies = _energies(heard, window, lags + len(reference))
@@ -64,12 +64,12 @@ def find_delay(reference: NDArray[np.int16], heard: NDArray[np.int16], rate: int
 
 
 def rms(sound: NDArray[np.int16]) -> float:
-    """Root mean square of the samples; 0.0 of none."""
+    """Root mean square of the samples; 0.0 without samples."""
     return float(np.sqrt(np.mean(np.square(sound.astype(np.float64))))) if len(sound) else 0.0
 
 
 def _energies(sound: NDArray[np.int16], window: int, count: int) -> _Float:
-    """Energy of the `window` samples that begin at each sample, never less than that of silence."""
+    """Energy of the `window` samples that begin at each sample; at least the energy of silence."""
     padded = np.zeros(count + window + 1)
     padded[1 : len(sound) + 1] = np.square(sound.astype(np.float64))
     total = np.cumsum(padded)
@@ -88,7 +88,7 @@ def _widest(curve: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
 
 
 def _median(values: NDArray[np.int64], weights: _Float) -> float:
-    """The weighted median: a few windows found at a wrong place do not move it."""
+    """The weighted median: a few windows found at a wrong position do not change it."""
     order = np.argsort(values)
     total = np.cumsum(weights[order])
     if total[-1] <= 0:

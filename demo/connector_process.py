@@ -1,4 +1,4 @@
-"""Starts the connector as its users do: `python -m connector serve`, set up by the environment."""
+"""Starts the connector like its users: `python -m connector serve`, configured by the environment."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _OURS = ("CONNECTOR_", "LIVEKIT_", "TWILIO_", "TELNYX_", "PLIVO_")
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without anything that would set up a connector, an agent or a server."""
+    """Returns this process's environment without variables that configure a connector, an agent or a server."""
     return {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
 
 
 class ConnectorProcess(Server):
-    """Use as `async with ConnectorProcess(environment)`; its calls are kept in a directory of its own.
+    """Use as `async with ConnectorProcess(environment)`; its calls are stored in its own directory.
 
-    `environment` must name the LiveKit server and may set anything else `connector serve` reads; `module` is what is
-    run, with its arguments.
+    `environment` must name the LiveKit server and may set any other variable of `connector serve`. `module`: the
+    module to run, with its arguments.
     """
 
     def __init__(self, environment: Mapping[str, str], module: Sequence[str] = ("connector", "serve")) -> None:

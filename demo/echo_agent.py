@@ -1,4 +1,4 @@
-"""Starts the echo agent as a process and says when LiveKit may send it jobs."""
+"""Starts the echo agent as a process and waits until LiveKit may send it jobs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _START_PATIENCE = 30.0
 
 
 class EchoAgent(Server):
-    """Use as `async with EchoAgent(livekit.environment)`: `demo.agent` in a process of its own.
+    """Use as `async with EchoAgent(livekit.environment)`: `demo.agent` in its own process.
 
-    An empty `greeting` means none: the echo begins at once. `options` are more of the agent's flags.
+    An empty `greeting` means none: the echo begins at once. `options`: further command-line flags of the agent.
     """
 
     grace = 2.0
-    """It waits some seconds for jobs whose rooms are being closed; nothing of theirs is worth it."""
+    """Seconds. On SIGTERM the agent waits for jobs with closing rooms; the demo need not wait for them."""
 
     def __init__(
         self,

@@ -1,9 +1,8 @@
-"""espeak-ng by ctypes, as a process of its own: `python -m demo.espeak VOICE WPM PITCH < text`.
+"""espeak-ng through ctypes, in its own process: `python -m demo.espeak VOICE WPM PITCH < text`.
 
-Writes the sample rate as a line, then mono int16 samples in the machine's byte order. A process of its own
-because the library keeps its state in globals and takes some of it, flutter and noise, from one sentence into
-the next: only the first sentence of a process sounds the same every time, and a demo that looks for a sentence
-by its waveform needs that.
+Writes the sample rate as a line, then mono int16 samples in the machine's byte order. It needs its own
+process because the library keeps state in globals, and flutter and noise carry over from one sentence to the next. Only
+the first sentence of a process sounds the same every time, and the demo finds sentences by their waveform.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ _INITIALIZE_DONT_EXIT = 0x8000
 _CHARS_UTF8 = 1
 _RATE, _PITCH = 1, 3
 _LONGEST_PATH = 120
-"""espeak-ng keeps its data's path in a buffer of 160 bytes and appends file names to it."""
+"""Bytes. espeak-ng keeps the path of its data in a buffer of 160 bytes and appends file names to it."""
 
 _SynthCallback = CFUNCTYPE(c_int, POINTER(c_short), c_int, c_void_p)
 
 
 class SpeechError(RuntimeError):
-    """espeak-ng cannot be loaded or will not speak."""
+    """espeak-ng cannot be loaded or fails to speak."""
 
 
 def synthesise(text: str, voice: str, words_per_minute: int, pitch: int) -> tuple[int, bytes]:
-    """Return (sample rate, mono int16 samples)."""
+    """Returns (sample rate, mono int16 samples)."""
     library = _load()
     spoken = bytearray()
 
@@ -80,7 +79,7 @@ def _load() -> ctypes.CDLL:
 
 @contextmanager
 def _data_directory() -> Iterator[Path]:
-    """The directory that holds `espeak-ng-data`, under a short name where its own is too long."""
+    """The directory that contains `espeak-ng-data`, or a temporary one with a link to it if the path is too long."""
     parent = Path(espeakng_loader.get_data_path()).parent
     if len(str(parent).encode()) <= _LONGEST_PATH:
         yield parent

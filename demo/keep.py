@@ -1,4 +1,4 @@
-"""The demo left running: how to place calls into it, and a caller who picks up each of them."""
+"""The demo with `--keep`: prints how to place calls, and simulates a person who answers each call."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Somebody picks up, says a sentence and hangs up after {_TALKS_FOR:.0f} s. Ctrl-C
 
 
 async def keep_running(world: World, console: Console) -> None:
-    """Answer every call until cancelled."""
+    """Answers every call until cancelled."""
     console.print(f"\n[bold]The demo goes on.[/]\n{instructions(world)}\n", highlight=False, soft_wrap=True)
     async with asyncio.TaskGroup() as talks:
         while True:

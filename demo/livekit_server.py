@@ -14,11 +14,11 @@ _START_PATIENCE = 20.0
 
 
 class ServerMissing(RuntimeError):
-    """There is no livekit-server program to start."""
+    """No livekit-server program was found."""
 
 
 def find_binary() -> Path:
-    """`LIVEKIT_SERVER_BIN`, else `.tools/livekit-server` in the working directory or beside the package."""
+    """Returns `LIVEKIT_SERVER_BIN`, else `.tools/livekit-server` in the working directory or next to the package."""
     named = os.environ.get("LIVEKIT_SERVER_BIN")
     if named:
         if os.access(named, os.X_OK):
@@ -32,10 +32,10 @@ def find_binary() -> Path:
 
 
 class LiveKitServer(Server):
-    """Use as `async with LiveKitServer() as livekit`. Its ports are the same for its whole life."""
+    """Use as `async with LiveKitServer() as livekit`. Its ports do not change during its lifetime."""
 
     grace = 0.3
-    """A SIGTERM makes it wait for its rooms to empty; nothing here is worth waiting for."""
+    """Seconds. On SIGTERM the server waits until its rooms are empty; the demo need not wait for that."""
 
     def __init__(self, *, redis: str | None = None, binary: Path | None = None, log_level: str = "warn") -> None:
         """`redis` is `host:port`; LiveKit's SIP API and several nodes need one."""
@@ -57,14 +57,14 @@ class LiveKitServer(Server):
                 "use_external_ip": False,
                 "enable_loopback_candidate": True,
                 "interfaces": {"includes": ["lo"]},
-                # Without this its clients are sent to public STUN servers, and where names cannot be resolved
-                # each of their connections keeps some thirty threads waiting for an answer.
+                # Otherwise its clients use public STUN servers. Without name resolution, each of their connections
+                # then keeps about thirty threads waiting for an answer.
                 "stun_servers": ["127.0.0.1:9"],
             },
-            # An admin who mutes a caller can unmute it, too.
+            # Lets an admin unmute a caller that the admin has muted.
             "room": {"enable_remote_unmute": True},
             "keys": {self.api_key: self.api_secret},
-            # Every connection that closes is a warning of its transport's, three times: nobody would find the others.
+            # Each closed connection makes the transport log three warnings, which would hide all other warnings.
             "logging": {"level": log_level, "component_levels": {"transport": "error"}},
         }
         if redis:
@@ -77,7 +77,7 @@ class LiveKitServer(Server):
 
     @property
     def url(self) -> str:
-        """What LIVEKIT_URL should be."""
+        """The value for LIVEKIT_URL."""
         return f"ws://127.0.0.1:{self.port}"
 
     @property
@@ -86,7 +86,7 @@ class LiveKitServer(Server):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which LiveKit's tools and this project find a server."""
+        """The variables with which LiveKit's tools and this project find the server."""
         return {
             "LIVEKIT_URL": self.url,
             "LIVEKIT_API_KEY": self.api_key,

@@ -1,4 +1,4 @@
-"""A participant who only watches: the room's side of what happens to a call."""
+"""A participant that only observes: it records the events of a call in the room."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from livekit import api, rtc
 from carrier_simulator.moments import Moment
 
 _LOUD = 500
-"""A peak that is speech, not the codec's idea of silence."""
+"""Minimum peak of speech; the codec's comfort noise stays below."""
 _AGENT = rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
 
 
 class Observer:
-    """Watches one caller, known by identity, in one room."""
+    """Observes one caller, selected by identity, in one room."""
 
     def __init__(self, url: str, api_key: str, api_secret: str, room: str, caller: str) -> None:
         self.agent_joined = Moment("agent joined the room")
@@ -28,7 +28,7 @@ class Observer:
         self.caller_gone = Moment("caller left the room")
         self.caller_kind: int | None = None
         self.digits: asyncio.Queue[str] = asyncio.Queue()
-        """DTMF that came from the caller."""
+        """DTMF digits received from the caller."""
         self._url = url
         self._caller = caller
         self._room = rtc.Room()
@@ -61,7 +61,7 @@ class Observer:
         await self._room.disconnect()
 
     async def tell(self, topic: str, text: str) -> None:
-        """Send a data message to everybody."""
+        """Sends a data message to all participants."""
         await self._room.local_participant.publish_data(text.encode(), topic=topic)
 
     def _on_joined(self, participant: rtc.RemoteParticipant) -> None:
@@ -98,6 +98,6 @@ class Observer:
 
 
 async def participant_kinds(lkapi: api.LiveKitAPI, room: str) -> dict[str, str]:
-    """What LiveKit's API knows of a room, hidden participants included: identity → kind."""
+    """Returns the participants of a room from LiveKit's API, including hidden ones: identity → kind."""
     answer = await lkapi.room.list_participants(api.ListParticipantsRequest(room=room))
     return {p.identity: api.ParticipantInfo.Kind.Name(p.kind) for p in answer.participants}

@@ -1,4 +1,4 @@
-"""Draws what was said and what was heard, one above the other, and the time between them."""
+"""Draws the said and the heard sound, one above the other, and the delay between them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SAID_TOP, _HEARD_TOP, _PANEL_HEIGHT = 96, 386, 220
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of one waveform with a name. Seconds."""
+    """A labelled section of one waveform, in seconds."""
 
     label: str
     begins: float
@@ -37,7 +37,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """The same sound in both: said at `said_at`, heard at `heard_at`, both lasting `lasts` seconds."""
+    """The same sound in both panels, in seconds: said at `said_at`, heard at `heard_at`, with the length `lasts`."""
 
     said_at: float
     heard_at: float
@@ -49,7 +49,7 @@ class Delay:
 
 
 class _Sheet:
-    """The canvas, and where a moment stands on it."""
+    """The canvas, and the position of a moment on it."""
 
     def __init__(self, seconds: float) -> None:
         self.image = Image.new("RGB", (_WIDTH, _HEIGHT), _PAPER)
@@ -77,7 +77,7 @@ def draw_call(
     delay: Delay | None = None,
     heard_spans: Sequence[Span] = (),
 ) -> None:
-    """Write a PNG. `said` and `heard` are mono int16 at `rate` and begin at the same moment."""
+    """Writes a PNG. `said` and `heard` are mono int16 at `rate` and begin at the same moment."""
     sheet = _Sheet(max(len(said), len(heard)) / rate)
     sheet.text((_LEFT, 24), title, 26)
     _panel(sheet, _SAID_TOP, "said")
@@ -121,7 +121,7 @@ def _shade(sheet: _Sheet, top: int, begins: float, lasts: float) -> None:
 
 
 def _wave(sheet: _Sheet, top: int, sound: NDArray[np.int16], rate: int, color: _Color) -> None:
-    """One vertical stroke a pixel, from the lowest to the highest sample in it."""
+    """Draws one vertical line per pixel, from the lowest to the highest sample in it."""
     middle, reach = top + _PANEL_HEIGHT / 2, _PANEL_HEIGHT / 2 - 36
     loudest = max(1, int(np.abs(sound.astype(np.int32)).max(initial=0)))
     end = int(sheet.x(len(sound) / rate)) if len(sound) else _LEFT
@@ -144,7 +144,7 @@ def _name(sheet: _Sheet, span: Span) -> None:
 
 
 def _bracket(sheet: _Sheet, delay: Delay) -> None:
-    """Dashed lines from both beginnings into the gap between the panels, and the distance there."""
+    """Draws dashed lines from both starts into the gap between the panels, and the delay there."""
     said, heard = sheet.x(delay.said_at), sheet.x(delay.heard_at)
     gap_top, gap_bottom = _SAID_TOP + _PANEL_HEIGHT, _HEARD_TOP
     y = (gap_top + gap_bottom) // 2

@@ -1,8 +1,8 @@
 """Free ports, for several test runs on one machine at the same time.
 
-Below the kernel's ephemeral range, or the sockets that WebRTC opens for itself would take them between the
-choice and the bind. A lock file says that a port is taken until its lease ends, so that two runs never choose
-the same one, even while the server that will use it is being restarted.
+They are below the kernel's ephemeral range; otherwise a socket that WebRTC opens could take a port between its choice
+and the bind. A lock file marks a port as taken until its lease ends, so that two runs never choose the same port, even
+while its server is restarting.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class PortLease:
         self._handle: int | None = handle
 
     def close(self) -> None:
-        """Give it back; a second time changes nothing."""
+        """Releases the port; a second call has no effect."""
         handle, self._handle = self._handle, None
         if handle is not None:
             os.close(handle)
 
 
 def _take() -> tuple[int, int]:
-    """Return a port and the open lock file that holds it."""
+    """Returns a port and the open lock file that reserves it."""
     directory = Path(tempfile.gettempdir()) / f"connector-ports-{os.getuid()}"
     directory.mkdir(mode=0o700, exist_ok=True)
     for port in random.sample(range(_LOWEST, _ephemeral_start()), 500):

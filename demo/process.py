@@ -1,4 +1,4 @@
-"""A server of the demo as a child process: its output is kept, and it does not outlive its owner's `stop`."""
+"""Servers of the demo as child processes: their output is kept, and `stop` always ends them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from typing import IO, Self
 import aiohttp
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-"""Where `python -m demo.…` finds this package, which is not installed."""
+"""Working directory in which `python -m demo.…` finds this package, which is not installed."""
 
 
 class ProcessFailed(RuntimeError):
-    """It ended, or did not get ready; the message holds the end of its output."""
+    """The process ended or did not become ready; the message contains the end of its output."""
 
 
 def text_of(output: IO[bytes]) -> str:
-    """What a child has written into this file until now. It shares our place in it: after a seek here it would write
-    over what it has written."""
+    """Returns a child's output so far. Does not seek: the child shares the file offset and would overwrite its own
+    output."""
     return os.pread(output.fileno(), os.fstat(output.fileno()).st_size, 0).decode(errors="replace")
 
 
 class ChildProcess:
-    """Bound to no event loop: a fixture may start it in one and stop it in another."""
+    """A child process, independent of event loops: a fixture may start it in one loop and stop it in another."""
 
     def __init__(
         self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None
@@ -45,7 +45,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """0 when it is not running."""
+        """0 if it is not running."""
         return self._process.pid if self._process and self._process.poll() is None else 0
 
     @property
@@ -53,7 +53,7 @@ class ChildProcess:
         return self.pid != 0
 
     def log(self, lines: int = 0) -> str:
-        """All it has printed since its first start, or its last `lines`."""
+        """All output since the first start, or the last `lines` lines."""
         text = self._text()
         return "\n".join(text.splitlines()[-lines:]) if lines else text
 
@@ -63,7 +63,7 @@ class ChildProcess:
         return self._last_text
 
     def spawn(self) -> None:
-        """Start it; ready or not."""
+        """Starts the process; does not wait until it is ready."""
         if self.is_running:
             raise RuntimeError(f"{self.name} is running already")
         self._output.seek(0, 2)
@@ -74,12 +74,12 @@ class ChildProcess:
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,
-            # A Ctrl-C is for the owner, who stops its children in the right order.
+            # Its own process group, so that Ctrl-C reaches only the owner, which stops its children in order.
             process_group=0,
         )
 
     async def until_answers(self, url: str, patience: float) -> None:
-        """Return when `url` answers 200; raise ProcessFailed when it ends or does not within `patience` s."""
+        """Waits until `url` answers 200. Raises ProcessFailed if the process ends, or after `patience` seconds."""
         deadline = time.monotonic() + patience
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
             while time.monotonic() < deadline:
@@ -94,7 +94,7 @@ class ChildProcess:
         raise self._failed(f"did not answer at {url} within {patience:g} s")
 
     async def until_prints(self, text: str, patience: float) -> None:
-        """Return when its output holds `text`; raise ProcessFailed like `until_answers`."""
+        """Waits until the output contains `text`. Raises ProcessFailed like `until_answers`."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             if text in self.log():
@@ -104,7 +104,7 @@ class ChildProcess:
         raise self._failed(f"did not print {text!r} within {patience:g} s")
 
     async def stop(self, grace: float = 5.0) -> None:
-        """SIGTERM, and SIGKILL for what has not ended within `grace` seconds. Does nothing when not running."""
+        """Sends SIGTERM, then SIGKILL after `grace` seconds. Does nothing if the process is not running."""
         process = self._process
         if process and process.poll() is None:
             process.terminate()
@@ -114,14 +114,14 @@ class ChildProcess:
                 await self.kill()
 
     async def kill(self) -> None:
-        """SIGKILL: no goodbye to anybody."""
+        """Sends SIGKILL: the process cannot close its connections properly."""
         process = self._process
         if process and process.poll() is None:
             process.kill()
             await asyncio.to_thread(process.wait)
 
     def close(self) -> None:
-        """Let the file of the output go; the text can still be read. The process must have ended."""
+        """Closes the output file; the text can still be read. The process must have ended."""
         self._text()
         self._output.close()
 
@@ -135,19 +135,19 @@ class ChildProcess:
 
 
 class Server(ABC):
-    """A server as a child process: `async with` starts it, and stops it. It may be started again after a `kill`."""
+    """A server as a child process: `async with` starts and stops it. It can be started again after `kill`."""
 
     grace = 5.0
-    """Seconds it gets to stop by itself."""
+    """Seconds between SIGTERM and SIGKILL."""
 
     def __init__(self, process: ChildProcess, *gives_back: Callable[[], object]) -> None:
-        """`gives_back` let go, when it has ended for good, of the ports and folders it was given."""
+        """`gives_back`: functions that release the server's ports and folders, called by `stop`."""
         self._process = process
         self._gives_back = gives_back
 
     @abstractmethod
     async def _until_ready(self) -> None:
-        """Return when it can be used. Raises ProcessFailed, with its output."""
+        """Waits until the server is usable. Raises ProcessFailed, with its output."""
 
     @property
     def is_running(self) -> bool:
@@ -162,7 +162,7 @@ class Server(ABC):
         return self._process.log(lines)
 
     async def start(self) -> None:
-        """Return when it can be used; raise ProcessFailed, with its output, when it does not get there."""
+        """Starts the server and waits until it is usable. Raises ProcessFailed, with its output, on failure."""
         self._process.spawn()
         try:
             await self._until_ready()
@@ -171,16 +171,16 @@ class Server(ABC):
             raise
 
     async def kill(self) -> None:
-        """SIGKILL, as a crash: nobody is told."""
+        """Sends SIGKILL, to simulate a crash."""
         await self._process.kill()
 
     async def restart(self) -> None:
-        """Kill it and start it again, in the same place."""
+        """Kills the server and starts it again on the same ports."""
         await self.kill()
         await self.start()
 
     async def stop(self) -> None:
-        """SIGTERM, and the end of it: its ports are free afterwards."""
+        """Ends the server with SIGTERM (see `grace`) and releases its ports."""
         await self._process.stop(self.grace)
         self._process.close()
         for give_back in self._gives_back:

@@ -1,4 +1,4 @@
-"""The demo's three carriers: how the connector is set up for each, asked for a call, and called."""
+"""The demo's three carriers: the connector's settings for each, and how to create and place a call."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from carrier_simulator.terms import Outcome
 from carrier_simulator.twilio.client import place_call
 
 PICKS_UP_AFTER = Outcome(after=0.5)
-"""People take a moment to pick up: long enough to be seen ringing."""
+"""The callee answers after half a second, so that the ringing state is visible."""
 
 _OWN = "the method is the connector's own, over Twirp at {url} or gRPC"
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The call to ask the connector for."""
+    """The requested call."""
 
     room: str
     identity: str
@@ -39,32 +39,32 @@ class Account(Protocol):
 
     @property
     def method(self) -> str:
-        """Of the connector's API: what makes an outbound call's connect_url."""
+        """The method of the connector's API that creates the connect_url of an outbound call."""
         ...
 
     @property
     def way(self) -> str:
-        """How else the method can be called than by hand, in words; `{url}` is the connector's."""
+        """A text on how programs can call the method; `{url}` stands for the connector's URL."""
         ...
 
     def environment(self) -> Mapping[str, str]:
-        """What the connector has to know of the account; the carrier runs by then."""
+        """The connector's settings for the account. The carrier must be running."""
         ...
 
     async def connect(self, connector: api.LiveKitAPI, url: str, token: str, wanted: Wanted) -> str:
-        """Ask the connector, at `url`, for an outbound call; its connect_url."""
+        """Requests an outbound call from the connector at `url`; returns its connect_url."""
         ...
 
     async def place(self, to: str, from_: str, url: str) -> None:
-        """Have the carrier call somebody and fetch its document at `url`."""
+        """Makes the carrier call a number and fetch its document at `url`."""
         ...
 
     def request(self, room: str, agent: str) -> tuple[str, str]:
-        """Path and JSON body of the request for a connect_url, to be typed by a person."""
+        """Returns path and JSON body of the request for a connect_url, for manual use."""
         ...
 
     def order(self, to: str, from_: str, url: str) -> str:
-        """The rest of a curl command that does the same as `place`; `url` may be a variable of the shell."""
+        """Returns the arguments of a curl command equivalent to `place`; `url` may be a shell variable."""
         ...
 
 
@@ -84,7 +84,7 @@ class TwilioAccount:
         }
 
     async def connect(self, connector: api.LiveKitAPI, url: str, token: str, wanted: Wanted) -> str:
-        """By LiveKit's own SDK."""
+        """Uses LiveKit's SDK."""
         request = api.ConnectTwilioCallRequest(
             twilio_call_direction=api.ConnectTwilioCallRequest.TWILIO_CALL_DIRECTION_OUTBOUND,
             room_name=wanted.room,
@@ -96,7 +96,7 @@ class TwilioAccount:
         return str((await connector.connector.connect_twilio_call(request)).connect_url)
 
     async def place(self, to: str, from_: str, url: str) -> None:
-        """By Twilio's own package."""
+        """Uses Twilio's package."""
         carrier = self.carrier
         await place_call(carrier.base_url, carrier.account_sid, carrier.auth_token, to=to, from_=from_, url=url)
 
@@ -203,7 +203,7 @@ def _our_request(method: str, room: str, agent: str) -> tuple[str, str]:
 
 
 async def _connect(method: str, url: str, token: str, wanted: Wanted) -> str:
-    """LiveKit's SDKs do not have this method: the connector's own API does, as JSON over HTTP."""
+    """LiveKit's SDKs do not have this method; it is called as JSON over HTTP in the connector's own API."""
     path, body = _our_request(method, wanted.room, wanted.agent)
     fields = json.loads(body) | {"participantIdentity": wanted.identity, "participantName": wanted.name}
     answer = await _post(url + path, {"Authorization": f"Bearer {token}"}, fields)

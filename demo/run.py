@@ -32,7 +32,7 @@ class Options:
 
 
 async def run(options: Options, console: Console) -> int:
-    """Return the exit status: 0 when the caller heard the right audio and all the rest was right too."""
+    """Returns the exit status: 0 if the caller heard the right audio and all other checks passed."""
     try:
         return await _until_signal(_run(options, console))
     except asyncio.CancelledError:
@@ -44,7 +44,7 @@ async def run(options: Options, console: Console) -> int:
 
 
 async def _until_signal(work: Awaitable[int]) -> int:
-    """A first Ctrl-C or SIGTERM cancels the work, which then cleans up."""
+    """The first Ctrl-C, SIGTERM or SIGHUP cancels the work, which then cleans up."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -60,7 +60,7 @@ async def _run(options: Options, console: Console) -> int:
     account = ACCOUNTS[options.provider]()
     name = account.carrier.dialect.name
     console.print(f"starting livekit-server, the connector, an agent and a simulated {name} ...")
-    # Both voices are made before the clock runs: speech takes a tenth of a second each.
+    # Both voices are synthesised before the timeline starts: each takes a tenth of a second.
     await asyncio.to_thread(lambda: (script.greeting(), script.sentence()))
     async with whole_world(account) as world:
         recording = await _play(world, console)

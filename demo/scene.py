@@ -1,4 +1,4 @@
-"""The demo's one call, from `ConnectTwilioCall` to the hang-up, told on a timeline as it happens."""
+"""The demo's call, from `ConnectTwilioCall` to the hang-up, shown live on a timeline."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ RATE = 8000
 CALLERS_KEY, AGENTS_KEY = "1", "5"
 _TONE_PATIENCE = 3.0
 _AFTERWARDS = 0.7
-"""Seconds for the echo's last words to arrive."""
+"""Seconds in which the end of the echo arrives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What the call left behind. Sound is int16 at 8 kHz; `said` and `heard` begin at the same moment."""
+    """The results of the call. Sound is int16 at 8 kHz; `said` and `heard` begin at the same moment."""
 
     carrier: str
-    """Its name."""
+    """The carrier's name."""
     said: NDArray[np.int16]
     heard: NDArray[np.int16]
     sentence_at: int
@@ -55,7 +55,7 @@ class Scene:
         self._watching: list[asyncio.Task[None]] = []
 
     async def play(self) -> Recording:
-        """Raise TimeoutError, naming the moment, when something does not come."""
+        """Plays the whole call. Raises TimeoutError, with the name of the missing event, if an event does not occur."""
         async with self._cleanup() as stack:
             connect_url = await self._create()
             kinds = await participant_kinds(self._world.livekit_api, ROOM)
@@ -106,7 +106,7 @@ class Scene:
 
     async def _dial(self, connect_url: str, observer: Observer) -> PhoneCall:
         carrier = self._world.carrier
-        # The same URL serves the carrier's fetch over http and its media over ws.
+        # The same URL serves the document over http and the media over ws.
         url = "http" + connect_url.removeprefix("ws")
         await self._world.account.place(TO, FROM, url)
         call = await carrier.next_call()

@@ -1,4 +1,4 @@
-"""Who says what in the demo. The same text is the same sound in every process, so it can be looked for."""
+"""The demo's texts and voices. A text gives the same sound in every process, so it can be found in a recording."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from demo.speech import speak
 
 AGENT_NAME = "echo"
 DTMF_TOPIC = "demo.dtmf"
-"""Data messages by which the agent is asked to send DTMF; their payload is the digits."""
+"""Topic of data messages that make the agent send DTMF; the payload contains the digits."""
 AGENT_VOICE = "en-us+f3"
 GREETING = "Hello, and welcome. I will say back whatever you say."
 CALLER_VOICE = "en-us"

@@ -1,4 +1,4 @@
-"""Small sound tools for the demo: set the level, cut silence off, read and write WAV files.
+"""Small sound tools for the demo: set the level, trim silence, read and write WAV files.
 
 Sound is mono int16 throughout.
 """
@@ -16,13 +16,13 @@ TELEPHONE_RATE = 8000
 
 
 def normalise(pcm: NDArray[np.int16], peak: int = 20_000) -> NDArray[np.int16]:
-    """Set the loudest sample to `peak`; silence stays silence."""
+    """Scales the sound so that the loudest sample is `peak`; silence stays silence."""
     loudest = int(np.abs(pcm.astype(np.int32)).max(initial=0))
     return _int16(pcm * (peak / loudest)) if loudest else pcm.copy()
 
 
 def trim(pcm: NDArray[np.int16], threshold: int = 200) -> NDArray[np.int16]:
-    """Cut the near-silence off both ends."""
+    """Trims near-silence at both ends."""
     loud = np.flatnonzero(np.abs(pcm.astype(np.int32)) > threshold)
     return pcm[loud[0] : loud[-1] + 1].copy() if len(loud) else pcm[:0].copy()
 
@@ -40,7 +40,7 @@ def write_wav(path: Path, pcm: NDArray[np.int16], rate: int = TELEPHONE_RATE) ->
 
 
 def read_wav(path: Path) -> tuple[NDArray[np.int16], int]:
-    """Return (samples, rate) of a mono 16-bit file; ValueError for any other kind."""
+    """Returns (samples, rate) of a mono 16-bit file; ValueError for any other format."""
     with wave.open(str(path), "rb") as file:
         if file.getnchannels() != 1 or file.getsampwidth() != 2:
             raise ValueError(f"{path} is not mono 16-bit PCM")

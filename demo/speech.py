@@ -26,10 +26,10 @@ def speak(
     pitch: int = 50,
     rate: int = TELEPHONE_RATE,
 ) -> NDArray[np.int16]:
-    """Speak a text: mono int16 at `rate`, no silence at its ends, at an even level, read-only.
+    """Synthesises a text: read-only mono int16 at `rate`, without silence at both ends, at a constant level.
 
-    `pitch` goes from 0 to 99; a variant such as `en-us+f3` is another person. Takes about a tenth of a second:
-    from a coroutine, call it in a thread. Raise SpeechError when there is no speech to be had.
+    `pitch` is 0 to 99; a variant such as `en-us+f3` is another voice. Takes about a tenth of a second, so a coroutine
+    must call it in a thread. Raises SpeechError if synthesis fails.
     """
     done = subprocess.run(
         [sys.executable, "-m", "demo.espeak", voice, str(words_per_minute), str(pitch)],

@@ -1,4 +1,4 @@
-"""What happens when, as a person likes to read it: one line a moment, in milliseconds from the first."""
+"""Prints a timeline for people: one line per event, in milliseconds since the start."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _COLORS = {"app": "cyan", "phone": "blue", "room": "magenta", "agent": "green"}
 
 
 class Timeline:
-    """`place` is where a moment was seen: app, phone, room or agent."""
+    """Prints events. `place` is the point of observation: app, phone, room or agent."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._began: float | None = None
 
     def begin(self) -> None:
-        """From here the milliseconds count."""
+        """Starts the clock of the timeline."""
         self._began = time.monotonic()
 
     def show(self, place: str, what: str, at: float | None = None) -> None:
-        """Print a moment; `at` is when it came (`time.monotonic` seconds), now if not given."""
+        """Prints an event; `at`: its time (`time.monotonic` seconds), by default now."""
         if self._began is None:
             raise RuntimeError("the timeline has not begun")
         milliseconds = ((time.monotonic() if at is None else at) - self._began) * 1000

@@ -1,4 +1,4 @@
-"""Whether the demo's call was a good one. Sound is judged by its waveform, never by its loudness."""
+"""Checks whether the demo's call succeeded. Sound is compared by waveform, not by loudness."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from demo.compare import Match, find_delay
 from demo.scene import AGENTS_KEY, CALLERS_KEY, RATE, Recording
 
 GOOD_SCORE = 0.45
-"""Of the worse half. Speech through μ-law, Opus and back scores above 0.8 and stays above 0.6 on a machine too
+"""Minimum score of the worse half. Speech through μ-law, Opus and back scores above 0.8, and above 0.6 on a machine too
 busy to deliver every frame; other speech, even the same words in another voice, stays below 0.3."""
 _APART = 0.15
-"""Seconds by which a half may be off its place."""
+"""Maximum deviation of a half from its expected position, in seconds."""
 LONGEST_DELAY = 1.0
 
 
@@ -31,9 +31,9 @@ class Check:
 class Verdict:
     checks: Sequence[Check]
     greeting: Match
-    """Where `heard` holds the agent's greeting."""
+    """Position of the agent's greeting in `heard`."""
     echo: Match
-    """How long after it was said the sentence came back."""
+    """Delay between the caller's sentence and its echo."""
 
     @property
     def passed(self) -> bool:
@@ -41,7 +41,7 @@ class Verdict:
 
 
 def find_whole(reference: NDArray[np.int16], heard: NDArray[np.int16]) -> Match:
-    """Find all of `reference`: the score is that of its worse half, each looked for where it ought to be."""
+    """Finds the whole `reference`. The score is the lower of its halves, each searched at its expected position."""
     whole = find_delay(reference, heard, RATE)
     begins, middle, slack = round(whole.delay_seconds * RATE), len(reference) // 2, round(_APART * RATE)
     scores = []

@@ -1,4 +1,4 @@
-"""Everything the demo needs, started and stopped together."""
+"""All parts of the demo, started and stopped together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class World:
     agent: EchoAgent
     account: Account
     connector_api: api.LiveKitAPI
-    """LiveKit's own SDK, pointed at the connector: there its connector service lives."""
+    """LiveKit's SDK with the connector's URL, since the connector implements LiveKit's connector service."""
     livekit_api: api.LiveKitAPI
 
     @property
@@ -33,7 +33,7 @@ class World:
 
 @asynccontextmanager
 async def whole_world(account: Account) -> AsyncIterator[World]:
-    """LiveKit first, then side by side what needs it. Raises ProcessFailed or ServerMissing."""
+    """Starts LiveKit, then concurrently the parts that need it. Raises ProcessFailed or ServerMissing."""
     async with AsyncExitStack() as stack:
         livekit = await stack.enter_async_context(LiveKitServer())
         await stack.enter_async_context(account.carrier)
