@@ -1,4 +1,7 @@
-"""`python -m bench [--quick] [--strict]`. Exit status 1: a measurement failed, or a target with `--strict`."""
+"""`python -m bench [--quick] [--strict]`.
+
+Exit status 1 if a measurement failed or, with `--strict`, if a target was missed.
+"""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ async def _heard(speakers: Worker, begin: str) -> int:
 
 @dataclass(slots=True)
 class Setup:
-    """Seconds, by direction."""
+    """Results in seconds, by direction."""
 
     connect: dict[str, list[float]] = field(default_factory=dict)
     first_audio: dict[str, list[float]] = field(default_factory=dict)

@@ -16,7 +16,7 @@ MOST_OF_PLAIN = 0.5
 MOST_OF_ONE_CALL = 1.3
 MOST_OF_BARE = 1.0
 MOST_OF_A_PAGE = 0.010
-"""Seconds."""
+"""Target for the median response time of a page, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)

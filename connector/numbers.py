@@ -18,7 +18,7 @@ for this."""
 _WITHHELD_WORDS = re.compile(
     "anonymous|anonymousinvalid|blocked|idunavailable|nocallerid|notavailable|outofarea|withheld"
     "|(?:private|restricted|unavailable|unknown)(?:number|caller)?|(?:number|caller)(?:unavailable|unknown|withheld)"
-    # What Twilio sends: anonymous, restricted, unavailable, unknown and blocked on a telephone's keypad.
+    # Twilio's codes: anonymous, restricted, unavailable, unknown and blocked, spelled on a telephone keypad.
     "|266696687|7378742833|86282452253|8656696|2562533"
 )
 _SIP_ADDRESS = re.compile(r"(?:sips?:)(?P<user>[^@;>?]*)(?:@(?P<host>[^;>?:]*))?", re.IGNORECASE)

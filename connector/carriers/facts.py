@@ -27,7 +27,7 @@ class CallFacts:
     from_country: str = ""
     """ISO 3166-1 alpha-2, if the carrier reports it."""
     digits: str = ""
-    """The digits that the caller entered as PIN."""
+    """The digits that the caller entered as a PIN."""
     report_number: int = 0
     """The carrier's sequence number of the status callback, if it has one: callbacks may arrive out of order."""
 

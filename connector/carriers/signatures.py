@@ -26,7 +26,7 @@ class SignedRequest:
 
     method: str
     urls: Sequence[str]
-    """The public URLs, with query, that may be configured at the carrier for this request; `wss://` for a handshake."""
+    """The public URLs, with query, that the carrier may have been given for this request; `wss://` for a handshake."""
     headers: Mapping[str, str]
     """Header names are case-insensitive."""
     form: Form = ()

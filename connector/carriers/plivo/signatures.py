@@ -27,7 +27,7 @@ def plivo_signature_valid(
 ) -> bool:
     """Whether one of `signatures`, the X-Plivo-Signature-V3 header, was made with `auth_token`.
 
-    `url` is the public URL configured at Plivo, with its query; `params` are the fields of the POST form. A WebSocket
+    `url` is the public URL that Plivo was given, with its query; `params` are the fields of the POST form. A WebSocket
     handshake is a GET. `nonce` is the X-Plivo-Signature-V3-Nonce header. As with Twilio, the signed URL may be with or
     without the default port and the trailing slash; a handshake may be signed as https or wss. Plivo signs the decoded
     query, so its encoding does not matter. Plivo's Java package signs it undecoded, so every encoding is accepted too.

@@ -21,7 +21,7 @@ def twilio_signature_valid(
 ) -> bool:
     """Whether `signature`, the X-Twilio-Signature header, was made with `auth_token`.
 
-    `url` is the public URL configured at Twilio (with the query string, if any; `wss://` for a WebSocket handshake,
+    `url` is the public URL that Twilio was given (with the query string, if any; `wss://` for a WebSocket handshake,
     which has no `params`); `params` are the fields of the POST form, as pairs if a name can occur twice.
 
     Twilio does not always sign the same form of a URL, so each of these is accepted: the URL unchanged, without its
