@@ -1,6 +1,6 @@
-"""What the connector asks of LiveKit's server API: rooms, agent dispatch, the reveal.
+"""Client of LiveKit's server API: rooms, agent dispatches, and the reveal of hidden participants.
 
-All LiveKit and HTTP exceptions become ours here, with the cause kept.
+All LiveKit and HTTP exceptions are translated to ours here, with the cause kept.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ from connector.tasks import BackgroundTasks
 log = structlog.get_logger()
 
 REQUEST_TIMEOUT = 3.0
-"""Seconds for one thing asked of LiveKit; a ConnectTwilioCall must answer within 5 even when LiveKit is gone."""
+"""Seconds for one request to LiveKit; a ConnectTwilioCall must be answered within 5 even if LiveKit is down."""
 UNDO_TIMEOUT = 1.5
-"""Seconds for the first try to take back a room's set-up: the end of a call waits for it."""
+"""Seconds for the first attempt to undo a room's set-up: the end of a call waits for it."""
 UNDO_LIMIT = 30.0
-"""Seconds for the tries that follow, in the background; then LiveKit's own empty-room timeout is left to clear it."""
+"""Seconds for the retries in the background; after that, LiveKit's own empty-room timeout removes the room."""
 UNDO_PAUSE = 1.0
-"""Seconds before the first of those tries; each pause is twice the one before."""
+"""Seconds before the first retry; the pause doubles each time."""
 
 
 @dataclass(slots=True)
 class RoomSetup:
-    """What `ensure_room` changed, so that `undo` can take back exactly that."""
+    """The changes that `ensure_room` made, so that `undo` can revert exactly these."""
 
     room: str
     created: bool = False
     sid: str = ""
-    """Of the room that was created: one of the same name that somebody has created since is not ours to delete."""
+    """SID of the created room: we must not delete a later room of the same name that somebody else created."""
     dispatches: list[str] = field(default_factory=list)
 
 
 class RoomAdmin:
-    """LiveKit's RoomService and AgentDispatchService, as one operator sees them."""
+    """LiveKit's RoomService and AgentDispatchService with one API key. `start` first, `close` at the end."""
 
     def __init__(self, url: str, api_key: str, api_secret: str) -> None:
         self._url = url
@@ -65,14 +65,14 @@ class RoomAdmin:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._background = BackgroundTasks()
         self._unfinished: list[RoomSetup] = []
-        """What could not be taken back yet."""
+        """Set-ups that could not be undone yet."""
         self._closing = asyncio.Event()
 
     async def start(self) -> None:
         self._api = api.LiveKitAPI(self._url, self._key, self._secret, failover=False)
 
     async def close(self) -> None:
-        """What is still to be taken back gets one more try, at once."""
+        """Close the client. Each set-up that is not undone yet gets one more attempt, immediately."""
         self._closing.set()
         await self._background.close(2 * UNDO_TIMEOUT)
         if self._api is not None:
@@ -93,20 +93,20 @@ class RoomAdmin:
     async def ensure_room(self, room: str, agents: Sequence[AgentDispatch]) -> RoomSetup:
         """Make sure that the room exists and that each agent is dispatched to it exactly once.
 
-        A new room is created with its agents, which also keeps LiveKit from sending unnamed agents, as a
-        room configuration does in a join token. An existing room ignores such a configuration, so its
-        agents get a dispatch each. Calls of one process to one room take turns: between the look and the
-        creation another call could otherwise create the room without these agents.
+        A new room is created with its agents; like a room configuration in a join token, that also keeps LiveKit
+        from dispatching unnamed agents. An existing room ignores such a configuration, so each agent gets its own
+        dispatch. The calls of one process to one room take turns: otherwise another call could create the room
+        without these agents between the check and the creation.
         """
         return await self._set_up(room, partial(self._ensure, agents=agents))
 
     async def keep_room(self, room: str, agents: Sequence[AgentDispatch]) -> RoomSetup:
-        """For a call that another process has prepared: its agents are in the room, or on their way. Only a room that
-        has closed since, and its agents with it, is created with them once more."""
+        """For a call that another process has prepared: its agents are already dispatched. Only if the room has closed
+        since then, which also ends its agents, is it created again, with these agents."""
         return await self._set_up(room, partial(self._keep, agents=agents))
 
     async def _set_up(self, room: str, work: Callable[[RoomSetup], Coroutine[Any, Any, None]]) -> RoomSetup:
-        """Have `work` done in turn with other calls to the room; what fails or is given up is taken back."""
+        """Run `work` under the room's lock. If it fails or is cancelled, its changes are undone."""
         setup = RoomSetup(room)
         async with self._translated():
             working = asyncio.create_task(self._in_turn(setup, work), name="set a room up")
@@ -128,7 +128,7 @@ class RoomAdmin:
             self._take_over(setup)
 
     def _take_over(self, setup: RoomSetup) -> None:
-        """A call uses a room that could not be deleted yet: from now on, to delete it is that call's part."""
+        """A new call uses a room that could not be deleted yet: that call must now delete it."""
         for left in self._unfinished:
             if left.room == setup.room and left.created:
                 left.created = False
@@ -136,7 +136,7 @@ class RoomAdmin:
                     setup.created, setup.sid = True, left.sid
 
     def _take_back(self, working: asyncio.Task[None], setup: RoomSetup) -> None:
-        """Nobody waits any more. LiveKit may be making the room all the same: let it finish, then undo."""
+        """The caller was cancelled, but LiveKit may still create the room: let the request finish, then undo it."""
 
         async def finish() -> None:
             await asyncio.wait([working], timeout=UNDO_TIMEOUT)
@@ -153,7 +153,7 @@ class RoomAdmin:
         except api.TwirpError as error:
             if error.code != "not_found" or setup.created:
                 raise
-            # The room closed between the look and the dispatch; it is a new one now.
+            # The room closed between the check and the dispatch: start again, with a new room.
             setup.dispatches.clear()
             await self._dispatch_or_create(setup, agents)
 
@@ -176,7 +176,7 @@ class RoomAdmin:
         setup.created, setup.sid = True, room.sid
         if agents:
             missing = missing_after_creation(await self._client.agent_dispatch.list_dispatch(setup.room), agents)
-            # Somebody else was quicker: to take the room back is then not ours.
+            # An agent is missing: somebody else created the room first, so we must not delete it.
             setup.created = not missing
             for agent in missing:
                 setup.dispatches.append(await create_dispatch(self._client, setup.room, agent))
@@ -186,7 +186,7 @@ class RoomAdmin:
         return listed.rooms[0].sid if listed.rooms else ""
 
     async def sid(self, room: str) -> str:
-        """The SID of the room as LiveKit has it now, "" without one; deleted and opened anew, it has another."""
+        """The SID of the room now, "" if there is none. A room that is deleted and created again has a new SID."""
         async with self._translated():
             return await self._sid(room)
 
@@ -207,13 +207,13 @@ class RoomAdmin:
             return await dispatch_again(self._client, room, agents, others, memory, time.monotonic())
 
     async def withdraw(self, room: str, memory: Dispatched) -> None:
-        """Take back what `dispatch_again` has made, with the agents that it has brought."""
+        """Remove the dispatches that `dispatch_again` created, and the agents that came with them."""
         async with self._translated(), self._locks.setdefault(room, asyncio.Lock()):
             await withdraw(self._client, room, memory)
 
     async def undo(self, setup: RoomSetup) -> None:
-        """Take back what `ensure_room` did; raises nothing. While LiveKit lets us not, it is tried again in the
-        background."""
+        """Revert the changes of `ensure_room`. Raises nothing: if LiveKit fails, it is retried in the background, for
+        up to `UNDO_LIMIT` seconds."""
         done = False
         try:
             done = await self._undo_in_turn(setup, UNDO_TIMEOUT)
@@ -251,7 +251,7 @@ class RoomAdmin:
                 _warn_of_left(setup)
 
     async def _undo(self, setup: RoomSetup, seconds: float) -> bool:
-        """Whether nothing is left to be taken back. To be called in turn."""
+        """Revert the set-up; True when nothing is left to revert. Call it with the room's lock held."""
         try:
             async with asyncio.timeout(seconds):
                 if setup.created and await self._is_ours(setup) and not await self._people_in(setup.room):
@@ -267,7 +267,7 @@ class RoomAdmin:
 
     @staticmethod
     async def _gone(deletion: Coroutine[Any, Any, object]) -> None:
-        """Delete something, if it is still there."""
+        """Run a deletion; an object that no longer exists is no error."""
         try:
             await deletion
         except api.TwirpError as error:
@@ -282,7 +282,7 @@ class RoomAdmin:
         return any(p.kind != api.ParticipantInfo.Kind.AGENT for p in listed.participants)
 
     async def reveal(self, room: str, identity: str, attributes: Mapping[str, str]) -> None:
-        """Show a hidden participant to the room. Permissions are replaced as a whole, attributes merge."""
+        """Make a hidden participant visible. LiveKit replaces all permissions, and merges the attributes."""
         async with self._translated():
             await self._client.room.update_participant(
                 api.UpdateParticipantRequest(
@@ -300,7 +300,7 @@ class RoomAdmin:
             )
 
     async def remove(self, room: str, identity: str, sid: str = "") -> None:
-        """Remove a participant, with `sid` only the one that has it; one that is not there is no error."""
+        """Remove a participant; if `sid` is given, only the participant with this SID. An absent one is no error."""
         participant = api.RoomParticipantIdentity(room=room, identity=identity)
         try:
             async with self._translated():
@@ -321,7 +321,7 @@ class RoomAdmin:
         return there.attributes.get("connector.callId") == call_id
 
     async def remove_call(self, room: str, identity: str, call_id: str) -> None:
-        """Remove the participant of a call that is over; one of a later call with its identity stays."""
+        """Remove the participant of a finished call. A participant of a later call with the same identity stays."""
         participant = api.RoomParticipantIdentity(room=room, identity=identity)
         try:
             async with self._translated():

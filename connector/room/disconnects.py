@@ -1,4 +1,4 @@
-"""Why LiveKit put the caller out of its room: what ends the call, and what is an outage, after which it joins again."""
+"""Maps LiveKit's disconnect reasons: some end the call, all others are an outage, after which the caller rejoins."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _DECISIONS: dict[int, EndReason] = {
     _R.PARTICIPANT_REMOVED: EndReason.PARTICIPANT_REMOVED,
     _R.ROOM_DELETED: EndReason.ROOM_DELETED,
     _R.ROOM_CLOSED: EndReason.ROOM_DELETED,
-    # LiveKit's words for the end of a SIP leg and of an agent: no phone of ours gets them, but each is said of one
-    # participant, who is not to come back.
+    # LiveKit's reasons for the end of a SIP leg or an agent. Our participants should not get them, but each means that
+    # this one participant must not come back.
     _R.USER_UNAVAILABLE: EndReason.PARTICIPANT_REMOVED,
     _R.USER_REJECTED: EndReason.PARTICIPANT_REMOVED,
     _R.SIP_TRUNK_FAILURE: EndReason.PARTICIPANT_REMOVED,
     _R.AGENT_ERROR: EndReason.PARTICIPANT_REMOVED,
 }
-"""Somebody, or LiveKit, wants this participant out or this room closed. All other reasons speak of a connection or of a
-server that stops, and CLIENT_INITIATED, without our asking, of the SDK's own failure."""
+"""Reasons that mean: somebody, or LiveKit, has removed this participant or closed this room. All other reasons mean
+a lost connection or a server shutdown. CLIENT_INITIATED without our request means a failure inside the SDK."""
 
 
 def end_of(reason: int) -> EndReason | None:
-    """The call's end, None for an outage; numbers that this SDK has no name for yet are outages."""
+    """The end reason of the call; None for an outage. Reasons unknown to this SDK version count as outages."""
     return _DECISIONS.get(reason)
 
 

@@ -1,9 +1,9 @@
-"""The SDK's media engine: one for a process, up as long as any room is held.
+"""Keeps the SDK's media engine running: there is one in a process, and it runs while any room object exists.
 
-The SDK takes it down with the last room and brings it up with the next. Where the two meet (a call ends, or a join
-fails, as another begins), it may come up without the clock that drives received audio (SDK 1.1.21,
-`SyntheticAudioDevice`), and then no call of the process hears its room. So one room that was left is held for the life
-of the process, which keeps the engine up; and where the clock is known to be missing, nobody is let in.
+The SDK stops it with the last room and starts it with the next. If both happen at the same moment (a call ends, or a
+join fails, while another call begins), it may start without the clock that drives received audio (SDK 1.1.21,
+`SyntheticAudioDevice`), and then no call of the process hears its room. So one room that was left is kept for the life
+of the process, which keeps the engine running. While the clock is known to be missing, joins are refused.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from connector.errors import Unavailable
 
 _THREADS = "/proc/self/task"
 _CLOCK = "SyntheticAudioD"
-"""The clock's thread, by the fifteen characters that Linux keeps of its name."""
+"""Name of the clock's thread, cut to the fifteen characters that Linux keeps."""
 
 
 class MediaEngine:
     def __init__(self) -> None:
         self._held: rtc.Room | None = None
         self._seen = False
-        """Whether this SDK's clock can be seen at all; elsewhere than on Linux it cannot."""
+        """The clock's thread has been found once. On other systems than Linux it never is, and no join is refused."""
 
     @property
     def is_held(self) -> bool:
@@ -35,14 +35,15 @@ class MediaEngine:
         return self._held is room
 
     async def require_clock(self) -> None:
-        """After a join. Raises Unavailable when the caller would hear nothing; the engine is new once all are out."""
+        """Check after a join. Raises Unavailable when the clock is missing: the caller would hear nothing. The engine
+        restarts, with a new clock, once all calls have left."""
         if await asyncio.to_thread(_has_clock):
             self._seen = True
         elif self._seen:
             raise Unavailable("LiveKit's SDK has lost its audio clock; it gets a new one when the calls of now end")
 
     async def left(self, room: rtc.Room) -> None:
-        """A room is done with."""
+        """To be called after each leave: keeps the first room that was left while the clock runs."""
         if self._held is None and not room.isconnected():
             has_clock = await asyncio.to_thread(_has_clock)
             if has_clock and self._held is None:
@@ -50,10 +51,10 @@ class MediaEngine:
 
 
 def _has_clock() -> bool:
-    """Reads a file for each thread of the process, of which there may be a thousand: not on the event loop."""
+    """Reads one file per thread of the process, up to a thousand: must not run on the event loop."""
     with contextlib.suppress(OSError):
         for thread in os.listdir(_THREADS):
-            # A thread may end between the two.
+            # A thread may end between the listing and the open.
             with contextlib.suppress(OSError), open(f"{_THREADS}/{thread}/comm") as name:
                 if name.read().startswith(_CLOCK):
                     return True

@@ -1,4 +1,4 @@
-"""What a room tells the call that lives in it."""
+"""Events that a room reports to its call."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from connector.model import EndReason
 
 
 class Kind(StrEnum):
-    """What a participant is, as far as a caller is concerned."""
+    """Kinds of participants, from the caller's point of view."""
 
     AGENT = "agent"
     PERSON = "person"
-    """Anybody, or anything, that can be heard and is neither of the others: a person, an ingress."""
+    """Any other participant that can be heard: a person, an ingress."""
     PHONE = "phone"
     RECORDER = "recorder"
-    """An egress: it is no company."""
+    """An egress: it does not count as company for the caller."""
 
 
 @dataclass(frozen=True, slots=True)
 class Occupant:
-    """Somebody else in the caller's room. Hidden participants are not seen."""
+    """Another participant in the caller's room. Hidden participants are not visible."""
 
     identity: str
     kind: Kind
     agent_name: str = ""
-    """Of an agent, where LiveKit tells it: the name by which it was dispatched."""
+    """For an agent: the name by which it was dispatched, if LiveKit reports it."""
     has_audio: bool = False
     """It publishes an audio track."""
 
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """Somebody has left the caller's room."""
+    """A participant has left the caller's room."""
 
     identity: str
     on_purpose: bool
-    """By its own will or somebody's request; else its connection, its process or its server was lost."""
+    """It left by itself or was removed. False: its connection, its process or its server was lost."""
 
 
 class RoomListener(Protocol):
-    """Called on the event loop. `room_audio` brings 20 ms of one track: int16[160] at 8 kHz, and the monotonic
-    second at which it left WebRTC."""
+    """Called on the event loop. `room_audio` delivers 20 ms of one track (int16[160] at 8 kHz); `at` is the monotonic
+    time, in seconds, at which the frame left WebRTC."""
 
     def room_source_added(self, source: str) -> None: ...
     def room_source_removed(self, source: str) -> None: ...
@@ -55,22 +55,22 @@ class RoomListener(Protocol):
     def room_dtmf(self, digit: str) -> None: ...
     def room_cleared(self) -> None: ...
     def room_attributes(self, attributes: Mapping[str, str]) -> None:
-        """These of the caller's attributes have changed; all of them as they are now, removed ones are empty."""
+        """The caller's attributes that have changed, with their new values; a removed one has the value ""."""
         ...
 
     def room_ended(self, reason: EndReason, detail: str) -> None: ...
 
     def room_people(self, people: Sequence[Occupant], gone: Departure | None) -> None:
-        """Who else is in the room now; `gone`: who has just left it."""
+        """The other participants now in the room; `gone`: the one that has just left, if any."""
         ...
 
     def room_lost(self) -> None:
-        """The connection to LiveKit is lost: nothing is known of the room until `room_regained`."""
+        """The connection to LiveKit is lost: the state of the room is unknown until `room_regained`."""
         ...
 
     def room_regained(self, same_room: bool, may_be_deleted: bool) -> None:
-        """The connection to LiveKit was lost and is back, and the caller is in the room again. `same_room` is false
-        when LiveKit has opened another room of this name meanwhile: agents of the former one do not come by themselves.
-        `may_be_deleted`: the former one was gone at once, as when somebody ends a call by deleting its room.
+        """The connection to LiveKit is back, and the caller is in the room again. `same_room` is False when LiveKit has
+        created a new room of this name: the agents of the old one do not come by themselves. `may_be_deleted`: the old
+        room was already gone when the connection broke, as when somebody ends a call by deleting its room.
         """
         ...

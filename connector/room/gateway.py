@@ -1,8 +1,8 @@
 """One caller's session in a LiveKit room: join, reveal, publish, subscribe, join again after an outage, leave.
 
-The call above knows this class only as `connector.call.ports.Room`, and is told what happens through a
-`RoomListener`; every callback runs on the event loop. The parts: `Subscriptions` (the others' audio), `Microphone` (the
-caller's), `Connection` (one rtc.Room and what is asked over it), `Outage` (how long a lost one may take to come back).
+The call layer sees this class only as `connector.call.ports.Room`, and receives events through a `RoomListener`; every
+callback runs on the event loop. Parts: `Subscriptions` (audio of the other participants), `Microphone` (audio of the
+caller), `Connection` (one rtc.Room and the requests over it), `Outage` (the time limit for a lost connection).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from connector.room.tokens import hidden_grants, join_token, visible_grants
 log = structlog.get_logger()
 
 CLEAR_TOPIC = "connector.clear"
-"""Topic of a data message, and name of an RPC method, with which the room drops what the caller has yet to hear."""
+"""Data topic and RPC method by which a participant discards the audio that the caller has not heard yet."""
 
 _PHONE_KINDS = frozenset({rtc.ParticipantKind.PARTICIPANT_KIND_CONNECTOR, rtc.ParticipantKind.PARTICIPANT_KIND_SIP})
 
 
 class RoomGateway:
-    """A caller in a room. Use once: join (hidden or visible), then publish, then leave."""
+    """The caller's participant in a room. Use it once: join (hidden or visible), then publish, then leave."""
 
     def __init__(
         self,
@@ -54,7 +54,8 @@ class RoomGateway:
         metrics: Metrics,
         turn: Turn,
     ) -> None:
-        """`turn`: among all joins of the process, for the way back after an outage."""
+        """`reconnect_timeout` in seconds. `turn`: limits concurrent joins of the process; used to join again after an
+        outage."""
         self._url = url
         self._key = api_key
         self._secret = api_secret
@@ -71,26 +72,27 @@ class RoomGateway:
         self._microphone: Microphone | None = None
         self._rejoining: asyncio.Task[None] | None = None
         self._unseen: dict[asyncio.Future[None], dict[str, str]] = {}
-        """Requests for attributes that the caller does not have yet."""
+        """Pending attribute requests: the future is done once the caller is seen with these attributes."""
         self._attributes: dict[str, str] = {}
-        """As they were when the last connection was lost."""
+        """The caller's attributes when the last connection was lost."""
         self._sid = ""
-        """Of the participant, in its last connection."""
+        """The participant's SID in its latest connection."""
         self._is_hidden = False
         self._listening = False
         self._left = False
         self._has_ended = False
         self._is_lingering = False
 
-    # In
+    # Joining
 
     async def join_hidden(self, attributes: Mapping[str, str]) -> None:
-        """Join unseen; others get no event. Raises Unavailable."""
+        """Join as a hidden participant; the others get no event. Raises Unavailable."""
         self._is_hidden = True
         await self._join_first(attributes)
 
     async def join_visible(self, attributes: Mapping[str, str]) -> None:
-        """Join seen. Publish at once: a participant without a track may stay unseen for a second or more."""
+        """Join as a visible participant. Publish right after it: the others may see a participant without a track only
+        after a second or more. Raises Unavailable."""
         self._sounds.seen()
         await self._join_first(attributes)
 
@@ -113,7 +115,7 @@ class RoomGateway:
             if not room.isconnected():
                 raise Unavailable("LiveKit let the caller in and put it out again at once")
         except Unavailable:
-            # The call hears of it by this error, and not by the end of the connection as well.
+            # Remove the event handlers first: the call must get this error only, not a disconnect event as well.
             await self._drop()
             raise
         self._sid = room.local_participant.sid
@@ -137,21 +139,21 @@ class RoomGateway:
         ]
 
     def revealed(self) -> None:
-        """The others see the caller from now on, who had joined hidden."""
+        """The caller, who joined hidden, is visible to the others from now on."""
         self._is_hidden = False
         self._sounds.seen()
 
     def listen(self, rate: int) -> None:
-        """Deliver room audio at `rate` samples a second, DTMF and clears from now on; what came before is discarded.
-        Before the join or after it."""
+        """From now on deliver room audio at `rate` samples a second, DTMF and clear requests; earlier ones are
+        discarded. May be called before or after the join."""
         self._listening = True
         self._sounds.listen(rate)
         if self._connection is not None:
             self._connection.room.local_participant.register_rpc_method(CLEAR_TOPIC, self._on_clear_rpc)
 
     async def publish(self, rate: int) -> None:
-        """Publish the caller's microphone track, of `rate` samples a second; after an outage, if there is one.
-        Raises Unavailable."""
+        """Publish the caller's microphone track at `rate` samples a second. During an outage it waits for the
+        connection first. Raises Unavailable."""
         microphone = self._microphone = Microphone(rate, lambda fault: self._metrics.sdk_faults.labels(fault).inc())
         self._watch_microphone()
         while True:
@@ -169,10 +171,11 @@ class RoomGateway:
             for event, handler in self._microphone.handlers:
                 self._connection.room.on(event, handler)
 
-    # There
+    # In the room
 
     async def until_connected(self) -> Connection:
-        """Wait out an outage. Raises Unavailable when the caller is not to come back."""
+        """Return the connection, after the outage if there is one. Raises Unavailable when the caller has left or the
+        room has ended the call."""
         while not self._left and not self._has_ended:
             if not self._outage.is_on:
                 return self._connected()
@@ -185,17 +188,18 @@ class RoomGateway:
         return self._connection
 
     async def wait_until_heard(self) -> None:
-        """Until LiveKit gives the published track to somebody: before, it is lost. Not told of hidden participants."""
+        """Wait until somebody is subscribed to the published track: audio sent earlier is lost. LiveKit does not report
+        subscriptions by hidden participants."""
         if self._microphone is not None:
             await self._microphone.wait_until_heard()
 
     def capture(self, pcm: bytes) -> None:
-        """The caller's voice: int16 mono, a multiple of 10 ms. Nothing happens before `publish`."""
+        """Send the caller's voice: int16 mono, a multiple of 10 ms. Ignored before `publish`."""
         if self._microphone is not None:
             self._microphone.capture(pcm)
 
     def take_dropped(self) -> int:
-        """10 ms frames the SDK was too slow to take since the last call of this method."""
+        """Number of 10 ms frames dropped since the last call of this method because the SDK was too slow."""
         return self._microphone.take_dropped() if self._microphone is not None else 0
 
     async def send_dtmf(self, code: int, digit: str) -> None:
@@ -205,10 +209,10 @@ class RoomGateway:
         await connection.ask(sending, "the digit could not be published", connection.lost)
 
     async def set_attributes(self, attributes: Mapping[str, str]) -> None:
-        """Merge these into the caller's attributes. Raises Unavailable, at once where the connection is lost.
+        """Merge these into the caller's attributes. Raises Unavailable, immediately when the connection is lost.
 
-        In the first moments after a join the SDK loses LiveKit's answer now and then (1.1.21): to see the attributes
-        set is as good as an answer.
+        Shortly after a join the SDK (1.1.21) sometimes loses LiveKit's answer. So the event that shows the new
+        attributes counts as the answer, too.
         """
         connection = self._connected()
         wanted = dict(attributes)
@@ -231,23 +235,23 @@ class RoomGateway:
 
     @property
     def attributes(self) -> Mapping[str, str]:
-        """The caller's attributes as the room has them, or had them before an outage; empty before the join."""
+        """The caller's current attributes; during an outage the last known ones; empty before the join."""
         if self._connection is not None:
             return dict(self._connection.room.local_participant.attributes)
         return dict(self._attributes)
 
     @property
     def connected(self) -> bool:
-        """Whether LiveKit can be told something now: false while a lost connection has not come back."""
+        """Whether requests to LiveKit are possible now: False during an outage."""
         return self._connection is not None and not self._connection.is_lost and not self._outage.is_on
 
     def _is_alone(self) -> bool:
         return self._connection is None or not self._connection.room.remote_participants
 
-    # Out
+    # Leaving
 
     async def leave(self) -> None:
-        """Leave and free everything; raises nothing, may be called at any moment and twice."""
+        """Leave the room and free all resources. Raises nothing; may be called at any moment and more than once."""
         self._left = True
         self._is_lingering |= self._outage.is_on and not self._has_ended
         self._outage.close()
@@ -265,11 +269,12 @@ class RoomGateway:
 
     @property
     def lingering(self) -> str:
-        """The SID of the participant that LiveKit may still have in the room after `leave`, which was in an outage."""
+        """The SID of the participant that LiveKit may still have in the room because `leave` ran during an outage; else
+        ""."""
         return self._sid if self._is_lingering else ""
 
     async def _drop(self) -> None:
-        """Give up the connection, and the place in the room if there still is one."""
+        """Close the connection, leave the room if the caller is still in it, and free the SDK's objects."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -284,7 +289,7 @@ class RoomGateway:
                 room.off(event, handler)
             self._microphone.detach()
         if self._listening:
-            # In the SDK a registered method holds its room, with half a megabyte, for the life of the process.
+            # The SDK keeps the room of a registered method, half a megabyte, for the life of the process.
             room.local_participant.unregister_rpc_method(CLEAR_TOPIC)
         connection.lose()
         await disconnect(room)
@@ -292,10 +297,10 @@ class RoomGateway:
         if not engine.holds(room):
             free_room(room)
 
-    # What the room tells us
+    # Events of the SDK
 
     def _on_dtmf(self, dtmf: rtc.SipDTMF) -> None:
-        # A digit in a room is a broadcast: one that a phone sent is not meant for another phone's ear.
+        # DTMF in a room is a broadcast: a digit that one phone sends must not be played to another phone.
         sender = dtmf.participant
         if self._listening and (sender is None or sender.kind not in _PHONE_KINDS):
             self._listener.room_dtmf(dtmf.digit)
@@ -340,7 +345,7 @@ class RoomGateway:
             self._has_ended = True
             self._outage.close()
             self._listener.room_ended(end, name_of(reason))
-        elif self._connection is not None:  # Else it is the join that fails.
+        elif self._connection is not None:  # None: the join itself failed, and raises its own error.
             self._outage_begins(name_of(reason))
             if self._rejoining is None or self._rejoining.done():
                 self._rejoining = asyncio.create_task(self._rejoin(), name="join again")
@@ -356,7 +361,7 @@ class RoomGateway:
         self._listener.room_regained(same_room, self._outage.may_be_deleted)
 
     async def _rejoin(self) -> None:
-        """The SDK has given its room up: be in it again, as before, by another one."""
+        """The SDK has given up the connection: join again with a new rtc.Room, with the same attributes and track."""
         await self._drop()
         try:
             await until_joined(self._join_again, self._turn)
@@ -370,7 +375,7 @@ class RoomGateway:
             if self._microphone is not None:
                 await self._microphone.publish(connection)
             if connection.lost.done():
-                # While this was under way nobody else begins to join again.
+                # A loss during this attempt starts no second rejoin task, so this one must try again.
                 raise Unavailable("the connection to LiveKit was lost again at once")
         except Unavailable:
             await self._drop()

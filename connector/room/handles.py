@@ -1,9 +1,9 @@
-"""The SDK's native objects of a room that was left, freed at once.
+"""Frees the SDK's native objects of a room immediately after the caller has left it.
 
-The SDK frees a native object with the Python object that stands for it. That may be late: the traceback of a cancelled
-task, or any cycle, keeps Python objects until the next full collection, hundreds of calls away, and a track or a
-publication keeps its closed connection, with up to a megabyte. It relies on names of the SDK that are not public
-(`_ffi_handle`); `tests/integration/test_leaks.py` fails when they change.
+The SDK frees a native object when its Python wrapper is freed. That may be late: the traceback of a cancelled task, or
+any reference cycle, keeps the wrapper alive until the next full garbage collection, hundreds of calls later. Until then
+a track or a publication keeps its closed connection, up to a megabyte. This module uses a private name of the SDK
+(`_ffi_handle`); `tests/integration/test_leaks.py` fails when it changes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from livekit.rtc._ffi_client import FfiHandle
 
 
 def free_track(track: rtc.Track) -> None:
-    """A local track that is published nowhere, and will not be again."""
+    """Free a local track that is not published, and will not be published again."""
     track._ffi_handle.dispose()
 
 
 def free_room(room: rtc.Room) -> None:
-    """A room that was left, all but its local tracks. It must not be used any more."""
+    """Free a room after the leave, except its local tracks. The room must not be used afterwards."""
     for handle in _handles(room):
         handle.dispose()
 

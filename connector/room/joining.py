@@ -1,4 +1,4 @@
-"""Into a LiveKit room and out of it, in bounded time, also where the SDK does not keep to a limit."""
+"""Joins and leaves a LiveKit room in bounded time, also when the SDK exceeds its own time limits."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ log = structlog.get_logger()
 
 JOIN_TIMEOUT = 3.5
 REQUEST_TIMEOUT = 3.5
-"""Seconds for one thing asked of LiveKit over the connection of a room."""
+"""Seconds for one request to LiveKit over a room's connection."""
 LEAVE_TIMEOUT = 5.0
 ENGINE_DOWN = 0.2
-"""Seconds in which the SDK, after the end of a failed join, has taken its media engine down; it does not tell."""
+"""Seconds that the SDK needs, after a failed join, to shut its media engine down. It gives no signal when done."""
 
 _T = TypeVar("_T")
 
@@ -30,7 +30,8 @@ _abandoned: set[asyncio.Task[None]] = set()
 
 
 async def join(room: rtc.Room, url: str, token: str) -> None:
-    """Connect, subscribed to nothing. Raises Unavailable; then, and when it is cancelled, nothing is left joined."""
+    """Connect without any subscription. Raises Unavailable. After that error, or a cancellation, the participant does
+    not stay in the room."""
     media_router()
     if _abandoned and not engine.is_held:
         await _after_those_given_up(url)
@@ -49,14 +50,15 @@ async def join(room: rtc.Room, url: str, token: str) -> None:
 
 
 def _gather_once() -> rtc.RtcConfiguration:
-    """To look for network interfaces as long as the connection lives is for phones that move. Here it costs each call
-    25 sockets, and where the names of LiveKit's STUN servers do not resolve, ten more threads that wait for them; a
-    restart of ICE gathers anew in any case."""
+    """Gather ICE candidates once instead of for the whole life of the connection. Continual gathering is for mobile
+    clients that change networks. Here it costs 25 sockets a call, and ten more threads where the names of LiveKit's
+    STUN servers do not resolve. An ICE restart gathers again in any case."""
     return rtc.RtcConfiguration(continual_gathering_policy=ContinualGatheringPolicy.GATHER_ONCE)
 
 
 async def _after_those_given_up(url: str) -> None:
-    """Until a room is held, no join may begin while a failed one takes the media engine down."""
+    """While no room keeps the media engine up, wait until no abandoned join can shut it down (see
+    `connector.room.engine`). Raises Unavailable."""
     _, endless = await asyncio.wait(set(_abandoned), timeout=JOIN_TIMEOUT)
     if endless:
         raise Unavailable(f"livekit-server at {url} has not answered an earlier join yet")
@@ -64,7 +66,8 @@ async def _after_those_given_up(url: str) -> None:
 
 
 def _abandon(room: rtc.Room, connecting: asyncio.Future[None]) -> None:
-    """Let a join that we no longer wait for finish, then leave: cancelled, it would join without an owner."""
+    """Let an abandoned join finish in the background, then leave. If it were cancelled, the SDK would still join, and
+    nobody would leave that room."""
 
     async def finish() -> None:
         try:
@@ -72,7 +75,7 @@ def _abandon(room: rtc.Room, connecting: asyncio.Future[None]) -> None:
         except rtc.ConnectError:
             return
         except asyncio.CancelledError:
-            # The SDK takes this subscription back only where a join succeeds or fails.
+            # The SDK removes this subscription when a join succeeds or fails, but not when it is cancelled.
             media_router().unsubscribe(room._ffi_queue)
             raise
         await disconnect(room)
@@ -84,7 +87,7 @@ def _abandon(room: rtc.Room, connecting: asyncio.Future[None]) -> None:
 
 
 async def drain_abandoned() -> None:
-    """Wait for joins that were given up, and stop the ones that do not end; for an orderly stop of the process."""
+    """At process shutdown: wait for abandoned joins, and cancel those that do not end in time."""
     if _abandoned:
         _, endless = await asyncio.wait(set(_abandoned), timeout=LEAVE_TIMEOUT)
         for task in endless:
@@ -94,7 +97,7 @@ async def drain_abandoned() -> None:
 
 
 async def disconnect(room: rtc.Room) -> None:
-    """Raises nothing."""
+    """Leave the room, within `LEAVE_TIMEOUT` seconds. Raises nothing."""
     try:
         await asyncio.wait_for(room.disconnect(), LEAVE_TIMEOUT)
     except TimeoutError:
@@ -102,20 +105,20 @@ async def disconnect(room: rtc.Room) -> None:
 
 
 class Connection:
-    """A joined room until it is lost or left: what is asked of LiveKit over it ends with it."""
+    """The connection of one joined room, until it is lost or left. Pending requests fail when it ends."""
 
     def __init__(self, room: rtc.Room) -> None:
         self.room = room
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.shaken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Lost, or the SDK has begun to reconnect; then a new one, of the next time."""
+        """Done when the connection is lost or the SDK has begun to reconnect. Replaced after a reconnect."""
 
     @property
     def is_lost(self) -> bool:
         return self.lost.done() or not self.room.isconnected()
 
     def lose(self) -> None:
-        """The SDK has given the room up, or we have."""
+        """The SDK has given up the connection, or we leave."""
         self.shake()
         if not self.lost.done():
             self.lost.set_result(None)
@@ -130,7 +133,8 @@ class Connection:
             self.shaken = asyncio.get_running_loop().create_future()
 
     async def ask(self, request: Coroutine[Any, Any, _T], what: str, end: asyncio.Future[None]) -> _T:
-        """The answer to one request of the SDK. Raises Unavailable, and does not wait longer than until `end`."""
+        """Run one SDK request and return its result. Raises Unavailable when it fails, when it gets no answer within
+        `REQUEST_TIMEOUT` seconds, or as soon as `end` is done. `what` begins the error message."""
         asking = asyncio.ensure_future(request)
         try:
             waiting: set[asyncio.Future[Any]] = {asking, end}
@@ -138,7 +142,7 @@ class Connection:
             if not asking.done():
                 why = "the connection to LiveKit is lost" if end.done() else f"no answer in {REQUEST_TIMEOUT:g} s"
                 raise Unavailable(f"{what}: {why}")
-            # The SDK has a bare Exception subclass for each kind of request.
+            # The SDK has a separate exception class for each kind of request, derived directly from Exception.
             if error := asking.exception():
                 raise Unavailable(f"{what}: {error!r}") from error
             return asking.result()

@@ -1,4 +1,4 @@
-"""The caller's audio track in a room: published, muted by an admin, taken away, given back."""
+"""The caller's audio track: publish it, follow an admin who mutes or removes it, publish it again when permitted."""
 
 from __future__ import annotations
 
@@ -21,29 +21,33 @@ log = structlog.get_logger()
 _SOURCE = rtc.TrackSource.SOURCE_MICROPHONE
 _LOOK_EVERY = 0.05
 _SECOND_ROUND = 0.25
-"""Seconds in which the SDK negotiates a published track once more, behind the first time."""
+"""Seconds after the first negotiation of a published track within which the SDK negotiates it a second time."""
 _MOST_SETTLING = 2.0
 _GIVEN_UP = 10.0
-"""Seconds after which the SDK (1.1.21) gives a negotiation up."""
+"""Seconds after which the SDK (1.1.21) gives up a negotiation."""
 _FIRST_PAUSE = 0.25
 _MAX_PAUSE = 5.0
 _STABLE = 10.0
-"""Seconds after which a track that is taken away once more is published again at once."""
+"""Seconds that a published track must last. If it is removed after that, it is published again without a pause."""
 
 
 class Microphone:
-    """One call's voice. `publish` in each room that it comes into; `close` at its end."""
+    """The audio track of one call. `publish` on every new connection; `close` at the end of the call.
+
+    `rate`: samples a second; `on_fault`: see `CallerSource.on_fault`.
+    """
 
     def __init__(self, rate: int, on_fault: Callable[[str], None]) -> None:
         self._source, self._track = _voice(rate)
         self._source.on_fault = on_fault
         self._connection: Connection | None = None
-        """Where the track is published, or is to be."""
+        """The connection on which the track is, or will be, published."""
         self._publication: rtc.LocalTrackPublication | None = None
         self._is_spoilt = False
-        """A request about the track got no answer: to publish it twice in one room would abort the process (1.1.21)."""
+        """A request about the track got no answer, so its state is unknown and a new track is needed: publishing one
+        track twice in a room aborts the process (SDK 1.1.21)."""
         self._is_kept = False
-        """The track is published, and is again whenever it may be, until the room is lost or about to be left."""
+        """Publish the track again whenever it is permitted; False once the room is lost or about to be left."""
         self._is_muted = False
         self._published_at = 0.0
         self._pause = 0.0
@@ -52,7 +56,7 @@ class Microphone:
 
     @property
     def handlers(self) -> Handlers:
-        """Made anew each time: kept, they would hold this object, and what it holds, in a cycle."""
+        """A new list each time: a stored list of bound methods would form a reference cycle with this object."""
         return [
             ("local_track_unpublished", self._on_unpublished),
             ("participant_permissions_changed", self._on_permissions),
@@ -71,7 +75,7 @@ class Microphone:
         return self._publication is not None and self._connection is connection
 
     async def publish(self, connection: Connection) -> None:
-        """Raises Unavailable."""
+        """Publish the track on a new connection. Raises Unavailable."""
         async with self._turn:
             self._connection, self._publication = connection, None
             await self._publish(connection)
@@ -81,7 +85,7 @@ class Microphone:
         if self._is_spoilt:
             self._track = _track_of(self._source)
         self._is_spoilt = True
-        self._published_at = time.monotonic()  # For `settle`, where the call ends before the answer.
+        self._published_at = time.monotonic()  # For `settle`, if the call ends before the answer.
         publishing = connection.room.local_participant.publish_track(
             self._track, rtc.TrackPublishOptions(source=_SOURCE)
         )
@@ -97,7 +101,7 @@ class Microphone:
             await self._publication.wait_for_subscription()
 
     def detach(self) -> None:
-        """The room is lost."""
+        """The connection is lost or closed: forget it."""
         self._connection = self._publication = None
         self._is_kept = False
         if self._adjusting is not None:
@@ -105,8 +109,8 @@ class Microphone:
             self._adjusting = None
 
     async def settle(self) -> None:
-        """Before the room is left: wait, for a bounded time, until the track is negotiated or the connection is lost. A
-        connection that is closed earlier is kept by the SDK, with up to a megabyte and more, for 10 or 20 seconds."""
+        """Before the room is left: wait, for a bounded time, until the track is negotiated or the connection is lost.
+        The SDK keeps a connection that is closed earlier, a megabyte or more, for 10 or 20 seconds."""
         self._is_kept = False
         connection, since = self._connection, time.monotonic() - self._published_at
         if connection is None or since >= _GIVEN_UP:
@@ -127,7 +131,8 @@ class Microphone:
         return any(stat.WhichOneof("stats") == "outbound_rtp" for stat in stats)
 
     async def close(self) -> None:
-        """The call has left, or is about to: the track of a room that is still connected ends with it."""
+        """At the end of the call: free the track and its source. Without a live connection, keep them in
+        `_stranded` for a later call instead."""
         connection = self._connection
         self.detach()
         if connection is None or connection.is_lost:
@@ -137,7 +142,7 @@ class Microphone:
             free_track(self._track)
             await self._source.close()
 
-    # What an admin may do
+    # Actions of a room admin
 
     def _may_publish(self) -> bool:
         if self._connection is None:
@@ -161,8 +166,8 @@ class Microphone:
             self._adjusting = asyncio.create_task(self._until_as_permitted(), name="adjust the caller's track")
 
     async def _until_as_permitted(self) -> None:
-        """LiveKit takes the track of a caller who may not publish any more out of the room; the SDK does not notice,
-        and does not publish it again."""
+        """Publish or unpublish the track until that agrees with the caller's permissions. When the caller may no
+        longer publish, LiveKit removes the track; the SDK does not notice, and never publishes it again."""
         while self._is_kept and (connection := self._connection) is not None:
             try:
                 async with self._turn:
@@ -203,9 +208,9 @@ class Microphone:
 
 
 _stranded: dict[int, list[tuple[CallerSource, rtc.LocalAudioTrack]]] = {}
-"""Voices of rooms that LiveKit ended, by their rate, for the next calls. The SDK never lets go of a track that was
-published at such an end, and with it keeps a closed connection and its five threads; to publish the track once
-more frees them (https://github.com/livekit/rust-sdks/issues/1443)."""
+"""Sources and tracks, by sample rate, whose connection ended before they were unpublished; later calls use them again.
+The SDK never frees such a track, and with it keeps the closed connection and its five threads. Publishing the
+track again frees them (https://github.com/livekit/rust-sdks/issues/1443)."""
 
 
 def _voice(rate: int) -> tuple[CallerSource, rtc.LocalAudioTrack]:

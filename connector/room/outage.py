@@ -1,4 +1,4 @@
-"""A call whose connection to LiveKit breaks: it is regained in time, or the call ends."""
+"""Supervises a lost connection to LiveKit: it comes back within a time limit, or the call ends."""
 
 from __future__ import annotations
 
@@ -15,26 +15,30 @@ from connector.model import EndReason
 log = structlog.get_logger()
 
 _LOOK_TIMEOUT = 1.0
-"""Seconds for a look at whether the room is still there."""
+"""Seconds for the request that checks whether the room still exists."""
 
 _LEARN_AGAIN = (0.25, 0.5, 1.0, 2.0, 4.0, 0.0)
-"""Pauses between looks at which room it is, after an outage: LiveKit's API may be back later than its rooms."""
+"""Seconds between requests for the room's SID after an outage: LiveKit's API may be back later than its rooms."""
 
 _STABLE = 10.0
-"""Seconds that a regained connection must last for the next loss to be another outage, with all its time."""
+"""Seconds that a regained connection must last. A loss after that is a new outage, with the full time limit."""
 
 STOPPING = "SERVER_SHUTDOWN"
-"""LiveKit's reason for the end of a connection when it is being stopped."""
+"""LiveKit's disconnect reason when the server shuts down."""
 FindRoom = Callable[[], Coroutine[Any, Any, str]]
-"""The SID of the room of this name as LiveKit's API has it now, "" when there is none. Raises ConnectorError."""
+"""Returns the SID that the room of this name has now, "" when there is no such room. Raises ConnectorError."""
 
 
 class Outage:
-    """The SDK reconnects by itself, or gives up and the gateway joins again. This class says when it has taken too
-    long, and when there is nothing to go back to: a LiveKit that deletes a room may close a connection before it has
-    told why, and our token, which opens rooms, would have the caller sit in a new and empty one for ever.
+    """Decides when a lost connection ends the call. It does not reconnect: the SDK does, or gives up, and then the
+    gateway joins again.
 
-    A LiveKit that has started again looks the same, with all its rooms gone; but then the others come back, too.
+    The call ends in two cases. The first: the connection is not back in time. The second: the room was deleted.
+    LiveKit may close the connection of a deleted room without giving the reason. The rejoin would then create a new,
+    empty room, because our token permits that, and the caller would stay there alone for ever.
+
+    After a restart of LiveKit all rooms are gone as well. The other participants then come back, so the call ends only
+    if nobody has come back after the same time limit.
     """
 
     def __init__(
@@ -45,8 +49,9 @@ class Outage:
         on_end: Callable[[EndReason, str], None],
         on_regained: Callable[[bool], None],
     ) -> None:
-        """`limit`: seconds until the call ends as lost, and that the others have to come back; `is_alone`: whether the
-        caller is by itself in the room now; `on_regained`: told whether the room is the same one as before."""
+        """`limit`: seconds until the call ends as lost; the other participants have the same time to come back.
+        `is_alone`: whether nobody else is in the caller's room now. `on_regained` is called with True when the room is
+        the same one as before the outage."""
         self._limit = limit
         self._find_room = find_room
         self._is_alone = is_alone
@@ -54,9 +59,9 @@ class Outage:
         self._on_end = on_end
         self._on_regained = on_regained
         self.may_be_deleted = False
-        """LiveKit was there when the connection broke, and the room was not: somebody may have deleted it."""
+        """When the connection broke, LiveKit answered, but the room no longer existed: it may have been deleted."""
         self._sid = ""
-        """Of the room that the caller is in, as far as it is known."""
+        """SID of the caller's room, "" while unknown."""
         self._regained = asyncio.Event()
         self._regained_at = self._began = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
@@ -68,11 +73,11 @@ class Outage:
         return self._timer is not None
 
     def joined(self, sdk_sid: FindRoom) -> None:
-        """The room is joined; `sdk_sid` returns its SID as soon as the SDK knows it."""
+        """The caller has joined the room; `sdk_sid` returns its SID as soon as the SDK knows it."""
         self._ask(self._learn(sdk_sid))
 
     def company_came(self) -> None:
-        """Somebody is there to talk with."""
+        """Another participant publishes a track in the room."""
         self._had_company = True
 
     def begins(self, why: str = "") -> None:
@@ -98,12 +103,12 @@ class Outage:
         self._regained.set()
 
     async def over(self) -> None:
-        """Wait until the outage has ended, either way."""
+        """Wait until the outage has ended, by a regained connection or by `close`."""
         if self.is_on:
             await self._regained.wait()
 
     def close(self) -> None:
-        """Nothing is said from now on."""
+        """Stop all timers and requests: neither callback is called from now on."""
         self._regained.set()
         for waiting in (self._timer, self._alone, self._asking):
             if waiting is not None:
@@ -116,24 +121,25 @@ class Outage:
         self._asking = asyncio.create_task(what, name="ask for the room")
 
     async def _follow(self, sid: str, is_stopping: bool) -> None:
-        """One outage of the room that had this SID, from its beginning; the SDK may be back before LiveKit's answer."""
-        # A LiveKit that stops may answer for a moment with its rooms gone: nobody has deleted them.
+        """Follow one outage from its beginning; `sid` is the room's SID before it. The SDK may have reconnected before
+        LiveKit's API answers."""
+        # While LiveKit shuts down, its API may report for a moment that the room is gone: nobody has deleted it.
         was_gone = bool(sid) and not is_stopping and await self._is_gone(sid)
         await self._regained.wait()
         self.may_be_deleted = was_gone and self._had_company
         if self.may_be_deleted:
             self._alone = asyncio.get_running_loop().call_later(self._limit, self._nobody_came_back)
-        # A LiveKit that has started again has a room of the same name, and another SID for it.
+        # After a restart of LiveKit the room has the same name and a new SID.
         for pause in _LEARN_AGAIN:
             await self._learn(self._find_room)
             if self._sid:
                 break
             await asyncio.sleep(pause)
-        # Where LiveKit's API does not say, nothing is known against the room.
+        # If a SID is unknown, the room counts as the same one.
         self._on_regained(not sid or not self._sid or sid == self._sid)
 
     async def _is_gone(self, sid: str) -> bool:
-        """Whether the room was not there any more when the connection broke; not where LiveKit cannot say."""
+        """Whether the room no longer exists; False when LiveKit's API does not answer."""
         with contextlib.suppress(ConnectorError, TimeoutError):
             async with asyncio.timeout(_LOOK_TIMEOUT):
                 return await self._find_room() != sid
