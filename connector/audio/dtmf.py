@@ -1,4 +1,4 @@
-"""The tones of the telephone keypad (ITU-T Q.23), made and recognised."""
+"""Generates and detects the tones of the telephone keypad (ITU-T Q.23)."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _HIGH_LEVEL = _ZERO_DBM0 * 10 ** (-9 / 20)
 _RAMP = 0.005
 
 _BLOCK = 0.0256
-"""Seconds that are analysed at a time: 205 samples at 8 kHz, just enough to tell the frequencies apart."""
+"""Seconds per analysed block: 205 samples at 8 kHz, just enough to separate the frequencies."""
 _OFF = (0.985, 0.9925, 1.0, 1.0075, 1.015)
-"""A telephone's tones may be 1.5 % off (ITU-T Q.24), more than the analysis blurs."""
+"""Frequency factors to test: tones may be 1.5 % off (ITU-T Q.24), more than one analysis bin covers."""
 _AUDIBLE = 100
 """A peak below this (-47 dBm0) is no tone."""
 _PURE = 0.6
-"""The share of the energy that the two tones must have; speech and noise have less."""
+"""Minimum share of the energy in the two tones; speech and noise have less."""
 _DISTINCT = 6.0
-"""How many times stronger a tone must be than the next of its group."""
+"""Minimum energy ratio of a tone to the next strongest of its group."""
 _TWIST = 10.0
-"""How many times stronger one of the two tones may be than the other (10 dB)."""
+"""Maximum energy ratio between the two tones (10 dB)."""
 
 
 def event_code(digit: str) -> int:
@@ -65,9 +65,10 @@ def tone(digit: str, duration: float = 0.16, pause: float = 0.06, rate: int = 80
 
 
 def detect(pcm: NDArray[np.int16], rate: int) -> str | None:
-    """The one digit that sounds in `pcm`, with or without silence around it; None for none.
+    """The one digit in `pcm`, with or without silence around it; None if there is none.
 
-    Goertzel's measure of the eight frequencies, over blocks of 25.6 ms; shorter tones are not recognised.
+    Measures the energy of the eight frequencies (as Goertzel does) over blocks of 25.6 ms; shorter tones are not
+    recognised.
     """
     sounding = _sounding(pcm)
     block = round(_BLOCK * rate)
@@ -77,7 +78,7 @@ def detect(pcm: NDArray[np.int16], rate: int) -> str | None:
     samples = sounding[: blocks * block].reshape(blocks, block)
     turns = np.outer(np.arange(block) / rate, np.outer(_LOW + _HIGH, _OFF).ravel())
     spectrum = (np.abs(samples @ np.exp(-2j * np.pi * turns)) ** 2).sum(axis=0)
-    # The share of all energy that a pure tone of each frequency would explain.
+    # The share of the total energy that a pure tone of each frequency accounts for.
     shares = 2 * spectrum.reshape(8, len(_OFF)).max(axis=1) / (block * np.sum(samples**2))
     low, high = int(np.argmax(shares[:4])), int(np.argmax(shares[4:]))
     strong, others = shares[[low, 4 + high]], np.delete(shares, [low, 4 + high])
@@ -89,7 +90,7 @@ def detect(pcm: NDArray[np.int16], rate: int) -> str | None:
 
 
 def _sounding(pcm: NDArray[np.int16]) -> NDArray[np.float64]:
-    """Without the silence at either end; empty when there is only silence."""
+    """The samples without the silence at both ends; empty when there is only silence."""
     samples = pcm.astype(np.float64)
     loudness = np.abs(samples)
     loudest = loudness.max(initial=0.0)

@@ -1,33 +1,32 @@
-"""How late audio is, and how much of it waits at the far end. The time is passed in, as float seconds."""
+"""Measures the lateness of audio, and the audio buffered at the far end. Time is passed in, as float seconds."""
 
 from __future__ import annotations
 
 from connector.audio.minimum import SlidingMinimum
 
 _WINDOW = 2.0
-"""Seconds for which the quickest frame stays the measure for the others."""
+"""Seconds for which the frame with the shortest transit is the reference for the others."""
 _LONGEST_GAP = 1.0
-"""Seconds that a pause between two frames counts for at most: after a stall the frames from before it must
-still be the measure for a second, or all that was held up would pass for new."""
+"""Maximum seconds that a pause between two frames counts. After a stall, the frames from before it must stay the
+reference for a second; otherwise the delayed frames would count as new."""
 
 
 class TransitClock:
-    """How late a frame is that carries its sender's timestamp.
+    """Measures the lateness of frames that carry a timestamp of the sender.
 
-    The two clocks do not show the same time and may drift apart, so only differences count: a frame is as
-    late as its transit (arrival minus timestamp) exceeds the shortest transit of the last 2 s. A lasting
-    change (a longer path, a sender that starts to count anew) thus counts as lateness for 2 s and is the new
-    normal from then on.
+    The two clocks are not synchronised and may drift, so only differences count. Lateness is the transit of a
+    frame (arrival minus timestamp) minus the shortest transit of the last 2 s. A lasting change (a longer path,
+    a restarted sender clock) therefore counts as lateness for 2 s, and is the new reference from then on.
     """
 
     def __init__(self) -> None:
         self._shortest = SlidingMinimum(_WINDOW)
         self._age = 0.0
-        """Time as the arrivals measure it, with pauses cut short."""
+        """Time elapsed between arrivals, with each pause limited to `_LONGEST_GAP`."""
         self._last_arrival = float("inf")
 
     def lateness(self, arrived: float, timestamp: float) -> float:
-        """Seconds, never negative. `arrived` on our clock and never falling, `timestamp` on the sender's."""
+        """Lateness in seconds, never negative. `arrived`: our clock, never decreasing; `timestamp`: the sender's."""
         self._age += min(max(0.0, arrived - self._last_arrival), _LONGEST_GAP)
         self._last_arrival = arrived
         transit = arrived - timestamp
@@ -35,17 +34,17 @@ class TransitClock:
 
 
 class PlayoutClock:
-    """How much audio waits at a far end that plays what it is sent in order, in real time, without asking.
+    """Estimates the audio buffered at a far end that plays in order and in real time, and reports nothing.
 
-    A model, not a measurement: the carrier starts to play a little later than we have sent.
+    A model, not a measurement: the carrier starts to play a little after we have sent.
     """
 
     def __init__(self) -> None:
         self.ends_at = float("-inf")
-        """When the far end runs dry, or ran."""
+        """Time at which the far end's buffer becomes, or became, empty."""
 
     def ahead(self, now: float) -> float:
-        """Seconds of audio sent and not yet played; 0.0 when the far end has run dry."""
+        """Seconds of audio sent and not yet played; 0.0 when the far end's buffer is empty."""
         return max(0.0, self.ends_at - now)
 
     def sent(self, now: float, duration: float) -> None:
@@ -53,5 +52,5 @@ class PlayoutClock:
         self.ends_at = max(self.ends_at, now) + duration
 
     def cleared(self, now: float) -> None:
-        """The far end has been told to drop what it holds."""
+        """The far end has been told to clear its buffer."""
         self.ends_at = now

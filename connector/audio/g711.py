@@ -1,9 +1,9 @@
-"""G.711, the code of telephone sound, by table: one look-up per sample, done for a whole frame at once.
+"""G.711, the telephone audio codec, by table: one look-up per sample, for a whole frame at once.
 
 A sample is linear 16-bit PCM; its code is one byte. The tables equal the `ulaw_compress`, `ulaw_expand`,
-`alaw_compress` and `alaw_expand` of ITU-T G.191 (the ITU's own reference software) on every input. For A-law
-so does Sun's widely copied g711.c. Its mu-law encoder does not (nor does Python's former `audioop`): below zero
-all its steps begin four samples too soon, so that -1 to -4 are not silent.
+`alaw_compress` and `alaw_expand` of ITU-T G.191 (the ITU's own reference software) on every input. The
+A-law tables also equal Sun's widely copied g711.c. Its mu-law encoder differs (and so does Python's former
+`audioop`): below zero all its steps begin four sample values too early, so that -1 to -4 are not silent.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _ulaw_encode_table() -> NDArray[np.uint8]:
     magnitude = np.minimum(_magnitude(13), 8158) + _ULAW_BIAS
     segment = _segment(magnitude, 64)
     code = (segment << 4) | ((magnitude >> (segment + 1)) & 0x0F)
-    # The line carries the complement of the code: quiet sound then has many ones, which keeps clocks in step.
+    # The line carries the complement of the code: quiet sound then has many ones, which keeps clocks synchronised.
     return (code ^ np.where(_negative(), 0x7F, 0xFF)).astype(np.uint8)
 
 
@@ -69,7 +69,7 @@ def _alaw_encode_table() -> NDArray[np.uint8]:
 def _alaw_decode_table() -> NDArray[np.int16]:
     code = np.arange(256, dtype=np.int64) ^ 0x55
     segment = code >> 4 & 7
-    # Half a step is added: the output stands in the middle of its interval.
+    # Half a step is added: the output is the middle of its interval.
     small = ((code & 0x0F) << 4) + 8
     magnitude = np.where(segment == 0, small, (small + 0x100) << np.maximum(segment - 1, 0))
     return np.where(code & 0x80, magnitude, -magnitude).astype(np.int16)

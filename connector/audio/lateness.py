@@ -1,4 +1,4 @@
-"""Which of a sender's frames are too old to be wanted, and when its clock has begun anew. No clock of its own."""
+"""Drops frames that are too old, and detects a restarted sender clock. It has no clock: time is passed in."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from connector.audio.freshness import TransitClock
 T = TypeVar("T")
 
 _FELL_BACK = 0.2
-"""Seconds by which no frame is before its neighbour, other than from a clock that was set anew."""
+"""A timestamp that falls back by more seconds than this means that the sender's clock was reset."""
 _WATCHED = 0.06
-"""Seconds in which frames that seem late show how they come."""
+"""Seconds for which the arrival rate of apparently late frames is observed."""
 _UNEVEN = 0.04
-"""Seconds that frames may come closer together than they were made, in that time, and still come in real time."""
+"""Within that time, seconds by which timestamps may advance more than arrivals and still count as real time."""
 
 
 class AgeLimit(Generic[T]):
-    """Frames in, in the sender's order; those that are young enough out, at once.
+    """Takes frames in the sender's order; passes recent ones on immediately and drops those that are too old.
 
-    A frame whose timestamp says that it is too old is doubted first. A socket that stalled delivers its backlog at
-    once, so old frames come faster than they were made. Frames that come as they were made, but with timestamps that
-    are behind, are of a sender that counts anew, or did not count in a hold: its clock is what has changed. They are
-    let out, a few frames late.
+    A frame that is too old by its timestamp is held back first, until the cause is known. After a stall, a socket
+    delivers its backlog in a burst, so old frames arrive faster than real time: they are dropped. Frames that arrive
+    in real time, but with old timestamps, mean that the sender's clock has restarted, or stood still during a hold:
+    they are passed on, a few frames late.
     """
 
     def __init__(self, most: float) -> None:
-        """`most`: seconds that a frame may be late."""
+        """`most`: maximum lateness of a frame, in seconds."""
         self.late = 0.0
-        """How late the last frame was, by its timestamp."""
+        """Lateness of the last frame by its timestamp, in seconds."""
         self.too_old = 0
-        """Frames that were dropped, in all."""
+        """Total number of dropped frames."""
         self._most = most
         self._clock = TransitClock()
         self._last = float("-inf")
         self._doubted: deque[tuple[float, T]] = deque()
         self._doubted_seconds = 0.0
         self._seen = (0.0, 0.0)
-        """Arrival and timestamp of the frame with which the present look at the doubted ones began."""
+        """Arrival time and timestamp of the frame at which the current observation began."""
 
     def push(self, now: float, timestamp: float, seconds: float, frame: T) -> list[T]:
-        """Take one frame in, which is `seconds` long and ends at `timestamp` of the sender's clock; return those that
-        are to be heard now."""
+        """Take one frame, `seconds` long, that ends at `timestamp` of the sender's clock; return the frames to play
+        now."""
         if timestamp < self._last - _FELL_BACK:
             self._clock = TransitClock()
         self._last = timestamp

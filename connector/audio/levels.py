@@ -1,4 +1,4 @@
-"""How loud a frame is."""
+"""Peak level and silence of a frame."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SILENT_MAX = 3
 both round up, -4 to zero and 4 to 8."""
 ALAW_SILENT_MIN = -16
 ALAW_SILENT_MAX = 15
-"""The bounds of the two quietest codes of A-law, 0x55 and 0xD5: it has none for zero itself."""
+"""The bounds of the two quietest codes of A-law, 0x55 and 0xD5: it has no code for exactly zero."""
 
 QUIET = 256
 """Samples below this may be left out to catch up: line noise, the gaps between words. 42 dB below full scale."""
@@ -26,19 +26,19 @@ def peak(pcm: NDArray[np.int16]) -> int:
 
 
 def is_silent(pcm: NDArray[np.int16], lowest: int = SILENT_MIN, highest: int = SILENT_MAX) -> bool:
-    """True if and only if no sample lies outside these bounds: those within which mu-law knows only silence (0xFF or
-    0x7F), unless others are given.
+    """Whether all samples lie within these bounds. The default bounds are those that mu-law encodes as silence (0xFF or
+    0x7F).
 
-    The carrier plays the same nothing by itself when it is sent nothing, so such a frame need not be sent. No
-    louder threshold: a quiet beginning of a word must not be cut off.
+    A silent frame need not be sent: the carrier plays silence by itself when it receives nothing. The threshold is
+    not higher because the quiet beginning of a word must not be cut off.
     """
     if not pcm.size:
         return True
-    # The highest first: in speech it alone decides, and the lowest need not be looked for.
+    # The highest first: for speech it decides alone, and the lowest is not computed.
     return _highest(pcm) <= highest and _lowest(pcm) >= lowest
 
 
-# By way of argmax: on the 160 samples of a frame it is twice as fast as max.
+# With argmax: on the 160 samples of a frame it is twice as fast as max.
 def _highest(pcm: NDArray[np.int16]) -> int:
     return pcm.item(pcm.argmax())
 

@@ -1,4 +1,4 @@
-"""Many speakers to one: the room's tracks become the one stream that the caller hears."""
+"""Mixes the tracks of a room into the one stream that the caller hears."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ from numpy.typing import NDArray
 _INT16 = np.dtype(np.int16)
 _INT32 = np.dtype(np.int32)
 _HELD_UP = 2
-"""So many frames queued by one source mean that it waits for another that has stopped delivering."""
+"""When one source has so many frames queued, another source has stopped delivering."""
 
 
 class Mixer:
     """Mixes the frames of sources that come and go. It has no clock: the frames themselves are the clock.
 
-    A single source goes straight through. With several, a mix leaves as soon as each of them has a frame;
-    when one has two queued, the others are late and the mix leaves without them. A source that was left out
-    is not waited for until it delivers again, so one that falls silent (a mute, a lost connection) delays the
-    others by one frame once and not for good. No order is ever changed.
+    The frames of a single source pass unchanged. With several sources, a mix is returned as soon as each of them has
+    a frame. When one has two queued, the others are late, and the mix is made without them. The mixer does not wait
+    for such a late source until it delivers again. So a source that stops (a mute, a lost connection) delays the
+    others by one frame, once. The order of frames never changes.
 
     Frames are kept and passed on by reference: they must not be changed after `push`.
     """
 
     def __init__(self, frame_samples: int, max_frames: int = 10) -> None:
-        """Frames are int16 of shape `(frame_samples,)`; at most `max_frames` of a source are ever held."""
+        """Frames are int16 of shape `(frame_samples,)`; at most `max_frames` of a source are queued."""
         if frame_samples < 1:
             raise ValueError("a frame has at least one sample")
         if max_frames < _HELD_UP:
             raise ValueError(f"max_frames must be at least {_HELD_UP}")
         self.dropped = 0
-        """Frames that never got out: left behind by a removed source, or pushed by one not in the mix."""
+        """Number of frames never mixed: queued by a removed source, or pushed by a source not in the mix."""
         self._shape = (frame_samples,)
         self._max_frames = max_frames
         self._queues: dict[str, deque[NDArray[np.int16]]] = {}
         self._awaited: set[str] = set()
-        # Whole arrays: numpy is slower with a scalar bound.
+        # Arrays instead of scalars: numpy is slower with a scalar bound.
         self._sum = np.empty(frame_samples, _INT32)
         self._highest = np.full(frame_samples, 32767, _INT32)
         self._lowest = np.full(frame_samples, -32768, _INT32)
 
     def add(self, source: str) -> None:
-        """From now on the others wait for this source. Adding it twice is the same as once."""
+        """Add a source; from now on the others wait for it. Adding it again changes nothing."""
         if source not in self._queues:
             self._queues[source] = deque(maxlen=self._max_frames)
             self._awaited.add(source)
 
     def remove(self, source: str) -> None:
-        """Nobody waits for it any more, and what it had queued is dropped. Unknown sources are no error."""
+        """Remove a source and drop its queued frames; nobody waits for it any more. Unknown sources are no error."""
         self.dropped += len(self._queues.pop(source, ()))
         self._awaited.discard(source)
 
     def push(self, source: str, frame: NDArray[np.int16]) -> list[NDArray[np.int16]]:
-        """Take one frame in; return the frames to be sent now, usually none or one.
+        """Take one frame; return the frames to send now, usually none or one.
 
-        A frame of a source that is not in the mix is dropped: a track's last frames may come after its end.
-        ValueError when the frame has another length or type than the mixer was made for.
+        A frame of a source that is not in the mix is dropped: the last frames of a track may arrive after its end.
+        ValueError when the frame does not have the mixer's frame length and type.
         """
         if frame.shape != self._shape or frame.dtype != _INT16:
             raise ValueError(f"a frame must be int16 of shape {self._shape}, not {frame.dtype} of {frame.shape}")
@@ -74,7 +74,7 @@ class Mixer:
         return ready
 
     def queued(self, source: str) -> int:
-        """How many frames of the source wait; 0 for an unknown one."""
+        """Number of queued frames of a source; 0 for an unknown source."""
         return len(self._queues.get(source, ()))
 
     def _mix(self) -> NDArray[np.int16]:

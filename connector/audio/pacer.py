@@ -1,9 +1,9 @@
-"""Audio that came at once, given on as if it had come evenly, with a standing delay worked off. No clock of its own.
+"""Spreads bursts of audio evenly over time, and reduces the delay that results. It has no clock: time is passed in.
 
-For the caller's voice. A socket that stalled for a second delivers that second in a moment. All of it is wanted: an
-agent that hears a word late answers late, one that does not hear it does not answer. But the delay must not stay. So
-what is too much at once waits here, and while some of it never goes away, the pauses in it are left out, and now and
-then a period of the voice (`connector.audio.shorten`).
+For the caller's voice. A socket that stalled for a second delivers that second of audio in one burst. All of it is
+needed: an agent that hears a word late answers late, but an agent that does not hear it does not answer. The delay must
+not last, however. So the excess of a burst waits here. As long as the queue never becomes empty, pauses in the audio
+are removed, and from time to time one period of the voice (`connector.audio.shorten`).
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from connector.audio.levels import QUIET, peak
 from connector.audio.shorten import Standing, shorten
 
 LEAD = 0.1
-"""Seconds that may be given on at once: as much as an uneven network does to any flow, and the receivers' jitter
-buffers are made for."""
+"""Seconds of audio that may be passed on in one burst: normal network jitter, for which the receivers' jitter buffers
+are made."""
 _MOST_LEAD = LEAD + 1e-6
-"""Sums of seconds are not exact."""
+"""Sums of float seconds are not exact."""
 _FASTER = 1.05
-"""How fast a jitter buffer plays what is too much, at least: what was given at once is not ahead of it for ever, nor
-is what a carrier's clock gains on ours."""
+"""Minimum speed at which a jitter buffer plays its excess. So the lead of a burst shrinks with time, and so does a
+lead that builds up because the carrier's clock is faster than ours."""
 _CHUNK = 0.02
-"""Seconds given on at once where something waits."""
+"""Seconds of audio passed on at a time while audio waits."""
 _STANDING_WINDOW = 0.2
-"""Seconds after which what still waits counts as standing; longer where the carrier's messages are longer."""
+"""Seconds after which audio that still waits counts as standing delay; longer if the carrier's messages are longer."""
 _MAX_STANDING = 0.03
-"""Seconds that may go on waiting: one frame does now and then."""
+"""Seconds of standing delay that are tolerated: one frame waits from time to time."""
 _SHORTEN_EVERY = (0.04, 0.08)
-"""Seconds between two periods left out, with much standing and with little: speech gets a fifth or a tenth faster."""
+"""Seconds between removed periods, for a large and a small standing delay: speech gets a fifth or a tenth faster."""
 _MUCH = 0.25
 _LONGEST_PAUSE = 0.2
-"""Seconds of a pause that are kept of what is collected before anything can be given on."""
+"""Seconds kept of each pause in the audio that is collected before any audio can be passed on."""
 
 
 class Pacer:
-    """`take` what comes, `due` tells what is to be given on now; to be asked again every 20 ms while some waits.
+    """`take` adds incoming audio; `due` returns the audio to pass on now. Call `due` every 20 ms while audio waits.
 
     Samples are int16, mono, `rate` a second; times are seconds, never falling.
     """
@@ -57,15 +57,15 @@ class Pacer:
         self._pause = _LONGEST_PAUSE
 
     def passes(self, now: float, seconds: float) -> bool:
-        """Whether so much may be given on at once, as it is, as most is; then it counts as given."""
+        """Whether `seconds` of audio may be passed on immediately, the usual case; if True, it counts as passed on."""
         if self._waiting or self._given.ahead(now * _FASTER) + seconds > _MOST_LEAD:
             return False
         self._given.sent(now * _FASTER, seconds)
         return True
 
     def take(self, pcm: NDArray[np.int16], most: float) -> int:
-        """Put this behind what waits, of which at most `most` seconds are kept; how many pieces, of at most 20 ms, went
-        for it."""
+        """Append audio to the queue and keep its newest `most` seconds. Returns the number of dropped pieces, each at
+        most 20 ms."""
         seconds = len(pcm) / self._rate
         if seconds > self._longest:
             self._longest = seconds
@@ -76,13 +76,14 @@ class Pacer:
         return self.trim(most)
 
     def collect(self, pcm: NDArray[np.int16], most: float) -> int:
-        """`take`, while nothing can be given on yet: of pauses no more is kept than makes them pauses."""
+        """`take` for the time before any audio can be passed on: pauses are cut to 0.2 s, and silence at the
+        start is dropped."""
         seconds = len(pcm) / self._rate
         self._pause = self._pause + seconds if peak(pcm) < QUIET else 0.0
         return self.take(pcm, most) if self._pause <= _LONGEST_PAUSE else 0
 
     def due(self, now: float) -> list[NDArray[np.int16]]:
-        """What is to be given on now, in order."""
+        """The audio to pass on now, in order."""
         given = []
         while self._waiting and self._given.ahead(now * _FASTER) + _CHUNK <= _MOST_LEAD:
             standing = self._standing.of(now, self.waits)
@@ -110,7 +111,7 @@ class Pacer:
         return pcm
 
     def trim(self, most: float) -> int:
-        """Keep the newest `most` seconds of what waits; how many pieces went."""
+        """Keep the newest `most` seconds of the queue. Returns the number of dropped pieces."""
         lost = 0
         while self.waits > most + 1e-6:
             self._pop()
@@ -118,6 +119,6 @@ class Pacer:
         return lost
 
     def forget(self) -> None:
-        """Nothing waits any more."""
+        """Empty the queue."""
         self._waiting.clear()
         self.waits = 0.0

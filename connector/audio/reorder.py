@@ -1,4 +1,4 @@
-"""Frames that overtook each other on the way, put in order again by their numbers. No clock: frames are the clock."""
+"""Reorders frames by their sequence numbers. It has no clock: time is counted in frames."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 DEPTH = 3
-"""Frames that wait for a missing one, 60 ms of them: longer, and the wait would be heard more than the gap."""
+"""Frames that may wait for a missing one: 60 ms. A longer wait would be more audible than the gap."""
 _VAIN_HOLES = 5
-"""After so many holes in a row that nothing came to fill, numbers are being left out rather than overtaken, and the
-next hole is not waited for; the first frame that does come late shows that waiting has a point."""
+"""After so many gaps in a row that no late frame filled, the sender skips numbers, and the buffer no longer waits.
+It waits again after the first frame that does arrive late."""
 _RESTART = 10
-"""So many frames in a row from before the place we are at are a sender that counts anew."""
+"""More old numbers in a row than this mean that the sender has restarted its numbering."""
 _REMEMBERED = 64
 
 
 class ReorderBuffer(Generic[T]):
-    """Numbered items in, in any order; the same items out, in order, each at most once.
+    """Takes numbered items in any order; returns them in order, each at most once.
 
-    What comes in order goes straight through. At most `depth` items ever wait. Numbers count by one; they need not
-    begin at any, and a number that does not come is given up when more than `depth` items would wait behind it.
+    Items that arrive in order pass without delay. At most `depth` items wait. Numbers increase by one from any first
+    number. A missing number is given up when more than `depth` items would wait behind it.
     """
 
     def __init__(self, depth: int = DEPTH) -> None:
         if depth < 1:
             raise ValueError("a buffer holds at least one item")
         self.late = 0
-        """Items that came after their place was given up, and were dropped."""
+        """Number of items dropped because their number was already given up."""
         self.duplicates = 0
-        """Items whose number had come before, dropped."""
+        """Number of items dropped because their number had already arrived."""
         self._depth = depth
         self._next: int | None = None
         self._waiting: dict[int, T] = {}
@@ -43,13 +43,13 @@ class ReorderBuffer(Generic[T]):
         return len(self._waiting)
 
     def push(self, number: int, item: T) -> list[T]:
-        """Take one item in; return those whose turn it is now."""
+        """Take one item; return the items that are next in order."""
         if number == self._next or self._next is None:
             self._next = number + 1
             self._old_in_a_row = 0
             if not self._waiting:
                 return [item]
-            # It fills a hole, or a part of one.
+            # It fills a gap, or a part of one.
             self._vain_holes = 0
             return [item, *self._run()]
         if number < self._next:
@@ -80,7 +80,7 @@ class ReorderBuffer(Generic[T]):
         return []
 
     def _over_the_hole(self) -> list[T]:
-        """Give the missing numbers up and go on behind them."""
+        """Give up the missing numbers and continue after them."""
         assert self._next is not None
         first = min(self._waiting)
         self._given_up.extend(range(max(self._next, first - _REMEMBERED), first))
@@ -89,7 +89,7 @@ class ReorderBuffer(Generic[T]):
         return self._run()
 
     def _run(self) -> list[T]:
-        """What waits without a hole before it."""
+        """Remove and return the waiting items up to the next gap."""
         assert self._next is not None
         ready = []
         while self._next in self._waiting:

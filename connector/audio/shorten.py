@@ -1,4 +1,4 @@
-"""Make speech a little shorter without changing its pitch, to work off a delay nobody asked for."""
+"""Make speech a little shorter without changing its pitch, to reduce an unwanted delay."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _SHORTEST_PERIOD = 0.0025
 _OVERLAP = 0.008
 """Seconds over which one period fades into the next."""
 _ALIKE = 0.9
-"""Correlation from which two stretches count as periods of one voice."""
+"""Minimum correlation at which two stretches count as periods of one voice."""
 _FAINT = 100.0
-"""Root mean square below which anything may be faded into anything: background noise."""
+"""Root mean square below which the sound is background noise, and any two stretches may be cross-faded."""
 
 
 def shorten(pcm: NDArray[np.int16], rate: int) -> NDArray[np.int16]:
-    """The same sound without one period of its voice, or as it is where it has no such period.
+    """Remove one period of the voice from the sound; return it unchanged if it has no such period.
 
-    `pcm` is int16 of shape `(n,)` at `rate` samples a second; 20 ms can lose up to 12 ms. The begin of the
-    sound is kept and faded over 8 ms into what follows one period later, as waveform similarity overlap-add does it
-    (Verhelst and Roelands, 1993); both ends stay sample for sample, so neighbours fit on. Never in place.
+    `pcm` is int16 of shape `(n,)` at `rate` samples a second; 20 ms can lose up to 12 ms. The beginning of the
+    sound fades over 8 ms into the sound one period later, as in waveform similarity overlap-add (Verhelst and
+    Roelands, 1993). The first and the last samples do not change, so adjacent frames still fit. Never in place.
     """
     overlap = round(rate * _OVERLAP)
     shortest, longest = round(rate * _SHORTEST_PERIOD), len(pcm) - overlap
@@ -42,7 +42,7 @@ def shorten(pcm: NDArray[np.int16], rate: int) -> NDArray[np.int16]:
 
 
 def _best_lag(sound: NDArray[np.float64], head: NDArray[np.float64], shortest: int, longest: int) -> tuple[int, float]:
-    """How many samples later the sound is most like its first ones, and how alike: -1.0 to 1.0."""
+    """The lag, in samples, at which the sound is most similar to its beginning, and their correlation, -1.0 to 1.0."""
     products = np.correlate(sound[shortest : longest + len(head)], head, "valid")
     squares = np.concatenate(([0.0], np.cumsum(sound * sound)))
     starts = np.arange(shortest, longest + 1)
@@ -53,21 +53,21 @@ def _best_lag(sound: NDArray[np.float64], head: NDArray[np.float64], shortest: i
 
 
 class Standing:
-    """The part of a fluctuating delay that never goes away: its least value over the last while."""
+    """The standing part of a fluctuating delay: its minimum over a sliding window."""
 
     def __init__(self, window: float = 0.5) -> None:
-        """`window` in seconds. Until so long has been seen, nothing stands."""
+        """`window` in seconds. The result is 0.0 until the delay has been observed for that long."""
         self._window = window
         self._least = SlidingMinimum(window)
         self._since: float | None = None
 
     def of(self, now: float, delay: float) -> float:
-        """Seconds that stand, with `delay` seen at `now`; both in seconds, `now` never falling."""
+        """Add `delay`, seen at `now`, and return the standing delay. All in seconds; `now` never decreases."""
         if self._since is None:
             self._since = now
         least = self._least.of(now, delay)
         return least if now - self._since >= self._window else 0.0
 
     def worked_off(self, seconds: float) -> None:
-        """So much of the delay has been taken away: what was seen before would have been less, too."""
+        """The delay was reduced by `seconds`: reduce the earlier values of the window as well."""
         self._least.lower(seconds)

@@ -1,4 +1,4 @@
-"""Who else is in a caller's room, as LiveKit's SDK sees it, told to the call on every change."""
+"""Reports the other participants of a caller's room to the call on every change, as LiveKit's SDK sees them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _KINDS = {
     rtc.ParticipantKind.PARTICIPANT_KIND_EGRESS: Kind.RECORDER,
 }
 _AGENT_NAMES = ("lk.agent_name", "lk.agent.name")
-"""Attributes in which livekit-server, and livekit-agents, put the name that an agent was dispatched by."""
+"""Attributes in which livekit-server and livekit-agents put the dispatch name of an agent."""
 _ON_BEHALF = "lk.publish_on_behalf"
-"""Attribute of avatars, which livekit-agents has join as agents: the identity of the agent that they give a face."""
+"""Attribute of an avatar, which livekit-agents lets join as an agent: the identity of the agent it represents."""
 _ON_PURPOSE = frozenset(
     {
         rtc.DisconnectReason.CLIENT_INITIATED,
@@ -30,19 +30,19 @@ _ON_PURPOSE = frozenset(
         rtc.DisconnectReason.USER_REJECTED,
     }
 )
-"""All others are a lost connection, process or server: an agent killed by SIGKILL is gone after some 20 s, with
-CONNECTION_TIMEOUT. Nothing tells of it earlier: LiveKit reports no lost quality for one that says nothing."""
+"""All other reasons mean a lost connection, process or server. An agent killed by SIGKILL is reported after about 20 s,
+with CONNECTION_TIMEOUT. There is no earlier sign: LiveKit reports no lost quality for a silent participant."""
 
 
 class RoomParticipants:
-    """The others in one room; `listener` hears of them from `begin` on."""
+    """The other participants of one room; `listener` is told of them from `begin` on."""
 
     def __init__(self, listener: RoomListener) -> None:
         self._listener = listener
         self._room: rtc.Room | None = None
 
     def begin(self, room: rtc.Room) -> None:
-        """The room is joined, or joined again."""
+        """Begin to report, after each join."""
         self._room = room
         self.tell()
 
@@ -50,7 +50,7 @@ class RoomParticipants:
         self._room = None
 
     def listeners(self) -> list[tuple[EventTypes, Callable[..., None]]]:
-        """What to register with the room."""
+        """The event handlers to register with the room."""
         return [
             ("participant_connected", self._on_change),
             ("participant_attributes_changed", self._on_attributes),
@@ -75,7 +75,8 @@ class RoomParticipants:
 
 
 def _people(participants: Iterable[rtc.RemoteParticipant]) -> list[Occupant]:
-    """The avatar of an agent is nobody by itself: what it publishes, the agent says. Alone it is silent."""
+    """An avatar does not count as a participant: its audio counts as the audio of its agent. Without that agent it is
+    ignored."""
     everybody = list(participants)
     avatars = {one.identity: whose for one in everybody if (whose := _speaks_for(one))}
     spoken_for = {avatars[one.identity] for one in everybody if one.identity in avatars and _has_audio(one)}
@@ -83,7 +84,7 @@ def _people(participants: Iterable[rtc.RemoteParticipant]) -> list[Occupant]:
 
 
 def _speaks_for(participant: rtc.RemoteParticipant) -> str:
-    """The identity of the agent whose avatar this is; empty for everybody else."""
+    """For an avatar, the identity of its agent; else ""."""
     is_agent = participant.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
     return participant.attributes.get(_ON_BEHALF, "") if is_agent else ""
 

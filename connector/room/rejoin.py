@@ -1,4 +1,4 @@
-"""Joining again after LiveKit has given a connection up: many calls of a process at once, spread over time."""
+"""Joins rooms again after lost connections, with the attempts of all calls of the process spread over time."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ SPREAD = 0.5
 """Seconds over which the first attempts of all calls are spread."""
 MAX_PAUSE = 2.0
 QUIET = 0.5
-"""Seconds after a failed attempt of one call in which no other call tries: LiveKit is not there yet."""
+"""Seconds after a failed attempt in which no call of the process tries: LiveKit is not back yet."""
 
 Turn = Callable[[], AbstractAsyncContextManager[None]]
-"""A turn among all joins of the process. Raises ResourceExhausted when none came in time."""
+"""Limits concurrent joins of the process. Raises ResourceExhausted when no turn came in time."""
 
 
 class _Failures:
     latest = float("-inf")
-    """Monotonic time of the last attempt of any call that failed."""
+    """Monotonic time of the latest failed attempt of any call."""
 
 
 async def until_joined(attempt: Callable[[], Awaitable[None]], turn: Turn) -> None:
-    """Repeat `attempt`, which raises Unavailable, until it succeeds; the caller bounds the time. Raises CallIsOver when
-    the call has ended meanwhile: that says nothing of LiveKit, for which other calls would wait."""
+    """Repeat `attempt`, which raises Unavailable, until it succeeds; the caller limits the time. Raises CallIsOver when
+    the call has ended meanwhile; that is no failure of LiveKit, so it does not delay other calls."""
     pause = SPREAD
     await asyncio.sleep(random.uniform(0, SPREAD))
     while True:

@@ -1,4 +1,4 @@
-"""The other participants' audio: to which tracks the caller is subscribed, and which of them are heard."""
+"""The other participants' audio: subscribes to their tracks and delivers the frames."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Handlers = list[tuple[EventTypes, Callable[..., None]]]
 
 
 class Subscriptions:
-    """All audio tracks of the room, once the others can see the caller; heard from `listen` on.
+    """Subscribes to all audio tracks of the room once the caller is visible; delivers audio from `listen` on.
 
-    LiveKit tells a publisher of its first subscriber, and agents wait for that before they speak. A hidden subscriber
-    does not count, and to become visible does not announce it. So nothing is subscribed before the reveal: the first
-    sound comes 0.07 s after it, where a second subscription of the same track takes 0.26 s.
+    LiveKit notifies a publisher of its first subscriber, and agents wait for that before they speak. A hidden
+    subscriber does not count, and when it becomes visible, there is no notification. So there is no subscription
+    before the reveal: the first audio comes 0.07 s after it; a second subscription of a track would take 0.26 s.
     """
 
     def __init__(self, listener: RoomListener, on_company: Callable[[], None]) -> None:
-        """`on_company`: somebody else publishes."""
+        """`on_company` is called when another participant publishes a track."""
         self._listener = listener
         self._on_company = on_company
         self._room: rtc.Room | None = None
@@ -42,7 +42,7 @@ class Subscriptions:
         ]
 
     def attach(self, room: rtc.Room) -> None:
-        """The room is joined."""
+        """The caller has joined `room`."""
         self._room = room
         self._subscribe_to_all()
 
@@ -52,7 +52,8 @@ class Subscriptions:
         self._subscribe_to_all()
 
     def renew(self) -> None:
-        """The SDK has reconnected: it announces every track before the new connection takes subscriptions."""
+        """Subscribe again after an SDK reconnect: the SDK announces the tracks before the connection accepts
+        subscriptions."""
         self._subscribe_to_all()
 
     def listen(self, rate: int) -> None:
@@ -61,7 +62,7 @@ class Subscriptions:
             self._open(sid, track)
 
     def detach(self) -> None:
-        """The room is lost or left; its tracks fall silent."""
+        """The connection is lost or closed: stop the delivery from all tracks."""
         self._room = None
         self._tracks.clear()
         for sid in list(self._taps):

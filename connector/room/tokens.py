@@ -15,7 +15,7 @@ import jwt
 from connector.model import ParticipantSpec
 
 TOKEN_LIFETIME = 6 * 3600.0
-"""Seconds; the server refreshes it through the session, this bounds a reconnect after a long silence."""
+"""Seconds. The server refreshes the token during the session; this limits a reconnect after a long silence."""
 
 MAX_NAME = 256
 """Bytes; livekit-server's `limit.max_participant_name_length`."""
@@ -37,8 +37,8 @@ def hidden_grants(room: str) -> dict[str, Any]:
 
 
 def fitting_name(name: str) -> str:
-    """A display name that LiveKit takes: it counts bytes, and refuses the join of a longer one. A character is whole or
-    left out."""
+    """Cut a display name to the `MAX_NAME` bytes that LiveKit accepts, at a whole character. LiveKit refuses a join
+    with a longer one."""
     return name.encode()[:MAX_NAME].decode(errors="ignore")
 
 

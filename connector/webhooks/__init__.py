@@ -1,1 +1,1 @@
-"""Tells customers' servers what happens to their calls: signed, in order, until it is delivered or a day old."""
+"""Delivers call events to customers' servers: signed, in order, retried until delivered or a day old."""

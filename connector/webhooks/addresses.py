@@ -1,7 +1,7 @@
-"""Which addresses a delivery may connect to.
+"""Decides to which addresses a delivery may connect.
 
-Anybody with a token can register a URL, and the connector stands inside the operator's network: without this, its
-deliveries would reach what no stranger can.
+Anybody with a token can register a URL, and the connector runs inside the operator's network. Without this check, its
+deliveries would reach internal hosts that outsiders cannot reach.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _NOT_PUBLIC = tuple(
     for text in (
         # The IETF's own assignments; a cloud keeps its metadata service at 192.0.0.192.
         "192.0.0.0/24",
-        # The way into 6to4: what answers there is the nearest relay.
+        # The 6to4 anycast address: the nearest relay answers there.
         "192.88.99.0/24",
-        # A public address by its form, the platform's own service inside Azure.
+        # Has the form of a public address, but inside Azure it is the platform's own service.
         "168.63.129.16/32",
     )
 )
@@ -48,7 +48,7 @@ def _is_public(address: Address) -> bool:
 
 
 def _ipv4_inside(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address to which a packet for this IPv6 address really goes, where it carries one."""
+    """The IPv4 address embedded in this IPv6 address, to which its packets really go; None without one."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     if address.sixtofour is not None:
@@ -57,9 +57,9 @@ def _ipv4_inside(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None
 
 
 def check_url(text: str) -> str:
-    """The URL of an endpoint, as it was given. InvalidArgument when nothing could ever be delivered there.
+    """Check the URL of an endpoint and return it unchanged. InvalidArgument when no delivery to it could ever succeed.
 
-    Names are not resolved here: what they resolve to is looked at whenever a delivery connects.
+    Names are not resolved here: their addresses are checked at the connection of each delivery.
     """
     if len(text) > MAX_URL_LENGTH:
         raise InvalidArgument("url", f"is longer than {MAX_URL_LENGTH} characters")

@@ -1,4 +1,4 @@
-"""From what happens to a call to deliveries in the store: one for each endpoint that asked for the event."""
+"""Turns call events into deliveries in the store: one for each endpoint that subscribed to the event."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from connector.webhooks.ports import Endpoints, Queue
 log = structlog.get_logger()
 
 MAX_UNSAVED = 10_000
-"""Events kept in memory while the store fails; past that, the newest are lost and said to be."""
+"""Maximum number of events kept in memory while the store fails; further events are lost, and logged as lost."""
 SAVE_AGAIN = 1.0
 
 
@@ -35,8 +35,8 @@ class _Happened:
 
 
 class LifecycleWebhooks:
-    """See `Lifecycle` of `connector.call.ports`. The event is in the store when `happened` returns; while the store
-    fails, it waits in memory instead, and what follows queues behind it: the order of a call's events stands."""
+    """See `Lifecycle` of `connector.call.ports`. The event is in the store when `happened` returns. While the store
+    fails, events wait in memory, and later ones queue behind them: the order of a call's events is kept."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class LifecycleWebhooks:
         self._saving: asyncio.Task[None] | None = None
 
     async def happened(self, event: LifecycleEvent, record: CallRecord, details: Mapping[str, str]) -> None:
-        """Raises nothing: a call does not end for its webhooks."""
+        """Save an event for delivery. Raises nothing: a webhook failure must not end a call."""
         moment = _Happened(secrets.token_hex(8), event, record, dict(details), _when(event, record) or self._clock())
         if self._unsaved:
             self._keep(moment)
@@ -66,7 +66,7 @@ class LifecycleWebhooks:
             log.error("a webhook could not be saved; trying again", webhook=event.value, error=error.message)
             self._keep(moment)
         except asyncio.CancelledError:
-            # The caller's patience is over. Whether it was saved is not known: the same once more does no harm.
+            # The caller waits no longer. The event may have been saved; saving it twice does no harm (see `_delivery`).
             self._keep(moment)
             raise
 
@@ -79,7 +79,7 @@ class LifecycleWebhooks:
             self._saving = asyncio.create_task(self._save_again())
 
     async def close(self) -> None:
-        """Save what waits, once; say what is lost."""
+        """Try once to save the waiting events; log those that are lost."""
         if self._saving is not None:
             self._saving.cancel()
             await asyncio.wait([self._saving])
@@ -96,7 +96,7 @@ class LifecycleWebhooks:
             except ConnectorError as error:
                 log.warning("webhooks wait for the store", webhooks=len(self._unsaved), error=error.message)
             except Exception:
-                # Not the store's fault, so it would fail again: the others must not wait behind it.
+                # Not a failure of the store, so it would fail again: drop it, the others must not wait behind it.
                 log.exception("a webhook is lost", webhook=self._unsaved.popleft().event.value)
 
     async def _save_all(self) -> None:
@@ -113,7 +113,7 @@ class LifecycleWebhooks:
         self._wake()
 
     def _delivery(self, endpoint_id: str, moment: _Happened, now: float) -> Delivery:
-        """The same id for the same moment and endpoint: a `put` whose success was not heard of is put once more."""
+        """The same event and endpoint give the same id, so a `put` without a known result can be repeated."""
         delivery_id = "whd_" + hashlib.sha256(f"{moment.id} {endpoint_id}".encode()).hexdigest()[:24]
         return Delivery(
             id=delivery_id,
@@ -127,7 +127,7 @@ class LifecycleWebhooks:
 
 
 def _when(event: LifecycleEvent, record: CallRecord) -> float:
-    """The moment that the call's own log has for its last event; 0.0 when it has none."""
+    """The time of `event` in the call's own log, if it is the last entry there; else 0.0."""
     if record.timelog and record.timelog[-1][0] == event.value:
         return record.timelog[-1][1]
     return 0.0

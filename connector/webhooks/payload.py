@@ -1,7 +1,7 @@
 """The body of a delivery: `{"webhookType": …, "id": …, "createdAt": …, "data": {…}}`.
 
-VideoSDK documents the envelope and the names of the events, not what is in `data`. So `data` is the call as the REST
-API shows it, and beside it what only an event has. docs/webhooks.md shows each.
+VideoSDK documents the envelope and the event names, but not the content of `data`. So `data` is the call as the REST
+API shows it, plus the fields that only an event has. docs/webhooks.md shows each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from connector.model import CallRecord, LifecycleEvent
 from connector.times import iso_utc
 
 Describe = Callable[[CallRecord], Mapping[str, object]]
-"""The call as `GET /v2/sip/call/{callId}` shows it, in JSON's types."""
+"""Returns the call as `GET /v2/sip/call/{callId}` shows it, in JSON types."""
 
 
 def body(
@@ -27,8 +27,8 @@ def body(
     happened_at: float,
     describe: Describe,
 ) -> str:
-    """`details` are what the event itself has to say, such as where a call was transferred to."""
-    # Without updates, of which a long call may have thousands: each body would hold all before it.
+    """The JSON text of a delivery. `details`: facts of the event itself, such as the target of a transfer."""
+    # Without updates: a long call may have thousands, and each body would contain all earlier ones.
     moments = tuple((name, at) for name, at in record.timelog if name != LifecycleEvent.UPDATE)
     document = {
         "webhookType": event.value,
@@ -47,7 +47,7 @@ def body(
 
 
 def _status(event: LifecycleEvent, details: Mapping[str, str]) -> Mapping[str, str]:
-    """Where the event says more than the call's own state: also of `SipCallStatus` in VideoSDK's SDK."""
+    """The status, if the event says more than the call's state; values of `SipCallStatus` in VideoSDK's SDK."""
     if event is LifecycleEvent.TRANSFERRED:
         return {"status": "transferred"}
     if event is LifecycleEvent.UPDATE and details.get("change") == "room":
@@ -56,7 +56,7 @@ def _status(event: LifecycleEvent, details: Mapping[str, str]) -> Mapping[str, s
 
 
 def _iso(at: float) -> str | None:
-    """None for 0.0, which has not come."""
+    """ISO time of Unix seconds; None for 0.0, which means not yet."""
     return iso_utc(at) if at else None
 
 

@@ -1,4 +1,4 @@
-"""What webhooks need from the store, as protocols; see `connector.storage.base`."""
+"""The store interfaces that webhooks need, as protocols; see `connector.storage.base`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Endpoints(Protocol):
 
 
 class Keys(Protocol):
-    """At most one of them has `retired_at` 0.0: an `insert` of a second one raises."""
+    """At most one key has `retired_at` 0.0: `insert` of a second one raises."""
 
     async def insert(self, document: SigningKey) -> None: ...
     async def replace(self, document: SigningKey, expected: SigningKey | None = None) -> bool: ...

@@ -1,4 +1,4 @@
-"""One delivery over HTTP: what is sent, what counts as delivered, and what is never connected to."""
+"""One delivery over HTTP: the request, the test for success, and the check of the address."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from connector import __version__
 from connector.webhooks.addresses import is_public
 
 TIME_OUT = 10.0
-"""Seconds for all of it: name, connection, TLS, request and the answer's head."""
+"""Seconds in total: DNS, connection, TLS, request and response headers."""
 MAX_ERROR = 200
 
 
 class AddressRefused(OSError):
-    """The host is at an address that is not the public Internet's."""
+    """The host's address is not on the public Internet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`status` 0 when no HTTP answer came; `error` is empty when it was delivered."""
+    """Result of a delivery attempt. `status`: HTTP status, 0 without a response; `error`: empty when delivered."""
 
     status: int
     error: str = ""
@@ -37,10 +37,10 @@ class Outcome:
 
 
 class Poster:
-    """Sends each delivery over a connection of its own.
+    """Sends each delivery over a new connection.
 
-    The address is checked where the socket is made, of whatever the name resolved to at that moment, so neither a
-    literal in any spelling nor a name that changes its address in between gets past it.
+    The resolved address is checked when the socket is created. So neither an unusual spelling of an address nor a
+    name whose DNS answer changes in between can bypass the check.
     """
 
     def __init__(self, *, allow_private: bool, time_out: float = TIME_OUT) -> None:
@@ -68,7 +68,7 @@ class Poster:
             await session.close()
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
-        """Raises nothing: what went wrong is the outcome. Of the answer only the status is read."""
+        """Send one request. Raises nothing: the outcome holds the error. Only the status of the response is read."""
         assert self._session is not None, "not open"
         try:
             response = await self._session.post(
@@ -84,7 +84,7 @@ class Poster:
         return Outcome(response.status, f"HTTP {response.status}")
 
     def _explain(self, error: Exception) -> str:
-        """Without the URL: its query may hold a secret."""
+        """Error text without the URL, because its query may contain a secret."""
         match error:
             case TimeoutError():
                 return f"no answer within {self._time_out:g} s"
@@ -119,6 +119,6 @@ def _why_not_connected(error: OSError) -> str:
 def _public_socket(info: AddrInfoType) -> socket.socket:
     family, kind, protocol, _, address = info
     if not is_public(str(address[0])):
-        # One text for every address, which also keeps what a name resolves to inside out of the delivery log.
+        # The same text for every address, so that the delivery log does not reveal what a name resolves to internally.
         raise AddressRefused("the host's address is not public; CONNECTOR_WEBHOOK_ALLOW_PRIVATE allows that")
     return socket.socket(family, kind, protocol)

@@ -1,4 +1,4 @@
-"""Delivers what waits in the store: in order for each call and endpoint, again and again for a day."""
+"""Sends the deliveries in the store: in order for each call and endpoint, with retries for a day."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ GIVE_UP_AFTER = 24 * 3600.0
 FIRST_DELAY = 1.0
 MAX_DELAY = 900.0
 LEASE = 2 * TIME_OUT
-"""Seconds for which a delivery is this process's; a process that dies gives its deliveries back this much later."""
+"""Seconds for which a process owns a delivery. If the process dies, others can take it after this time."""
 MAX_AT_ONCE = 128
 MAX_AT_ONCE_EACH = 4
-"""To one endpoint. One that fails gets one at a time until it answers."""
+"""Concurrent deliveries to one endpoint. A failing endpoint gets one at a time until a delivery succeeds."""
 LOOK_AGAIN = 5.0
-"""Seconds after which the store is asked anyway: another process may have died and left work."""
+"""Seconds after which the store is polled without a wake-up: another process may have died and left deliveries."""
 STORE_PATIENCE = 2.0
 STOP_PATIENCE = 5.0
-"""Seconds that deliveries on their way have when the process stops."""
+"""Seconds for running deliveries to finish when the process stops."""
 _SOON = 0.05
 
 
 def delay(attempt: int, chance: float) -> float:
-    """Seconds from attempt number `attempt` (the first is 1) to the next: doubling, with up to half of it off at
-    random (`chance` from 0 to 1), so that what failed together does not come back together."""
+    """Seconds from attempt number `attempt` (the first is 1) to the next: it doubles each time. Jitter (`chance`
+    from 0 to 1) takes off up to half of it, so that deliveries that failed together are not retried together."""
     return float(min(FIRST_DELAY * 2 ** min(attempt - 1, 30), MAX_DELAY)) * (1 - chance / 2)
 
 
 def next_attempt(delivery: Delivery, now: float, chance: float) -> float | None:
-    """When to try again after a failure at `now`; None to give up. The last attempt is when the day is over."""
+    """Time of the next attempt after a failure at `now`; None to give up. The last attempt is at the end of the day."""
     last = delivery.created_at + GIVE_UP_AFTER
     if now >= last:
         return None
@@ -54,8 +54,8 @@ def next_attempt(delivery: Delivery, now: float, chance: float) -> float | None:
 
 
 class Sender:
-    """Several processes share a queue: each takes what is due by a lease, so one delivers it. `wake` when something
-    was put; everything else the sender finds by itself."""
+    """Sends due deliveries. Several processes share the queue; a lease ensures that only one sends a delivery. Call
+    `wake` after a `put`; the sender finds retries and leftovers by itself."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Sender:
         self._running = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Take nothing more, and let what is on its way finish; what does not is tried again after its lease."""
+        """Take no more deliveries and let running ones finish. Those that do not are retried after their lease."""
         self._stopping = True
         self.wake()
         if self._running is not None:
@@ -114,7 +114,7 @@ class Sender:
                     await self._woken.wait()
 
     async def _send_due(self) -> float:
-        """Start what is due; the seconds for which there is nothing to do unless somebody wakes us."""
+        """Start the due deliveries. Returns the seconds to sleep, unless `wake` is called earlier."""
         while len(self._tasks) < MAX_AT_ONCE and not self._stopping:
             now = self._clock()
             taken = await self._queue.take(now, now + LEASE, 1, self._busy())
@@ -127,7 +127,7 @@ class Sender:
         return LOOK_AGAIN
 
     async def _count(self) -> None:
-        """Now and then: it is for a graph, and the store has better to do."""
+        """Update the metric at most every `LOOK_AGAIN` seconds, to spare the store."""
         if self._clock() >= self._count_at:
             self._count_at = self._clock() + LOOK_AGAIN
             self._metrics.webhooks_pending.set(await self._queue.pending())
@@ -157,7 +157,7 @@ class Sender:
             try:
                 await self._attempt(delivery)
             except ConnectorError as error:
-                # The lease runs out, and it is tried again: delivered twice at worst.
+                # The lease expires and the delivery is retried: at worst it is delivered twice.
                 log.warning("a webhook's attempt could not be settled", error=error.message)
             except Exception:
                 log.exception("a webhook's attempt failed inside")

@@ -1,4 +1,4 @@
-"""All parts of the webhooks of one process, and their order at start and stop."""
+"""Composes the webhook parts of one process, and starts and stops them in order."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Webhooks:
         await self._sender.start()
 
     async def stop(self) -> None:
-        """What is not delivered yet stays in the store for whoever starts next."""
+        """Undelivered events stay in the store for the next process."""
         await self.lifecycle.close()
         await self._sender.stop()
 
     async def forget_before(self, at: float) -> None:
-        """Delete log lines older than this Unix time, and keys that sign no longer."""
+        """Delete delivery log lines older than `at` (Unix seconds), and keys that no longer sign."""
         lines = await self._queue.forget_before(at)
         keys = await self.keys.forget_retired()
         if lines or keys:

@@ -1,6 +1,6 @@
-"""The RSA keys that sign deliveries: made on first start, kept in the store, changed with an overlap.
+"""The RSA keys that sign deliveries: created on first start, kept in the store, rotated with an overlap.
 
-A signature is RSASSA-PKCS1-v1_5 with SHA-256 over the raw body, in base64, as VideoSDK's webhooks have it and as
+A signature is RSASSA-PKCS1-v1_5 with SHA-256 over the raw body, in base64, as in VideoSDK's webhooks and as
 `webhooks.verify` of npm `@videosdk.live/server-sdk` checks it.
 """
 
@@ -30,7 +30,7 @@ R = TypeVar("R")
 
 SIGNATURE = "videosdk-signature"
 RETIRED_SIGNATURE = "videosdk-signature-retired"
-"""The same body signed with the key before, while the overlap lasts."""
+"""Header with the signature by the previous key, during the overlap."""
 OVERLAP = 7 * 86400.0
 """Seconds for which a retired key still signs beside the new one."""
 KEY_BITS = 2048
@@ -41,14 +41,14 @@ _CANNOT_OPEN = (
 
 
 class Away(Protocol):
-    """Runs a function elsewhere than on the event loop; see `asyncio.to_thread`."""
+    """Runs a function outside the event loop; see `asyncio.to_thread`."""
 
     def __call__(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A key as consumers see it. Times are Unix seconds; `retired_at` 0.0 is the one in use."""
+    """A key as consumers see it. Times are Unix seconds; the key in use has `retired_at` 0.0."""
 
     id: str
     pem: str
@@ -57,11 +57,11 @@ class PublicKey:
 
 
 class KeyRing:
-    """Every process that shares the store signs with the same key; each asks the store anew, so that a rotation on
-    one holds on all at once."""
+    """The signing keys. All processes that share the store sign with the same key. Each reads it from the store every
+    time, so a rotation by one process takes effect in all of them immediately."""
 
     def __init__(self, keys: Keys, clock: Callable[[], float] = time.time, away: Away = asyncio.to_thread) -> None:
-        """`away`: where signatures are made and keys are read: not on the event loop, which carries audio."""
+        """`away`: runs signing and key parsing outside the event loop, which carries audio."""
         self._keys = keys
         self._clock = clock
         self._away = away
@@ -70,7 +70,7 @@ class KeyRing:
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
-        """Make the first key where there is none. Of several processes that try, one's key is kept."""
+        """Create the first key if there is none. If several processes try, the key of one is kept."""
         for key in await self._signing():
             if is_sealed(key.private_pem):
                 log.warning("a webhook signing key cannot be opened: deliveries wait", key=key.id, why=_CANNOT_OPEN)
@@ -83,7 +83,7 @@ class KeyRing:
         self._signed_with = signing[0].id
         signed = {}
         for header, key in zip((SIGNATURE, RETIRED_SIGNATURE), signing, strict=False):
-            # A millisecond each: many at once take turns.
+            # A millisecond each: concurrent signatures take turns.
             async with self._turn:
                 signed[header] = await self._away(self._sign, key, body)
         return signed
@@ -95,20 +95,20 @@ class KeyRing:
     async def rotate(self) -> PublicKey:
         """Sign with a new key from now on, and with the present one beside it until the overlap is over."""
         present = (await self._signing())[0]
-        # Made before the other goes, so that there is hardly a moment without one.
+        # Created before the present key is retired, to keep the time without a key short.
         fresh = await asyncio.to_thread(_new_key, self._clock())
         await self._keys.replace(replace(present, retired_at=self._clock()))
         return await self._put_in_use(fresh)
 
     async def revoke(self) -> PublicKey:
-        """Sign with a new key alone: for a key that others may have."""
+        """Delete all keys and sign with a new key only: for a key that may be compromised."""
         fresh = await asyncio.to_thread(_new_key, self._clock())
         for key in await self._keys.list():
             await self._keys.delete(key.id)
         return await self._put_in_use(fresh)
 
     async def forget_retired(self) -> int:
-        """Delete the keys that sign no longer; the number of them."""
+        """Delete the keys that no longer sign; returns their number."""
         signing = {key.id for key in await self._signing()}
         gone = [key for key in await self._keys.list() if key.retired_at and key.id not in signing]
         return sum([await self._keys.delete(key.id) for key in gone])
@@ -118,7 +118,7 @@ class KeyRing:
         return await self._public(signing[0])
 
     async def _signing(self, fresh: SigningKey | None = None) -> list[SigningKey]:
-        """One or two keys, the one in use first. Where none is in use, `fresh` or a new one is put there."""
+        """One or two keys, the one in use first. If none is in use, `fresh` or a new one is stored."""
         keys = await self._keys.list()
         if all(key.retired_at for key in keys):
             if fresh is None:
@@ -129,7 +129,7 @@ class KeyRing:
                 keys = await self._keys.list()
                 if all(key.retired_at for key in keys):
                     raise
-                # Another process was first: its key it is.
+                # Another process was first: use its key.
             else:
                 keys = [fresh, *keys]
         in_use = next(key for key in keys if not key.retired_at)
@@ -154,14 +154,14 @@ class KeyRing:
                 raise Internal(f"the webhook signing key cannot be opened: {_CANNOT_OPEN}")
             parsed = serialization.load_pem_private_key(key.private_pem.encode(), password=None)
             assert isinstance(parsed, rsa.RSAPrivateKey)
-            # Those that left the store are not needed again.
+            # Keep only the latest other key: keys deleted from the store are not needed again.
             self._loaded = dict(list(self._loaded.items())[-1:])
             loaded = self._loaded[key.id] = parsed
         return loaded
 
 
 def _new_key(now: float) -> SigningKey:
-    """Takes 100 ms and more: not on the event loop."""
+    """Takes 100 ms or more: must not run on the event loop."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
