@@ -11,7 +11,7 @@ from connector.cli.commands import app
 
 def main() -> None:
     """Entry point of the console script."""
-    # `connector doctor` says it once and in words; PyJWT would say it at every token.
+    # `connector doctor` reports it once, in plain words; PyJWT would warn at every token.
     warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
     app()
 

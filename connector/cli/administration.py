@@ -1,7 +1,7 @@
-"""Administers connectors, rules and webhooks: asks the running service, and where none runs works on its store.
+"""Administers connectors, rules and webhooks, through the running service or, if none runs, directly in its store.
 
-The store of the settings is a relative path by default, so whoever runs a command in another folder than the service's
-would change a file that nobody serves. So the service is asked first, and a store that is used is named.
+The path of the store is relative by default. A command that runs in another folder than the service would therefore
+change the wrong file. So the service is asked first, and if the store is used directly, its path is printed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def administer(
     query: Mapping[str, str] | None = None,
     **names: str,
 ) -> JsonObject:
-    """The answer to one operation of the REST API; `names` fill the path. Exits with one line when it is refused."""
+    """The answer to one REST API operation; `names` fill the path. If it is refused, prints one line and exits."""
     settings = settings_or_exit(config)
     configure_logging("warning")
     asked = _Asked(method, path, names, dict(body or {}), dict(query or {}))
@@ -107,8 +107,8 @@ def _answer(origin: str, status: int, text: str) -> JsonObject:
 
 
 async def _in_store(settings: Settings, store: Store, asked: _Asked) -> JsonObject:
-    """As the service would, with the same checks."""
-    # The REST API, which takes longer to import than to ask a service that runs.
+    """Run the operation on the store, with the same checks as the service."""
+    # Imported late: importing the REST API takes longer than a request to a running service.
     from connector.api.rest.administration import administration
     from connector.api.rest.models import Asked
     from connector.api.rest.routes import checked

@@ -38,7 +38,7 @@ Limit = Annotated[int, typer.Option(min=1, max=1000)]
 FullNumbers = Annotated[bool, typer.Option("--full-numbers", help="Do not mask phone numbers.")]
 CallId = Annotated[str, typer.Argument(metavar="CALL_ID")]
 ANSWERED = "in-progress"
-"""Twilio's word."""
+"""Twilio's status of an answered call."""
 UNDER_WAY = (TransferStatus.INITIATED, TransferStatus.RINGING)
 FOLLOW_EVERY = 0.3
 
@@ -220,7 +220,7 @@ def call(
 
 
 async def _place_and_follow(settings: Settings, url: str, request: pb.PlaceTwilioCallRequest) -> pb.Call:
-    """Place it, print each new status, return when the phone was answered or will not be. Given up: end the call."""
+    """Place the call, print each new status, return once the call is answered or over. When cancelled, end the call."""
     placed = (await call_service(settings, url, "PlaceTwilioCall", request, pb.PlaceTwilioCallResponse)).call
     get = pb.GetCallRequest(call_id=placed.call_id)
     shown = ""

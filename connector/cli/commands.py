@@ -50,7 +50,7 @@ def serve_command(
     public_url: Annotated[str | None, typer.Option(help="The https origin that carriers reach.")] = None,
 ) -> None:
     """Run the service until SIGTERM."""
-    # The whole service, which takes longer to import than the other commands take to run.
+    # Imported late: importing the whole service takes longer than the other commands take to run.
     from connector.app import serve
 
     settings = settings_of_service(config, host=host, port=port, public_url=public_url)
@@ -67,8 +67,8 @@ def serve_command(
 
 
 def _leave(status: int) -> NoReturn:
-    """End the process here. The SDK's own threads go on to the last moment, and one that calls into an interpreter
-    that is being taken down aborts the process, which a supervisor would take for a crash."""
+    """End the process without interpreter shutdown. The SDK's threads run until the end; if one calls into the
+    interpreter during its shutdown, the process aborts, and a supervisor would see a crash."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -83,7 +83,7 @@ def doctor(
     ] = "",
 ) -> None:
     """Check the set-up and say what to mend. Exit status 1 when something must be mended."""
-    # It knows every part of the service, and the other commands do not wait for it.
+    # Imported late: it imports every part of the service, and would slow down the other commands.
     from connector.cli.doctor import examine
 
     settings = settings_of_service(config)

@@ -1,4 +1,4 @@
-"""What the commands share: settings, the API token, a call to the running service."""
+"""Shared by the commands: settings, the API token, requests to the running service."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class NoService(Unavailable):
-    """Nothing listens where the service is asked."""
+    """No service listens at the address of the request."""
 
 
 TOKEN_TTL = 60
@@ -45,8 +45,8 @@ PATIENCE = 30.0
 
 
 def settings_or_exit(config: Path | None, **flags: object) -> Settings:
-    """Exit status 2, and one line for each thing to mend, when they cannot be used. What looks like a setting and is
-    none is warned of."""
+    """The settings. If they are invalid, prints one line for each error and exits with status 2. Warns of environment
+    variables that look like settings but are not."""
     settings = settings_of_service(config, **flags)
     for line in misspelt():
         typer.echo(f"warning: {line}", err=True)
@@ -54,7 +54,7 @@ def settings_or_exit(config: Path | None, **flags: object) -> Settings:
 
 
 def misspelt() -> list[str]:
-    """Variables of the environment that look like settings, and are none: one line each."""
+    """One line for each environment variable that looks like a setting but is not."""
     return [
         f"{name} is not a setting" + (f"; did you mean {meant}?" if meant else "")
         for name, meant in unknown_variables(os.environ, setting_names())
@@ -62,7 +62,7 @@ def misspelt() -> list[str]:
 
 
 def settings_of_service(config: Path | None, **flags: object) -> Settings:
-    """The same, for `serve`, which warns in its log."""
+    """As `settings_or_exit`, without the warnings: `serve` writes them to its log."""
     try:
         return load_settings(config, flags)
     except ConnectorError as error:
@@ -72,7 +72,7 @@ def settings_of_service(config: Path | None, **flags: object) -> Settings:
 
 
 def run_or_exit(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run it; a ConnectorError becomes one line and exit status 1."""
+    """Run the coroutine; a ConnectorError becomes one printed line and exit status 1."""
     try:
         return asyncio.run(work())
     except ConnectorError as error:
@@ -118,12 +118,12 @@ async def call_service(settings: Settings, url: str, method: str, request: Messa
 
 
 def as_dict(message: Message) -> dict[str, Any]:
-    """JSON's form, field names as in the proto file."""
+    """The message as a dict of JSON types, with the field names of the proto file."""
     return dict(json_format.MessageToDict(message, preserving_proto_field_name=True))
 
 
 def service_origin(settings: Settings) -> str:
-    """Where the running service that these settings describe is asked."""
+    """The origin (URL without path) at which these settings' service answers."""
     return f"http://{_reachable(settings.host)}:{settings.port}"
 
 
@@ -145,13 +145,13 @@ def not_ours(origin: str, status: int) -> str:
 
 
 def using_store(settings: Settings, origin: str) -> None:
-    """Say that no service runs, and which store is used instead."""
+    """Print that no service runs, and which store is used instead."""
     typer.echo(f"no connector answers at {origin}: using the store {settings.store_place}", err=True)
 
 
 async def with_store(settings: Settings, work: Callable[[Store], Awaitable[T]], *, creates: bool = False) -> T:
-    """Work on the store that the settings name; the service need not run. NotFound where there is none, unless the
-    work creates it."""
+    """Open the store of the settings and run `work` on it; the service need not run. NotFound when the store does not
+    exist, unless `creates`."""
     if not creates:
         require_store(settings)
     async with opened(settings) as store:
@@ -159,7 +159,7 @@ async def with_store(settings: Settings, work: Callable[[Store], Awaitable[T]], 
 
 
 def require_store(settings: Settings) -> None:
-    """Raise NotFound when reading would create the store."""
+    """Raise NotFound when the store does not exist: opening it would create it."""
     if settings.store_file is not None and not settings.store_file.exists():
         raise NotFound(
             f"there is no store {settings.store_place}; run this with the settings and in the folder of the service, "
@@ -168,7 +168,7 @@ def require_store(settings: Settings) -> None:
 
 
 def print_rows(rows: Sequence[Row], as_json: bool, none: str) -> None:
-    """As a table, or one JSON object a line; `none` where there are no rows."""
+    """Print the rows as a table, or as one JSON object a line. Instead of an empty table, prints `none` to stderr."""
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))

@@ -1,4 +1,4 @@
-"""`connector connectors`: webhook URLs for carriers' consoles, made and changed from the shell."""
+"""`connector connectors`: webhook URLs for carriers' consoles, created and changed from the shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`connector doctor`: what is wrong with a set-up, and what to do about it."""
+"""`connector doctor`: finds errors in a set-up and tells how to fix them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from connector.storage.base import Store, StoreTooNew
 from connector.storage.stores import opened
 
 MAX_CLOCK_DIFFERENCE = 30.0
-"""Seconds. Tokens allow for a minute; half of that is a clock worth mending."""
+"""Seconds. Tokens tolerate a minute; a clock that is off by half of that should be corrected."""
 SAFE_SECRET = 32
 """Characters; RFC 7518, 3.2: an HS256 key has at least as many bytes as its hash."""
 
 
 async def examine(settings: Settings, agent: str = "") -> list[Finding]:
-    """Run every check; none of them raises. `agent`: a name that a worker should have registered."""
+    """Run every check; none of them raises. `agent`: the agent name of a worker that should be registered."""
     checks = (
         _variables(),
         _livekit(settings),
@@ -140,7 +140,7 @@ async def _public_url(settings: Settings) -> list[Finding]:
 
 
 async def _websocket(origin: str) -> Finding:
-    """A proxy may pass requests on and not WebSockets: then calls are answered, and end at once."""
+    """Checks that a proxy forwards WebSockets, not only requests: otherwise calls are answered, and end at once."""
     subject = "WebSocket"
     mend = "have the proxy pass WebSockets on: HTTP/1.1, Upgrade and Connection (see deploy/)"
     try:
@@ -190,7 +190,7 @@ async def _clock(settings: Settings) -> list[Finding]:
 
 
 async def store_findings(settings: Settings) -> list[Finding]:
-    """Whether it opens, and what of its own settings is no good for a store."""
+    """Checks that the store opens, and reports settings of its server that are unsuitable for a store."""
     if settings.store_file is not None and not settings.store_file.exists():
         return [_store_to_come(settings.store_file)]
     try:
@@ -201,7 +201,7 @@ async def store_findings(settings: Settings) -> list[Finding]:
 
 
 def _store_to_come(file: Path) -> Finding:
-    """Looking creates nothing."""
+    """The finding for a store file that does not exist; the check creates nothing."""
     folder = next(parent for parent in file.parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         text = f"{file} does not exist, and cannot be created below {folder}"

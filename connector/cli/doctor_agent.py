@@ -1,5 +1,5 @@
-"""Whether a worker has registered under an agent's name: LiveKit does not list workers, but it tells whether a dispatch
-was taken. So one is made, in a room that is deleted at once."""
+"""Checks whether a worker is registered under an agent's name. LiveKit does not list workers, but reports whether a
+worker took a dispatch. So the check creates a dispatch, in a room that it deletes right after."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = 6.0
 
 
 async def agent_findings(settings: Settings, agent: str) -> list[Finding]:
-    """Nothing without a name. The agent's job begins and ends: its entrypoint sees an empty room."""
+    """No findings without a name. The agent's job starts and ends: its entrypoint sees an empty room."""
     if not agent:
         return []
     subject, secret = "agent", settings.livekit_api_secret.get_secret_value()

@@ -1,4 +1,4 @@
-"""What `connector doctor` says of the carriers in use: what they sign, and what their REST APIs are needed for."""
+"""Findings of `connector doctor` about the carriers in use: signatures, and features that need REST credentials."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _WITHOUT_SIGNATURE = "cannot be checked: connectors are refused, and anyone who 
 
 
 async def carrier_findings(settings: Settings) -> list[Finding]:
-    """Of each carrier that has a connector in the store or a credential in the settings; of the first of
-    all where none has."""
+    """Findings about each carrier that has a connector in the store or a credential in the settings; if there is none,
+    about the first carrier."""
     return check(settings, await _with_connectors(settings))
 
 
@@ -28,14 +28,14 @@ async def _with_connectors(settings: Settings) -> set[Provider]:
         async with opened(settings) as store:
             return {connector.provider for connector in await store.connectors.list()}
     except ConnectorError:
-        return set()  # The store's own finding says why.
+        return set()  # `store_findings` reports the reason.
 
 
 def check(settings: Settings, with_connectors: Collection[Provider]) -> list[Finding]:
     """See `carrier_findings`."""
     carriers = carriers_of(settings)
     used = [carrier for name, carrier in carriers.items() if name in with_connectors or carrier.is_configured(settings)]
-    # Without any, the first of the table: who sets the connector up begins there.
+    # If none is used, the first of the table: a new set-up starts with it.
     return [finding for carrier in used or [*carriers.values()][:1] for finding in _of(carrier, settings)]
 
 

@@ -1,8 +1,8 @@
-"""Whether the names of LiveKit's STUN and TURN servers resolve here.
+"""Checks that the names of LiveKit's STUN and TURN servers resolve on this host.
 
 livekit-server sends its clients to public STUN servers unless its configuration names others. Where those names do not
 resolve, each connection of the SDK keeps some thirty threads that wait for an answer: 20 calls had 1,144 threads and
-3,911 open files. LiveKit tells the names in its first answer to a join.
+3,911 open files. LiveKit sends the names in its first answer to a join.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HOST = re.compile(r"(?:stun|turn)s?:(?P<host>\[[^]]+\]|[^:?]+)", re.IGNORECASE)
 
 
 async def ice_findings(settings: Settings) -> list[Finding]:
-    """Nothing where LiveKit does not let anybody join: another finding says so."""
+    """No findings when LiveKit refuses the join: another check reports that."""
     subject = "STUN"
     try:
         async with asyncio.timeout(PATIENCE):
@@ -54,7 +54,7 @@ def hosts_of(urls: Iterable[str]) -> list[str]:
 
 
 async def _ice_urls(settings: Settings) -> list[str]:
-    """As the signalling of a join tells them: hidden, in a room of its own, and gone at once."""
+    """The ICE URLs from the signalling of a join: hidden, in a separate room that is deleted at once."""
     room = f"connector-doctor-{secrets.token_hex(4)}"
     key, secret = settings.livekit_api_key, settings.livekit_api_secret.get_secret_value()
     token = (
@@ -70,7 +70,7 @@ async def _ice_urls(settings: Settings) -> list[str]:
         session.ws_connect(f"{settings.livekit_ws_url}/rtc", params=query) as websocket,
     ):
         answer = SignalResponse.FromString(await websocket.receive_bytes())
-        # While the participant is there: one that is just leaving keeps LiveKit's room for a moment longer.
+        # Delete it while the participant is connected: a leaving participant keeps LiveKit's room for a moment longer.
         await livekit.room.delete_room(api.DeleteRoomRequest(room=room))
     return [url for server in answer.join.ice_servers for url in server.urls]
 

@@ -1,4 +1,4 @@
-"""What `connector doctor` says of LiveKit SIP, where one is configured."""
+"""Findings of `connector doctor` about LiveKit SIP, if it is configured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUBJECT = "LiveKit SIP"
 
 
 async def sip_findings(settings: Settings) -> list[Finding]:
-    """LiveKit's trunks against what the connector would dial with. Nothing without CONNECTOR_SIP_ENDPOINT."""
+    """Compares LiveKit's trunks with the credentials the connector would use. Empty without CONNECTOR_SIP_ENDPOINT."""
     if not settings.sip_endpoint:
         return []
     secret = settings.livekit_api_secret.get_secret_value()
@@ -36,7 +36,7 @@ async def sip_findings(settings: Settings) -> list[Finding]:
 
 
 def compare(trunks: Sequence[SipNumberSetup], known: Sequence[SipCredentials]) -> list[Finding]:
-    """What LiveKit would accept against what would be sent."""
+    """Compares the credentials that LiveKit accepts with those that the connector sends."""
     if not known:
         return [
             Finding(

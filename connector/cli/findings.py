@@ -1,4 +1,4 @@
-"""What a check of `connector doctor` finds."""
+"""The result of one check of `connector doctor`."""
 
 from __future__ import annotations
 

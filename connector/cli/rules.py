@@ -190,7 +190,7 @@ def delete(rule_id: RuleId, config: ConfigFile = None, url: Service = "") -> Non
 
 
 def _place(room: str | None, prefix: RoomPrefix | None, pin: str | None) -> dict[str, Any] | None:
-    """The REST API's `room`."""
+    """The `room` object of the REST API; None when no option is given."""
     place: dict[str, Any] = {}
     if room is not None:
         place |= {"type": "static", "id": room}
@@ -202,7 +202,7 @@ def _place(room: str | None, prefix: RoomPrefix | None, pin: str | None) -> dict
 
 
 def _given(wanted: dict[str, Any], fields: str | None) -> dict[str, Any]:
-    """The fields that were given; those of `--fields` win."""
+    """The fields that were given; `--fields` takes precedence."""
     return {key: value for key, value in wanted.items() if value is not None} | _read(fields)
 
 

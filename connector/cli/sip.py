@@ -213,7 +213,7 @@ def bridge_conference(
 
 
 async def _with_bridge(settings: Settings, work: Callable[[ConferenceBridge], Awaitable[T]]) -> T:
-    # With Twilio's package, which the other commands need not wait for.
+    # Imported late: it imports Twilio's package, which would slow down the other commands.
     from connector.app import conference_bridge
     from connector.telephony.twilio import control
 
