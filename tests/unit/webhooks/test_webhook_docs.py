@@ -60,7 +60,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
     assert sender.MAX_DELAY == 15 * 60
     assert "up to 15 minutes apart" in PAGE
     assert (sender.MAX_AT_ONCE_EACH, sender.MAX_AT_ONCE) == (4, 128)
-    assert "at most 4 requests at once, one while it fails; 128 go out in all" in PAGE
+    assert "at most 4 concurrent requests, only one while it fails; the total is at most 128" in PAGE
     assert sender.LEASE == 20
     assert "for 20 seconds at a time" in PAGE
     assert signing.OVERLAP == 7 * 86400
