@@ -17,7 +17,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 import structlog
@@ -46,12 +45,6 @@ _ensure_thread_state.argtypes = []
 
 OnAudio = Callable[[NDArray[np.int16], float], None]
 """Called on the event loop with one frame, int16, and the monotonic time it left WebRTC."""
-
-
-class AudioSink(Protocol):
-    """Takes the caller's voice: int16 samples as bytes, a multiple of 10 ms."""
-
-    def capture(self, pcm: bytes) -> None: ...
 
 
 class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):

@@ -8,13 +8,10 @@ without a `stop`. We send `playAudio`, `checkpoint` and `clearAudio`.
 
 from __future__ import annotations
 
-from binascii import b2a_base64
 from types import MappingProxyType
 
 from connector.carriers.codec import MediaFormat
 from connector.carriers.events import (
-    AudioReceived,
-    AudioRejected,
     CarrierComplained,
     Encoding,
     Event,
@@ -23,10 +20,9 @@ from connector.carriers.events import (
     StreamStarted,
     StreamStopped,
 )
+from connector.carriers.stream_codec import StreamCodec
 from connector.carriers.wire import (
     Json,
-    StreamOrder,
-    audio_of,
     digit_of,
     format_of,
     given,
@@ -35,11 +31,9 @@ from connector.carriers.wire import (
     known,
     mark_of,
     message_of,
-    not_started,
     parameters_of,
     part,
     quoted,
-    seconds_from,
     short_text,
 )
 from connector.errors import CarrierProtocolError
@@ -50,23 +44,10 @@ _USUAL = MediaFormat(Encoding.MULAW, 8000)
 _LONGEST_HEADERS = 4096
 
 
-class PlivoCodec:
+class PlivoCodec(StreamCodec):
     """One stream; see `Codec`."""
 
-    def __init__(self) -> None:
-        self._order = StreamOrder()
-        self._format: MediaFormat | None = None
-        self._call_id = ""
-        # The constant beginning of each message type that we send: sending audio then needs no JSON encoder.
-        self._audio_head = self._mark_head = self._clear_text = ""
-
-    @property
-    def format(self) -> MediaFormat:
-        if self._format is None:
-            raise not_started()
-        return self._format
-
-    reply_format = format
+    MARK_TAIL = "}"
 
     def receive(self, text: str) -> Event:
         message, event = message_of(text)
@@ -101,21 +82,6 @@ class PlivoCodec:
         }
         return known(ids) | {f"plivo.param.{name}": value for name, value in started.parameters.items()}
 
-    def audio(self, payload: bytes) -> str:
-        if not self._audio_head:
-            raise not_started()
-        return f'{self._audio_head}{b2a_base64(payload, newline=False).decode("ascii")}"}}}}'
-
-    def mark(self, name: str) -> str:
-        if not self._mark_head:
-            raise not_started()
-        return f"{self._mark_head}{quoted(name)}}}"
-
-    def clear(self) -> str:
-        if not self._clear_text:
-            raise not_started()
-        return self._clear_text
-
     def _on_start(self, message: Json) -> Event:
         start = part(message, "start")
         stream_id, call_id = id_of(start, "streamId"), id_of(start, "callId")
@@ -131,16 +97,6 @@ class PlivoCodec:
         self._mark_head = f'{{"event":"checkpoint","streamId":{quoted(stream_id)},"name":'
         self._clear_text = f'{{"event":"clearAudio","streamId":{quoted(stream_id)}}}'
         return StreamStarted(call_id, stream_id, account_id, found.encoding, found.rate, MappingProxyType(parameters))
-
-    def _media(self, message: Json) -> Event:
-        self._order.require_streaming()
-        found = audio_of(message.get("media"))
-        if isinstance(found, AudioRejected):
-            return found
-        audio, media = found
-        if self.format.encoding is Encoding.L16 and len(audio) % 2:
-            return AudioRejected("odd_length")
-        return AudioReceived(audio, seconds_from(media.get("timestamp")))
 
 
 def _headers(value: object) -> dict[str, str]:

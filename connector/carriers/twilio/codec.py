@@ -8,13 +8,10 @@ Twilio sends `connected`, `start`, then any number of `media`, `dtmf` and `mark`
 
 from __future__ import annotations
 
-from binascii import b2a_base64
 from types import MappingProxyType
 
 from connector.carriers.codec import MediaFormat
 from connector.carriers.events import (
-    AudioReceived,
-    AudioRejected,
     Encoding,
     Event,
     FormatRefused,
@@ -22,11 +19,10 @@ from connector.carriers.events import (
     StreamStarted,
     StreamStopped,
 )
+from connector.carriers.stream_codec import StreamCodec
 from connector.carriers.wire import (
     UNACCEPTABLE,
     Json,
-    StreamOrder,
-    audio_of,
     digit_of,
     format_of,
     given,
@@ -35,11 +31,9 @@ from connector.carriers.wire import (
     known,
     mark_of,
     message_of,
-    not_started,
     parameters_of,
     part,
     quoted,
-    seconds_from,
 )
 from connector.errors import CarrierProtocolError
 
@@ -47,24 +41,14 @@ _USUAL = MediaFormat(Encoding.MULAW, 8000)
 """Twilio's format unless the `<Stream>` requests another one. Its linear samples are little-endian."""
 
 
-class TwilioCodec:
-    """One stream; see `Codec`. Uses no clock and no socket."""
+class TwilioCodec(StreamCodec):
+    """One stream; see `Codec`."""
+
+    MARK_TAIL = "}}"
 
     def __init__(self) -> None:
-        self._order = StreamOrder()
+        super().__init__()
         self._connected = False
-        self._call_id = ""
-        self._format: MediaFormat | None = None
-        # The constant beginning of each message type that we send: sending audio then needs no JSON encoder.
-        self._audio_head = self._mark_head = self._clear_text = ""
-
-    @property
-    def format(self) -> MediaFormat:
-        if self._format is None:
-            raise not_started()
-        return self._format
-
-    reply_format = format
 
     def receive(self, text: str) -> Event:
         message, event = message_of(text)
@@ -94,21 +78,6 @@ class TwilioCodec:
         }
         return known(ids) | {f"twilio.param.{name}": value for name, value in started.parameters.items()}
 
-    def audio(self, payload: bytes) -> str:
-        if not self._audio_head:
-            raise not_started()
-        return f'{self._audio_head}{b2a_base64(payload, newline=False).decode("ascii")}"}}}}'
-
-    def mark(self, name: str) -> str:
-        if not self._mark_head:
-            raise not_started()
-        return f"{self._mark_head}{quoted(name)}}}}}"
-
-    def clear(self) -> str:
-        if not self._clear_text:
-            raise not_started()
-        return self._clear_text
-
     def _on_connected(self) -> Event:
         if self._connected or self._order.stream_id is not None:
             raise CarrierProtocolError("`connected` where it cannot come")
@@ -135,16 +104,6 @@ class TwilioCodec:
         self._mark_head = f'{{"event":"mark",{tail},"mark":{{"name":'
         self._clear_text = f'{{"event":"clear",{tail}}}'
         return StreamStarted(call_id, stream_id, account_id, found.encoding, found.rate, MappingProxyType(parameters))
-
-    def _media(self, message: Json) -> Event:
-        self._order.require_streaming()
-        found = audio_of(message.get("media"))
-        if isinstance(found, AudioRejected):
-            return found
-        audio, media = found
-        if self.format.encoding is Encoding.L16 and len(audio) % 2:
-            return AudioRejected("odd_length")
-        return AudioReceived(audio, seconds_from(media.get("timestamp")))
 
     def _stop(self, message: Json) -> Event:
         self._order.require_streaming()
