@@ -14,7 +14,9 @@ from typing import cast
 
 from connector.api.rest.calls import CallQuery, CallRest, Control
 from connector.api.rest.models import Asked
-from connector.model import CallRecord, CallState, Direction, EndReason, Provider
+from connector.model.call import CallRecord, CallState, Direction
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from connector.storage.sqlite import SqliteStore
 
 RECORDS = 20_000

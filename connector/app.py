@@ -49,7 +49,8 @@ from connector.config import Settings
 from connector.errors import ConnectorError
 from connector.logs import never_log
 from connector.metrics import Metrics
-from connector.model import AgentWatch, CallRequest, Provider
+from connector.model.call import AgentWatch, CallRequest
+from connector.model.provider import Provider
 from connector.room.admin import RoomAdmin
 from connector.room.admission import JoinAdmission
 from connector.room.events import RoomListener

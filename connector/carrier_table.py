@@ -13,7 +13,7 @@ from connector.carriers.plivo import Plivo
 from connector.carriers.telnyx import Telnyx
 from connector.carriers.twilio import Twilio
 from connector.config import Settings
-from connector.model import Provider
+from connector.model.provider import Provider
 from connector.telephony.accounts import AccountCalls
 from connector.telephony.inventory import Account
 

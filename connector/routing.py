@@ -19,20 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from connector.model import (
-    AgentDispatch,
-    AgentWatch,
-    CallRequest,
-    ConnectorEntry,
-    Direction,
-    ParticipantSpec,
-    Provider,
-    RoomPrefix,
-    RoomType,
-    RoutingRule,
-    RuleRoom,
-    RuleType,
-)
+from connector.model.call import AgentDispatch, AgentWatch, CallRequest, Direction, ParticipantSpec
+from connector.model.connector import ConnectorEntry
+from connector.model.provider import Provider
+from connector.model.rule import RoomPrefix, RoomType, RoutingRule, RuleRoom, RuleType
 from connector.numbers import WITHHELD, is_withheld
 
 _DECORATION = re.compile(r"[\s().\-\u2010-\u2015/]+")

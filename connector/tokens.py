@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from connector.errors import TokenExpired, TokenInvalid
-from connector.model import ConnectorEntry
+from connector.model.connector import ConnectorEntry
 from connector.seal import MARK, Seal, SealBroken, several
 
 _PURPOSE = "connector connect_url token v1"

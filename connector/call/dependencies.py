@@ -21,7 +21,10 @@ from connector.call.registry.hang_ups import HangUps
 from connector.carriers.carrier import Carriers
 from connector.errors import ConnectorError, ResourceExhausted
 from connector.metrics import Metrics
-from connector.model import AgentWatch, CallRecord, EndReason, LifecycleEvent, Provider
+from connector.model.call import AgentWatch, CallRecord
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
+from connector.model.webhook import LifecycleEvent
 from connector.room.admission import JoinAdmission
 from connector.storage.base import StoreError
 

@@ -8,16 +8,9 @@ from typing import Any, Protocol
 
 from connector.carriers.codec import Codec
 from connector.carriers.transfers import TransferDial
-from connector.model import (
-    AgentDispatch,
-    CallFilter,
-    CallRecord,
-    CallRequest,
-    CarrierCall,
-    LifecycleEvent,
-    Provider,
-    WaitingCall,
-)
+from connector.model.call import AgentDispatch, CallFilter, CallRecord, CallRequest, CarrierCall, WaitingCall
+from connector.model.provider import Provider
+from connector.model.webhook import LifecycleEvent
 from connector.room.dispatches import Dispatched
 from connector.room.events import RoomListener
 from connector.storage.base import Collection, HangUpQueue

@@ -14,7 +14,8 @@ from connector.carriers.transfers import MAX_TIMEOUT, MIN_TIMEOUT, DialOver, Tra
 from connector.carriers.xml import clean
 from connector.config import Settings
 from connector.errors import InvalidArgument
-from connector.model import Provider, TransferStatus
+from connector.model.call import TransferStatus
+from connector.model.provider import Provider
 
 LONGEST_FAREWELL = 400
 """Characters. Some carriers limit the size of the document; others fetch it from a URL that contains the sentence."""

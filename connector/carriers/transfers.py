@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from connector.carriers.facts import CallFacts
-from connector.model import TransferStatus
+from connector.model.call import TransferStatus
 
 MIN_TIMEOUT, MAX_TIMEOUT = 5, 600
 """Limits of the ringing time in seconds; a carrier may have a lower maximum."""

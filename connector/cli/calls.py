@@ -28,7 +28,8 @@ from connector.cli.common import (
 )
 from connector.config import Settings
 from connector.logs import mask_phone
-from connector.model import NOT_REACHED, CallState, Provider, TransferStatus
+from connector.model.call import NOT_REACHED, CallState, TransferStatus
+from connector.model.provider import Provider
 from connector.times import iso_local
 from connectorpb.v1 import connector_pb2 as pb
 

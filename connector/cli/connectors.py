@@ -8,7 +8,8 @@ import typer
 
 from connector.cli.administration import administer
 from connector.cli.common import AsJson, ConfigFile, Row, Service, print_rows
-from connector.model import ConnectorMode, Provider
+from connector.model.connector import ConnectorMode
+from connector.model.provider import Provider
 
 connectors_app = typer.Typer(
     no_args_is_help=True,

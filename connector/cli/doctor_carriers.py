@@ -9,7 +9,7 @@ from connector.carriers.carrier import Carrier
 from connector.cli.findings import Finding
 from connector.config import Settings
 from connector.errors import ConnectorError
-from connector.model import Provider
+from connector.model.provider import Provider
 from connector.storage.stores import opened
 
 _WITHOUT_SIGNATURE = "cannot be checked: connectors are refused, and anyone who learns a connect_url can use it"

@@ -9,7 +9,7 @@ import typer
 
 from connector.cli.administration import administer
 from connector.cli.common import AsJson, ConfigFile, Row, Service, print_rows
-from connector.model import RoomPrefix, RuleType
+from connector.model.rule import RoomPrefix, RuleType
 
 rules_app = typer.Typer(
     no_args_is_help=True,

@@ -19,7 +19,7 @@ from connector.cli.common import (
     settings_or_exit,
     with_store,
 )
-from connector.model import LifecycleEvent
+from connector.model.webhook import LifecycleEvent
 from connector.times import iso_local
 from connector.webhooks.signing import OVERLAP, KeyRing, PublicKey
 

@@ -20,7 +20,7 @@ from livekit import api
 
 from connector.errors import NotFound
 from connector.livekit_errors import translated
-from connector.model import AgentDispatch
+from connector.model.call import AgentDispatch
 from connector.room.dispatches import (
     Dispatched,
     create_dispatch,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from livekit import api
 
-from connector.model import AgentDispatch
+from connector.model.call import AgentDispatch
 
 ASK_PATIENCE = 4.0
 """Seconds in which a worker may accept the job of a dispatch: LiveKit's own limit is 3."""

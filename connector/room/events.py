@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 
 
 class Kind(StrEnum):

@@ -15,7 +15,7 @@ from livekit import rtc
 
 from connector.errors import Unavailable
 from connector.metrics import Metrics
-from connector.model import ParticipantSpec
+from connector.model.call import ParticipantSpec
 from connector.room.admission import CallIsOver
 from connector.room.disconnects import end_of, name_of
 from connector.room.engine import engine

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from connector.errors import ConnectorError
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import jwt
 
-from connector.model import ParticipantSpec
+from connector.model.call import ParticipantSpec
 
 TOKEN_LIFETIME = 6 * 3600.0
 """Seconds. The server refreshes the token during the session; this limits a reconnect after a long silence."""

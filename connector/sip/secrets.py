@@ -9,7 +9,7 @@ from typing import Protocol
 
 from connector.errors import FailedPrecondition, Internal
 from connector.logs import never_log
-from connector.model import SipNumber
+from connector.model.connector import SipNumber
 from connector.seal import Seal, SealBroken, several
 
 _PURPOSE = "connector sip password v1"

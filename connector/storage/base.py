@@ -8,21 +8,10 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from connector.errors import ConnectorError
-from connector.model import (
-    Attempt,
-    CallFilter,
-    CallRecord,
-    ConnectorEntry,
-    Delivery,
-    HangUp,
-    PinLock,
-    RoomType,
-    RoutingRule,
-    SigningKey,
-    SipNumber,
-    WaitingCall,
-    WebhookEndpoint,
-)
+from connector.model.call import CallFilter, CallRecord, HangUp, WaitingCall
+from connector.model.connector import ConnectorEntry, SipNumber
+from connector.model.rule import PinLock, RoomType, RoutingRule
+from connector.model.webhook import Attempt, Delivery, SigningKey, WebhookEndpoint
 
 EVERY_CALL = CallFilter()
 DEFAULT_PREFIX = "connector:"

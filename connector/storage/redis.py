@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from connector.model import (
-    ConnectorEntry,
-    PinLock,
-    RoutingRule,
-    SigningKey,
-    SipNumber,
-    WaitingCall,
-    WebhookEndpoint,
-)
+from connector.model.call import WaitingCall
+from connector.model.connector import ConnectorEntry, SipNumber
+from connector.model.rule import PinLock, RoutingRule
+from connector.model.webhook import SigningKey, WebhookEndpoint
 from connector.storage.base import DEFAULT_PREFIX
 from connector.storage.redis_calls import RedisCalls
 from connector.storage.redis_deliveries import RedisDeliveries

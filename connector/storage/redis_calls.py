@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from connector.model import LIVE_STATES, CallFilter, CallRecord
+from connector.model.call import LIVE_STATES, CallFilter, CallRecord
 from connector.storage.base import EVERY_CALL, Page, StoreError
 from connector.storage.redis_server import PREFIX, RedisServer
 from connector.storage.rows import admits, folded, from_row, searched, to_row

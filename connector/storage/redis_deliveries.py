@@ -7,7 +7,7 @@ from collections.abc import Collection as Several
 from collections.abc import Sequence
 from dataclasses import replace
 
-from connector.model import Attempt, Delivery
+from connector.model.webhook import Attempt, Delivery
 from connector.storage.forms import Form
 from connector.storage.redis_server import PREFIX, RedisServer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from connector.model import HangUp
+from connector.model.call import HangUp
 from connector.storage.forms import Form
 from connector.storage.redis_server import PREFIX, RedisServer
 

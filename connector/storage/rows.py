@@ -8,7 +8,9 @@ from typing import Any
 
 import orjson
 
-from connector.model import CallFilter, CallRecord, CallState, Direction, EndReason, Provider
+from connector.model.call import CallFilter, CallRecord, CallState, Direction
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 
 COLUMNS = tuple(field.name for field in fields(CallRecord))
 

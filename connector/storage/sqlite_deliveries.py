@@ -8,7 +8,7 @@ from collections.abc import Collection as Several
 from collections.abc import Sequence
 from typing import Any
 
-from connector.model import Attempt, Delivery, LifecycleEvent
+from connector.model.webhook import Attempt, Delivery, LifecycleEvent
 from connector.storage.sqlite_file import SqliteFile
 
 _DELIVERY = "id, endpoint_id, call_id, event, body, created_at, due_at, attempts"

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import replace
 from typing import Any
 
-from connector.model import HangUp
+from connector.model.call import HangUp
 from connector.storage.forms import Form
 from connector.storage.sqlite_file import SqliteFile
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from connector.model import RoutingRule, SigningKey
+from connector.model.rule import RoutingRule
+from connector.model.webhook import SigningKey
 from connector.seal import MARK, Seal, SealBroken, several
 
 T = TypeVar("T")

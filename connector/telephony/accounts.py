@@ -13,7 +13,7 @@ import structlog
 from connector.accounts import CarrierAccounts
 from connector.carriers.transfers import TransferDial
 from connector.errors import CredentialsRefused
-from connector.model import CarrierCall
+from connector.model.call import CarrierCall
 
 log = structlog.get_logger()
 

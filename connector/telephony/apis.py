@@ -8,7 +8,7 @@ from typing import Any
 
 from connector.carriers.carrier import LONGEST_FAREWELL
 from connector.config import Settings
-from connector.model import Provider
+from connector.model.provider import Provider
 from connector.telephony.accounts import AccountCalls
 from connector.tokens import SAY_PURPOSE, TokenSigner
 

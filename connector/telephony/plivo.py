@@ -17,7 +17,7 @@ from connector.carriers.plivo import Plivo
 from connector.carriers.transfers import TransferDial
 from connector.config import Settings
 from connector.errors import FailedPrecondition, NotFound
-from connector.model import CarrierCall
+from connector.model.call import CarrierCall
 from connector.telephony.accounts import AccountCalls
 from connector.telephony.apis import sentence_url
 from connector.telephony.http import CarrierApi

@@ -29,7 +29,7 @@ from connector.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from connector.model import CarrierCall
+from connector.model.call import CarrierCall
 from connector.numbers import E164
 from connector.telephony.accounts import AccountCalls
 from connector.telephony.http import CarrierApi, body_of

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import structlog
 
 from connector.errors import ConnectorError
-from connector.model import CallRecord, Delivery, LifecycleEvent
+from connector.model.call import CallRecord
+from connector.model.webhook import Delivery, LifecycleEvent
 from connector.webhooks import payload
 from connector.webhooks.payload import Describe
 from connector.webhooks.ports import Endpoints, Queue

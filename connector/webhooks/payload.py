@@ -12,7 +12,8 @@ from dataclasses import replace
 import orjson
 from pydantic.alias_generators import to_camel
 
-from connector.model import CallRecord, LifecycleEvent
+from connector.model.call import CallRecord
+from connector.model.webhook import LifecycleEvent
 from connector.times import iso_utc
 
 Describe = Callable[[CallRecord], Mapping[str, object]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from connector.model import Attempt, Delivery, SigningKey, WebhookEndpoint
+from connector.model.webhook import Attempt, Delivery, SigningKey, WebhookEndpoint
 
 
 class Endpoints(Protocol):

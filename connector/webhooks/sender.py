@@ -13,7 +13,7 @@ import structlog
 
 from connector.errors import ConnectorError
 from connector.metrics import Metrics
-from connector.model import Attempt, Delivery
+from connector.model.webhook import Attempt, Delivery
 from connector.tasks import BackgroundTasks
 from connector.webhooks.ports import Endpoints, Queue
 from connector.webhooks.post import TIME_OUT, Outcome, Poster

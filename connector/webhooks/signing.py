@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from connector.errors import ConnectorError, Internal
-from connector.model import SigningKey
+from connector.model.webhook import SigningKey
 from connector.seal import is_sealed
 from connector.webhooks.ports import Keys
 

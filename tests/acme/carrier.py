@@ -15,7 +15,7 @@ from connector.carriers.facts import MAX_LEARNED, CallFacts, caller_in
 from connector.carriers.signatures import SignedRequest
 from connector.carriers.transfers import DialOver, TransferDial, dial_outcome, progress_of
 from connector.config import Settings
-from connector.model import TransferStatus
+from connector.model.call import TransferStatus
 from tests.acme.codec import AcmeCodec
 from tests.acme.name import ACME
 

@@ -1,9 +1,9 @@
-"""The name `acme`. A carrier of the product has a member of its own in `connector.model.Provider`; this one is added
-from outside, so that the product has nothing of it."""
+"""The name `acme`. A carrier of the product has a member of its own in `connector.model.provider.Provider`; this one
+is added from outside, so that the product has nothing of it."""
 
 from __future__ import annotations
 
-from connector.model import Provider
+from connector.model.provider import Provider
 
 
 def _added(value: str) -> Provider:

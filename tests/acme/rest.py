@@ -8,7 +8,7 @@ from connector.accounts import CarrierAccount, CarrierAccounts
 from connector.carriers.transfers import TransferDial
 from connector.config import Settings
 from connector.errors import FailedPrecondition, NotFound
-from connector.model import CarrierCall
+from connector.model.call import CarrierCall
 from connector.telephony.accounts import AccountCalls
 from connector.telephony.http import CarrierApi
 from connector.telephony.inventory import Account, Number, list_of, started, text_of

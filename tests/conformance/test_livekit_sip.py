@@ -17,7 +17,7 @@ import pytest
 
 from carrier_simulator import InboundCall, TwilioSimulator
 from connector.app import Connector
-from connector.model import CallRecord
+from connector.model.call import CallRecord
 from connector.sip import plan
 from connector.sip.admin import SipAdmin, SipNumberSetup
 from connector.sip.secrets import SipCredentials, SipSecrets

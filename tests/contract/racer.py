@@ -11,21 +11,12 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from connector.model import (
-    CallRecord,
-    CallRequest,
-    CallState,
-    ConnectorEntry,
-    Delivery,
-    Direction,
-    EndReason,
-    LifecycleEvent,
-    ParticipantSpec,
-    Provider,
-    RoutingRule,
-    RuleType,
-    WaitingCall,
-)
+from connector.model.call import CallRecord, CallRequest, CallState, Direction, ParticipantSpec, WaitingCall
+from connector.model.connector import ConnectorEntry
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
+from connector.model.rule import RoutingRule, RuleType
+from connector.model.webhook import Delivery, LifecycleEvent
 from connector.storage.base import DEFAULT_PREFIX, NameTaken, Store
 from connector.storage.stores import store_at
 from connector.storage.vault import Vault

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connector.model import CallFilter, CallRecord, CallState, Direction, EndReason, Provider
+from connector.model.call import CallFilter, CallRecord, CallState, Direction
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from connector.storage import redis_calls, sqlite
 from connector.storage.base import Page, Store, StoreError
 from connector.storage.rows import admits, from_row

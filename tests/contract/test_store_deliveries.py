@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from connector.model import Attempt, Delivery, LifecycleEvent
+from connector.model.webhook import Attempt, Delivery, LifecycleEvent
 from connector.storage.base import Store, StoreError
 
 LATER = 1_000_000.0

@@ -12,26 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from connector.model import (
-    AgentDispatch,
-    CallRequest,
-    ConnectorEntry,
-    ConnectorMode,
-    Direction,
-    LifecycleEvent,
-    ParticipantSpec,
-    PinLock,
-    Provider,
-    RoomPrefix,
-    RoomType,
-    RoutingRule,
-    RuleRoom,
-    RuleType,
-    SigningKey,
-    SipNumber,
-    WaitingCall,
-    WebhookEndpoint,
-)
+from connector.model.call import AgentDispatch, CallRequest, Direction, ParticipantSpec, WaitingCall
+from connector.model.connector import ConnectorEntry, ConnectorMode, SipNumber
+from connector.model.provider import Provider
+from connector.model.rule import PinLock, RoomPrefix, RoomType, RoutingRule, RuleRoom, RuleType
+from connector.model.webhook import LifecycleEvent, SigningKey, WebhookEndpoint
 from connector.storage.base import Collection, DocumentFilter, NameTaken, Page, Store, StoreError, names_of
 from connector.storage.forms import Form
 

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from connector.model import CarrierCall, HangUp, Provider
+from connector.model.call import CarrierCall, HangUp
+from connector.model.provider import Provider
 from connector.storage.base import Store
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from connector.model import Delivery, EndReason, LifecycleEvent
+from connector.model.end_reason import EndReason
+from connector.model.webhook import Delivery, LifecycleEvent
 from connector.storage.base import Store
 from tests.contract.racer import LIVE, RULE, WAITING
 

@@ -22,7 +22,8 @@ from carrier_simulator import (
 from carrier_simulator.simulator import WorldOptions
 from connector.app import Connector
 from connector.call.session.call_session import CallSession
-from connector.model import EndReason, Provider
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from demo.verdict import GOOD_SCORE, find_whole
 from tests.integration.harness import PATIENCE, RATE, Guest, Stage, only_session, until
 from tests.integration.wire import Wire, wire_to

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from carrier_simulator import Document, OutboundCall, TwilioSimulator
 from connector.app import Connector
 from connector.config import Settings, load_settings
-from connector.model import CallRecord
+from connector.model.call import CallRecord
 from demo.compare import rms
 from demo.livekit_server import LiveKitServer
 from demo.ports import PortLease

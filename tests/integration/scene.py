@@ -14,7 +14,8 @@ from livekit import api
 
 from carrier_simulator import Document, MediaStream, OutboundCall, TwilioSimulator
 from connector.app import Connector
-from connector.model import CallRecord, EndReason
+from connector.model.call import CallRecord
+from connector.model.end_reason import EndReason
 from tests.integration.harness import OUTBOUND, Guest, Stage, connect_call, ended, only_session, until
 
 AFTER = "Goodbye."

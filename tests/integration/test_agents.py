@@ -11,7 +11,7 @@ from livekit import api
 
 from connector.app import Connector
 from connector.cli.doctor_agent import agent_findings
-from connector.model import CallState
+from connector.model.call import CallState
 from connector.room.dispatches import CREATION
 from demo.echo_agent import EchoAgent
 from demo.livekit_server import LiveKitServer

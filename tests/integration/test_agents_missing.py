@@ -11,7 +11,9 @@ from livekit import api
 
 from carrier_simulator import OutboundCall
 from connector.app import Connector
-from connector.model import CallState, EndReason, Provider
+from connector.model.call import CallState
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from demo.echo_agent import EchoAgent
 from demo.livekit_server import LiveKitServer
 from tests.integration.carriers import carrier_of

@@ -11,7 +11,7 @@ import pytest
 from livekit import api
 
 from connector.app import Connector
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 from connector.room import engine, joining
 from demo.livekit_server import LiveKitServer
 from demo.ports import PortLease

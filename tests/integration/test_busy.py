@@ -10,7 +10,8 @@ import pytest
 from carrier_simulator import Document, TelnyxSimulator
 from connector.app import Connector
 from connector.call.dependencies import BUSY
-from connector.model import EndReason, Provider
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from connector.room import admission
 from connector.telephony import telnyx
 from tests.integration.carriers import CALLEE, OURS, Line, carrier_of, line_at

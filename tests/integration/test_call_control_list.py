@@ -12,7 +12,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from connector.app import Connector
-from connector.model import CallRecord, CallState, Direction, EndReason, Provider
+from connector.model.call import CallRecord, CallState, Direction
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from connectorpb.v1 import connector_pb2 as pb
 from tests.integration.harness import Stage, connect_call, only_session
 from tests.integration.rpc import TRANSPORTS, Rpc, RpcFailed, grpc_connector, rpc_over

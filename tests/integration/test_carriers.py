@@ -14,7 +14,9 @@ from carrier_simulator import Answer, Callback, CallOptions, CallStatus, Outcome
 from carrier_simulator.faults import Refused
 from connector.audio import dtmf
 from connector.call.registry.control import TransferWish
-from connector.model import CallState, EndReason, Provider
+from connector.model.call import CallState
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from demo import script
 from tests.integration.carriers import (
     CALLEE,

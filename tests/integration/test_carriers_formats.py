@@ -12,7 +12,7 @@ import pytest
 from livekit import rtc
 from numpy.typing import NDArray
 
-from connector.model import Provider
+from connector.model.provider import Provider
 from demo import script
 from tests.integration.carriers import Line, line_at, phone_says, room_says, speech_passes
 from tests.integration.ears import PATIENCE, purity

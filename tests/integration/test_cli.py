@@ -18,7 +18,9 @@ import pytest
 from typer.testing import CliRunner
 
 from connector.cli.commands import app
-from connector.model import CallRecord, CallState, Direction, EndReason, Provider
+from connector.model.call import CallRecord, CallState, Direction
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from connector.storage.sqlite import SqliteStore
 from connector.storage.stores import store_at
 from demo.connector_process import clean_environment

@@ -11,7 +11,8 @@ import pytest
 from livekit import api
 
 from connector.app import Connector
-from connector.model import CallState, EndReason, new_call_id
+from connector.model.call import CallState, new_call_id
+from connector.model.end_reason import EndReason
 from connector.tokens import TokenSigner
 from tests.integration.harness import INBOUND, OUTBOUND, Stage, connect_call, ended, only_session, until
 from tests.integration.stranger import FORM, fetch, open_socket, socket_status, start_stream

@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 
 from connector.app import Connector
-from connector.model import CallState, EndReason
+from connector.model.call import CallState
+from connector.model.end_reason import EndReason
 from tests.integration.harness import INBOUND, OUTBOUND, Stage, connect_call, ended, only_session, until
 from tests.integration.stranger import CALL_SID, FORM, fetch, open_socket, socket_status, start_stream
 

@@ -11,7 +11,7 @@ from yarl import URL
 
 from carrier_simulator.twilio.signing import sign
 from connector.app import Connector
-from connector.model import CallState
+from connector.model.call import CallState
 from tests.integration.harness import OUTBOUND, TWILIO_TOKEN, Stage, connect_call, only_session, place
 from tests.integration.stranger import FORM, document_url, fetch, socket_status
 

@@ -13,7 +13,7 @@ from connector.cli.doctor_accounts import account_findings
 from connector.cli.doctor_agent import agent_findings
 from connector.cli.doctor_ice import hosts_of, ice_findings
 from connector.config import Settings
-from connector.model import Provider
+from connector.model.provider import Provider
 from tests.integration.harness import TWILIO_TOKEN, Stage
 
 Simulator = TwilioSimulator | TelnyxSimulator | PlivoSimulator

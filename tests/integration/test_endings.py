@@ -12,7 +12,7 @@ import pytest
 from livekit import rtc
 
 from connector.api.carrier.media import MAX_MESSAGE
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 from tests.integration.harness import INBOUND, OUTBOUND, Stage, only_session, until
 from tests.integration.scene import (
     AFTER,

@@ -14,7 +14,7 @@ import pytest
 
 from carrier_simulator import Fault
 from carrier_simulator.twilio.signing import signed_headers
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 from demo.livekit_server import LiveKitServer
 from tests.integration.harness import (
     INBOUND,

@@ -21,7 +21,8 @@ from carrier_simulator import Fault, OutboundCall, TwilioSimulator
 from connector import app
 from connector.app import Connector
 from connector.config import Settings
-from connector.model import CallRecord, EndReason
+from connector.model.call import CallRecord
+from connector.model.end_reason import EndReason
 from connector.storage.sqlite import SqliteStore
 from demo.connector_process import clean_environment
 from tests.integration.harness import PATIENCE, TWILIO_TOKEN, Guest, Stage, connect_call, place, strength, tone, until

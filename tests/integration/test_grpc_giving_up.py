@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from connector.app import Connector
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 from connectorpb.v1 import connector_pb2 as pb
 from connectorpb.v1 import connector_pb2_grpc as pb_grpc
 from demo.livekit_server import LiveKitServer

@@ -11,7 +11,8 @@ from carrier_simulator.simulator import CarrierSimulator
 from carrier_simulator.telnyx.simulator import TelnyxSimulator
 from connector.api.carrier.hooks import ASK_PIN, NO_MORE_TRIES, SORRY, WRONG_PIN
 from connector.app import Connector
-from connector.model import EndReason, Provider
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from tests.integration.harness import Guest, Stage, ended, only_session, strength, tone, until
 from tests.integration.rest import RestClient
 

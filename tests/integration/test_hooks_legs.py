@@ -7,7 +7,9 @@ from livekit import api
 from twilio.request_validator import RequestValidator
 
 from carrier_simulator import Answer, Document, Outcome
-from connector.model import CallState, EndReason, Provider
+from connector.model.call import CallState
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from tests.integration.carriers import carrier_of
 from tests.integration.harness import TWILIO_TOKEN, Stage, ended, only_session, until
 from tests.integration.rest import RestClient

@@ -20,7 +20,8 @@ from connector.api.carrier.hooks import SORRY, WRONG_PIN
 from connector.app import Connector
 from connector.call.dependencies import BUSY
 from connector.call.registry.dialled import OWNER
-from connector.model import CallRecord, CallRequest, CallState, EndReason, ParticipantSpec
+from connector.model.call import CallRecord, CallRequest, CallState, ParticipantSpec
+from connector.model.end_reason import EndReason
 from connector.sip import plan
 from connector.sip.secrets import SipCredentials, SipSecrets
 from demo.livekit_server import LiveKitServer

@@ -11,7 +11,9 @@ from livekit import api
 
 from carrier_simulator import OutboundCall, TwilioSimulator
 from connector.app import Connector
-from connector.model import CallRecord, CallState, EndReason, LifecycleEvent, Transfer
+from connector.model.call import CallRecord, CallState, Transfer
+from connector.model.end_reason import EndReason
+from connector.model.webhook import LifecycleEvent
 from tests.integration.harness import INBOUND, OUTBOUND, Stage, connect_call, ended, only_session, place, until
 
 

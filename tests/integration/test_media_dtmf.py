@@ -13,7 +13,7 @@ from livekit import rtc
 from numpy.typing import NDArray
 
 from connector.audio import dtmf
-from connector.model import CallState
+from connector.model.call import CallState
 from tests.integration.harness import RATE, Guest, Stage, connect_call, only_session, place, tone, until
 
 PAUSE = RATE // 50

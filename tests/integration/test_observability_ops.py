@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from connector.api import ops
 from connector.app import Connector
-from connector.model import CallState
+from connector.model.call import CallState
 from demo.livekit_server import LiveKitServer
 from tests.integration.gate import Gate, gate_to
 from tests.integration.harness import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from livekit import rtc
 
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 from tests.integration.harness import Stage, connect_call, ended, place, strength, tone, until
 
 

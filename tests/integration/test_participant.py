@@ -8,7 +8,7 @@ import pytest
 from livekit import api, rtc
 
 from connector.app import Connector
-from connector.model import CallState
+from connector.model.call import CallState
 from tests.integration.harness import (
     INBOUND,
     OUTBOUND,

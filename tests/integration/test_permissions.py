@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from livekit import api
 
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 from tests.integration.harness import Guest, Stage, strength, tone, until
 from tests.integration.scene import Scene, set_scene
 

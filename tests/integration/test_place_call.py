@@ -11,7 +11,7 @@ from livekit import api
 
 from carrier_simulator import Answer, CallStatus, OutboundCall, Outcome, TwilioSimulator
 from connector.app import Connector
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 from connectorpb.v1 import connector_pb2 as pb
 from tests.integration.harness import Stage, ended, only_session, strength, tone, until
 from tests.integration.rpc import TRANSPORTS, Rpc, RpcFailed, grpc_connector, rpc_over

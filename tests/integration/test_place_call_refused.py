@@ -15,7 +15,7 @@ from multidict import MultiDict
 from carrier_simulator.twilio.signing import signed_headers
 from connector.app import Connector
 from connector.call.session import phone_leg as leg
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 from connector.telephony import twilio
 from tests.integration.harness import TWILIO_TOKEN, Stage, ended, only_session, until
 from tests.integration.rpc import TRANSPORTS, Rpc, RpcFailed, grpc_connector, rpc_over

@@ -11,7 +11,8 @@ import pytest
 from carrier_simulator import Answer, Callback, Document, Outcome
 from carrier_simulator.twilio.signing import signed_headers
 from connector.app import Connector
-from connector.model import CallRecord, EndReason
+from connector.model.call import CallRecord
+from connector.model.end_reason import EndReason
 from connector.tokens import TokenSigner
 from tests.integration.harness import TWILIO_TOKEN, Stage, connect_call, ended, only_session, place, until
 from tests.integration.twilio_api import ACCOUNT, SID, TwilioApi, twilio_api

@@ -11,7 +11,7 @@ import pytest
 from livekit import rtc
 from livekit.rtc._proto import room_pb2
 
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 from demo.livekit_server import LiveKitServer
 from tests.integration.gate import gate_to
 from tests.integration.harness import INBOUND, OUTBOUND, Guest, Stage, only_session, stage_on, strength, tone, until

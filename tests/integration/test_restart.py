@@ -17,7 +17,8 @@ from livekit import api, rtc
 from connector.app import Connector
 from connector.call.session.room_events import RoomEvents
 from connector.errors import Unavailable
-from connector.model import AgentDispatch, EndReason
+from connector.model.call import AgentDispatch
+from connector.model.end_reason import EndReason
 from connector.room import joining
 from connector.room.admin import RoomAdmin
 from demo.livekit_server import LiveKitServer

@@ -12,7 +12,8 @@ from carrier_simulator import Document, TwilioSimulator
 from connector.app import Connector
 from connector.cli.doctor import examine
 from connector.cli.findings import Finding
-from connector.model import CallState, EndReason
+from connector.model.call import CallState
+from connector.model.end_reason import EndReason
 from connector.storage.base import StoreError
 from demo.livekit_server import LiveKitServer
 from demo.redis_server import RedisServer

@@ -16,7 +16,8 @@ from livekit import api
 from carrier_simulator import OutboundCall
 from connector.app import Connector
 from connector.errors import Unavailable
-from connector.model import CallState, EndReason
+from connector.model.call import CallState
+from connector.model.end_reason import EndReason
 from tests.integration.ears import loudness
 from tests.integration.gate import Gate, gate_to
 from tests.integration.harness import (

@@ -19,7 +19,8 @@ from carrier_simulator import Document, OutboundCall, TwilioSimulator
 from connector.app import Connector
 from connector.call.registry import manager
 from connector.call.registry.lease import RENEW_EVERY
-from connector.model import CallRecord, CallState, EndReason
+from connector.model.call import CallRecord, CallState
+from connector.model.end_reason import EndReason
 from demo.connector_process import ConnectorProcess
 from demo.livekit_server import LiveKitServer
 from demo.redis_server import RedisServer

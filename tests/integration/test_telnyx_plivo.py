@@ -21,7 +21,9 @@ from carrier_simulator.telnyx.simulator import TelnyxSimulator
 from connector.app import Connector
 from connector.call.registry.control import TransferWish
 from connector.call.session.call_session import CANNOT_HEAR
-from connector.model import Direction, EndReason, Provider
+from connector.model.call import Direction
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from connector.tokens import TRANSFER_PURPOSE, TokenSigner
 from connectorpb.v1 import connector_pb2 as pb
 from tests.integration.harness import PATIENCE, Guest, Stage, ended, only_session, strength, tone, until

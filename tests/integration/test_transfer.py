@@ -9,7 +9,8 @@ import pytest
 
 from carrier_simulator import Answer, OutboundCall, Outcome, TwilioSimulator
 from connector.app import Connector
-from connector.model import CallState, EndReason
+from connector.model.call import CallState
+from connector.model.end_reason import EndReason
 from connectorpb.v1 import connector_pb2 as pb
 from tests.integration.harness import RATE, Stage, connect_call, ended, only_session, place, strength, tone, until
 from tests.integration.rest import RestClient

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from connector.app import Connector
 from connector.cli.commands import app
-from connector.model import Delivery, LifecycleEvent, WebhookEndpoint
+from connector.model.webhook import Delivery, LifecycleEvent, WebhookEndpoint
 from connector.webhooks.sender import GIVE_UP_AFTER
 from demo.connector_process import clean_environment
 from tests.integration.harness import Stage

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from connector.app import Connector
-from connector.model import LifecycleEvent
+from connector.model.webhook import LifecycleEvent
 from demo.redis_server import RedisServer
 from tests.integration.harness import Stage
 from tests.integration.webhooks import Receiver, Rest, happened

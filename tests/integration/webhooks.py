@@ -20,7 +20,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from connector.app import Connector
 from connector.cli.common import api_token
 from connector.config import Settings
-from connector.model import CallRecord, CallState, Direction, LifecycleEvent, Provider
+from connector.model.call import CallRecord, CallState, Direction
+from connector.model.provider import Provider
+from connector.model.webhook import LifecycleEvent
 from demo.ports import PortLease
 
 EVERY_EVENT = [event.value for event in LifecycleEvent]

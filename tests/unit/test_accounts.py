@@ -12,7 +12,7 @@ from connector.carrier_table import carrier_secrets
 from connector.carriers.plivo import Plivo
 from connector.config import ConfigError, Settings, load_settings
 from connector.errors import FailedPrecondition
-from connector.model import Provider
+from connector.model.provider import Provider
 from tests.carriers import CARRIERS
 
 KEYS = [b64encode(bytes([number]) * 32).decode() for number in range(3)]

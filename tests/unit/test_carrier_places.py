@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from connector.carrier_table import TABLE, Entry
-from connector.model import Provider
+from connector.model.provider import Provider
 
 PACKAGE = Path(__file__).resolve().parents[2] / "connector"
 NEUTRAL = ("api", "call", "cli", "room", "routing.py", "sip", "storage", "tokens.py", "webhooks")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from livekit import rtc
 
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 from connector.room.disconnects import end_of, name_of
 
 ENDS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from livekit import api
 
-from connector.model import AgentDispatch
+from connector.model.call import AgentDispatch
 from connector.room.dispatches import (
     ASK_PATIENCE,
     JOIN_PATIENCE,

@@ -14,7 +14,7 @@ from pydantic import AliasChoices, SecretStr
 from connector.cli.commands import app
 from connector.config import Settings, load_settings
 from connector.metrics import Metrics
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

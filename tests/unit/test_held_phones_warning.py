@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 
 from connector.app import Connector
 from connector.config import Settings
-from connector.model import ConnectorEntry, Provider
+from connector.model.connector import ConnectorEntry
+from connector.model.provider import Provider
 
 KEY = "A" * 43 + "="
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from connector.errors import Unavailable
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 from connector.room import outage
 from connector.room.outage import Outage
 

@@ -12,7 +12,8 @@ import pytest
 from livekit import rtc
 
 from connector.metrics import Metrics
-from connector.model import EndReason, ParticipantSpec
+from connector.model.call import ParticipantSpec
+from connector.model.end_reason import EndReason
 from connector.room import rejoin
 from connector.room.admission import CallIsOver, JoinAdmission
 from connector.room.engine import engine

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.errors import TokenExpired, TokenInvalid
-from connector.model import new_call_id
+from connector.model.call import new_call_id
 from connector.tokens import TRANSFER_PURPOSE, TokenSigner
 
 SECRET = "a secret of the deployment"

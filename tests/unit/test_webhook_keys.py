@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from connector.model import ConnectorEntry, Provider
+from connector.model.connector import ConnectorEntry
+from connector.model.provider import Provider
 from connector.tokens import WebhookKeys
 
 KEYS = WebhookKeys("secret")

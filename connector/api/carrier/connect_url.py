@@ -27,7 +27,9 @@ from connector.carriers.facts import CallFacts
 from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid, TokenUsed
 from connector.logs import bind_call
 from connector.metrics import Metrics
-from connector.model import CallRequest, CallState, EndReason, Provider
+from connector.model.call import CallRequest, CallState
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from connector.storage.base import Store
 from connector.tasks import BackgroundTasks
 from connector.tokens import TokenSigner, stream_named

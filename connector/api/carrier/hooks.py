@@ -40,7 +40,9 @@ from connector.errors import (
 )
 from connector.logs import bind_call
 from connector.metrics import Metrics
-from connector.model import CallRecord, CallRequest, ConnectorEntry, ConnectorMode, RoutingRule, RuleType
+from connector.model.call import CallRecord, CallRequest
+from connector.model.connector import ConnectorEntry, ConnectorMode
+from connector.model.rule import RoutingRule, RuleType
 from connector.numbers import WITHHELD
 from connector.routing import Arrival, Diversion, Refusal, Route, call_request, diverted, find_route, normal_number
 from connector.seal import is_sealed

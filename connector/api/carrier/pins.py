@@ -14,7 +14,7 @@ from hmac import compare_digest
 from typing import Protocol
 
 from connector.errors import TokenInvalid
-from connector.model import PinLock
+from connector.model.rule import PinLock
 from connector.storage.base import Collection, NameTaken
 from connector.tokens import TokenSigner
 

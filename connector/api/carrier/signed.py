@@ -15,7 +15,7 @@ from connector.api.origins import Origins
 from connector.carriers.carrier import Carrier, Carriers
 from connector.carriers.signatures import SignedRequest
 from connector.errors import FailedPrecondition, SignatureInvalid
-from connector.model import Provider
+from connector.model.provider import Provider
 
 log = structlog.get_logger()
 

@@ -24,7 +24,8 @@ from connector.carriers.twilio.dial import SipDial, sip_dial_over, sip_uri, twil
 from connector.errors import ConnectorError, FailedPrecondition, TokenInvalid
 from connector.logs import bind_call
 from connector.metrics import Metrics
-from connector.model import CallRequest, ConnectorEntry
+from connector.model.call import CallRequest
+from connector.model.connector import ConnectorEntry
 from connector.numbers import WITHHELD
 from connector.routing import Arrival, Route, call_request, normal_number
 from connector.sip.admin import CallerTaken

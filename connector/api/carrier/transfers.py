@@ -22,7 +22,7 @@ from connector.carriers.transfers import TransferDial
 from connector.errors import ConnectorError, ConnectUrlError, Malformed, TokenExpired
 from connector.logs import bind_call
 from connector.metrics import Metrics
-from connector.model import Provider
+from connector.model.provider import Provider
 from connector.tokens import TokenSigner, stream_name, stream_named
 
 log = structlog.get_logger()

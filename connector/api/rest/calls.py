@@ -11,17 +11,10 @@ from connector.api.rest.models import Answer, Asked, Body, Name, PageInfo, PageQ
 from connector.api.rest.operation import Operation
 from connector.call.registry.control import MAX_SENTENCE, TransferWish
 from connector.carriers.transfers import MAX_TIMEOUT, MIN_TIMEOUT
-from connector.model import (
-    NOT_REACHED,
-    CallFilter,
-    CallRecord,
-    CallState,
-    Direction,
-    EndReason,
-    LifecycleEvent,
-    Provider,
-    TransferStatus,
-)
+from connector.model.call import NOT_REACHED, CallFilter, CallRecord, CallState, Direction, TransferStatus
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
+from connector.model.webhook import LifecycleEvent
 from connector.routing import normal_number
 from connector.storage.base import Store
 from connector.times import iso_utc

@@ -31,7 +31,9 @@ from connector.api.rest.operation import Operation
 from connector.api.rest.rules import NewRule, RoomBody, RuleRest
 from connector.carriers.carrier import Carriers
 from connector.errors import FailedPrecondition, InvalidArgument, NotFound
-from connector.model import ConnectorEntry, ConnectorMode, Provider, RuleType
+from connector.model.connector import ConnectorEntry, ConnectorMode
+from connector.model.provider import Provider
+from connector.model.rule import RuleType
 from connector.seal import is_sealed
 from connector.storage.base import Store
 from connector.times import iso_utc

@@ -30,7 +30,8 @@ from connector.api.rest.operation import Operation
 from connector.call.record.call_recorder import OUR_PREFIXES
 from connector.config import DAY
 from connector.errors import InvalidArgument, NotFound
-from connector.model import AgentWatch, RoomPrefix, RoomType, RoutingRule, RuleRoom, RuleType
+from connector.model.call import AgentWatch
+from connector.model.rule import RoomPrefix, RoomType, RoutingRule, RuleRoom, RuleType
 from connector.routing import claimed_twice, normal_number, normal_pattern
 from connector.seal import is_sealed
 from connector.storage.base import DocumentFilter, NameTaken, Store

@@ -17,7 +17,7 @@ from connector.api.rest.edits import edited
 from connector.api.rest.models import Answer, Asked, Body, Message, PageInfo, PageQuery, Query, Text, page_info
 from connector.api.rest.operation import Access, Operation
 from connector.errors import NotFound, ResourceExhausted
-from connector.model import Attempt, LifecycleEvent, WebhookEndpoint
+from connector.model.webhook import Attempt, LifecycleEvent, WebhookEndpoint
 from connector.storage.base import EVERY_DOCUMENT, DocumentFilter, Store
 from connector.times import iso_utc
 from connector.webhooks.addresses import MAX_URL_LENGTH, check_public, check_url

@@ -9,7 +9,8 @@ import struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from connector.errors import InvalidArgument
-from connector.model import CallFilter, CallRecord, CallState, Direction, Provider
+from connector.model.call import CallFilter, CallRecord, CallState, Direction
+from connector.model.provider import Provider
 from connectorpb.v1 import connector_pb2 as pb
 
 _PROVIDER_NAMES = {

@@ -12,7 +12,8 @@ from connector.api.countries import COUNTRIES
 from connector.api.rpc.watch_attributes import WATCH_ATTRIBUTES, agent_watch
 from connector.audio import dtmf
 from connector.errors import InvalidArgument
-from connector.model import AgentDispatch, CallRequest, Direction, ParticipantSpec, Provider, new_call_id
+from connector.model.call import AgentDispatch, CallRequest, Direction, ParticipantSpec, new_call_id
+from connector.model.provider import Provider
 from connector.numbers import E164
 from connector.room.tokens import fitting_name
 from connectorpb.v1 import connector_pb2 as pb

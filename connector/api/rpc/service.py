@@ -16,7 +16,8 @@ from connector.call.registry.manager import CallManager
 from connector.call.session.call_session import CallSession
 from connector.carriers.carrier import Carriers
 from connector.errors import ConnectorError, FailedPrecondition
-from connector.model import CallRequest, EndReason
+from connector.model.call import CallRequest
+from connector.model.end_reason import EndReason
 from connector.storage.base import Store
 from connector.tokens import TokenSigner
 from connectorpb.v1 import connector_pb2 as pb

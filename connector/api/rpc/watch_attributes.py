@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from connector.config import DAY
 from connector.errors import InvalidArgument
-from connector.model import AgentWatch
+from connector.model.call import AgentWatch
 from connector.numbers import E164
 
 WARN_AFTER = "connector.agentWarnAfter"

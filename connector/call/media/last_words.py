@@ -7,7 +7,7 @@ import asyncio
 import structlog
 
 from connector.call.media.bridge import Bridge
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 
 log = structlog.get_logger()
 

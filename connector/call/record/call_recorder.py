@@ -17,7 +17,8 @@ from connector.call.record.sip_attributes import STATUSES, of_carrier, phone_and
 from connector.call.record.state import Trigger, next_state
 from connector.carriers.events import StreamStarted
 from connector.errors import ConnectorError
-from connector.model import CallRecord, CallRequest, CallState, Direction, LifecycleEvent, TransferStatus
+from connector.model.call import CallRecord, CallRequest, CallState, Direction, TransferStatus
+from connector.model.webhook import LifecycleEvent
 from connector.numbers import WITHHELD, is_withheld
 
 log = structlog.get_logger()

@@ -14,7 +14,9 @@ from connector.call.dependencies import CallDependencies
 from connector.call.record.event_dispatcher import EventDispatcher
 from connector.call.record.state import Trigger, next_state
 from connector.metrics import Metrics
-from connector.model import CallRecord, CallRequest, CallState, EndReason, LifecycleEvent
+from connector.model.call import CallRecord, CallRequest, CallState
+from connector.model.end_reason import EndReason
+from connector.model.webhook import LifecycleEvent
 
 log = structlog.get_logger()
 

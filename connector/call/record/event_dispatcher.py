@@ -10,7 +10,8 @@ import structlog
 
 from connector.call.ports import Lifecycle
 from connector.errors import ConnectorError
-from connector.model import CallRecord, LifecycleEvent
+from connector.model.call import CallRecord
+from connector.model.webhook import LifecycleEvent
 
 log = structlog.get_logger()
 

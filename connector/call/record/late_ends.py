@@ -12,7 +12,7 @@ from connector.call.record.changes import CallEnd, write_end
 from connector.call.record.event_dispatcher import EventDispatcher
 from connector.errors import ConnectorError
 from connector.logs import bind_call
-from connector.model import CallRecord
+from connector.model.call import CallRecord
 
 log = structlog.get_logger()
 

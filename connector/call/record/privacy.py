@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from connector import numbers
-from connector.model import CallRequest, Direction
+from connector.model.call import CallRequest, Direction
 
 _SHORTEST = 6
 """Minimum number of digits for which a number is searched in other text. Shorter ones would match by chance."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from connector.model import CallRecord, Direction
+from connector.model.call import CallRecord, Direction
 
 STATUSES = {"ringing": "dialing"}
 """Maps `connector.callStatus` to SIP's value where they differ: an outbound call is `dialing` until it is answered."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from connector.model import LIVE_STATES, CallState, Direction
+from connector.model.call import LIVE_STATES, CallState, Direction
 
 
 class Trigger(Enum):

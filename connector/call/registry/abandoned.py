@@ -14,7 +14,8 @@ from connector.call.record.changes import end_of, write_end
 from connector.call.record.event_dispatcher import EventDispatcher
 from connector.errors import ConnectorError, FailedPrecondition, Internal
 from connector.logs import bind_call
-from connector.model import LIVE_STATES, CallFilter, CallRecord, CallState, CarrierCall, EndReason
+from connector.model.call import LIVE_STATES, CallFilter, CallRecord, CallState, CarrierCall
+from connector.model.end_reason import EndReason
 
 log = structlog.get_logger()
 

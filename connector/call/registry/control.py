@@ -12,7 +12,8 @@ from connector.call.registry.manager import CallManager
 from connector.call.session.call_session import CallSession
 from connector.carriers.transfers import MAX_TIMEOUT, MIN_TIMEOUT
 from connector.errors import FailedPrecondition, InvalidArgument, NotFound
-from connector.model import AgentDispatch, CallRecord, EndReason, Transfer
+from connector.model.call import AgentDispatch, CallRecord, Transfer
+from connector.model.end_reason import EndReason
 from connector.numbers import E164
 
 END_PATIENCE = 8.0

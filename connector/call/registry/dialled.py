@@ -17,17 +17,9 @@ from connector.call.record.privacy import Privacy
 from connector.call.record.state import Trigger, next_state
 from connector.carriers.transfers import TransferDial
 from connector.errors import PASSING, FailedPrecondition
-from connector.model import (
-    CallFilter,
-    CallRecord,
-    CallRequest,
-    CallState,
-    CarrierCall,
-    EndReason,
-    LifecycleEvent,
-    Transfer,
-    TransferStatus,
-)
+from connector.model.call import CallFilter, CallRecord, CallRequest, CallState, CarrierCall, Transfer, TransferStatus
+from connector.model.end_reason import EndReason
+from connector.model.webhook import LifecycleEvent
 from connector.numbers import E164
 
 log = structlog.get_logger()

@@ -25,7 +25,8 @@ from connector.call.ports import CarrierControl
 from connector.carriers.carrier import Carriers
 from connector.errors import ConnectorError, FailedPrecondition, NotFound
 from connector.metrics import Metrics
-from connector.model import CarrierCall, HangUp, Provider
+from connector.model.call import CarrierCall, HangUp
+from connector.model.provider import Provider
 from connector.storage.base import HangUpQueue
 from connector.tasks import BackgroundTasks
 

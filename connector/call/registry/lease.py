@@ -17,7 +17,7 @@ from connector.call.dependencies import STEP_TIMEOUT, CallDependencies
 from connector.call.registry.abandoned import end_calls, open_calls, remove_ghosts
 from connector.call.registry.dialled import OWNER
 from connector.errors import ConnectorError
-from connector.model import CallRecord
+from connector.model.call import CallRecord
 from connector.tasks import BackgroundTasks
 
 log = structlog.get_logger()

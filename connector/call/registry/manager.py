@@ -27,7 +27,7 @@ from connector.errors import (
     Unavailable,
 )
 from connector.logs import bind_call
-from connector.model import (
+from connector.model.call import (
     LIVE_STATES,
     NOT_REACHED,
     CallFilter,
@@ -35,11 +35,11 @@ from connector.model import (
     CallRequest,
     CallState,
     Direction,
-    EndReason,
     Transfer,
     TransferStatus,
     WaitingCall,
 )
+from connector.model.end_reason import EndReason
 from connector.storage.base import NameTaken
 from connector.tasks import BackgroundTasks
 

@@ -56,16 +56,8 @@ from connector.errors import (
     Unavailable,
 )
 from connector.logs import bind_call
-from connector.model import (
-    AgentDispatch,
-    CallRecord,
-    CallRequest,
-    CallState,
-    Direction,
-    EndReason,
-    Transfer,
-    WaitingCall,
-)
+from connector.model.call import AgentDispatch, CallRecord, CallRequest, CallState, Direction, Transfer, WaitingCall
+from connector.model.end_reason import EndReason
 
 log = structlog.get_logger()
 

@@ -23,7 +23,8 @@ from connector.call.session.watchdog import (
 )
 from connector.errors import ConnectorError
 from connector.logs import bind_call
-from connector.model import AgentDispatch, EndReason
+from connector.model.call import AgentDispatch
+from connector.model.end_reason import EndReason
 from connector.room.dispatches import Dispatched
 from connector.room.events import Departure, Kind, Occupant
 from connector.tasks import BackgroundTasks

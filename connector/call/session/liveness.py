@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 
 from connector.call.ports import CarrierSocket
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 
 PING_EVERY = 3.0
 """Seconds without a message after which the peer is pinged, and seconds between pings."""

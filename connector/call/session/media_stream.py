@@ -12,7 +12,7 @@ from connector.call.session.digits import DigitRelay
 from connector.call.session.stream_reader import StreamReader
 from connector.carriers.codec import Codec
 from connector.carriers.events import FormatRefused, StreamStarted
-from connector.model import CallRequest
+from connector.model.call import CallRequest
 
 
 class MediaStream:

@@ -12,7 +12,7 @@ from connector.call.record.call_recorder import CallRecorder
 from connector.call.session.presence import Presence
 from connector.call.session.wait import STORE_PATIENCE
 from connector.errors import FailedPrecondition
-from connector.model import AgentDispatch
+from connector.model.call import AgentDispatch
 from connector.storage.base import StoreError
 
 log = structlog.get_logger()

@@ -13,7 +13,8 @@ from connector.call.record.call_recorder import CallRecorder
 from connector.carriers.events import FormatRefused, StreamStarted
 from connector.carriers.transfers import TransferDial
 from connector.errors import PASSING, ConnectorError, FailedPrecondition, Unavailable
-from connector.model import CarrierCall, Direction, EndReason, Transfer
+from connector.model.call import CarrierCall, Direction, Transfer
+from connector.model.end_reason import EndReason
 from connector.numbers import E164
 
 log = structlog.get_logger()

@@ -17,7 +17,7 @@ from connector.call.record.call_recorder import CallRecorder
 from connector.call.session.room_events import OnEnd, RoomEvents, RoomWatcher
 from connector.carriers.codec import Codec
 from connector.errors import ConnectorError, FailedPrecondition, Unavailable
-from connector.model import AgentDispatch, Direction
+from connector.model.call import AgentDispatch, Direction
 
 log = structlog.get_logger()
 

@@ -12,7 +12,8 @@ from connector.audio import dtmf
 from connector.call.media.bridge import Bridge
 from connector.call.record.call_recorder import CallRecorder
 from connector.metrics import Metrics
-from connector.model import AgentDispatch, EndReason
+from connector.model.call import AgentDispatch
+from connector.model.end_reason import EndReason
 from connector.room.events import Departure, Occupant
 
 OnEnd = Callable[[EndReason, str], None]

@@ -27,7 +27,8 @@ from connector.carriers.events import (
     StreamStopped,
 )
 from connector.errors import CarrierProtocolError
-from connector.model import CallRequest, EndReason
+from connector.model.call import CallRequest
+from connector.model.end_reason import EndReason
 
 log = structlog.get_logger()
 

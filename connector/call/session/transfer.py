@@ -16,7 +16,9 @@ from connector.call.session.phone_leg import PhoneLeg
 from connector.call.session.presence import Presence
 from connector.call.session.wait import STORE_PATIENCE, Stage, Wait
 from connector.errors import ConnectorError, FailedPrecondition, TokenUsed, Unavailable
-from connector.model import NOT_REACHED, EndReason, LifecycleEvent, Transfer, TransferStatus
+from connector.model.call import NOT_REACHED, Transfer, TransferStatus
+from connector.model.end_reason import EndReason
+from connector.model.webhook import LifecycleEvent
 from connector.storage.base import StoreError
 
 log = structlog.get_logger()

@@ -18,7 +18,7 @@ import structlog
 from connector.call.ports import CallStore
 from connector.call.record.call_recorder import CallRecorder
 from connector.errors import ConnectorError, TokenUsed
-from connector.model import NOT_REACHED, CallRequest, Transfer, WaitingCall
+from connector.model.call import NOT_REACHED, CallRequest, Transfer, WaitingCall
 from connector.storage.base import NameTaken, StoreError
 
 log = structlog.get_logger()

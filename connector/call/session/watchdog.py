@@ -20,7 +20,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from connector.model import AgentWatch, EndReason
+from connector.model.call import AgentWatch
+from connector.model.end_reason import EndReason
 from connector.room.events import Departure, Kind, Occupant
 
 REPEAT = 2.0

@@ -15,7 +15,8 @@ from connector.carriers.plivo.signatures import HEADER, MAIN_ACCOUNT_HEADER, NON
 from connector.carriers.signatures import SignedRequest
 from connector.carriers.transfers import DialOver, TransferDial, dial_outcome, progress_of
 from connector.config import Settings
-from connector.model import Provider, TransferStatus
+from connector.model.call import TransferStatus
+from connector.model.provider import Provider
 
 
 class Plivo(Carrier):

@@ -17,7 +17,8 @@ from connector.carriers.telnyx.signatures import HEADER, TIMESTAMP_HEADER, telny
 from connector.carriers.telnyx.voice_api import event_name
 from connector.carriers.transfers import DialOver, TransferDial, dial_outcome, progress_of
 from connector.config import Settings
-from connector.model import Provider, TransferStatus
+from connector.model.call import TransferStatus
+from connector.model.provider import Provider
 
 
 class Telnyx(Carrier):

@@ -15,7 +15,8 @@ from connector.carriers.twilio import documents
 from connector.carriers.twilio.codec import TwilioCodec
 from connector.carriers.twilio.signatures import HEADER, twilio_signature_valid
 from connector.config import Settings
-from connector.model import Provider, TransferStatus
+from connector.model.call import TransferStatus
+from connector.model.provider import Provider
 
 
 class Twilio(Carrier):

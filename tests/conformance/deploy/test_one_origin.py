@@ -14,7 +14,7 @@ from livekit import api
 
 from carrier_simulator import Document, Fault
 from carrier_simulator.twilio.signing import signed_headers
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 from connectorpb.v1 import connector_pb2 as pb
 from connectorpb.v1 import connector_pb2_grpc as pb_grpc
 from demo.connector_process import clean_environment

@@ -25,7 +25,7 @@ from connector.api.rest.rules import RuleRest
 from connector.call.registry.control import TransferWish
 from connector.errors import ConnectorError, NotFound
 from connector.metrics import Metrics
-from connector.model import CallRecord, CallState
+from connector.model.call import CallRecord, CallState
 from connector.storage.base import Store
 from connector.tokens import WebhookKeys
 from tests.carriers import CARRIERS

@@ -8,7 +8,7 @@ import pytest
 
 from connector.api.rpc.requests import placed_call_request, plivo_call_request, telnyx_call_request, twilio_call_request
 from connector.errors import InvalidArgument
-from connector.model import AgentWatch
+from connector.model.call import AgentWatch
 from connectorpb.v1 import connector_pb2 as pb
 
 ATTRIBUTES = {

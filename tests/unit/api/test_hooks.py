@@ -34,21 +34,11 @@ from connector.call.record.changes import new_record
 from connector.call.registry.manager import Expected
 from connector.errors import ConnectorError, ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
 from connector.metrics import Metrics
-from connector.model import (
-    CallRequest,
-    CallState,
-    ConnectorEntry,
-    ConnectorMode,
-    Direction,
-    EndReason,
-    ParticipantSpec,
-    Provider,
-    RoomPrefix,
-    RoomType,
-    RoutingRule,
-    RuleRoom,
-    RuleType,
-)
+from connector.model.call import CallRequest, CallState, Direction, ParticipantSpec
+from connector.model.connector import ConnectorEntry, ConnectorMode
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
+from connector.model.rule import RoomPrefix, RoomType, RoutingRule, RuleRoom, RuleType
 from connector.storage.base import NameTaken, Store, StoreError
 from connector.tokens import TokenSigner, WebhookKeys
 from tests.carriers import CARRIERS

@@ -20,7 +20,9 @@ from connector.api.rpc.messages import (
     page_token,
 )
 from connector.errors import InvalidArgument
-from connector.model import CallFilter, CallRecord, CallState, Direction, EndReason, Provider
+from connector.model.call import CallFilter, CallRecord, CallState, Direction
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from connectorpb.v1 import connector_pb2 as pb
 
 RECORD = CallRecord(

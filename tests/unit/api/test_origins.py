@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from connector.api.origins import Origins
 from connector.config import ConfigError, load_settings
-from connector.model import Provider
+from connector.model.provider import Provider
 from tests.carriers import CARRIERS
 
 DEFAULT, US, IN = "https://calls.example.com", "https://us.example.com", "https://in.example.com:8443"

@@ -10,7 +10,9 @@ import pytest
 
 from connector.api.rest.calls import shown, status
 from connector.errors import ConnectorError, FailedPrecondition, Unimplemented
-from connector.model import CallRecord, CallState, Direction, EndReason, Provider
+from connector.model.call import CallRecord, CallState, Direction
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from tests.unit.api.rest_stage import Rest, rest_api
 
 PATH = "/v2/sip/call"

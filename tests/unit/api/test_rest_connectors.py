@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from connector.accounts import CarrierAccounts
-from connector.model import Provider
+from connector.model.provider import Provider
 from connector.tokens import WebhookKeys
 from tests.carriers import CARRIERS
 from tests.unit.api import rest_stage

@@ -30,7 +30,7 @@ from connector.carriers.events import (
 from connector.carriers.transfers import TransferDial
 from connector.errors import CarrierProtocolError, Unavailable
 from connector.metrics import Metrics
-from connector.model import (
+from connector.model.call import (
     AgentDispatch,
     AgentWatch,
     CallFilter,
@@ -38,13 +38,13 @@ from connector.model import (
     CallRequest,
     CarrierCall,
     Direction,
-    EndReason,
     HangUp,
-    LifecycleEvent,
     ParticipantSpec,
-    Provider,
     WaitingCall,
 )
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
+from connector.model.webhook import LifecycleEvent
 from connector.room.admission import JoinAdmission
 from connector.room.dispatches import Dispatched
 from connector.room.events import RoomListener

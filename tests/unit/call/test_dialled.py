@@ -17,7 +17,8 @@ from connector.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from connector.model import CallRecord, CallState, CarrierCall, Direction, EndReason, Transfer
+from connector.model.call import CallRecord, CallState, CarrierCall, Direction, Transfer
+from connector.model.end_reason import EndReason
 from tests.unit.call.fakes import FakeControl, Faults, World
 from tests.unit.call.virtual_time import virtual_time
 

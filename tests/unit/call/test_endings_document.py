@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "endings.md"
 

@@ -12,7 +12,7 @@ from connector.call.record.privacy import Privacy
 from connector.call.session.call_session import CallSession
 from connector.carriers.events import Encoding, Event, StreamStarted
 from connector.errors import FailedPrecondition
-from connector.model import CallRequest, Direction, ParticipantSpec
+from connector.model.call import CallRequest, Direction, ParticipantSpec
 from tests.unit.call.fakes import FakeCodec, World
 from tests.unit.call.virtual_time import virtual_time
 

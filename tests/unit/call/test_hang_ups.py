@@ -14,7 +14,8 @@ from connector.call.registry import hang_ups
 from connector.call.registry.hang_ups import HangUps
 from connector.errors import ConnectorError, FailedPrecondition, Internal, NotFound, ResourceExhausted, Unavailable
 from connector.metrics import Metrics
-from connector.model import CarrierCall, Provider
+from connector.model.call import CarrierCall
+from connector.model.provider import Provider
 from connector.storage.base import StoreError
 from tests.carriers import CARRIERS
 from tests.unit.call.fakes import FakeHangUps, Faults

@@ -10,7 +10,8 @@ import pytest
 from connector.call.registry.hang_ups import RETURN_GRACE
 from connector.call.session.call_session import CANNOT_HEAR, CallSession
 from connector.errors import ConnectorError, CredentialsRefused, NotFound, Unavailable
-from connector.model import CarrierCall, Direction, EndReason, Transfer, TransferStatus
+from connector.model.call import CarrierCall, Direction, Transfer, TransferStatus
+from connector.model.end_reason import EndReason
 from tests.unit.call.fakes import CARRIER_CALL, FakeControl, Faults, World
 from tests.unit.call.virtual_time import virtual_time
 

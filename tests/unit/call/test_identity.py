@@ -9,7 +9,8 @@ import pytest
 
 from connector.call.registry.manager import MAX_IDENTITY, suffixed
 from connector.call.session.call_session import CallSession
-from connector.model import CallRequest, CallState, Direction, EndReason, ParticipantSpec
+from connector.model.call import CallRequest, CallState, Direction, ParticipantSpec
+from connector.model.end_reason import EndReason
 from tests.unit.call.fakes import Faults, World
 from tests.unit.call.virtual_time import virtual_time
 

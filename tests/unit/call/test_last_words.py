@@ -11,7 +11,8 @@ import pytest
 
 from connector.call.media.last_words import MOST
 from connector.call.session.call_session import CallSession
-from connector.model import Direction, EndReason
+from connector.model.call import Direction
+from connector.model.end_reason import EndReason
 from tests.unit.call.fakes import FakeControl, Faults, World
 from tests.unit.call.virtual_time import virtual_time
 

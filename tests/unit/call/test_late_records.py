@@ -9,7 +9,8 @@ from connector.call.record.late_ends import KEEP_FOR, LONGEST_DELAY
 from connector.call.registry.control import CallControl
 from connector.call.registry.dialled import DialledCalls
 from connector.call.session.call_session import CallSession
-from connector.model import CallState, EndReason
+from connector.model.call import CallState
+from connector.model.end_reason import EndReason
 from connector.storage.base import StoreError
 from tests.unit.call.fakes import World
 from tests.unit.call.virtual_time import virtual_time

@@ -11,7 +11,9 @@ import pytest
 from connector.call.registry.abandoned import INTERRUPTED_DETAIL, KEEP_TRYING
 from connector.call.registry.lease import IDLE, LAPSE, LOOK_EVERY, UNLEASED_MARGIN, OwnerLease
 from connector.errors import Internal, Unavailable
-from connector.model import CallRecord, CallState, Direction, EndReason, Provider
+from connector.model.call import CallRecord, CallState, Direction
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from connector.storage.base import StoreError
 from tests.unit.call.fakes import LIMITS, World
 from tests.unit.call.virtual_time import virtual_time

@@ -10,7 +10,8 @@ from connector.call.record import event_dispatcher as dispatcher
 from connector.call.record.call_recorder import MOST_EVENTS
 from connector.call.session.call_session import CallSession
 from connector.errors import Unavailable
-from connector.model import CallState, Direction, EndReason
+from connector.model.call import CallState, Direction
+from connector.model.end_reason import EndReason
 from connector.storage.base import StoreError
 from tests.unit.call.fakes import CARRIER_CALL, LIMITS, World
 from tests.unit.call.virtual_time import virtual_time

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from connector.errors import ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
-from connector.model import CallState, EndReason
+from connector.model.call import CallState
+from connector.model.end_reason import EndReason
 from tests.unit.call.fakes import World
 from tests.unit.call.virtual_time import virtual_time
 

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from connector.call.session.call_session import CallSession
-from connector.model import CallState, Direction, EndReason
+from connector.model.call import CallState, Direction
+from connector.model.end_reason import EndReason
 from connector.storage.base import StoreError
 from tests.unit.call.fakes import World
 from tests.unit.call.virtual_time import virtual_time

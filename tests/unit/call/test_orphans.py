@@ -12,7 +12,8 @@ from connector.call.registry.hang_ups import HangUps
 from connector.call.registry.lease import OwnerLease
 from connector.carriers.transfers import TransferDial
 from connector.errors import Unavailable
-from connector.model import CallRecord, CallState, CarrierCall, Direction, Provider
+from connector.model.call import CallRecord, CallState, CarrierCall, Direction
+from connector.model.provider import Provider
 from connector.storage.base import StoreError
 from tests.carriers import CARRIERS
 from tests.unit.call.fakes import Faults, World

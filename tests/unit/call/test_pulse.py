@@ -8,7 +8,8 @@ import pytest
 
 from connector.call.session.call_session import CallSession
 from connector.call.session.liveness import DEAD_AFTER, PING_EVERY
-from connector.model import Direction, EndReason
+from connector.model.call import Direction
+from connector.model.end_reason import EndReason
 from tests.unit.call.fakes import LIMITS, World
 from tests.unit.call.virtual_time import virtual_time
 

@@ -8,7 +8,7 @@ import pytest
 
 from connector.call.dependencies import STEP_TIMEOUT
 from connector.call.session.call_session import CallSession
-from connector.model import EndReason
+from connector.model.end_reason import EndReason
 from tests.unit.call.fakes import World
 from tests.unit.call.virtual_time import virtual_time
 

@@ -9,7 +9,8 @@ import pytest
 
 from connector.call.session.call_session import CallSession
 from connector.errors import TokenExpired, TokenUsed, Unavailable
-from connector.model import CallState, Direction, EndReason
+from connector.model.call import CallState, Direction
+from connector.model.end_reason import EndReason
 from tests.unit.call.fakes import LIMITS, World
 from tests.unit.call.virtual_time import virtual_time
 

@@ -8,7 +8,7 @@ import pytest
 
 from connector.call.record.sip_attributes import of_carrier
 from connector.call.registry.manager import CallManager
-from connector.model import CallRequest, Direction
+from connector.model.call import CallRequest, Direction
 from tests.unit.call.fakes import World
 from tests.unit.call.test_flags import OURS, PHONE, request_of, talk, world_of
 from tests.unit.call.virtual_time import virtual_time

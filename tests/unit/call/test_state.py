@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from connector.call.record.state import IllegalTransition, Trigger, next_state
-from connector.model import CallState, Direction
+from connector.model.call import CallState, Direction
 
 EDGES = {
     (Direction.OUTBOUND, CallState.PENDING, Trigger.JOINED_HIDDEN): CallState.RINGING,

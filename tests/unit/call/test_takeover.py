@@ -14,7 +14,8 @@ from connector.call.registry import manager
 from connector.call.registry.lease import OwnerLease
 from connector.call.session.call_session import CallSession
 from connector.errors import ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
-from connector.model import CallState, Direction, EndReason, WaitingCall
+from connector.model.call import CallState, Direction, WaitingCall
+from connector.model.end_reason import EndReason
 from connector.storage.base import StoreError
 from tests.unit.call.fakes import LIMITS, FakeSocket, World
 from tests.unit.call.virtual_time import virtual_time

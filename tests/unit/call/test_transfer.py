@@ -10,7 +10,9 @@ import pytest
 from connector.call.session.call_session import CallSession
 from connector.call.session.transfer import MARGIN, STREAM_GRACE, CallTransfer
 from connector.errors import ConnectorError, FailedPrecondition, NotFound, TokenUsed, Unavailable
-from connector.model import CallState, Direction, EndReason, LifecycleEvent, Transfer, TransferStatus
+from connector.model.call import CallState, Direction, Transfer, TransferStatus
+from connector.model.end_reason import EndReason
+from connector.model.webhook import LifecycleEvent
 from connector.storage.base import StoreError
 from tests.unit.call.fakes import CARRIER_CALL, LIMITS, FakeControl, FakeSocket, Faults, World
 from tests.unit.call.virtual_time import virtual_time

@@ -10,7 +10,8 @@ import pytest
 from connector.call.session.call_session import CallSession
 from connector.call.session.watchdog import RETURN_PATIENCE
 from connector.errors import Unavailable
-from connector.model import AgentDispatch, AgentWatch, CallState, Direction, EndReason, Transfer, TransferStatus
+from connector.model.call import AgentDispatch, AgentWatch, CallState, Direction, Transfer, TransferStatus
+from connector.model.end_reason import EndReason
 from connector.room.events import Departure, Kind, Occupant
 from tests.unit.call.fakes import LIMITS, FakeControl, FakeSocket, Faults, World
 from tests.unit.call.virtual_time import virtual_time

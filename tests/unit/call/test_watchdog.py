@@ -19,7 +19,8 @@ from connector.call.session.watchdog import (
     Watchdog,
     Why,
 )
-from connector.model import AgentWatch, EndReason
+from connector.model.call import AgentWatch
+from connector.model.end_reason import EndReason
 from connector.room.events import Departure, Kind, Occupant
 
 RULES = AgentWatch(warn_after=5, timeout=30, empty_timeout=10, fallback_agent="", fallback_number="", message="")

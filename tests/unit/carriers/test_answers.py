@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from connector.carriers.plivo import Plivo
 from connector.carriers.telnyx import Telnyx
-from connector.model import Provider
+from connector.model.provider import Provider
 from tests.carriers import CARRIERS
 
 URL = "wss://calls.example.com/twilio/AQ-_x"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from connector.carriers.facts import MAX_LEARNED, CallFacts
-from connector.model import Provider
+from connector.model.provider import Provider
 from connector.numbers import WITHHELD, is_withheld
 from tests.carriers import CARRIERS
 

@@ -6,7 +6,7 @@ import pytest
 
 from connector.cli.doctor_carriers import check
 from connector.config import Settings
-from connector.model import Provider
+from connector.model.provider import Provider
 
 KEY = "A" * 43 + "="
 

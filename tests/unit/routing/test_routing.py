@@ -10,18 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.model import (
-    AgentDispatch,
-    AgentWatch,
-    ConnectorEntry,
-    Direction,
-    Provider,
-    RoomPrefix,
-    RoomType,
-    RoutingRule,
-    RuleRoom,
-    RuleType,
-)
+from connector.model.call import AgentDispatch, AgentWatch, Direction
+from connector.model.connector import ConnectorEntry
+from connector.model.provider import Provider
+from connector.model.rule import RoomPrefix, RoomType, RoutingRule, RuleRoom, RuleType
 from connector.routing import (
     Arrival,
     Diversion,

@@ -6,7 +6,7 @@ import pytest
 
 from connector.errors import FailedPrecondition, Internal
 from connector.logs import scrub
-from connector.model import SipNumber
+from connector.model.connector import SipNumber
 from connector.sip.secrets import SipCredentials, SipSecrets
 
 SECRET = "the-api-secret-of-this-test-000001"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from connector.model import SigningKey
+from connector.model.webhook import SigningKey
 from connector.storage.base import StoreError
 from connector.storage.forms import Form
 

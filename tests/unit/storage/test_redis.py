@@ -16,20 +16,12 @@ import trustme
 from redis.asyncio import Redis
 
 from connector.logs import scrub
-from connector.model import (
-    Attempt,
-    CallFilter,
-    CallRecord,
-    CallState,
-    ConnectorEntry,
-    Delivery,
-    Direction,
-    EndReason,
-    LifecycleEvent,
-    Provider,
-    RoutingRule,
-    RuleType,
-)
+from connector.model.call import CallFilter, CallRecord, CallState, Direction
+from connector.model.connector import ConnectorEntry
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
+from connector.model.rule import RoutingRule, RuleType
+from connector.model.webhook import Attempt, Delivery, LifecycleEvent
 from connector.storage.base import DEFAULT_PREFIX as PREFIX
 from connector.storage.base import DocumentFilter, Page, StoreError
 from connector.storage.forms import Form

@@ -13,19 +13,12 @@ from typing import Any
 
 import pytest
 
-from connector.model import (
-    CallFilter,
-    CallRecord,
-    CallState,
-    ConnectorEntry,
-    Delivery,
-    Direction,
-    EndReason,
-    LifecycleEvent,
-    Provider,
-    RoutingRule,
-    RuleType,
-)
+from connector.model.call import CallFilter, CallRecord, CallState, Direction
+from connector.model.connector import ConnectorEntry
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
+from connector.model.rule import RoutingRule, RuleType
+from connector.model.webhook import Delivery, LifecycleEvent
 from connector.storage.base import DocumentFilter, StoreError
 from connector.storage.forms import Form
 from connector.storage.rows import to_row

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from connector.model import RoomType, RoutingRule, RuleRoom, RuleType, SigningKey, WebhookEndpoint
+from connector.model.rule import RoomType, RoutingRule, RuleRoom, RuleType
+from connector.model.webhook import SigningKey, WebhookEndpoint
 from connector.seal import MARK, is_sealed
 from connector.storage.sqlite import SqliteStore
 from connector.storage.vault import Vault

@@ -9,7 +9,8 @@ import pytest
 from connector.accounts import CarrierAccount, CarrierAccounts
 from connector.carriers.transfers import TransferDial
 from connector.errors import ConnectorError, CredentialsRefused, FailedPrecondition, Unavailable
-from connector.model import CarrierCall, Provider
+from connector.model.call import CarrierCall
+from connector.model.provider import Provider
 from connector.telephony.accounts import AccountCalls
 from tests.carriers import CARRIERS
 

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 
 from connector.accounts import CarrierAccount, CarrierAccounts
 from connector.errors import NotFound
-from connector.model import Provider
+from connector.model.provider import Provider
 from connector.telephony.twilio import TwilioAccounts, TwilioCalls
 from connector.telephony.twilio_conferences import SipGuest, TwilioConferences
 from tests.carriers import CARRIERS

@@ -23,7 +23,7 @@ from connector.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from connector.model import CarrierCall
+from connector.model.call import CarrierCall
 from connector.telephony import http
 from connector.telephony.plivo import PlivoCalls
 from connector.telephony.telnyx import LONGEST_SPEECH, TelnyxCalls, speaking_seconds

@@ -23,7 +23,7 @@ from connector.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from connector.model import CarrierCall
+from connector.model.call import CarrierCall
 from connector.telephony import twilio
 from connector.telephony.twilio import TwilioCalls
 from demo.ports import PortLease

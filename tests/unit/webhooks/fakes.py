@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import ParamSpec, TypeVar
 
 from connector.errors import Unavailable
-from connector.model import Attempt, Delivery, LifecycleEvent, SigningKey, WebhookEndpoint
+from connector.model.webhook import Attempt, Delivery, LifecycleEvent, SigningKey, WebhookEndpoint
 from connector.webhooks.post import Outcome, Poster
 from connector.webhooks.signing import _new_key
 

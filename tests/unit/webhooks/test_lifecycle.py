@@ -11,7 +11,10 @@ import pytest
 
 from connector.api.rest.calls import as_json
 from connector.errors import Unavailable
-from connector.model import CallRecord, CallState, Direction, EndReason, LifecycleEvent, Provider
+from connector.model.call import CallRecord, CallState, Direction
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
+from connector.model.webhook import LifecycleEvent
 from connector.webhooks.lifecycle import SAVE_AGAIN, LifecycleWebhooks
 from tests.captured_logs import captured_logs, lines_of
 from tests.unit.call.virtual_time import virtual_time

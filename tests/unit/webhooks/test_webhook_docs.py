@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 from connector.api.rest.calls import as_json
-from connector.model import CallRecord, CallState, Direction, LifecycleEvent, Provider
+from connector.model.call import CallRecord, CallState, Direction
+from connector.model.provider import Provider
+from connector.model.webhook import LifecycleEvent
 from connector.webhooks import post, sender, signing
 from connector.webhooks.payload import body
 

@@ -1,4 +1,4 @@
-"""The domain model: calls, participants, end reasons, and the documents in the store."""
+"""A call: its request, its record, its transfer and hang-up, and the filter for records."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ import secrets
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
+from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
+
 
 class Direction(StrEnum):
     """Direction of the phone call: `INBOUND` is a person who calls us."""
 
     INBOUND = "inbound"
     OUTBOUND = "outbound"
-
-
-class Provider(StrEnum):
-    """Names of the carriers in the store, in URLs and in the API; see `connector.carrier_table`."""
-
-    TWILIO = "twilio"
-    TELNYX = "telnyx"
-    PLIVO = "plivo"
 
 
 class CallState(StrEnum):
@@ -32,58 +27,6 @@ class CallState(StrEnum):
 
 
 LIVE_STATES = (CallState.PENDING, CallState.RINGING, CallState.ACTIVE)
-
-
-class EndReason(StrEnum):
-    """How a call ended: one reason per call, used in logs, metrics, attributes and the API."""
-
-    CARRIER_HANGUP = "carrier_hangup"
-    """The carrier sent `stop`: the person hung up."""
-    CARRIER_CLOSED = "carrier_closed"
-    """The media socket was closed with a close frame, but without a `stop`."""
-    CARRIER_LOST = "carrier_lost"
-    """The media socket broke without a close frame."""
-    PROTOCOL_ERROR = "protocol_error"
-    """The carrier violated the stream protocol."""
-    CALL_MISMATCH = "call_mismatch"
-    """The stream belongs to a different call than the request that fetched the connect_url."""
-    ROOM_DELETED = "room_deleted"
-    PARTICIPANT_REMOVED = "participant_removed"
-    DUPLICATE_IDENTITY = "duplicate_identity"
-    """Another participant joined the room with the caller's identity."""
-    LIVEKIT_LOST = "livekit_lost"
-    """The connection to LiveKit broke and did not come back."""
-    OVERLOADED = "overloaded"
-    """Too many calls began at the same time: this one timed out in the queue to join LiveKit."""
-    LIVEKIT_UNAVAILABLE = "livekit_unavailable"
-    """Joining the room or publishing to it failed."""
-    CONNECT_TIMEOUT = "connect_timeout"
-    """Nobody opened the media socket in time."""
-    MEDIA_TIMEOUT = "media_timeout"
-    """The media socket stayed open but sent nothing."""
-    MAX_DURATION = "max_duration"
-    SHUTDOWN = "shutdown"
-    """The service was stopped."""
-    INTERRUPTED = "interrupted"
-    """The process that owned the call died; detected at the next start."""
-    BUSY = "busy"
-    """The callee's line was busy; known only for calls that the connector placed itself."""
-    NO_ANSWER = "no_answer"
-    CANCELED = "canceled"
-    """Hung up by our side before the callee answered."""
-    CARRIER_FAILED = "carrier_failed"
-    """The carrier could not place the call: a wrong number, no permission, its own failure."""
-    NO_AGENT = "no_agent"
-    """The call was answered, but no agent joined in time (or, if no agent was dispatched, nobody except phones)."""
-    ROOM_EMPTY = "room_empty"
-    """The last agent or person left, and nobody joined during the grace period."""
-    TRANSFERRED = "transferred"
-    """On our request, the carrier connected the phone with another number."""
-    TRANSFER_FAILED = "transfer_failed"
-    """The number of the transfer did not answer; the phone heard a sentence and did not return to the room."""
-    ENDED_BY_API = "ended_by_api"
-    INTERNAL_ERROR = "internal_error"
-    """A bug in this service; the log has the traceback."""
 
 
 class TransferStatus(StrEnum):
@@ -268,23 +211,6 @@ class HangUp:
     """Number of attempts so far."""
 
 
-class LifecycleEvent(StrEnum):
-    """Events of a call that a customer's server can receive; the names are those of VideoSDK's webhooks."""
-
-    STARTED = "call-started"
-    RINGING = "call-ringing"
-    ANSWERED = "call-answered"
-    HANGUP = "call-hangup"
-    MISSED = "call-missed"
-    TRANSFERRED = "call-transferred"
-    UPDATE = "call-update"
-    TRANSFER_INITIATED = "call-transfer-initiated"
-    TRANSFERRING = "call-transferring"
-    TRANSFER_RINGING = "call-transfer-ringing"
-    TRANSFER_ACCEPTED = "call-transfer-accepted"
-    TRANSFER_FAILED = "call-transfer-failed"
-
-
 @dataclass(frozen=True, slots=True)
 class WaitingCall:
     """A call that waits for its first or a later stream. Every process that shares the store can claim it."""
@@ -307,171 +233,6 @@ class WaitingCall:
     """The transfer from which the phone may return."""
     place: str = ""
     """Its participant's place in the room; unique among the calls that wait for their first stream."""
-
-
-@dataclass(frozen=True, slots=True)
-class PinLock:
-    """The wrong PINs of one caller for one rule. Times are Unix seconds."""
-
-    id: str
-    """A fingerprint of the caller and the rule; it does not reveal them."""
-    created_at: float
-    tries: tuple[str, ...]
-    """Ids of the wrong attempts, so that a repeated request is not counted twice."""
-    until: float
-    """Expiry of this lock."""
-
-
-class ConnectorMode(StrEnum):
-    STREAM = "stream"
-    """The carrier streams audio to us."""
-    SIP = "sip"
-    """The carrier dials LiveKit SIP."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectorEntry:
-    """A connector that a customer made: one webhook URL at one carrier."""
-
-    id: str
-    """`cn_` and 16 characters."""
-    provider: Provider
-    key_hash: str
-    """SHA-256 of the webhook key, hexadecimal."""
-    key_nonce: str
-    """The webhook key is derived from this nonce, the service's secret and the id. Without the secret the nonce is
-    useless."""
-    created_at: float
-    name: str | None = None
-    default_room_id: str | None = None
-    default_rule_id: str | None = None
-    region: str | None = None
-    mode: ConnectorMode = ConnectorMode.STREAM
-
-
-class RuleType(StrEnum):
-    INBOUND = "inbound"
-    OUTBOUND = "outbound"
-
-
-class RoomType(StrEnum):
-    STATIC = "static"
-    DYNAMIC = "dynamic"
-
-
-class RoomPrefix(StrEnum):
-    BLANK = "blank"
-    PARTICIPANT_NUMBER = "participantNumber"
-    SIP_NUMBER = "sipNumber"
-    RANDOM = "random"
-
-
-@dataclass(frozen=True, slots=True)
-class RuleRoom:
-    """The room for a rule's calls: `id` for a static room, `prefix` for a dynamic one."""
-
-    type: RoomType
-    id: str = ""
-    prefix: RoomPrefix = RoomPrefix.RANDOM
-    pin: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingRule:
-    """Assigns calls to rooms and agents. Times are Unix seconds; an empty `allowed_numbers` admits all callers."""
-
-    id: str
-    name: str
-    type: RuleType
-    created_at: float
-    updated_at: float
-    numbers: tuple[str, ...] = ()
-    room: RuleRoom | None = None
-    agent_id: str = ""
-    agent_metadata: str = ""
-    allowed_numbers: tuple[str, ...] = ()
-    blocked_numbers: tuple[str, ...] = ()
-    """Callers that the rule blocks: numbers, or number prefixes with a `*` at the end."""
-    block_withheld: bool = False
-    """Whether callers who withhold their number are blocked."""
-    divert_rule_id: str = ""
-    """The rule for blocked callers; empty: they are rejected before the call is answered."""
-    allowed_ip_addresses: tuple[str, ...] = ()
-    hide_phone_number: bool = False
-    dtmf: bool = True
-    recording: bool = False
-    noise_cancellation: bool = False
-    tags: tuple[str, ...] = ()
-    headers: dict[str, str] = field(default_factory=dict)
-    headers_to_attributes: dict[str, str] = field(default_factory=dict)
-    include_headers: str = ""
-    watch: AgentWatch = AgentWatch()
-
-
-@dataclass(frozen=True, slots=True)
-class WebhookEndpoint:
-    """A customer's URL and the events that it receives."""
-
-    id: str
-    """`wh_` and 16 characters."""
-    url: str
-    events: tuple[LifecycleEvent, ...]
-    created_at: float
-    updated_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class SigningKey:
-    """An RSA key that signs deliveries. `retired_at` 0.0: the key is in use."""
-
-    id: str
-    private_pem: str
-    created_at: float
-    retired_at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class SipNumber:
-    """A number with calls that the carrier dials to LiveKit SIP, and the SIP credentials for them."""
-
-    id: str
-    """The number, E.164."""
-    trunk_id: str
-    """LiveKit's inbound trunk."""
-    username: str
-    sealed_password: str
-    """Can be opened only with the service's secret; see `connector.sip.secrets`."""
-    created_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One event to deliver to one endpoint. Every attempt signs and sends the same bytes of `body`."""
-
-    id: str
-    endpoint_id: str
-    call_id: str
-    event: LifecycleEvent
-    body: str
-    created_at: float
-    due_at: float
-    """Unix time of the next attempt."""
-    attempts: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One entry of the delivery log. `status` is 0 if there was no HTTP response; `error` has the reason."""
-
-    delivery_id: str
-    endpoint_id: str
-    call_id: str
-    event: LifecycleEvent
-    number: int
-    at: float
-    seconds: float
-    status: int
-    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
