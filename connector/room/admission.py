@@ -27,6 +27,9 @@ FIRST_GUESS = 0.3
 """Assumed duration of a join in seconds, until one has been measured."""
 WEIGHT = 0.2
 """Weight of the latest join in the running mean."""
+STREAM_PATIENCE = 3
+"""A call that was accepted may wait so many times as long once its phone streams: a refusal at that point hangs up an
+answered phone, and sixty calls at once need up to 15 s on two cores."""
 STREAM_DELAY = 5.0
 """Seconds after the answer document in which the carrier should open the stream. After that no turn is reserved."""
 
@@ -86,12 +89,12 @@ class JoinAdmission:
     @asynccontextmanager
     async def streaming_call(self, call_id: str) -> AsyncIterator[None]:
         """A turn for a call after its stream has started. As `new_call`, but a call that `expect` has accepted is not
-        refused by an estimate, and may wait twice as long."""
+        refused by an estimate, and may wait STREAM_PATIENCE times as long."""
         patience = self._patience
         if self._expected.pop(call_id, 0.0) < self._now():
             self._require_turn()
         else:
-            patience *= 2
+            patience *= STREAM_PATIENCE
         async with self._turn(self._new, call_id, patience):
             yield
 

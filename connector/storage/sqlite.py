@@ -120,7 +120,8 @@ class SqliteStore:
 
     async def _complete(self) -> None:
         """Fills the `searched` column: an earlier version that still runs during an upgrade does not write it."""
-        query = "SELECT 1 FROM calls WHERE searched IS NULL LIMIT 1"
+        # Without the name of the index, SQLite reads all of a larger one: 3 ms among 20,000 records.
+        query = "SELECT 1 FROM calls INDEXED BY calls_unsearched WHERE searched IS NULL LIMIT 1"
         if await self._file.read(lambda db: db.execute(query).fetchone()):
             update = "UPDATE calls SET searched = folded(room, from_number, to_number) WHERE searched IS NULL"
             await self._file.write(lambda db: db.execute(update))

@@ -123,7 +123,9 @@ class SqliteCollection(Generic[T]):
 
     async def _complete(self) -> None:
         """Indexes documents that an earlier version wrote, before the upgrade or in parallel with this version."""
-        query = "SELECT id, body FROM documents WHERE collection = ? AND indexed IS NULL"
+        # Without the name of the index, SQLite may read all documents of the collection.
+        unindexed = "documents INDEXED BY documents_unindexed"
+        query = f"SELECT id, body FROM {unindexed} WHERE collection = ? AND indexed IS NULL"
         if not await self._file.read(lambda db: db.execute(f"{query} LIMIT 1", (self._name,)).fetchone()):
             return
 

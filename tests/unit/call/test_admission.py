@@ -232,12 +232,13 @@ async def test_a_call_that_is_announced_counts_until_its_stream_comes_or_is_late
 
 
 @virtual_time
-async def test_a_caller_who_was_let_in_waits_twice_as_long_when_the_estimate_was_wrong() -> None:
+async def test_a_caller_who_was_let_in_waits_three_times_as_long_when_the_estimate_was_wrong() -> None:
     joins = Joins(at_once=1, patience=3.0)
-    for name in ("a", "b", "c", "d"):
+    names = ("a", "b", "c", "d", "e")
+    for name in names:
         joins.admission.expect(name)
-    results = await asyncio.gather(*_start(joins.streaming, "a", "b", "c", "d", seconds=2.9), return_exceptions=True)
-    assert [type(result) for result in results] == [type(None)] * 3 + [ResourceExhausted]
+    results = await asyncio.gather(*_start(joins.streaming, *names, seconds=2.9), return_exceptions=True)
+    assert [type(result) for result in results] == [type(None)] * 4 + [ResourceExhausted]
     results = await asyncio.gather(
         *_start(joins.streaming, "never announced", "nor this", "nor this one", seconds=2.9), return_exceptions=True
     )
