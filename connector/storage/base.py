@@ -296,12 +296,17 @@ class Store(Protocol):
         of changed documents."""
         ...
 
-    async def renew_lease(self, owner: str, at: float) -> None:
-        """Renews the lease of a process at a Unix time: it and all its calls are alive."""
+    async def renew_lease(self, owner: str, at: float, address: str = "") -> None:
+        """Renews the lease of a process at a Unix time: it and all its calls are alive. `address`: the URL at which it
+        answers the other processes; empty: none."""
         ...
 
     async def leases(self) -> dict[str, float]:
         """Returns the time of the last renewal for each process, by its own clock."""
+        ...
+
+    async def address_of(self, owner: str) -> str:
+        """Returns the address in the lease of a process; empty if it has none, or no lease. The process may be dead."""
         ...
 
     async def drop_lease(self, owner: str, renewed_at: float | None = None) -> bool:

@@ -126,12 +126,17 @@ class SqliteStore:
             update = "UPDATE calls SET searched = folded(room, from_number, to_number) WHERE searched IS NULL"
             await self._file.write(lambda db: db.execute(update))
 
-    async def renew_lease(self, owner: str, at: float) -> None:
-        query = "REPLACE INTO leases (owner, renewed_at) VALUES (?, ?)"
-        await self._file.write(lambda db: db.execute(query, (owner, at)))
+    async def renew_lease(self, owner: str, at: float, address: str = "") -> None:
+        query = "REPLACE INTO leases (owner, renewed_at, address) VALUES (?, ?, ?)"
+        await self._file.write(lambda db: db.execute(query, (owner, at, address)))
 
     async def leases(self) -> dict[str, float]:
         return dict(await self._file.read(lambda db: db.execute("SELECT owner, renewed_at FROM leases").fetchall()))
+
+    async def address_of(self, owner: str) -> str:
+        query = "SELECT address FROM leases WHERE owner = ?"
+        row = await self._file.read(lambda db: db.execute(query, (owner,)).fetchone())
+        return str(row[0]) if row else ""
 
     async def drop_lease(self, owner: str, renewed_at: float | None = None) -> bool:
         query = "DELETE FROM leases WHERE owner = ? AND renewed_at = coalesce(?, renewed_at)"

@@ -74,6 +74,7 @@ _TRANSFERS = (
 
 _WITHDRAWN = ("CREATE TABLE hang_ups_withdrawn (id TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",)
 _LEASES = ("CREATE TABLE leases (owner TEXT PRIMARY KEY, renewed_at REAL NOT NULL) WITHOUT ROWID",)
+_LEASE_ADDRESSES = ("ALTER TABLE leases ADD COLUMN address TEXT NOT NULL DEFAULT ''",)
 
 MIGRATIONS: Mapping[int, Sequence[str]] = {
     1: _CALLS,
@@ -85,5 +86,6 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
     7: _LEASES,
     8: _TRANSFERS,
     9: _WITHDRAWN,
+    10: _LEASE_ADDRESSES,
 }
 SCHEMA_VERSION = max(MIGRATIONS)

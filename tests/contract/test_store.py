@@ -462,6 +462,25 @@ async def test_a_lease_stands_as_it_was_renewed_last(make: Callable[[], Store], 
     await other.close()
 
 
+async def test_a_lease_has_the_address_of_its_last_renewal(make: Callable[[], Store], store: Store) -> None:
+    other = make()
+    await other.open()
+    assert await store.address_of("here") == ""
+    await store.renew_lease("here", 1.0, "http://127.0.0.1:4001")
+    await other.renew_lease("there", 1.0, "http://[::1]:4002")
+    assert await other.address_of("here") == "http://127.0.0.1:4001"
+    await store.renew_lease("here", 2.0, "http://127.0.0.1:4003")
+    assert await other.address_of("here") == "http://127.0.0.1:4003"
+    # A process starts again with this name: nobody may ask the address of its predecessor.
+    await store.renew_lease("here", 3.0)
+    assert await other.address_of("here") == ""
+    assert await store.drop_lease("there")
+    assert await store.address_of("there") == ""
+    await store.renew_lease("there", 4.0)
+    assert await store.address_of("there") == ""
+    await other.close()
+
+
 async def test_closing_twice_is_fine_and_using_it_then_is_a_clear_error(store: Store) -> None:
     await store.close()
     await store.close()
@@ -474,6 +493,7 @@ async def test_closing_twice_is_fine_and_using_it_then_is_a_clear_error(store: S
         store.page_calls(0, 1),
         store.renew_lease("here", 1.0),
         store.leases(),
+        store.address_of("here"),
         store.drop_lease("here"),
         store.forget_before(1.0),
     ):

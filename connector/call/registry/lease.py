@@ -39,9 +39,13 @@ leases."""
 class OwnerLease:
     """Renews the lease of this process, and watches those of others."""
 
-    def __init__(self, parts: CallDependencies, holds_calls: Callable[[], bool]) -> None:
+    def __init__(
+        self, parts: CallDependencies, holds_calls: Callable[[], bool], address: Callable[[], str] = lambda: ""
+    ) -> None:
+        """`address`: the URL at which this process answers the others, as far as it is known."""
         self._parts = parts
         self._holds_calls = holds_calls
+        self._address = address
         self._renewed = float("-inf")
         self._seen: dict[str, tuple[float, float]] = {}
         """By owner: the last renewal seen (Unix time), and when it was first seen (event loop time)."""
@@ -57,14 +61,14 @@ class OwnerLease:
         renewed_at = (await self._parts.store.leases()).get(owner)
         calls = await open_calls(self._parts, owner)
         ended = await end_calls(self._parts, calls, renewed_at)
-        await self._parts.store.renew_lease(owner, time.time())
+        await self._parts.store.renew_lease(owner, time.time(), self._address())
         return ended
 
     async def renew(self) -> None:
         """To be called about every second. Raises StoreError."""
         now = asyncio.get_running_loop().time()
         if self._holds_calls() or now >= self._renewed + IDLE:
-            await self._parts.store.renew_lease(self._parts.owner, time.time())
+            await self._parts.store.renew_lease(self._parts.owner, time.time(), self._address())
             self._renewed = now
 
     async def give_up(self) -> None:

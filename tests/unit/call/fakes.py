@@ -400,6 +400,7 @@ class FakeStore:
         self.records: dict[str, CallRecord] = {}
         self.saves = 0
         self.kept_leases: dict[str, float] = {}
+        self.kept_addresses: dict[str, str] = {}
 
     async def save_call(self, record: CallRecord) -> None:
         self.saves += 1
@@ -427,13 +428,18 @@ class FakeStore:
         self.records[record.call_id] = record
         return True
 
-    async def renew_lease(self, owner: str, at: float) -> None:
+    async def renew_lease(self, owner: str, at: float, address: str = "") -> None:
         await self._faults.step("store.renew")
         self.kept_leases[owner] = at
+        self.kept_addresses[owner] = address
 
     async def leases(self) -> dict[str, float]:
         await self._faults.step("store.leases")
         return dict(self.kept_leases)
+
+    async def address_of(self, owner: str) -> str:
+        await self._faults.step("store.address")
+        return self.kept_addresses.get(owner, "") if owner in self.kept_leases else ""
 
     async def drop_lease(self, owner: str, renewed_at: float | None = None) -> bool:
         there = owner in self.kept_leases and renewed_at in (None, self.kept_leases[owner])

@@ -181,11 +181,13 @@ async def test_calls_of_an_owner_without_a_lease_end_when_they_cannot_be_live_an
 
 @virtual_time
 async def test_a_lease_is_renewed_every_second_for_all_calls_and_seldom_without_any() -> None:
-    world, lease = survivor()
+    world = World(owner="alive")
+    lease = OwnerLease(world.parts, lambda: bool(world.manager.live()), lambda: "http://127.0.0.1:4001")
     for _ in range(30):
         await lease.renew()
         await asyncio.sleep(1)
     assert world.faults.steps.count("store.renew") == 30 // IDLE
+    assert await world.store.address_of("alive") == "http://127.0.0.1:4001"
     calls = [await world.manager.create(world.request(f"call_{number}")) for number in range(3)]
     world.faults.steps.clear()
     for _ in range(30):
