@@ -8,7 +8,6 @@ import hmac
 import re
 from collections.abc import Mapping
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -47,11 +46,6 @@ def basic_credentials(request: web.Request) -> tuple[str, str]:
 
 def same(given: str, right: str) -> bool:
     return hmac.compare_digest(given.encode(), right.encode())
-
-
-def is_web_url(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 async def fields_of(request: web.Request) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ from carrier_simulator.line import Line
 from carrier_simulator.phone import RATE
 from carrier_simulator.program import Over, Program
 from carrier_simulator.terms import Callback, CallStatus, Document
+from carrier_simulator.verbs import Stream
 
 
 class PhoneCall(Line):
@@ -21,6 +22,7 @@ class PhoneCall(Line):
     def __init__(self, office: Office, to: str, from_: str, callback: Callback | None = None) -> None:
         super().__init__(office, to, from_, callback)
         self._task: asyncio.Task[None] | None = None
+        self._program: Program | None = None
 
     # The person ---------------------------------------------------------------------------------------------
 
@@ -75,6 +77,12 @@ class PhoneCall(Line):
         """End the call, or turn to another document, whatever it is doing now."""
         self.orders.put_nowait(order)
 
+    def start_stream(self, stream: Stream) -> None:
+        """Stream beside the document, as long as the call lasts."""
+        if self._program is None or self.is_over:
+            raise RuntimeError("the call is not up")
+        self._program.stream_beside(stream)
+
     def speak(self, text: str) -> None:
         """Read a text out beside the document. Of a call that ends before it is said, it is not in `spoken`."""
 
@@ -93,6 +101,8 @@ class PhoneCall(Line):
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._end(CallStatus.CANCELED if not self.answered.has_come() else CallStatus.COMPLETED)
+        for stream in self.streams:
+            stream.let_go()
 
     async def finished(self) -> None:
         """Return when the call and all it still has to tell are through."""
@@ -111,7 +121,7 @@ class PhoneCall(Line):
 
     async def _talk(self) -> None:
         status = CallStatus.COMPLETED
-        program = Program(self)
+        self._program = program = Program(self)
         try:
             await program.run(await self._open())
         except Over as over:

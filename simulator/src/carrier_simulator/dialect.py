@@ -54,7 +54,7 @@ class Dialect(Protocol):
         ...
 
     def stream_notice(self, call: CallRecord, stream_id: str, event: str) -> Form:
-        """A stream has `started`, `stopped` or had an `error`."""
+        """A stream has `started`, has `stopped`, was `lost` after it had started, or could not be opened (`error`)."""
         ...
 
     def notice(self, call: CallRecord, sequence: int) -> Form:

@@ -11,6 +11,8 @@ from enum import IntEnum
 
 
 class Fault(IntEnum):
+    URL = 11100
+    """A URL that is not complete, where no other is there to complete it."""
     HTTP_RETRIEVAL = 11200
     """The document could not be fetched: no connection, no answer in time, a status that is not 200."""
     DOCUMENT_PARSE = 12100

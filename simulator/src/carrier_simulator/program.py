@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from urllib.parse import urljoin
 
 from carrier_simulator import verbs
 from carrier_simulator.dialling import NumberDialling
-from carrier_simulator.faults import Refused
+from carrier_simulator.faults import Fault, Refused
 from carrier_simulator.line import Line
+from carrier_simulator.reading import is_web_url
 from carrier_simulator.sip_dialling import SCHEMES, Dialled, SipDialling
 from carrier_simulator.stream import MediaStream
 from carrier_simulator.terms import CallStatus, Document
@@ -54,6 +57,10 @@ class Program:
             else:
                 following = outcomes[0]
 
+    def stream_beside(self, stream: verbs.Stream) -> None:
+        """Stream as long as the call lasts, while the document goes on."""
+        self._beside.append(asyncio.create_task(self._stream(stream), name=f"stream of {self._line.sid}"))
+
     async def close(self) -> None:
         """The call is over, and so are the streams beside its document."""
         for task in self._beside:
@@ -72,7 +79,7 @@ class Program:
                 line.set_status(CallStatus.IN_PROGRESS)
             following = await self._perform(verb, document)
             if following is not None:
-                return following
+                return _resolved(following, document)
         return None
 
     async def _read(self, document: Document) -> Sequence[verbs.Verb]:
@@ -104,7 +111,7 @@ class Program:
                     fields = tuple(self._office.dialect.streamed(self._line.stream.sid))
                     return Document(action, method, extra=fields)
             case verbs.Start(stream):
-                self._beside.append(asyncio.create_task(self._stream(stream), name=f"stream of {self._line.sid}"))
+                self.stream_beside(stream)
             case verbs.Gather():
                 return await self._gather(verb, document)
             case verbs.Dial():
@@ -174,8 +181,19 @@ class Program:
         ]
 
     async def _stream(self, wanted: verbs.Stream) -> None:
+        """Stream until that is over: some carriers open a lost socket again by themselves, a few times."""
+        stream = await self._stream_once(wanted, "")
+        for _ in range(wanted.reconnects):
+            if not stream.lost:
+                return
+            await asyncio.sleep(self._office.options.reconnect_seconds)
+            stream = await self._stream_once(wanted, stream.sid)
+
+    async def _stream_once(self, wanted: verbs.Stream, stream_id: str) -> MediaStream:
+        """One connection. `stream_id`: of the stream that is opened again, which keeps it; empty for a new one."""
         line = self._line
         wire = self._office.dialect.wire(line, wanted)
+        wire.stream_id = stream_id or wire.stream_id
         stream = MediaStream(self._office.web, line.mouth, wire, wanted.url, line.errors)
         rate = wire.speaks.rate
         stream.frame_samples = [samples * rate // 8000 for samples in self._office.options.frame_samples]
@@ -191,17 +209,28 @@ class Program:
         finally:
             if teller:
                 await teller
+        return stream
 
     async def _tell(self, stream: MediaStream, wanted: verbs.Stream) -> None:
-        """The stream's own callbacks: it has started, and it has stopped."""
+        """The stream's own callbacks: it has started, it has stopped or was lost."""
         await stream.settled.wait(None)
-        if stream.started.has_come():
-            await self._notify(stream, wanted, "started")
-            await stream.ended.wait(None)
-            await self._notify(stream, wanted, "stopped")
-        else:
+        if not stream.started.has_come():
             await self._notify(stream, wanted, "error")
+            return
+        await self._notify(stream, wanted, "started")
+        await stream.ended.wait(None)
+        await self._notify(stream, wanted, "lost" if stream.lost else "stopped")
 
     async def _notify(self, stream: MediaStream, wanted: verbs.Stream, event: str) -> None:
         form = self._office.dialect.stream_notice(self._line, stream.sid, event)
         await self._line.tell(wanted.callback, wanted.callback_method, form)
+
+
+def _resolved(following: Document, document: Document) -> Document:
+    """A relative URL of a verb leads on from the document's own; Refused (11100) where that has none."""
+    if following.inline:
+        return following
+    url = urljoin(document.url, following.url)
+    if not is_web_url(url):
+        raise Refused(Fault.URL, f"{following.url!r} is no complete URL, and the document has none to complete it with")
+    return replace(following, url=url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Final
+from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 from carrier_simulator.faults import Fault, Refused
@@ -50,6 +51,11 @@ def attributes(element: Element, *known: str) -> Mapping[str, str]:
     if unknown:
         raise wrong(f"{element.tag} has no attribute {', '.join(unknown)}")
     return element.attrib
+
+
+def is_web_url(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def leaf(element: Element) -> str:

@@ -207,6 +207,8 @@ class CarrierSimulator:
         """Drop an ended call, so that a run of many calls does not keep them all."""
         if not call.is_over:
             raise RuntimeError("the call is not over")
+        for stream in call.streams:
+            stream.let_go()
         del self._calls[call.sid]
 
     def _begin(self, call: PhoneCall) -> None:

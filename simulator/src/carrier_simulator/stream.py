@@ -22,6 +22,10 @@ from carrier_simulator.web import Web
 from carrier_simulator.wire import Clear, Digits, FromServer, Mark, Media, Wire
 
 _FINE_CODES = frozenset({1000, 1001, 1005})
+_CLEAN_CODES = frozenset({1000, 1005})
+"""After these, no carrier opens the socket again."""
+_ABNORMAL = 1006
+"""No close frame came: a reset, an end of the connection, silence."""
 
 
 class MediaStream:
@@ -40,6 +44,8 @@ class MediaStream:
         self.first_sound = Moment("first sound heard")
         self.ended = Moment("stream ended")
         self.close_code: int | None = None
+        self.lost = False
+        """The handshake failed, or the connection ended without a clean close: the carrier may open it again."""
         self.sent_frames = 0
         self.sent_echoes = 0
         """Frames of what was played, sent back as a track of their own."""
@@ -69,6 +75,11 @@ class MediaStream:
         self._outbox: asyncio.Queue[Callable[[], Sequence[str]]] = asyncio.Queue()
         self._mark_timer: asyncio.TimerHandle | None = None
         self._broken_by_us = False
+        self._closed_with: int | None = None
+        """The code of our own close."""
+        self._silent = False
+        self._given_up = asyncio.Event()
+        """The carrier has noticed that nothing comes any more."""
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._ear: Ear | None = None
 
@@ -124,7 +135,10 @@ class MediaStream:
             self.settled.come()
 
     async def _run(self) -> None:
+        self._web.check_stream_url(self.url)
+        self.lost = True
         self._socket = ws = await self._web.open_stream(self.url, autoping=False)
+        self.lost = False
         tasks: list[asyncio.Task[None]] = []
         try:
             for text in self._wire.opening():
@@ -135,8 +149,7 @@ class MediaStream:
             self._mouth.speak_as(self._wire.speaks)
             self._ear = Ear(self.started.at, self._wire.plays)
             tasks = [asyncio.create_task(self._speak(self.started.at)), asyncio.create_task(self._write())]
-            await self._listen(ws, self._ear)
-            self.close_code = ws.close_code
+            self.close_code = await self._until_over(ws, self._ear)
         except Refused as refused:
             await ws.close(code=1003 if refused.error.code is Fault.STREAM_BINARY else 1008)
             raise
@@ -144,17 +157,32 @@ class MediaStream:
             await self._goodbye(ws, tasks)
             raise
         except ConnectionError:
-            self.close_code = 1006
+            self.close_code = _ABNORMAL
         finally:
             await self._finish(ws, tasks)
         self._judge_close()
 
+    async def _until_over(self, ws: aiohttp.ClientWebSocketResponse, ear: Ear) -> int:
+        """Listen until the connection ends, or the carrier gives a silent one up; return the close code."""
+        listening = asyncio.create_task(self._listen(ws, ear))
+        given_up = asyncio.create_task(self._given_up.wait())
+        try:
+            await asyncio.wait({listening, given_up}, return_when=asyncio.FIRST_COMPLETED)
+            return listening.result() if listening.done() else _ABNORMAL
+        finally:
+            listening.cancel()
+            given_up.cancel()
+            await asyncio.gather(listening, given_up, return_exceptions=True)
+
     def _judge_close(self) -> None:
+        self.lost = self.close_code not in _CLEAN_CODES
         if self.close_code not in _FINE_CODES and not self._broken_by_us:
             raise Refused(Fault.STREAM_CLOSED, f"the server ended the WebSocket with {self.close_code}")
 
     async def _goodbye(self, ws: aiohttp.ClientWebSocketResponse, tasks: list[asyncio.Task[None]]) -> None:
         await _end(tasks)
+        if self._silent:
+            return
         with contextlib.suppress(ConnectionError):
             for text in self._wire.closing():
                 await ws.send_str(text)
@@ -166,7 +194,7 @@ class MediaStream:
             self._mark_timer.cancel()
         if self._ear:
             self._ear.advance(time.monotonic())
-        if not ws.closed:
+        if not ws.closed and not self._silent:
             await ws.close()
 
     async def _speak(self, started: float) -> None:
@@ -179,7 +207,11 @@ class MediaStream:
                 if wait > 0:
                     await asyncio.sleep(wait)
                     continue
-                await self._send_frame(self._mouth.next(length))
+                frame = self._mouth.next(length)
+                if self._silent:
+                    self._said += frame  # The caller speaks on, and nobody hears it.
+                else:
+                    await self._send_frame(frame)
                 length = next(lengths)
 
     async def _send_frame(self, frame: bytes) -> None:
@@ -218,10 +250,11 @@ class MediaStream:
         with contextlib.suppress(ConnectionError):
             while True:
                 texts = await self._outbox.get()
-                for text in texts():
+                for text in () if self._silent else texts():
                     await self._socket.send_str(text)
 
-    async def _listen(self, ws: aiohttp.ClientWebSocketResponse, ear: Ear) -> None:
+    async def _listen(self, ws: aiohttp.ClientWebSocketResponse, ear: Ear) -> int:
+        """Return the code with which the connection ended."""
         while True:
             await self._reading.wait()
             message = await ws.receive()
@@ -233,8 +266,11 @@ class MediaStream:
                     await ws.pong(message.data)
             elif message.type is aiohttp.WSMsgType.BINARY:
                 raise Refused(Fault.STREAM_BINARY, "the server sent a binary message")
+            elif message.type is aiohttp.WSMsgType.CLOSE:
+                return message.data or 1005
             else:
-                return
+                # `close_code` of aiohttp says 1000 also when the connection just ended, without a close frame.
+                return self._closed_with or _ABNORMAL
 
     def _receive(self, ear: Ear, text: str) -> None:
         try:
@@ -293,12 +329,27 @@ class MediaStream:
     # What goes wrong ----------------------------------------------------------------------------------------
 
     def abort(self) -> None:
-        """Break the connection off: a TCP reset, no WebSocket close."""
+        """Break the connection off: a TCP reset (RST), no WebSocket close."""
         self._broken_by_us = True
         transport = self._transport()
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
+
+    def go_silent(self, notices_after: float | None = None) -> None:
+        """From now on nothing arrives in either direction, and the connection stays open, without FIN or reset: a lost
+        route, a power cut. After `notices_after` seconds the carrier gives the stream up (None: it never does), which
+        the server is not told either: its end of the connection stays open as long as the simulator runs.
+        """
+        self._broken_by_us = self._silent = True
+        self.stop_reading()
+        if notices_after is not None:
+            asyncio.get_running_loop().call_later(notices_after, self._given_up.set)
+
+    def let_go(self) -> None:
+        """Close what a silent stream left open; at the simulator's end."""
+        if self._silent and self._socket is not None:
+            self._socket._response.close()
 
     def stall(self, seconds: float) -> None:
         """Send no audio for so long, then at once all that was said meanwhile."""
@@ -326,9 +377,12 @@ class MediaStream:
             await self._socket.send_bytes(message)
 
     async def close(self, code: int = 1000) -> None:
-        """Close the socket properly, but without `stop`."""
+        """Close the socket properly, with this code, but without `stop`. A carrier that opens lost sockets again does
+        so after any code but 1000.
+        """
         assert self._socket is not None
         self._broken_by_us = True
+        self._closed_with = code
         await self._socket.close(code=code)
 
     def _transport(self) -> asyncio.Transport:

@@ -71,5 +71,7 @@ class CallOptions:
     """What one `<Say>` takes: nothing is spoken, the text goes into `spoken`."""
     frame_samples: Sequence[int] = (FRAME_SAMPLES,)
     """Lengths of the frames a stream sends, over and over, as if it had 8,000 samples a second."""
+    reconnect_seconds: float = 0.05
+    """Until a carrier that opens a lost media socket again does so; the real ones do not say how long they wait."""
     gather_seconds: float | None = None
     """How long to wait for a digit; None: as long as the document says."""

@@ -64,11 +64,13 @@ class Stream:
     callback: str = ""
     """Told when the stream starts and stops; empty: nobody is."""
     callback_method: str = "POST"
+    reconnects: int = 0
+    """How often the carrier opens the same URL again by itself, when the socket could not be opened or was lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Stream, and go on with the document when the stream has ended."""
+    """Stream, and go on with the document when the stream has ended, in whatever way."""
 
     stream: Stream
     action: str = ""

@@ -113,7 +113,7 @@ class Web:
 
     async def open_stream(self, url: str, autoping: bool = True) -> aiohttp.ClientWebSocketResponse:
         """Open a media socket; raise Refused (31920) when that fails. `autoping`: pings are answered unseen."""
-        self._check_stream_url(url)
+        self.check_stream_url(url)
         target, forwarded = self._route(url)
         signed: Mapping[str, str] = {}
         if self.signing_token is not None:
@@ -134,7 +134,8 @@ class Web:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Refused(Fault.STREAM_HANDSHAKE, f"{url}: {error or type(error).__name__}") from error
 
-    def _check_stream_url(self, url: str) -> None:
+    def check_stream_url(self, url: str) -> None:
+        """Raise Refused (31920) for a URL that the carrier does not even try."""
         parts = urlsplit(url)
         schemes = ("wss", "ws") if self.allow_insecure else ("wss",)
         if parts.scheme not in schemes or not parts.hostname:

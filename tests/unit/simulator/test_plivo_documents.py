@@ -35,7 +35,7 @@ def test_the_documented_answer_is_read() -> None:
         "wss://a/plivo?ref=b&amp;c=d\n</Stream>",
         "application/xml; charset=utf-8",
     )
-    assert verbs == (Connect(Stream("wss://a/plivo?ref=b&c=d", {"k": "v", "k2": "v2"})),)
+    assert verbs == (Connect(Stream("wss://a/plivo?ref=b&c=d", {"k": "v", "k2": "v2"}, reconnects=2)),)
 
 
 @pytest.mark.parametrize(

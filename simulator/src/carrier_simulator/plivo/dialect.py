@@ -19,7 +19,12 @@ from carrier_simulator.wire import Wire
 _STATUSES = {CallStatus.CANCELED: "cancel", CallStatus.INITIATED: "ringing", CallStatus.QUEUED: "ringing"}
 """Where Plivo's word is another."""
 _LEG_STATUSES = {CallStatus.IN_PROGRESS: "answer"}
-_STREAM_EVENTS = {"started": "StartStream", "stopped": "StopStream", "error": "DroppedStream"}
+_STREAM_EVENTS = {
+    "started": "StartStream",
+    "stopped": "StopStream",
+    "lost": "DroppedStream",
+    "error": "DroppedStream",
+}
 
 
 def bare(number: str) -> str:

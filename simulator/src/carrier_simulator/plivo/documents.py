@@ -17,6 +17,7 @@ from carrier_simulator.reading import (
     boolean,
     empty,
     finish_key,
+    is_web_url,
     leaf,
     method_of,
     no_text,
@@ -44,6 +45,9 @@ from carrier_simulator.verbs import (
     Verb,
 )
 
+RECONNECTS = 2
+"""https://www.plivo.com/docs/voice/audio-streaming/best-practices: at the first connection, and after a loss. Nothing
+says that a connection that succeeds gives a stream two more, so the simulator gives none."""
 LONGEST_DOCUMENT = 100_000
 """Bytes."""
 _XML_TYPES: Final = frozenset({"text/xml", "application/xml"})
@@ -94,8 +98,8 @@ def _hangup(element: Element) -> Hangup | Reject:
 
 def _redirect(element: Element) -> Redirect:
     method = method_of(attributes(element, "method"))
-    if not leaf(element):
-        raise wrong("Redirect leads nowhere")
+    if not is_web_url(leaf(element)):
+        raise wrong(f"Redirect needs a complete URL, not {leaf(element)!r}")
     return Redirect(leaf(element), method)
 
 
@@ -122,6 +126,7 @@ def _stream(element: Element) -> Connect | Start:
         takes=Takes.SAMPLES if both_ways else Takes.NOTHING,
         callback=given.get("statusCallbackUrl", ""),
         callback_method=method_of(given, "statusCallbackMethod"),
+        reconnects=RECONNECTS,
     )
     # Not kept alive, the call does not wait: it ends with its document, and the stream with the call.
     return Connect(stream) if boolean(given, "keepCallAlive") and both_ways else Start(stream)

@@ -12,9 +12,10 @@ from typing import Protocol
 
 from aiohttp import web
 
-from carrier_simulator.api import E164, Exchange, basic_credentials, is_web_url, json_fields_of, same
+from carrier_simulator.api import E164, Exchange, basic_credentials, json_fields_of, same
 from carrier_simulator.call import PhoneCall
 from carrier_simulator.plivo.dialect import bare, status_of
+from carrier_simulator.reading import is_web_url
 from carrier_simulator.terms import Callback, CallStatus, Document
 
 _SIMULATED = frozenset({"from", "to", "answer_url", "answer_method", "hangup_url", "hangup_method", "ring_timeout"})

@@ -19,6 +19,13 @@ from carrier_simulator.verbs import Stream, Verb
 from carrier_simulator.web import Form
 from carrier_simulator.wire import Wire
 
+_STREAM_EVENTS = {
+    "started": "stream-started",
+    "stopped": "stream-stopped",
+    "lost": "stream-stopped",
+    "error": "stream-error",
+}
+
 
 def call_control_id(call_sid: str) -> str:
     """What Telnyx calls a call everywhere but in TeXML's forms; they do not tell it."""
@@ -85,7 +92,7 @@ class TelnyxDialect:
             ("AccountSid", self.account_id),
             ("CallSid", call.sid),
             ("StreamSid", stream_id),
-            ("StreamEvent", f"stream-{event}"),
+            ("StreamEvent", _STREAM_EVENTS[event]),
             ("Timestamp", datetime.now(UTC).isoformat()),
         ]
 

@@ -3,6 +3,7 @@
 https://developers.telnyx.com/api-reference/texml-rest-commands/update-call
 https://developers.telnyx.com/api-reference/call-commands/hangup-call
 https://developers.telnyx.com/api-reference/call-commands/speak-text
+https://developers.telnyx.com/api-reference/call-commands/streaming-start
 """
 
 from __future__ import annotations
@@ -10,21 +11,29 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from carrier_simulator.api import E164, Exchange, fields_of, is_web_url, json_fields_of, same
+from carrier_simulator.api import E164, Exchange, fields_of, json_fields_of, same
 from carrier_simulator.call import PhoneCall
 from carrier_simulator.faults import Refused
+from carrier_simulator.reading import Element, is_web_url
 from carrier_simulator.telnyx.dialect import call_control_id
-from carrier_simulator.telnyx.texml import parse_texml
+from carrier_simulator.telnyx.texml import parse_texml, read_stream
 from carrier_simulator.terms import Callback, CallStatus, Document
+from carrier_simulator.verbs import Stream
 
 _SPEAK_FIELDS = frozenset(
     {"payload", "payload_type", "service_level", "stop", "voice", "voice_settings", "language", "client_state"}
     | {"command_id", "loop", "target_legs"}
 )
+_STREAM_FIELDS = frozenset(
+    {"stream_url", "stream_track", "stream_codec", "stream_bidirectional_mode", "stream_bidirectional_codec"}
+    | {"stream_bidirectional_sampling_rate", "client_state", "command_id"}
+)
+"""Of more that Telnyx has."""
 _LONGEST_SPEECH = 3000
 _EVENTS = frozenset({"initiated", "ringing", "answered", "completed"})
 
@@ -75,6 +84,7 @@ class RestApi:
             web.post(actions + "/hangup", self._checked(self._hang_up)),
             web.post(actions + "/speak", self._checked(self._speak)),
             web.post(actions + "/transfer", self._checked(self._transfer)),
+            web.post(actions + "/streaming_start", self._checked(self._start_stream)),
         ]
 
     async def _numbers(self, _: web.Request) -> web.Response:
@@ -184,6 +194,23 @@ class RestApi:
         call.order(Document(inline=f"<Response><Dial>{escape(to)}</Dial></Response>"))
         return web.json_response({"data": {"result": "ok"}})
 
+    async def _start_stream(self, request: web.Request) -> web.Response:
+        """It runs beside whatever the call's document does."""
+        call = self._live_call(request)
+        fields = await json_fields_of(request)
+        if unknown := fields.keys() - _STREAM_FIELDS:
+            raise _invalid(f"{', '.join(sorted(unknown))}: no such field, or not simulated.")
+        if not call.answered.has_come():
+            raise _invalid("The call has not been answered.")
+        if any(not stream.ended.has_come() for stream in call.streams):
+            raise _invalid("The call is streamed already.")
+        stream = _stream(fields)
+        command = (call.sid, fields.get("command_id", ""))
+        if not command[1] or command not in self._commands:
+            self._commands.add(command)
+            call.start_stream(stream)
+        return web.json_response({"data": {"result": "ok"}})
+
     def _texml_call(self, request: web.Request) -> PhoneCall:
         call = self._exchange.calls.get(request.match_info["call"])
         if call is None or not self._exchange.knows_texml:
@@ -224,6 +251,27 @@ def _document(fields: Mapping[str, str]) -> Document | None:
         except Refused as refused:
             raise _invalid(f"Texml: {refused}") from refused
     return Document(url, _method(fields, "Method"), "" if url else texml)
+
+
+_STREAM_ATTRIBUTES = {
+    "stream_url": "url",
+    "stream_track": "track",
+    "stream_codec": "codec",
+    "stream_bidirectional_mode": "bidirectionalMode",
+    "stream_bidirectional_codec": "bidirectionalCodec",
+    "stream_bidirectional_sampling_rate": "bidirectionalSamplingRate",
+}
+"""The fields of the command, and the attributes of the noun that say the same."""
+
+
+def _stream(fields: Mapping[str, str]) -> Stream:
+    given = {name: fields[field] for field, name in _STREAM_ATTRIBUTES.items() if field in fields}
+    if urlsplit(given.get("url", "")).scheme not in ("ws", "wss"):
+        raise _invalid("stream_url must be a WebSocket URL.")
+    try:
+        return read_stream(Element("Stream", given))
+    except Refused as refused:
+        raise _invalid(str(refused)) from refused
 
 
 def _callback(fields: Mapping[str, str]) -> Callback | None:

@@ -14,6 +14,7 @@ from carrier_simulator.reading import (
     attributes,
     empty,
     finish_key,
+    is_web_url,
     leaf,
     method_of,
     no_text,
@@ -88,22 +89,22 @@ def _reject(element: Element) -> Reject:
 
 def _redirect(element: Element) -> Redirect:
     method = method_of(attributes(element, "method"))
-    if not leaf(element):
-        raise wrong("Redirect leads nowhere")
+    if not is_web_url(leaf(element)):
+        raise wrong(f"Redirect needs a complete URL, not {leaf(element)!r}")
     return Redirect(leaf(element), method)
 
 
 def _start(element: Element) -> Start:
     attributes(element)
-    return Start(_stream(only_child(element, "Stream")))
+    return Start(read_stream(only_child(element, "Stream")))
 
 
 def _connect(element: Element) -> Connect:
     given = attributes(element, "action", "method")
-    return Connect(_stream(only_child(element, "Stream")), given.get("action", ""), method_of(given))
+    return Connect(read_stream(only_child(element, "Stream")), given.get("action", ""), method_of(given))
 
 
-def _stream(element: Element) -> Stream:
+def read_stream(element: Element) -> Stream:
     """https://developers.telnyx.com/docs/voice/programmable-voice/texml-verbs/stream"""
     given = attributes(
         element,

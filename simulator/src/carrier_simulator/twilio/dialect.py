@@ -19,6 +19,12 @@ from carrier_simulator.web import Form
 from carrier_simulator.wire import Wire
 
 API_VERSION = "2010-04-01"
+_STREAM_EVENTS = {
+    "started": "stream-started",
+    "stopped": "stream-stopped",
+    "lost": "stream-stopped",
+    "error": "stream-error",
+}
 DIRECTIONS = {"inbound": "inbound", "outbound": "outbound-api"}
 
 
@@ -84,7 +90,7 @@ class TwilioDialect:
             ("CallSid", call.sid),
             ("StreamSid", stream_id),
             ("StreamName", stream_id),
-            ("StreamEvent", f"stream-{event}"),
+            ("StreamEvent", _STREAM_EVENTS[event]),
             ("Timestamp", datetime.now(UTC).isoformat()),
         ]
 

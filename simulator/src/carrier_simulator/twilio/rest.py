@@ -13,8 +13,9 @@ from typing import Protocol
 from aiohttp import web
 from multidict import MultiMapping
 
-from carrier_simulator.api import E164, Exchange, basic_credentials, is_web_url, same
+from carrier_simulator.api import E164, Exchange, basic_credentials, same
 from carrier_simulator.call import PhoneCall
+from carrier_simulator.reading import is_web_url
 from carrier_simulator.terms import Callback, CallStatus, Document
 from carrier_simulator.twilio.dialect import API_VERSION, DIRECTIONS
 
