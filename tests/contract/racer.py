@@ -1,6 +1,7 @@
-"""One of the processes that race for a store: `python -m tests.contract.racer ADDRESS RACE COUNT NUMBER`.
+"""One of the processes that race for a store: `python -m tests.contract.racer`, one race after the other.
 
-It says `ready`, waits for a line, opens the store, races, and prints what it won as JSON."""
+For each race it reads its arguments as a line of JSON, says `ready`, waits for a line, opens the store, races, and
+prints what it won as JSON. It exits at the end of its input."""
 
 from __future__ import annotations
 
@@ -114,13 +115,13 @@ async def race(store: Store, kind: str, count: int, number: int) -> list[int]:
     items = random.sample(range(count), count)
     won: list[int] = []
 
-    async def run() -> None:
+    async def work() -> None:
         while items:
             item = items.pop()
             if await RACES[kind](store, number, item):
                 won.append(item)
 
-    await asyncio.gather(*(run() for _ in range(TASKS)))
+    await asyncio.gather(*(work() for _ in range(TASKS)))
     return won
 
 
@@ -140,10 +141,8 @@ async def write(store: Store) -> None:
         print(number, flush=True)
 
 
-async def main(address: str, kind: str, count: int, number: int) -> None:
+async def run(address: str, kind: str, count: int, number: int) -> None:
     store = store_from(address)
-    print("ready", flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
     await store.open()
     if kind == "write":
         await write(store)
@@ -154,4 +153,8 @@ async def main(address: str, kind: str, count: int, number: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+    for line in sys.stdin:
+        arguments = json.loads(line)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        asyncio.run(run(*arguments))
