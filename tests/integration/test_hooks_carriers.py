@@ -9,7 +9,7 @@ import pytest
 from carrier_simulator.plivo.simulator import PlivoSimulator
 from carrier_simulator.simulator import CarrierSimulator
 from carrier_simulator.telnyx.simulator import TelnyxSimulator
-from connector.api.carrier.hooks import ASK_PIN, NO_MORE_TRIES, SORRY, WRONG_PIN
+from connector.api.carrier.sentences import ASK_PIN, NO_MORE_TRIES, SORRY, WRONG_PIN
 from connector.app import Connector
 from connector.model.end_reason import EndReason
 from connector.model.provider import Provider

@@ -11,7 +11,7 @@ import pytest
 from twilio.request_validator import RequestValidator
 
 from carrier_simulator.simulator import CarrierSimulator
-from connector.api.carrier.hooks import WRONG_PIN
+from connector.api.carrier.sentences import WRONG_PIN
 from connector.app import Connector
 from demo.redis_server import RedisServer
 from tests.integration.harness import TWILIO_TOKEN, Stage, until

@@ -16,7 +16,7 @@ import pytest
 from livekit import api
 
 from carrier_simulator import CallStatus, InboundCall, TwilioSimulator
-from connector.api.carrier.hooks import SORRY, WRONG_PIN
+from connector.api.carrier.sentences import SORRY, WRONG_PIN
 from connector.app import Connector
 from connector.call.dependencies import BUSY
 from connector.call.registry.dialled import OWNER

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from carrier_simulator.call import PhoneCall
-from connector.api.carrier.hooks import ASK_PIN, NO_MORE_TRIES, SORRY, WRONG_PIN
+from connector.api.carrier.sentences import ASK_PIN, NO_MORE_TRIES, SORRY, WRONG_PIN
 from connector.app import Connector
 from connector.call.dependencies import BUSY
 from demo.livekit_server import LiveKitServer

@@ -8,33 +8,28 @@ log has the reason. Carriers send an unanswered webhook again: a repeated webhoo
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
-import re
 import secrets
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 from urllib.parse import urlencode
 
 import structlog
 from aiohttp import web
 
-from connector.api.carrier.forms import posted, require_no_event
+from connector.api.carrier.announced import MOST_LEGS, PIN_ARGUMENT, Announced, CarrierCallLegs, WebhookReader
 from connector.api.carrier.pins import LOCK_OUT, TRIES, PinTries, right
+from connector.api.carrier.sentences import ASK_PIN, NO_MORE_TRIES, SORRY, WRONG_PIN
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.origins import Origins
 from connector.call.dependencies import BUSY, FINAL_STATUSES
 from connector.call.registry.dialled import OWNER
 from connector.call.registry.manager import Expected
-from connector.carriers.carrier import Carrier, Carriers
-from connector.carriers.facts import CallFacts, sip_headers
+from connector.carriers.carrier import Carriers
 from connector.errors import (
     ConnectorError,
     ConnectUrlError,
-    InvalidArgument,
-    Malformed,
-    NotFound,
     TokenInvalid,
     Unavailable,
 )
@@ -43,7 +38,6 @@ from connector.metrics import Metrics
 from connector.model.call import CallRecord, CallRequest
 from connector.model.connector import ConnectorEntry, ConnectorMode
 from connector.model.rule import RoutingRule, RuleType
-from connector.numbers import WITHHELD
 from connector.routing import Arrival, Diversion, Refusal, Route, call_request, diverted, find_route, normal_number
 from connector.seal import is_sealed
 from connector.storage.base import NameTaken, Store, StoreError
@@ -51,21 +45,12 @@ from connector.tokens import TokenSigner, WebhookKeys, stream_name
 
 log = structlog.get_logger()
 
-MAX_ROOM = 256
-MOST_LEGS = 100
-"""Legs of one carrier call are numbered below this. Each leg is a separate call in this service."""
 LEG_PATIENCE = 3.0
 """Seconds that the answer may wait for the teardown of the previous leg. Carriers give up after 15 s."""
 REPEATED_LIFE = 90.0
 """Lifetime in seconds, from the start of the call, of the token in a repeated answer for a call that already
 streams."""
 MAX_WAITING = 50
-SORRY = "We are sorry, this call cannot be connected. Goodbye."
-ASK_PIN = "Please enter your PIN, followed by the pound key."
-WRONG_PIN = "That PIN is not correct. Please try again."
-NO_MORE_TRIES = "That PIN is not correct. Goodbye."
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_PIN_ARGUMENT = "pin_attempt"
 
 
 class SipAnswers(Protocol):
@@ -99,25 +84,6 @@ class IncomingCalls(Protocol):
     async def carrier_said(self, call_id: str, status: str, number: int) -> object: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """A webhook that has passed the checks."""
-
-    connector: ConnectorEntry
-    carrier: Carrier
-    call: CallFacts
-    arrival: Arrival
-    call_id: str
-    """The id in this service, not the carrier's."""
-    region: str
-    """The configured region that serves the call; empty: the default origin."""
-    pin_token: str
-    url: str
-    """Path and query of the request, without the parameters that we added."""
-    rule_before: str = ""
-    """The rule of an earlier leg of the same carrier call: a caller who entered its PIN is not asked again."""
-
-
 class HookRoutes:
     """Handles the webhooks; see the module's docstring."""
 
@@ -138,14 +104,13 @@ class HookRoutes:
         sentence."""
         self._calls = calls
         self._store = store
-        self._keys = keys
         self._signer = signer
         self._pins = PinTries(signer, store)
         self._max_waiting = max_waiting
         self._origins = origins
-        self._signatures = signatures
         self._metrics = metrics
-        self._carriers = carriers
+        self._legs = CarrierCallLegs(calls, keys)
+        self._webhooks = WebhookReader(store, keys, self._legs, origins, signatures, carriers)
         self._sip = sip
         self._arriving: dict[str, tuple[str, asyncio.Task[str]]] = {}
         """Webhooks in progress: our id of the first leg -> the request's fingerprint and the task that answers it. A
@@ -164,8 +129,8 @@ class HookRoutes:
     async def handle(self, request: web.Request) -> web.Response:
         connector: ConnectorEntry | None = None
         try:
-            connector = await self._connector(request)
-            announced = await self._announced(request, connector)
+            connector = await self._webhooks.connector(request)
+            announced = await self._webhooks.read(request, connector)
             with bind_call(announced.call_id, connector=announced.connector.id):
                 text = await self._answer(announced)
         except ConnectorError as error:
@@ -175,72 +140,12 @@ class HookRoutes:
             return web.Response(status=error.http_status, text=f"{error.message}\n")
         return web.Response(text=text, content_type=announced.carrier.document_type)
 
-    async def _connector(self, request: web.Request) -> ConnectorEntry:
-        """Finds the connector by its webhook key. Raises NotFound or StoreError."""
-        key = request.match_info["key"]
-        connector = await self._store.connectors.find(f"key:{WebhookKeys.hash(key)}")
-        if connector is None or connector.provider.value != request.match_info["provider"]:
-            raise NotFound("no connector has this webhook URL; copy it again from the connector")
-        if not self._keys.fits(connector, key):
-            raise NotFound("the secret has changed since this webhook URL was made; copy the connector's new one")
-        return connector
-
-    async def _announced(self, request: web.Request, connector: ConnectorEntry) -> Announced:
-        """Checks the signature and parses the webhook. Raises SignatureInvalid, Malformed or InvalidArgument."""
-        form = await posted(request)
-        self._signatures.require_webhook(connector.provider, request, form.body, form.fields)
-        carrier = self._carriers[connector.provider]
-        require_no_event(carrier, form)
-        fields = dict(form.fields)
-        call = carrier.call_facts(fields)
-        if not call.call_id:
-            raise Malformed("the form does not name a call")
-        room_id = request.query.get("roomId", "")
-        if len(room_id) > MAX_ROOM or _CONTROL.search(room_id):
-            raise InvalidArgument("roomId", f"must be at most {MAX_ROOM} characters, no control characters")
-        own = f"?{urlencode({'roomId': room_id})}" if room_id else ""
-        return Announced(
-            connector=connector,
-            carrier=carrier,
-            call=call,
-            arrival=Arrival(
-                provider=connector.provider,
-                carrier_call_id=call.call_id,
-                from_number=call.from_number or WITHHELD,
-                to_number=call.to_number,
-                room_id=room_id,
-                from_country=call.from_country,
-                headers=sip_headers(fields),
-                account_id=call.account_id,
-                delivery=_fingerprint(request, form.body, carrier.delivery_header),
-            ),
-            call_id=await self._call_id(connector.id, call.call_id, 1),
-            region=self._origins.region(connector.region or "", call.from_country),
-            pin_token=request.query.get(_PIN_ARGUMENT, ""),
-            url=request.rel_url.raw_path + own,
-        )
-
-    async def _call_id(self, connector_id: str, carrier_call_id: str, leg: int) -> str:
-        """Our id of one leg of the carrier's call. During a rotation of the secret, a process that still has the
-        previous secret may have created the call with a different id."""
-        name = carrier_call_id if leg == 1 else f"{carrier_call_id}#{leg}"
-        newest, *before = self._keys.call_ids(connector_id, name)
-        for call_id in before:
-            try:
-                await self._calls.expected(call_id)
-            except TokenInvalid:
-                continue
-            except ConnectUrlError:
-                pass  # The call exists; it has ended, or a stream has claimed it.
-            return call_id
-        return newest
-
     async def _answer(self, announced: Announced) -> str:
         """Returns the carrier's XML for this call."""
         if announced.call.status in FINAL_STATUSES:
             # Plivo reports the end of a call to the answer URL. Other carriers do so if the same URL is configured as
             # answer URL and status callback.
-            for call_id in await self._legs(announced):
+            for call_id in await self._legs.known(announced.connector.id, announced.call.call_id):
                 await self._calls.carrier_said(call_id, announced.call.status, 0)
             log.info("carrier webhook tells of the call's end", status=announced.call.status)
             return announced.carrier.hang_up()
@@ -256,20 +161,6 @@ class HookRoutes:
         arriving.add_done_callback(lambda task: self._arrived(first, task))
         return await asyncio.shield(arriving)
 
-    async def _legs(self, announced: Announced) -> list[str]:
-        """Our ids of all legs of a carrier call so far; only the first id if the call is unknown."""
-        found = [announced.call_id]
-        for leg in range(2, MOST_LEGS):
-            call_id = await self._call_id(announced.connector.id, announced.call.call_id, leg)
-            try:
-                await self._calls.expected(call_id)
-            except TokenInvalid:
-                break
-            except ConnectUrlError:
-                pass
-            found.append(call_id)
-        return found
-
     def _arrived(self, call_id: str, task: asyncio.Task[str]) -> None:
         del self._arriving[call_id]
         if not task.cancelled():
@@ -279,7 +170,7 @@ class HookRoutes:
         """Finds the leg of this webhook. If the carrier asks again after the stream has ended or while it is being
         moved away, this is a new leg: a separate call, routed again. A repeated request gets the same answer."""
         for leg in range(1, MOST_LEGS):
-            call_id = await self._call_id(announced.connector.id, announced.call.call_id, leg)
+            call_id = await self._legs.call_id(announced.connector.id, announced.call.call_id, leg)
             announced = replace(announced, call_id=call_id)
             with bind_call(call_id):
                 told = await self._told_before(announced)
@@ -329,7 +220,7 @@ class HookRoutes:
         call_id, delivery = announced.call_id, announced.arrival.delivery
         record = await self._store.get_call(call_id)
         is_same = record is not None and record.delivery == delivery
-        if is_same and record is not None and (delivery.startswith(_NAMED) or record.owner == OWNER):
+        if is_same and record is not None and (announced.has_request_id or record.owner == OWNER):
             if record.owner == OWNER and record.end_reason is None:
                 return ""  # Mode `sip`: dial again, as the same call.
             return self._same_answer(announced, record)
@@ -354,14 +245,14 @@ class HookRoutes:
         called = f"{RuleType.INBOUND.value}:{normal_number(arrival.to_number)}"
         by_number = await self._store.rules.find(called)
         by_default = await self._store.rules.get(connector.default_rule_id) if connector.default_rule_id else None
-        route = find_route(arrival, connector, by_number, by_default, _new_name)
+        route = find_route(arrival, connector, by_number, by_default, new_room_name)
         if not isinstance(route, Diversion):
             return route, by_number or by_default
         other = await self._store.rules.get(route.rule_id)
         if other is None or other.type is not RuleType.INBOUND:
             log.warning("the rule for blocked callers does not exist, or is outbound", rule=route.rule_id)
         log.info("incoming call diverted", rule=route.rule_id, blocked_by=route.blocked_by.id)
-        return diverted(arrival, other, _new_name), route.blocked_by
+        return diverted(arrival, other, new_room_name), route.blocked_by
 
     def _reject(self, announced: Announced, reason: str, rule: RoutingRule | None) -> str:
         """Rejects the call before it is answered; the caller hears no sentence."""
@@ -409,7 +300,7 @@ class HookRoutes:
             if max(tried, wrong) >= TRIES:
                 return self._refuse(announced, "wrong_pin", f"{TRIES} wrong PINs", route.rule, NO_MORE_TRIES)
         log.info("PIN asked for", wrong=tried)
-        more = urlencode({_PIN_ARGUMENT: self._pins.mint(announced.call_id, tried, now)})
+        more = urlencode({PIN_ARGUMENT: self._pins.mint(announced.call_id, tried, now)})
         url = f"{self._origin(announced)}{announced.url}{'&' if '?' in announced.url else '?'}{more}"
         return announced.carrier.ask_pin(url, prompt, len(route.pin))
 
@@ -452,19 +343,7 @@ class HookRoutes:
         return self._origins.pick(announced.region)
 
 
-_NAMED = "id:"
-
-
-def _fingerprint(request: web.Request, body: bytes, header: str) -> str:
-    """A fingerprint that is equal for all deliveries of one request. Some carriers send a request id in a header. For
-    the others it is a hash of the body, which a later request of the same call may share."""
-    name = request.headers.get(header, "") if header else ""
-    if name:
-        return _NAMED + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return "body:" + hashlib.sha256(request.path_qs.encode("utf-8", "surrogatepass") + b"\n" + body).hexdigest()[:32]
-
-
-def _new_name() -> str:
+def new_room_name() -> str:
     """A random room name in the style of VideoSDK, but longer: four groups of four characters. There are no vowels,
     so that it never contains a word."""
     letters = "bcdfghjklmnpqrstvwxyz0123456789"

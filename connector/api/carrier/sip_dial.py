@@ -14,7 +14,7 @@ import structlog
 from aiohttp import web
 
 from connector.api.carrier.forms import posted
-from connector.api.carrier.hooks import SORRY
+from connector.api.carrier.sentences import SORRY
 from connector.api.carrier.signed import SignatureCheck
 from connector.call.dependencies import BUSY
 from connector.call.ports import Admin

@@ -24,9 +24,9 @@ from structlog.testing import capture_logs
 from twilio.request_validator import RequestValidator
 
 from connector.accounts import CarrierAccount, CarrierAccounts
-from connector.api.carrier import hooks
-from connector.api.carrier.hooks import HookRoutes
+from connector.api.carrier.hooks import MAX_WAITING, HookRoutes, new_room_name
 from connector.api.carrier.pins import LOCK_OUT, forget_locks
+from connector.api.carrier.sentences import ASK_PIN, NO_MORE_TRIES, SORRY, WRONG_PIN
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.origins import Origins
 from connector.call.dependencies import BUSY
@@ -323,7 +323,7 @@ async def test_a_form_that_is_too_large_413(stage: Hooks) -> None:
 async def test_a_call_without_a_room_hears_a_sentence_and_the_log_has_the_reason(stage: Hooks) -> None:
     stage.connector()
     with capture_logs() as lines:
-        assert spoken(await stage.xml()) == hooks.SORRY
+        assert spoken(await stage.xml()) == SORRY
     (line,) = [line for line in lines if line["event"] == "incoming call refused"]
     assert line["reason"].startswith("no rule has this number")
     assert (line["from"], line["to"]) == (CALLER, CALLED)
@@ -583,7 +583,7 @@ async def test_the_right_pin_lets_the_caller_in(stage: Hooks) -> None:
     stage.connector()
     stage.rule(room=WITH_PIN)
     prompt, query = await asked(stage, FORM, "")
-    assert prompt == hooks.ASK_PIN
+    assert prompt == ASK_PIN
     assert not stage.calls.requests
     first = await stage.xml(FORM | {"Digits": "4711"}, query)
     again = await stage.xml(FORM | {"Digits": "4711"}, query)
@@ -597,9 +597,9 @@ async def test_three_wrong_pins_and_out(stage: Hooks) -> None:
     _, query = await asked(stage, FORM, "")
     for digits in ("1111", ""):
         prompt, query = await asked(stage, FORM | {"Digits": digits}, query)
-        assert prompt == hooks.WRONG_PIN
+        assert prompt == WRONG_PIN
     with capture_logs() as lines:
-        assert spoken(await stage.xml(FORM | {"Digits": "47111"}, query)) == hooks.NO_MORE_TRIES
+        assert spoken(await stage.xml(FORM | {"Digits": "47111"}, query)) == NO_MORE_TRIES
     assert any(line.get("reason") == "3 wrong PINs" for line in lines)
     assert not stage.calls.requests
 
@@ -619,7 +619,7 @@ async def test_a_wrong_pin_that_the_carrier_sends_twice_counts_once(stage: Hooks
     _, first = await asked(stage, FORM, "")
     for _ in range(5):
         prompt, query = await asked(stage, FORM | {"Digits": "1"}, first)
-        assert prompt == hooks.WRONG_PIN
+        assert prompt == WRONG_PIN
     await asked(stage, FORM | {"Digits": "1"}, query)
     assert spoken(await stage.xml(FORM | {"Digits": "1"}, (await asked(stage, FORM | {"Digits": "1"}, query))[1]))
 
@@ -648,14 +648,14 @@ async def test_calling_again_gives_no_new_tries(stage: Hooks, caller: str, monke
     for number in range(3):
         _, query = await asked(stage, form | {"CallSid": f"CA{number}"}, "")
         answer = await stage.xml(form | {"CallSid": f"CA{number}", "Digits": "1111"}, query)
-    assert spoken(answer) == hooks.NO_MORE_TRIES
+    assert spoken(answer) == NO_MORE_TRIES
     with capture_logs() as lines:
-        assert spoken(await stage.xml(form | {"CallSid": "CA3"})) == hooks.NO_MORE_TRIES
+        assert spoken(await stage.xml(form | {"CallSid": "CA3"})) == NO_MORE_TRIES
     assert [line["reason"] for line in lines] == ["3 wrong PINs of this caller within 900 s"]
     # Another one who withholds the number is the same caller, for all that is known.
     other = "+7378742833" if caller == "anonymous" else "+15550009999"
     if caller == "anonymous":
-        assert spoken(await stage.xml(FORM | {"CallSid": "CA4", "From": other})) == hooks.NO_MORE_TRIES
+        assert spoken(await stage.xml(FORM | {"CallSid": "CA4", "From": other})) == NO_MORE_TRIES
     else:
         await asked(stage, FORM | {"CallSid": "CA4", "From": other}, "")
     assert CALLER not in repr(await stage.store.pin_locks.list())
@@ -688,9 +688,9 @@ async def test_locks_that_are_over_are_forgotten(stage: Hooks) -> None:
 
 async def test_a_connector_s_waiting_calls_are_limited(stage: Hooks) -> None:
     stage.connector(default_room_id="lobby")
-    stage.calls.waiting_here = hooks.MAX_WAITING - 1
+    stage.calls.waiting_here = MAX_WAITING - 1
     stream_token(await stage.xml())
-    stage.calls.waiting_here = hooks.MAX_WAITING
+    stage.calls.waiting_here = MAX_WAITING
     with capture_logs() as lines:
         assert spoken(await stage.xml(FORM | {"CallSid": "CA2"})) == BUSY
     (line,) = [line for line in lines if line["event"] == "incoming call refused"]
@@ -828,7 +828,7 @@ async def test_a_sip_connector_dials(stage: Hooks) -> None:
         assert (await other.xml())[0].text == f"None {US}"
         assert not other.calls.requests
     stage.connector(default_room_id="lobby", mode=ConnectorMode.SIP)
-    assert spoken(await stage.xml()) == hooks.SORRY
+    assert spoken(await stage.xml()) == SORRY
 
 
 # Whatever may come
@@ -863,7 +863,7 @@ def test_no_form_breaks_it(form: list[tuple[str, str]], query: list[tuple[str, s
 
 
 def test_the_random_name_of_a_room_is_long_and_never_a_word() -> None:
-    names = {hooks._new_name() for _ in range(500)}
+    names = {new_room_name() for _ in range(500)}
     assert len(names) == 500
     assert all(re.fullmatch("[bcdfghjklmnpqrstvwxyz0-9]{4}(-[bcdfghjklmnpqrstvwxyz0-9]{4}){3}", name) for name in names)
     assert not set("aeiou") & set("".join(names))
