@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
 import signal
 import time
 from collections.abc import Sequence
 from functools import partial
 
 import structlog
-from aiohttp import web
 
+from connector import startup
 from connector.api.auth import Authorizer
 from connector.api.carrier.conference_callback import ConferenceCallback
 from connector.api.carrier.conferences import ConferenceBridge, ConferenceRpc
 from connector.api.carrier.connect_url import ConnectUrl, Words
 from connector.api.carrier.hooks import HookRoutes
 from connector.api.carrier.pins import forget_locks
-from connector.api.carrier.signed import ALLOW_UNSIGNED, SignatureCheck
+from connector.api.carrier.signed import SignatureCheck
 from connector.api.carrier.sip_dial import PURPOSE as SIP_PURPOSE
 from connector.api.carrier.sip_dial import SipDialler, SipParts
 from connector.api.carrier.transfers import TransferAddresses, TransferRoutes
@@ -46,7 +45,7 @@ from connector.carrier_table import TABLE, Entry, carrier_secrets, carriers_of, 
 from connector.carriers.carrier import Carriers
 from connector.chores import Chore
 from connector.config import Settings
-from connector.errors import ConnectorError
+from connector.http_server import HttpServer
 from connector.logs import never_log
 from connector.metrics import Metrics
 from connector.model.call import AgentWatch, CallRequest
@@ -70,8 +69,6 @@ log = structlog.get_logger()
 
 FORGET_EVERY = 3600.0
 SWEEP_EVERY = 10.0
-LOOK_EVERY = 5.0
-"""Seconds between two checks of LiveKit, if it was unavailable at the start."""
 
 
 class Connector:
@@ -109,7 +106,7 @@ class Connector:
         authorizer = Authorizer(settings.livekit_api_key, secret, settings.client_secrets)
         refusals = Refusals(self.metrics)
         self.grpc = GrpcServer(rpcs, authorizer, refusals)
-        self._routes = (
+        routes = (
             TwirpRoutes(rpcs, authorizer, refusals),
             ConnectUrl(
                 self.calls,
@@ -151,9 +148,9 @@ class Connector:
             RestRoutes(self._rest_operations(), authorizer, refusals),
             OpsRoutes(self.calls, self.admin, self.metrics),
         )
+        self._http = HttpServer(routes)
         self._lease = OwnerLease(self._call_parts, lambda: bool(self.calls.live()))
         self._undo = contextlib.AsyncExitStack()
-        self._runner: web.AppRunner | None = None
         self._chores: list[asyncio.Task[None]] = []
         self.port = settings.port
 
@@ -230,20 +227,14 @@ class Connector:
 
     async def start(self) -> None:
         """Opens the store, then the ports. Raises ConnectorError or OSError; then everything is closed again."""
-        if self.settings.allow_unsigned_webhooks:
-            open_to_all = [provider.value for provider in self.carriers if not self._signatures.signs(provider)]
-            log.warning(
-                "whoever learns a webhook URL can call in its name: for development alone",
-                setting=ALLOW_UNSIGNED,
-                unchecked=open_to_all,
-            )
+        startup.warn_of_unsigned_webhooks(self.settings, self.carriers, self._signatures)
         async with contextlib.AsyncExitStack() as undo:
             await self.store.open()
             undo.push_async_callback(self.store.close)
-            await self._reseal()
+            await startup.reseal(self.store, self._webhook_keys, self.settings.own_secrets)
             await self.webhooks.start()
             undo.push_async_callback(self.webhooks.stop)
-            await self._tell_of_held_phones()
+            await startup.warn_of_held_phones(self.store, self.carriers, self.settings)
             interrupted = await self._lease.take_up()
             undo.push_async_callback(Chore("give up the lease", self._lease.give_up).once)
             if interrupted:
@@ -256,8 +247,9 @@ class Connector:
             undo.push_async_callback(self._apis.close)
             await self.hang_ups.start()
             undo.push_async_callback(self.hang_ups.stop)
-            undo.push_async_callback(self._close_doors)
-            await self._listen()
+            undo.push_async_callback(self._http.stop)
+            undo.push_async_callback(self.grpc.stop)
+            self.port = await self._http.start(self.settings.host, self.settings.port)
             if self.settings.grpc_port:
                 await self.grpc.start(self.settings.host, self.settings.grpc_port)
             # Closed after the chores have ended, because they may start a tidy-up.
@@ -267,70 +259,6 @@ class Connector:
             self._lease.tidy(interrupted)
             self._undo = undo.pop_all()
         log.info("connector ready", host=self.settings.host, port=self.port, public_url=self.settings.public_origin)
-
-    async def _tell_of_held_phones(self) -> None:
-        """Warns about carriers in use that keep the phone line open after the stream ends, if there is no API key to
-        hang it up: phones would stay on a silent, billed line. Raises StoreError."""
-        with_connectors = {connector.provider for connector in await self.store.connectors.list()}
-        for provider, carrier in sorted(self.carriers.items()):
-            if not carrier.holds_calls:
-                continue
-            accounts = carrier.accounts(self.settings)
-            is_used = provider in with_connectors or carrier.is_configured(self.settings)
-            unable = [account.id or None for account in accounts.all if account not in accounts.with_api]
-            if is_used and (unable or not accounts.with_api):
-                log.warning(
-                    "phones of this carrier cannot be hung up by the connector, and may stay on a silent line",
-                    carrier=carrier.title,
-                    set=carrier.rest_settings,
-                    **({"accounts": unable} if any(unable) else {}),
-                )
-
-    async def _tell_of_livekit(self) -> None:
-        """Logs whether LiveKit can be used. The start does not wait for LiveKit, which may start later. The operator
-        should see the problem here, not only when calls are refused."""
-        said = ""
-        while True:
-            try:
-                await self.admin.check()
-            except ConnectorError as error:
-                if error.message != said:
-                    log.warning("LiveKit cannot be used: calls will be refused", error=error.message)
-                said = error.message
-            else:
-                if said:
-                    log.info("LiveKit can be used now")
-                return
-            await asyncio.sleep(LOOK_EVERY)
-
-    async def _reseal(self) -> None:
-        """Seals, with the newest secret, all values in the store that are plain text or sealed with an older secret.
-        Afterwards the older secret is no longer needed."""
-        written = await self.store.reseal()
-        written += await SipSecrets(self.store.sip_numbers, self.settings.own_secrets).reseal()
-        for entry in await self.store.connectors.list():
-            fresh = self._webhook_keys.resealed(entry)
-            if fresh is not None:
-                written += await self.store.connectors.replace(fresh, entry)
-        if written:
-            log.info("secrets in the store were sealed with the newest secret", documents=written)
-
-    async def _listen(self) -> None:
-        application = web.Application(client_max_size=256 * 1024)
-        for routes in self._routes:
-            routes.add_to(application.router)
-        # The keep-alive timeout is for API clients; a media socket is never idle on purpose.
-        # If a client disconnects, its request is cancelled, as in gRPC: no call remains that nobody waits for.
-        self._runner = web.AppRunner(
-            application, access_log=None, keepalive_timeout=75, shutdown_timeout=5, handler_cancellation=True
-        )
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self.settings.host, self.settings.port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise OSError(_cannot_listen(self.settings, error)) from error
-        self.port = self._runner.addresses[0][1]
 
     async def stop(self, drain: float) -> None:
         """Refuses new calls, waits up to `drain` seconds for live calls, ends the others, and closes everything."""
@@ -350,19 +278,13 @@ class Connector:
             Chore("look for processes that are gone", self._lease.look).repeat(LOOK_FOR_OTHERS_EVERY),
         )
         self._chores = [asyncio.create_task(chore) for chore in chores]
-        self._chores.append(asyncio.create_task(self._tell_of_livekit()))
+        self._chores.append(asyncio.create_task(startup.watch_livekit(self.admin)))
 
     async def _end_chores(self) -> None:
         for chore in self._chores:
             chore.cancel()
         if self._chores:
             await asyncio.wait(self._chores)
-
-    async def _close_doors(self) -> None:
-        await self.grpc.stop()
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
 
     async def _forget_old_calls(self) -> None:
         before = time.time() - self.settings.keep_calls_days * 86400
@@ -398,13 +320,6 @@ def _words(settings: Settings, carriers: Carriers) -> Words:
     own = settings.greeting if "greeting" in settings.model_fields_set else ""
     greetings = {name: settings.greeting if carrier.default_greeting else own for name, carrier in carriers.items()}
     return Words(greetings, own)
-
-
-def _cannot_listen(settings: Settings, error: OSError) -> str:
-    # The event loops repeat the address in their messages, each in a different form, so the text is made from the
-    # errno. A host name that does not resolve has no errno.
-    why = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error.strerror).lower()
-    return f"cannot listen on {settings.host} port {settings.port}: {why}; see CONNECTOR_HOST and CONNECTOR_PORT"
 
 
 async def serve(settings: Settings, table: Sequence[Entry] = TABLE) -> None:

@@ -211,7 +211,7 @@ async def test_every_step_is_undone_even_when_one_raises(stage: Stage, monkeypat
     with pytest.raises(ZeroDivisionError, match="admin"):
         await connector.stop(0)
     assert closed == ["sip", "admin", "store"]
-    assert connector._runner is None
+    assert connector._http._runner is None
     assert all(chore.done() for chore in connector._chores)
 
 

@@ -11,6 +11,7 @@ from connector.app import Connector
 from connector.config import Settings
 from connector.model.connector import ConnectorEntry
 from connector.model.provider import Provider
+from connector.startup import warn_of_held_phones
 
 KEY = "A" * 43 + "="
 
@@ -49,7 +50,7 @@ async def test_of_a_carrier_in_use_whose_phones_cannot_be_hung_up_the_missing_se
         for provider in connectors:
             await service.store.connectors.insert(ConnectorEntry(f"cn_{provider}", provider, f"{provider}", "n", 1.0))
         with capture_logs() as lines:
-            await service._tell_of_held_phones()
+            await warn_of_held_phones(service.store, service.carriers, service.settings)
     finally:
         await service.store.close()
     assert [(line["log_level"], line["set"]) for line in lines] == [("warning", name) for name in missing]

@@ -1,0 +1,58 @@
+"""The service's HTTP server: APIs, carriers' requests and media sockets on one port."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Protocol
+
+from aiohttp import web
+
+MAX_BODY = 256 * 1024
+KEEP_ALIVE = 75
+"""Seconds, for API clients; a media socket is never idle on purpose."""
+SHUTDOWN_PATIENCE = 5
+
+
+class Routes(Protocol):
+    def add_to(self, router: web.UrlDispatcher) -> None: ...
+
+
+class HttpServer:
+    """Serves these routes; a request is handled by the first route that matches."""
+
+    def __init__(self, routes: Iterable[Routes]) -> None:
+        self._routes = tuple(routes)
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Returns the port, which the system chooses if `port` is 0. Raises OSError; call `stop` also then."""
+        application = web.Application(client_max_size=MAX_BODY)
+        for routes in self._routes:
+            routes.add_to(application.router)
+        # If a client disconnects, its request is cancelled, as in gRPC: no call remains that nobody waits for.
+        self._runner = web.AppRunner(
+            application,
+            access_log=None,
+            keepalive_timeout=KEEP_ALIVE,
+            shutdown_timeout=SHUTDOWN_PATIENCE,
+            handler_cancellation=True,
+        )
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError as error:
+            raise OSError(_cannot_listen(host, port, error)) from error
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> str:
+    # The event loops repeat the address in their messages, each in a different form, so the text is made from the
+    # errno. A host name that does not resolve has no errno.
+    why = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error.strerror).lower()
+    return f"cannot listen on {host} port {port}: {why}; see CONNECTOR_HOST and CONNECTOR_PORT"
