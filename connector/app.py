@@ -64,18 +64,22 @@ from connector.telephony.twilio import TwilioAccounts
 from connector.telephony.twilio_conferences import TwilioConferences
 from connector.tokens import TRANSFER_PURPOSE, TokenSigner, WebhookKeys
 from connector.webhooks.service import Webhooks
+from connector.worker import Recycling, WorkerLink, resident_megabytes
 
 log = structlog.get_logger()
 
 FORGET_EVERY = 3600.0
 SWEEP_EVERY = 10.0
+COUNT_EVERY = 2.0
 
 
 class Connector:
     """One process of the service. `start`, then serve until `stop`."""
 
-    def __init__(self, settings: Settings, table: Sequence[Entry] = TABLE) -> None:
+    def __init__(self, settings: Settings, table: Sequence[Entry] = TABLE, link: WorkerLink | None = None) -> None:
+        """`link`: to the supervisor, if this process is a worker."""
         self.settings = settings
+        self._link = link
         self.carriers = carriers_of(settings, table)
         secret, own = settings.livekit_api_secret.get_secret_value(), settings.own_secrets
         never_log(secret, *own, *settings.client_secrets.values(), *carrier_secrets(settings, table))
@@ -105,7 +109,7 @@ class Connector:
         rpcs = methods(service, ConferenceRpc(conferences))
         authorizer = Authorizer(settings.livekit_api_key, secret, settings.client_secrets)
         refusals = Refusals(self.metrics)
-        self.grpc = GrpcServer(rpcs, authorizer, refusals)
+        self.grpc = GrpcServer(rpcs, authorizer, refusals, shares_port=settings.share_ports)
         routes = (
             TwirpRoutes(rpcs, authorizer, refusals),
             ConnectUrl(
@@ -146,9 +150,9 @@ class Connector:
             ),
             # After the other routes below /v2: it handles all unknown paths there.
             RestRoutes(self._rest_operations(), authorizer, refusals),
-            OpsRoutes(self.calls, self.admin, self.metrics),
+            OpsRoutes(self.calls, self.admin, self.metrics, link),
         )
-        self._http = HttpServer(routes)
+        self._http = HttpServer(routes, shares_port=settings.share_ports)
         self._lease = OwnerLease(self._call_parts, lambda: bool(self.calls.live()))
         self._undo = contextlib.AsyncExitStack()
         self._chores: list[asyncio.Task[None]] = []
@@ -270,15 +274,27 @@ class Connector:
         log.info("connector stopped")
 
     def _begin_chores(self) -> None:
-        chores = (
+        chores = [
             Chore("delete old call records", self._forget_old_calls).repeat(FORGET_EVERY),
             Chore("tidy up after calls of LiveKit SIP", self._sweep_sip).repeat(FORGET_EVERY),
             Chore("end calls that wait in vain", self.calls.sweep).repeat(SWEEP_EVERY, SWEEP_EVERY),
             Chore("renew the lease", self._lease.renew).repeat(RENEW_EVERY),
             Chore("look for processes that are gone", self._lease.look).repeat(LOOK_FOR_OTHERS_EVERY),
-        )
+        ]
+        if self._link is not None:
+            recycling = Recycling(self.settings.worker_max_calls, self.settings.worker_max_memory, self._link)
+            chores += [
+                Chore("count the calls", self._count).repeat(COUNT_EVERY),
+                Chore("ask for a successor", lambda: recycling.look(self.calls.taken, resident_megabytes())).repeat(
+                    COUNT_EVERY
+                ),
+            ]
         self._chores = [asyncio.create_task(chore) for chore in chores]
         self._chores.append(asyncio.create_task(startup.watch_livekit(self.admin)))
+
+    async def _count(self) -> None:
+        """With several workers, any of them may be asked for the metrics of all."""
+        self.calls.count_states()
 
     async def _end_chores(self) -> None:
         for chore in self._chores:
@@ -322,8 +338,9 @@ def _words(settings: Settings, carriers: Carriers) -> Words:
     return Words(greetings, own)
 
 
-async def serve(settings: Settings, table: Sequence[Entry] = TABLE) -> None:
-    """Runs until SIGTERM or SIGINT; a second signal ends the drain at once."""
+async def serve(settings: Settings, table: Sequence[Entry] = TABLE, link: WorkerLink | None = None) -> None:
+    """Runs until SIGTERM or SIGINT; a second signal ends the drain at once. `link`: to the supervisor, if this process
+    is a worker; it also stops when the supervisor has died."""
     stopping = asyncio.Event()
     hurry = asyncio.Event()
 
@@ -333,12 +350,15 @@ async def serve(settings: Settings, table: Sequence[Entry] = TABLE) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    connector = Connector(settings, table)
+    connector = Connector(settings, table, link)
     await connector.start()
+    following = asyncio.create_task(_follow(link, stopping)) if link is not None else None
     # A full garbage collection scans all imported objects, which takes 100 ms without audio in any call. None of these
     # objects is garbage, so they are excluded.
     gc.collect()
     gc.freeze()
+    if link is not None:
+        link.is_ready()
     await stopping.wait()
     draining = asyncio.create_task(connector.stop(settings.drain_timeout))
     hurrying = asyncio.create_task(hurry.wait())
@@ -346,4 +366,12 @@ async def serve(settings: Settings, table: Sequence[Entry] = TABLE) -> None:
     if not draining.done():
         connector.calls.end_all()
     hurrying.cancel()
+    if following is not None:
+        following.cancel()
     await draining
+
+
+async def _follow(link: WorkerLink, stopping: asyncio.Event) -> None:
+    await link.until_broken()
+    log.error("the supervisor has died: this worker stops")
+    stopping.set()

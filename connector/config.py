@@ -6,6 +6,7 @@ Every key has one name: `LIVEKIT_URL` in the environment is `livekit_url` in the
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from base64 import b64decode
@@ -109,6 +110,15 @@ class Settings(BaseSettings):
     instance: str = Field("", validation_alias=_env("CONNECTOR_INSTANCE"))
     """Name of this process in call records. Processes that share a store need different names."""
 
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(1, validation_alias=_env("CONNECTOR_WORKERS"))
+    """Number of processes that serve; more than one have a supervisor. `auto`: one for each core."""
+    share_ports: bool = Field(False, validation_alias=_env("CONNECTOR_SHARE_PORTS"))
+    """Other processes on this machine may listen on the same ports; the system distributes the connections."""
+    worker_max_calls: int = Field(0, ge=0, validation_alias=_env("CONNECTOR_WORKER_MAX_CALLS"))
+    """After so many calls a worker gets a successor. 0: never."""
+    worker_max_memory: float = Field(0, ge=0, validation_alias=_env("CONNECTOR_WORKER_MAX_MEMORY"))
+    """Above so many megabytes of resident memory a worker gets a successor. 0: never."""
+
     connect_timeout: Seconds = Field(90, validation_alias=_env("CONNECTOR_CONNECT_TIMEOUT"))
     answer_grace: Seconds = Field(30, validation_alias=_env("CONNECTOR_ANSWER_GRACE"))
     """After the carrier fetches its XML, the stream has at least this long to open."""
@@ -190,6 +200,13 @@ class Settings(BaseSettings):
     )
     log_format: Literal["auto", "pretty", "json"] = Field("auto", validation_alias=_env("CONNECTOR_LOG_FORMAT"))
     keep_calls_days: Annotated[float, NoDecode] = Field(30, gt=0, validation_alias=_env("CONNECTOR_KEEP_CALLS_DAYS"))
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _workers(cls, value: object) -> object:
+        if value != "auto":
+            return value
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     @field_validator("livekit_url")
     @classmethod
@@ -344,6 +361,11 @@ class Settings(BaseSettings):
     def livekit_ws_url(self) -> str:
         """LiveKit's signalling origin: `http` becomes `ws`, `https` `wss`."""
         return "ws" + self.livekit_url[4:] if self.livekit_url.startswith("http") else self.livekit_url
+
+    @property
+    def has_supervisor(self) -> bool:
+        """Whether `connector serve` starts workers instead of serving itself."""
+        return self.workers > 1 or bool(self.worker_max_calls or self.worker_max_memory)
 
     @property
     def owner(self) -> str:

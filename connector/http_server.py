@@ -21,8 +21,10 @@ class Routes(Protocol):
 class HttpServer:
     """Serves these routes; a request is handled by the first route that matches."""
 
-    def __init__(self, routes: Iterable[Routes]) -> None:
+    def __init__(self, routes: Iterable[Routes], *, shares_port: bool = False) -> None:
+        """`shares_port`: other processes may listen on the same port."""
         self._routes = tuple(routes)
+        self._shares_port = shares_port
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -40,7 +42,7 @@ class HttpServer:
         )
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            await web.TCPSite(self._runner, host, port, reuse_port=self._shares_port or None).start()
         except OSError as error:
             raise OSError(_cannot_listen(host, port, error)) from error
         return int(self._runner.addresses[0][1])

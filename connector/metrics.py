@@ -1,9 +1,16 @@
 """Prometheus metrics, served at `/metrics`. Each service has its own registry, so that tests can run several services
-in one process."""
+in one process.
+
+With several workers, `connector.supervisor` sets PROMETHEUS_MULTIPROC_DIR: prometheus-client then keeps the values of
+all workers in files, and every worker shows the sums for the whole service.
+"""
 
 from __future__ import annotations
 
+import os
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 _SETUP_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)
 _LAG_BUCKETS = (0.02, 0.04, 0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
@@ -19,9 +26,18 @@ class Metrics:
         self.calls = Counter(
             "connector_calls", "Calls that ended", ["provider", "direction", "reason"], registry=registry
         )
-        self.active = Gauge("connector_calls_active", "Calls now held, by state", ["state"], registry=registry)
+        self.active = Gauge(
+            "connector_calls_active",
+            "Calls now held, by state",
+            ["state"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.joins_waiting = Gauge(
-            "connector_joins_waiting", "Calls that wait for their turn to join LiveKit", registry=registry
+            "connector_joins_waiting",
+            "Calls that wait for their turn to join LiveKit",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.setup = Histogram(
             "connector_setup_seconds",
@@ -81,7 +97,10 @@ class Metrics:
             registry=registry,
         )
         self.webhooks_pending = Gauge(
-            "connector_webhooks_pending", "Webhooks in the store that wait for their delivery", registry=registry
+            "connector_webhooks_pending",
+            "Webhooks in the store that wait for their delivery",
+            registry=registry,
+            multiprocess_mode="livemax",
         )
 
         self.hang_ups = Counter(
@@ -91,8 +110,15 @@ class Metrics:
             registry=registry,
         )
         self.hang_ups_pending = Gauge(
-            "connector_hang_ups_pending", "Phones that are still to be hung up", registry=registry
+            "connector_hang_ups_pending",
+            "Phones that are still to be hung up",
+            registry=registry,
+            multiprocess_mode="livemax",
         )
 
     def render(self) -> bytes:
-        return generate_latest(self.registry)
+        registry = self.registry
+        if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

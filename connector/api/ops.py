@@ -11,13 +11,16 @@ from connector.call.ports import Admin
 from connector.call.registry.manager import CallManager
 from connector.errors import ConnectorError
 from connector.metrics import Metrics
+from connector.worker import WorkerLink
 
 READY_CACHE = 2.0
 """Seconds for which the result of LiveKit's check is cached, so that probes do not load LiveKit."""
 
 
 class OpsRoutes:
-    def __init__(self, calls: CallManager, admin: Admin, metrics: Metrics) -> None:
+    def __init__(self, calls: CallManager, admin: Admin, metrics: Metrics, link: WorkerLink | None = None) -> None:
+        """`link`: to the supervisor, if this process is a worker."""
+        self._link = link
         self._calls = calls
         self._admin = admin
         self._metrics = metrics
@@ -43,9 +46,12 @@ class OpsRoutes:
             problems.append("full")
         if problem := await self._livekit():
             problems.append(problem)
+        workers = {}
+        if self._link is not None and self._link.all_workers:
+            workers = {"workers": {"ready": self._link.ready_workers, "all": self._link.all_workers}}
         if problems:
-            return web.json_response({"status": "not ready", "problems": problems}, status=503)
-        return web.json_response({"status": "ready"})
+            return web.json_response({"status": "not ready", "problems": problems, **workers}, status=503)
+        return web.json_response({"status": "ready", **workers})
 
     async def _livekit(self) -> str:
         async with self._checking:

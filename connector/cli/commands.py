@@ -25,6 +25,7 @@ from connector.cli.sip import sip_app
 from connector.cli.webhooks import webhooks_app
 from connector.errors import ConnectorError
 from connector.logs import configure_logging
+from connector.worker import WorkerLink
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,18 +49,29 @@ def serve_command(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
     public_url: Annotated[str | None, typer.Option(help="The https origin that carriers reach.")] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Number of processes that serve; auto: one for each core.")
+    ] = None,
 ) -> None:
     """Run the service until SIGTERM."""
+    link = WorkerLink.of(os.environ)
     # Imported late: importing the whole service takes longer than the other commands take to run.
     from connector.app import serve
+    from connector.supervisor import supervise
 
-    settings = settings_of_service(config, host=host, port=port, public_url=public_url)
+    settings = settings_of_service(config, host=host, port=port, public_url=public_url, workers=workers)
     configure_logging(settings.log_level, settings.log_format)
-    for line in misspelt():
-        structlog.get_logger().warning("a variable is not read", why=line)
+    if link is None:
+        for line in misspelt():
+            structlog.get_logger().warning("a variable is not read", why=line)
     status = 0
     try:
-        uvloop.run(serve(settings))
+        if link is None and settings.has_supervisor:
+            options = {"--config": config, "--host": host, "--public-url": public_url}
+            given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+            status = supervise(settings, (sys.executable, "-m", "connector", "serve", *given))
+        else:
+            uvloop.run(serve(settings, link=link))
     except (ConnectorError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         status = 1

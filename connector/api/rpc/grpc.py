@@ -26,7 +26,11 @@ _Call = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[by
 class GrpcServer:
     """Serves a table of methods on one port. Lifecycle: `start`, `not_serving` when a drain begins, `stop`."""
 
-    def __init__(self, table: Sequence[Method], authorizer: Authorizer, refusals: Refusals) -> None:
+    def __init__(
+        self, table: Sequence[Method], authorizer: Authorizer, refusals: Refusals, *, shares_port: bool = False
+    ) -> None:
+        """`shares_port`: other processes may listen on the same port."""
+        self._shares_port = shares_port
         self._table = table
         self._authorizer = authorizer
         self._refusals = refusals
@@ -41,7 +45,7 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE),
                 ("grpc.max_metadata_size", 32 * 1024),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(self._shares_port)),
             ]
         )
         server.add_generic_rpc_handlers(tuple(self._handlers()))

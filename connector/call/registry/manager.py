@@ -72,6 +72,8 @@ class CallManager:
     def __init__(self, parts: CallDependencies, max_calls: int) -> None:
         self._parts = parts
         self._max_calls = max_calls
+        self.taken = 0
+        """Number of calls that this process has held since its start."""
         self._calls: dict[str, CallSession] = {}
         self._late = LateEnds(parts)
         self._empty = asyncio.Event()
@@ -154,6 +156,7 @@ class CallManager:
 
     def _hold(self, call: CallSession) -> CallSession:
         self._calls[call.call_id] = call
+        self.taken += 1
         self._empty.clear()
         return call
 
