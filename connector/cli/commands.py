@@ -61,7 +61,9 @@ def serve_command(
 
     settings = settings_of_service(config, host=host, port=port, public_url=public_url, workers=workers)
     configure_logging(settings.log_level, settings.log_format)
-    if link is None:
+    if link is not None:
+        structlog.contextvars.bind_contextvars(worker=settings.instance)
+    else:
         for line in misspelt():
             structlog.get_logger().warning("a variable is not read", why=line)
     status = 0
