@@ -46,6 +46,7 @@ from connector.carriers.carrier import Carriers
 from connector.chores import Chore
 from connector.config import Settings
 from connector.http_server import HttpServer
+from connector.livekit_api import livekit_of
 from connector.logs import never_log
 from connector.metrics import Metrics
 from connector.model.call import AgentWatch, CallRequest
@@ -55,7 +56,7 @@ from connector.room.admission import JoinAdmission
 from connector.room.events import RoomListener
 from connector.room.gateway import RoomGateway
 from connector.room.joining import drain_abandoned
-from connector.sip.admin import SipAdmin
+from connector.sip.provisioning import SipProvisioning
 from connector.sip.secrets import SipSecrets
 from connector.storage.base import Store
 from connector.storage.stores import store_of
@@ -86,7 +87,8 @@ class Connector:
         self.metrics = Metrics()
         self.store: Store = store_of(settings)
         self.joins = JoinAdmission(settings.joins_at_once, settings.join_wait, self.metrics)
-        self.admin = RoomAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
+        self.livekit = livekit_of(settings)
+        self.admin = RoomAdmin(self.livekit)
         self._apis = CarrierApis(controls_of(settings, table))
         twilio = _twilio(self._apis)
         self.webhooks = Webhooks(self.store, self.metrics, as_json, allow_private=settings.webhook_allow_private)
@@ -104,7 +106,7 @@ class Connector:
             self.calls, self.control, self.store, signer, self.carriers, origins, settings.connect_timeout, twilio
         )
         conferences = conference_bridge(settings, self.store, twilio)
-        self._sip_admin = SipAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
+        self._sip_provisioning = SipProvisioning(self.livekit)
         self._sip = self._sip_dialler(signatures)
         rpcs = methods(service, ConferenceRpc(conferences))
         authorizer = Authorizer(settings.livekit_api_key, secret, settings.client_secrets)
@@ -163,7 +165,7 @@ class Connector:
         parts = SipParts(
             endpoint=settings.sip_endpoint,
             numbers=SipSecrets(self.store.sip_numbers, settings.own_secrets),
-            rooms=self._sip_admin,
+            rooms=self._sip_provisioning,
             admin=self.admin,
             max_duration=settings.max_duration,
         )
@@ -243,10 +245,9 @@ class Connector:
             undo.push_async_callback(Chore("give up the lease", self._lease.give_up).once)
             if interrupted:
                 log.warning("calls of an earlier process of this name were interrupted", calls=len(interrupted))
-            await self.admin.start()
+            await self.livekit.start()
+            undo.push_async_callback(self.livekit.close)
             undo.push_async_callback(self.admin.close)
-            await self._sip_admin.start()
-            undo.push_async_callback(self._sip_admin.close)
             await self._apis.start()
             undo.push_async_callback(self._apis.close)
             await self.hang_ups.start()

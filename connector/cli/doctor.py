@@ -21,7 +21,7 @@ from connector.cli.doctor_sip import sip_findings
 from connector.cli.findings import Finding
 from connector.config import Settings
 from connector.errors import ConnectorError, Internal
-from connector.livekit_errors import unreachable
+from connector.livekit_api import LiveKitApi, opened_livekit, unreachable
 from connector.room.admin import RoomAdmin
 from connector.storage.base import Store, StoreTooNew
 from connector.storage.stores import opened
@@ -34,19 +34,19 @@ SAFE_SECRET = 32
 
 async def examine(settings: Settings, agent: str = "") -> list[Finding]:
     """Run every check; none of them raises. `agent`: the agent name of a worker that should be registered."""
-    checks = (
-        _variables(),
-        _livekit(settings),
-        ice_findings(settings),
-        _public_url(settings),
-        _clock(settings),
-        store_findings(settings),
-        carrier_findings(settings),
-        account_findings(settings),
-        sip_findings(settings),
-        agent_findings(settings, agent),
-    )
-    results = await asyncio.gather(*checks)
+    async with opened_livekit(settings) as livekit:
+        results = await asyncio.gather(
+            _variables(),
+            _livekit(settings, livekit),
+            ice_findings(settings, livekit),
+            _public_url(settings),
+            _clock(settings),
+            store_findings(settings),
+            carrier_findings(settings),
+            account_findings(settings),
+            sip_findings(settings, livekit),
+            agent_findings(livekit, agent),
+        )
     return [finding for findings in results for finding in findings]
 
 
@@ -54,13 +54,9 @@ async def _variables() -> list[Finding]:
     return [Finding("warning", "settings", line, "mend or unset it") for line in misspelt()]
 
 
-async def _livekit(settings: Settings) -> list[Finding]:
-    admin = RoomAdmin(
-        settings.livekit_http_url, settings.livekit_api_key, settings.livekit_api_secret.get_secret_value()
-    )
-    await admin.start()
+async def _livekit(settings: Settings, livekit: LiveKitApi) -> list[Finding]:
     try:
-        await admin.check()
+        await RoomAdmin(livekit).check()
     except Internal as error:
         return [
             Finding("ok", "LiveKit", f"{settings.livekit_url} answers"),
@@ -80,8 +76,6 @@ async def _livekit(settings: Settings) -> list[Finding]:
                 "start livekit-server, or set LIVEKIT_URL to where it listens",
             )
         ]
-    finally:
-        await admin.close()
     findings = [
         Finding("ok", "LiveKit", f"{settings.livekit_url} answers"),
         Finding("ok", "credentials", "livekit-server accepts the API key and secret"),

@@ -9,32 +9,28 @@ import secrets
 from livekit import api
 
 from connector.cli.findings import Finding
-from connector.config import Settings
 from connector.errors import ConnectorError
-from connector.livekit_errors import translated
+from connector.livekit_api import LiveKitApi
 
 PATIENCE = 6.0
 """Seconds for a worker to take the job."""
 
 
-async def agent_findings(settings: Settings, agent: str) -> list[Finding]:
+async def agent_findings(livekit: LiveKitApi, agent: str) -> list[Finding]:
     """No findings without a name. The agent's job starts and ends: its entrypoint sees an empty room."""
     if not agent:
         return []
-    subject, secret = "agent", settings.livekit_api_secret.get_secret_value()
+    subject = "agent"
     room = f"connector-doctor-{secrets.token_hex(4)}"
     try:
-        async with (
-            api.LiveKitAPI(settings.livekit_http_url, settings.livekit_api_key, secret, failover=False) as livekit,
-            translated(settings.livekit_http_url, PATIENCE + 5.0),
-        ):
-            await livekit.room.create_room(
+        async with livekit.request(PATIENCE + 5.0) as sdk:
+            await sdk.room.create_room(
                 api.CreateRoomRequest(name=room, empty_timeout=30, agents=[api.RoomAgentDispatch(agent_name=agent)])
             )
             try:
-                taken = await _is_taken(livekit, room)
+                taken = await _is_taken(sdk, room)
             finally:
-                await livekit.room.delete_room(api.DeleteRoomRequest(room=room))
+                await sdk.room.delete_room(api.DeleteRoomRequest(room=room))
     except ConnectorError as error:
         return [Finding("warning", subject, f"whether {agent} is registered cannot be asked: {error.message}")]
     if taken:
@@ -43,9 +39,9 @@ async def agent_findings(settings: Settings, agent: str) -> list[Finding]:
     return [Finding("problem", subject, text, "start the agent, with this LIVEKIT_URL and this agent_name")]
 
 
-async def _is_taken(livekit: api.LiveKitAPI, room: str) -> bool:
+async def _is_taken(sdk: api.LiveKitAPI, room: str) -> bool:
     for _ in range(round(PATIENCE / 0.2)):
-        dispatches = await livekit.agent_dispatch.list_dispatch(room)
+        dispatches = await sdk.agent_dispatch.list_dispatch(room)
         if any(dispatch.state.jobs for dispatch in dispatches):
             return True
         await asyncio.sleep(0.2)

@@ -20,19 +20,21 @@ from livekit.protocol.rtc import SignalResponse
 
 from connector.cli.findings import Finding
 from connector.config import Settings
+from connector.errors import ConnectorError
+from connector.livekit_api import LiveKitApi
 
 PATIENCE = 5.0
 _HOST = re.compile(r"(?:stun|turn)s?:(?P<host>\[[^]]+\]|[^:?]+)", re.IGNORECASE)
 
 
-async def ice_findings(settings: Settings) -> list[Finding]:
+async def ice_findings(settings: Settings, livekit: LiveKitApi) -> list[Finding]:
     """No findings when LiveKit refuses the join: another check reports that."""
     subject = "STUN"
     try:
         async with asyncio.timeout(PATIENCE):
-            hosts = hosts_of(await _ice_urls(settings))
+            hosts = hosts_of(await _ice_urls(settings, livekit))
         lost = [host for host in hosts if not await _resolves(host)]
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+    except (ConnectorError, aiohttp.ClientError, TimeoutError, OSError, ValueError):
         return []
     if not lost:
         return [Finding("ok", subject, f"the names that LiveKit gives resolve: {', '.join(hosts) or 'none'}")]
@@ -53,7 +55,7 @@ def hosts_of(urls: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-async def _ice_urls(settings: Settings) -> list[str]:
+async def _ice_urls(settings: Settings, livekit: LiveKitApi) -> list[str]:
     """The ICE URLs from the signalling of a join: hidden, in a separate room that is deleted at once."""
     room = f"connector-doctor-{secrets.token_hex(4)}"
     key, secret = settings.livekit_api_key, settings.livekit_api_secret.get_secret_value()
@@ -65,13 +67,13 @@ async def _ice_urls(settings: Settings) -> list[str]:
     )
     query = {"access_token": token.to_jwt(), "protocol": "15", "auto_subscribe": "0"}
     async with (
-        api.LiveKitAPI(settings.livekit_http_url, key, secret, failover=False) as livekit,
         aiohttp.ClientSession() as session,
         session.ws_connect(f"{settings.livekit_ws_url}/rtc", params=query) as websocket,
     ):
         answer = SignalResponse.FromString(await websocket.receive_bytes())
         # Delete it while the participant is connected: a leaving participant keeps LiveKit's room for a moment longer.
-        await livekit.room.delete_room(api.DeleteRoomRequest(room=room))
+        async with livekit.request() as sdk:
+            await sdk.room.delete_room(api.DeleteRoomRequest(room=room))
     return [url for server in answer.join.ice_servers for url in server.urls]
 
 

@@ -7,31 +7,27 @@ from collections.abc import Sequence
 from connector.cli.findings import Finding
 from connector.config import Settings
 from connector.errors import ConnectorError
+from connector.livekit_api import LiveKitApi
 from connector.sip import plan
-from connector.sip.admin import SipAdmin, SipNumberSetup
+from connector.sip.provisioning import SipNumberSetup, SipProvisioning
 from connector.sip.secrets import SipCredentials, SipSecrets
 from connector.storage.stores import opened
 
 SUBJECT = "LiveKit SIP"
 
 
-async def sip_findings(settings: Settings) -> list[Finding]:
+async def sip_findings(settings: Settings, livekit: LiveKitApi) -> list[Finding]:
     """Compares LiveKit's trunks with the credentials the connector would use. Empty without CONNECTOR_SIP_ENDPOINT."""
     if not settings.sip_endpoint:
         return []
-    secret = settings.livekit_api_secret.get_secret_value()
-    admin = SipAdmin(settings.livekit_http_url, settings.livekit_api_key, secret)
-    await admin.start()
     try:
-        trunks = await admin.list_numbers()
+        trunks = await SipProvisioning(livekit).list_numbers()
         if settings.store_file is not None and not settings.store_file.exists():
             return compare(trunks, [])
         async with opened(settings) as store:
             known = await SipSecrets(store.sip_numbers, settings.own_secrets).all()
     except ConnectorError as error:
         return [Finding("problem", SUBJECT, error.message, "see the troubleshooting in docs/sip.md")]
-    finally:
-        await admin.close()
     return compare(trunks, known)
 
 

@@ -16,9 +16,10 @@ from connector.carriers.twilio import Twilio
 from connector.carriers.twilio.dial import SipDial, check_password, check_username, sip_uri, twilio_dial
 from connector.cli.common import ConfigFile, require_store, run_or_exit, settings_or_exit
 from connector.config import Settings
+from connector.livekit_api import opened_livekit
 from connector.numbers import SUBSCRIBER
 from connector.sip import plan
-from connector.sip.admin import SetupDone, SipAdmin, SipNumberSetup
+from connector.sip.provisioning import SetupDone, SipNumberSetup, SipProvisioning
 from connector.sip.secrets import SipCredentials, SipSecrets
 from connector.storage.stores import opened
 
@@ -94,8 +95,8 @@ def _check(wanted: plan.Wanted, settings: Settings) -> None:
 
 
 async def _set_up(settings: Settings, wanted: plan.Wanted) -> SetupDone:
-    async with _sip_admin(settings) as admin, _secrets(settings) as secrets:
-        done = await admin.set_up(wanted)
+    async with _provisioning(settings) as provisioning, _secrets(settings) as secrets:
+        done = await provisioning.set_up(wanted)
         await secrets.remember_trunk(
             SipCredentials(wanted.number, done.setup.trunk_id, done.setup.username, done.setup.password)
         )
@@ -169,8 +170,8 @@ def list_numbers(
 
 
 async def _listed(settings: Settings) -> list[SipNumberSetup]:
-    async with _sip_admin(settings) as admin:
-        return await admin.list_numbers()
+    async with _provisioning(settings) as provisioning:
+        return await provisioning.list_numbers()
 
 
 @sip_app.command("remove")
@@ -185,8 +186,8 @@ def remove(number: Number, config: ConfigFile = None) -> None:
 
 
 async def _removed(settings: Settings, number: str) -> Sequence[str]:
-    async with _sip_admin(settings) as admin, _secrets(settings) as secrets:
-        changes = list(await admin.remove(number))
+    async with _provisioning(settings) as provisioning, _secrets(settings) as secrets:
+        changes = list(await provisioning.remove(number))
         if await secrets.forget(number):
             changes.append("its password deleted here")
         return changes
@@ -231,15 +232,9 @@ async def _with_bridge(settings: Settings, work: Callable[[ConferenceBridge], Aw
 
 
 @asynccontextmanager
-async def _sip_admin(settings: Settings) -> AsyncIterator[SipAdmin]:
-    admin = SipAdmin(
-        settings.livekit_http_url, settings.livekit_api_key, settings.livekit_api_secret.get_secret_value()
-    )
-    await admin.start()
-    try:
-        yield admin
-    finally:
-        await admin.close()
+async def _provisioning(settings: Settings) -> AsyncIterator[SipProvisioning]:
+    async with opened_livekit(settings) as livekit:
+        yield SipProvisioning(livekit)
 
 
 @asynccontextmanager

@@ -1,25 +1,21 @@
-"""Client of LiveKit's server API: rooms, agent dispatches, and the reveal of hidden participants.
-
-All LiveKit and HTTP exceptions are translated to ours here, with the cause kept.
-"""
+"""Rooms, agent dispatches and participants, over LiveKit's server API."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
-import aiohttp
 import structlog
 from livekit import api
 
-from connector.errors import NotFound
-from connector.livekit_errors import translated
+from connector.errors import ConnectorError, NotFound
+from connector.livekit_api import REQUEST_TIMEOUT, LiveKitApi
 from connector.model.call import AgentDispatch
 from connector.room.dispatches import (
     Dispatched,
@@ -33,8 +29,6 @@ from connector.tasks import BackgroundTasks
 
 log = structlog.get_logger()
 
-REQUEST_TIMEOUT = 3.0
-"""Seconds for one request to LiveKit; a ConnectTwilioCall must be answered within 5 even if LiveKit is down."""
 UNDO_TIMEOUT = 1.5
 """Seconds for the first attempt to undo a room's set-up: the end of a call waits for it."""
 UNDO_LIMIT = 30.0
@@ -55,40 +49,26 @@ class RoomSetup:
 
 
 class RoomAdmin:
-    """LiveKit's RoomService and AgentDispatchService with one API key. `start` first, `close` at the end."""
+    """LiveKit's RoomService and AgentDispatchService. Every method raises ConnectorError. `close` at the end, before
+    the API is closed."""
 
-    def __init__(self, url: str, api_key: str, api_secret: str) -> None:
-        self._url = url
-        self._key = api_key
-        self._secret = api_secret
-        self._api: api.LiveKitAPI | None = None
+    def __init__(self, livekit: LiveKitApi) -> None:
+        self._livekit = livekit
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._background = BackgroundTasks()
         self._unfinished: list[RoomSetup] = []
         """Set-ups that could not be undone yet."""
         self._closing = asyncio.Event()
 
-    async def start(self) -> None:
-        self._api = api.LiveKitAPI(self._url, self._key, self._secret, failover=False)
-
     async def close(self) -> None:
-        """Close the client. Each set-up that is not undone yet gets one more attempt, immediately."""
+        """Each set-up that is not undone yet gets one more attempt, immediately."""
         self._closing.set()
         await self._background.close(2 * UNDO_TIMEOUT)
-        if self._api is not None:
-            await self._api.aclose()
-            self._api = None
-
-    @property
-    def _client(self) -> api.LiveKitAPI:
-        if self._api is None:
-            raise RuntimeError("RoomAdmin.start() has not run")
-        return self._api
 
     async def check(self) -> None:
         """Raise Unavailable when LiveKit does not answer, Internal when it refuses the credentials."""
-        async with self._translated():
-            await self._client.room.list_rooms(api.ListRoomsRequest(names=["connector-reachability-check"]))
+        async with self._livekit.request():
+            await self._livekit.sdk.room.list_rooms(api.ListRoomsRequest(names=["connector-reachability-check"]))
 
     async def ensure_room(self, room: str, agents: Sequence[AgentDispatch]) -> RoomSetup:
         """Make sure that the room exists and that each agent is dispatched to it exactly once.
@@ -108,7 +88,7 @@ class RoomAdmin:
     async def _set_up(self, room: str, work: Callable[[RoomSetup], Coroutine[Any, Any, None]]) -> RoomSetup:
         """Run `work` under the room's lock. If it fails or is cancelled, its changes are undone."""
         setup = RoomSetup(room)
-        async with self._translated():
+        async with self._livekit.request():
             working = asyncio.create_task(self._in_turn(setup, work), name="set a room up")
             try:
                 await asyncio.shield(working)
@@ -166,35 +146,35 @@ class RoomAdmin:
             await self._create(setup, agents)
             return
         for agent in agents:
-            setup.dispatches.append(await create_dispatch(self._client, setup.room, agent))
+            setup.dispatches.append(await create_dispatch(self._livekit.sdk, setup.room, agent))
 
     async def _create(self, setup: RoomSetup, wanted: Sequence[AgentDispatch]) -> None:
         agents = marked(wanted)
-        room = await self._client.room.create_room(
+        room = await self._livekit.sdk.room.create_room(
             api.CreateRoomRequest(name=setup.room, agents=[_room_agent(agent) for agent in agents])
         )
         setup.created, setup.sid = True, room.sid
         if agents:
-            missing = missing_after_creation(await self._client.agent_dispatch.list_dispatch(setup.room), agents)
+            missing = missing_after_creation(await self._livekit.sdk.agent_dispatch.list_dispatch(setup.room), agents)
             # An agent is missing: somebody else created the room first, so we must not delete it.
             setup.created = not missing
             for agent in missing:
-                setup.dispatches.append(await create_dispatch(self._client, setup.room, agent))
+                setup.dispatches.append(await create_dispatch(self._livekit.sdk, setup.room, agent))
 
     async def _sid(self, room: str) -> str:
-        listed = await self._client.room.list_rooms(api.ListRoomsRequest(names=[room]))
+        listed = await self._livekit.sdk.room.list_rooms(api.ListRoomsRequest(names=[room]))
         return listed.rooms[0].sid if listed.rooms else ""
 
     async def sid(self, room: str) -> str:
         """The SID of the room now, "" if there is none. A room that is deleted and created again has a new SID."""
-        async with self._translated():
+        async with self._livekit.request():
             return await self._sid(room)
 
     async def has(self, room: str, identity: str) -> bool:
         """Whether a participant of this identity is in the room, hidden or not."""
         try:
-            async with self._translated():
-                await self._client.room.get_participant(api.RoomParticipantIdentity(room=room, identity=identity))
+            async with self._livekit.request():
+                await self._livekit.sdk.room.get_participant(api.RoomParticipantIdentity(room=room, identity=identity))
         except NotFound:
             return False
         return True
@@ -203,13 +183,13 @@ class RoomAdmin:
         self, room: str, agents: Sequence[AgentDispatch], others: Iterable[str], memory: Dispatched
     ) -> dict[str, int]:
         """See `connector.room.dispatches.dispatch_again`; NotFound when there is no such room."""
-        async with self._translated(), self._locks.setdefault(room, asyncio.Lock()):
-            return await dispatch_again(self._client, room, agents, others, memory, time.monotonic())
+        async with self._livekit.request(), self._locks.setdefault(room, asyncio.Lock()):
+            return await dispatch_again(self._livekit.sdk, room, agents, others, memory, time.monotonic())
 
     async def withdraw(self, room: str, memory: Dispatched) -> None:
         """Remove the dispatches that `dispatch_again` created, and the agents that came with them."""
-        async with self._translated(), self._locks.setdefault(room, asyncio.Lock()):
-            await withdraw(self._client, room, memory)
+        async with self._livekit.request(), self._locks.setdefault(room, asyncio.Lock()):
+            await withdraw(self._livekit.sdk, room, memory)
 
     async def undo(self, setup: RoomSetup) -> None:
         """Revert the changes of `ensure_room`. Raises nothing: if LiveKit fails, it is retried in the background, for
@@ -253,15 +233,15 @@ class RoomAdmin:
     async def _undo(self, setup: RoomSetup, seconds: float) -> bool:
         """Revert the set-up; True when nothing is left to revert. Call it with the room's lock held."""
         try:
-            async with asyncio.timeout(seconds):
+            async with self._livekit.request(seconds):
                 if setup.created and await self._is_ours(setup) and not await self._people_in(setup.room):
-                    await self._gone(self._client.room.delete_room(api.DeleteRoomRequest(room=setup.room)))
+                    await self._gone(self._livekit.sdk.room.delete_room(api.DeleteRoomRequest(room=setup.room)))
                     setup.dispatches.clear()
                 setup.created = False
                 for dispatch in tuple(setup.dispatches):
-                    await self._gone(self._client.agent_dispatch.delete_dispatch(dispatch, setup.room))
+                    await self._gone(self._livekit.sdk.agent_dispatch.delete_dispatch(dispatch, setup.room))
                     setup.dispatches.remove(dispatch)
-        except (api.TwirpError, aiohttp.ClientError, TimeoutError):
+        except ConnectorError:
             return False
         return True
 
@@ -278,13 +258,13 @@ class RoomAdmin:
         return await self._sid(setup.room) == setup.sid
 
     async def _people_in(self, room: str) -> bool:
-        listed = await self._client.room.list_participants(api.ListParticipantsRequest(room=room))
+        listed = await self._livekit.sdk.room.list_participants(api.ListParticipantsRequest(room=room))
         return any(p.kind != api.ParticipantInfo.Kind.AGENT for p in listed.participants)
 
     async def reveal(self, room: str, identity: str, attributes: Mapping[str, str]) -> None:
         """Make a hidden participant visible. LiveKit replaces all permissions, and merges the attributes."""
-        async with self._translated():
-            await self._client.room.update_participant(
+        async with self._livekit.request():
+            await self._livekit.sdk.room.update_participant(
                 api.UpdateParticipantRequest(
                     room=room,
                     identity=identity,
@@ -303,17 +283,17 @@ class RoomAdmin:
         """Remove a participant; if `sid` is given, only the participant with this SID. An absent one is no error."""
         participant = api.RoomParticipantIdentity(room=room, identity=identity)
         try:
-            async with self._translated():
-                if not sid or (await self._client.room.get_participant(participant)).sid == sid:
-                    await self._client.room.remove_participant(participant)
+            async with self._livekit.request():
+                if not sid or (await self._livekit.sdk.room.get_participant(participant)).sid == sid:
+                    await self._livekit.sdk.room.remove_participant(participant)
         except NotFound:
             return
 
     async def has_call(self, room: str, identity: str, call_id: str) -> bool:
         """Whether the participant of this call is in the room."""
         try:
-            async with self._translated():
-                there = await self._client.room.get_participant(
+            async with self._livekit.request():
+                there = await self._livekit.sdk.room.get_participant(
                     api.RoomParticipantIdentity(room=room, identity=identity)
                 )
         except NotFound:
@@ -324,15 +304,12 @@ class RoomAdmin:
         """Remove the participant of a finished call. A participant of a later call with the same identity stays."""
         participant = api.RoomParticipantIdentity(room=room, identity=identity)
         try:
-            async with self._translated():
-                there = await self._client.room.get_participant(participant)
+            async with self._livekit.request():
+                there = await self._livekit.sdk.room.get_participant(participant)
                 if there.attributes.get("connector.callId") == call_id:
-                    await self._client.room.remove_participant(participant)
+                    await self._livekit.sdk.room.remove_participant(participant)
         except NotFound:
             return
-
-    def _translated(self) -> AbstractAsyncContextManager[None]:
-        return translated(self._url, REQUEST_TIMEOUT)
 
 
 def _warn_of_left(setup: RoomSetup) -> None:

@@ -19,13 +19,14 @@ from carrier_simulator import InboundCall, TwilioSimulator
 from connector.app import Connector
 from connector.model.call import CallRecord
 from connector.sip import plan
-from connector.sip.admin import SipAdmin, SipNumberSetup
+from connector.sip.provisioning import SipNumberSetup
 from connector.sip.secrets import SipCredentials, SipSecrets
 from demo.livekit_server import LiveKitServer
 from demo.redis_server import RedisServer
 from tests.conformance.programs import HERE, Program, build
 from tests.integration.harness import stage_on
 from tests.integration.rest import RestClient
+from tests.integration.sip_livekit import provisioning_at
 from tests.sip_endpoint import SipEndpoint
 
 CALLER, CALLED, OTHER = "+15552223333", "+15550001111", "+15550002222"
@@ -73,11 +74,9 @@ def livekit_sip(request: pytest.FixtureRequest) -> None:
 @pytest.fixture
 async def scene(livekit_sip: None, tmp_path: Path) -> AsyncIterator[Scene]:
     async with RedisServer() as redis, LiveKitServer(redis=redis.address) as livekit, SipEndpoint() as endpoint:
-        admin = SipAdmin(livekit.http_url, livekit.api_key, livekit.api_secret)
-        await admin.start()
-        setup = (await admin.set_up(plan.Wanted(CALLED, agents=("helper",)))).setup
-        await admin.set_up(plan.Wanted(OTHER, room_prefix="control-"))
-        await admin.close()
+        async with provisioning_at(livekit.http_url, livekit.api_key, livekit.api_secret) as sip:
+            setup = (await sip.set_up(plan.Wanted(CALLED, agents=("helper",)))).setup
+            await sip.set_up(plan.Wanted(OTHER, room_prefix="control-"))
         async with stage_on(livekit, tmp_path) as stage:
             twilio = await stage.twilio()
             connector = await stage.connector(sip_endpoint=endpoint.host)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 from livekit import api
 
-from connector.sip.admin import SipAdmin
+from connector.livekit_api import LiveKitApi
+from connector.sip.provisioning import SipProvisioning
 from demo.livekit_server import LiveKitServer
 from demo.redis_server import RedisServer
 
@@ -27,12 +29,18 @@ def sip_livekit() -> Iterator[LiveKitServer]:
         asyncio.run(redis.stop())
 
 
+@asynccontextmanager
+async def provisioning_at(url: str, api_key: str, api_secret: str) -> AsyncIterator[SipProvisioning]:
+    livekit = LiveKitApi(url, api_key, api_secret)
+    await livekit.start()
+    yield SipProvisioning(livekit)
+    await livekit.close()
+
+
 @pytest.fixture
-async def sip(sip_livekit: LiveKitServer) -> AsyncIterator[SipAdmin]:
-    admin = SipAdmin(sip_livekit.http_url, sip_livekit.api_key, sip_livekit.api_secret)
-    await admin.start()
-    yield admin
-    await admin.close()
+async def sip(sip_livekit: LiveKitServer) -> AsyncIterator[SipProvisioning]:
+    async with provisioning_at(sip_livekit.http_url, sip_livekit.api_key, sip_livekit.api_secret) as sip:
+        yield sip
 
 
 @pytest.fixture

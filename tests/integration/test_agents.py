@@ -11,6 +11,7 @@ from livekit import api
 
 from connector.app import Connector
 from connector.cli.doctor_agent import agent_findings
+from connector.livekit_api import opened_livekit
 from connector.model.call import CallState
 from connector.room.dispatches import CREATION
 from demo.echo_agent import EchoAgent
@@ -210,6 +211,7 @@ async def test_two_real_agents_and_two_calls_in_one_room(
 
 
 async def test_the_doctor_finds_an_agent_that_has_registered(stage: Stage, worker: EchoAgent) -> None:
-    (finding,) = await agent_findings(stage.settings(), WORKER)
+    async with opened_livekit(stage.settings()) as livekit:
+        (finding,) = await agent_findings(livekit, WORKER)
     assert (finding.level, finding.text) == ("ok", f"a worker has registered as {WORKER}, and took a job")
     assert not [room for room in await stage.rooms() if room.startswith("connector-doctor-")]

@@ -18,6 +18,7 @@ from connector.cli.commands import app
 from connector.cli.doctor_sip import sip_findings
 from connector.cli.findings import Finding
 from connector.config import load_settings
+from connector.livekit_api import opened_livekit
 from connector.sip.secrets import SipSecrets
 from connector.storage.stores import store_at
 from demo.connector_process import clean_environment
@@ -175,7 +176,9 @@ async def findings(terminal: Terminal, **changes: str) -> list[Finding]:
     names = {"LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "CONNECTOR_STORE", "CONNECTOR_SIP_ENDPOINT"}
     given = {name: value for name, value in terminal.environment.items() if name in names} | changes
     flags = {name.lower().removeprefix("connector_"): value for name, value in given.items()}
-    return await sip_findings(load_settings(None, flags))
+    settings = load_settings(None, flags)
+    async with opened_livekit(settings) as livekit:
+        return await sip_findings(settings, livekit)
 
 
 async def test_the_doctor_compares_what_is_sent_with_what_is_accepted(

@@ -12,7 +12,7 @@ from connector.cli.doctor import _public_url
 from connector.cli.doctor_accounts import account_findings
 from connector.cli.doctor_agent import agent_findings
 from connector.cli.doctor_ice import hosts_of, ice_findings
-from connector.config import Settings
+from connector.livekit_api import opened_livekit
 from connector.model.provider import Provider
 from tests.integration.harness import TWILIO_TOKEN, Stage
 
@@ -107,7 +107,8 @@ async def test_the_names_that_livekit_sends_its_clients_to_are_looked_up(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = stage.settings()
-    (finding,) = await ice_findings(settings)
+    async with opened_livekit(settings) as livekit:
+        (finding,) = await ice_findings(settings, livekit)
     assert (finding.level, finding.text) == ("ok", "the names that LiveKit gives resolve: 127.0.0.1")
     assert not [room for room in await stage.rooms() if room.startswith("connector-doctor-")]
 
@@ -115,7 +116,8 @@ async def test_the_names_that_livekit_sends_its_clients_to_are_looked_up(
         return False
 
     monkeypatch.setattr("connector.cli.doctor_ice._resolves", nothing_resolves)
-    (finding,) = await ice_findings(settings)
+    async with opened_livekit(settings) as livekit:
+        (finding,) = await ice_findings(settings, livekit)
     assert finding.level == "warning"
     assert "rtc.stun_servers" in finding.mend
 
@@ -127,7 +129,7 @@ def test_ice_urls_are_read_for_their_names() -> None:
 
 async def test_an_agent_that_nobody_registered_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("connector.cli.doctor_agent.PATIENCE", 0.6)
-    settings: Settings = stage.settings()
-    (finding,) = await agent_findings(settings, "nobody-has-this-name")
+    async with opened_livekit(stage.settings()) as livekit:
+        (finding,) = await agent_findings(livekit, "nobody-has-this-name")
     assert finding.level == "problem"
     assert not [room for room in await stage.rooms() if room.startswith("connector-doctor-")]

@@ -204,13 +204,13 @@ async def test_every_step_is_undone_even_when_one_raises(stage: Stage, monkeypat
         if fails:
             raise ZeroDivisionError(name)
 
-    steps: dict[str, Any] = {"store": connector.store, "admin": connector.admin, "sip": connector._sip_admin}
+    steps: dict[str, Any] = {"store": connector.store, "livekit": connector.livekit, "admin": connector.admin}
     for name, part in steps.items():
         monkeypatch.setattr(part, "close", partial(close, name, part.close, name != "store"))
     await connector.start()
-    with pytest.raises(ZeroDivisionError, match="admin"):
+    with pytest.raises(ZeroDivisionError, match="livekit"):
         await connector.stop(0)
-    assert closed == ["sip", "admin", "store"]
+    assert closed == ["admin", "livekit", "store"]
     assert connector._http._runner is None
     assert all(chore.done() for chore in connector._chores)
 

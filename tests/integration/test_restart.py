@@ -17,6 +17,7 @@ from livekit import api, rtc
 from connector.app import Connector
 from connector.call.session.room_events import RoomEvents
 from connector.errors import Unavailable
+from connector.livekit_api import opened_livekit
 from connector.model.call import AgentDispatch
 from connector.model.end_reason import EndReason
 from connector.room import joining
@@ -258,12 +259,11 @@ async def test_agents_of_two_processes_that_create_one_room_are_dispatched_once_
     stage: Stage, room: str, metadata: str
 ) -> None:
     texts = ["0", "1"] if metadata == "of each its own" else ["m", "m"]
-    processes = [RoomAdmin(stage.livekit.http_url, stage.livekit.api_key, stage.livekit.api_secret) for _ in range(2)]
-    for process in processes:
-        await process.start()
-        # Each has looked and found no room.
-        process._sid = AsyncMock(return_value="")  # type: ignore[method-assign]
-    try:
+    async with opened_livekit(stage.settings()) as livekit:
+        processes = [RoomAdmin(livekit) for _ in range(2)]
+        for process in processes:
+            # Each has looked and found no room.
+            process._sid = AsyncMock(return_value="")  # type: ignore[method-assign]
         for number in range(5):
             name = f"{room}-{number}"
             setups = await asyncio.gather(
@@ -275,6 +275,5 @@ async def test_agents_of_two_processes_that_create_one_room_are_dispatched_once_
             assert sorted(setup.created for setup in setups) == [False, True]
             listed = await stage.admin.agent_dispatch.list_dispatch(name)
             assert sorted(dispatch.metadata for dispatch in listed) == texts
-    finally:
         for process in processes:
             await process.close()

@@ -11,6 +11,7 @@ import structlog
 from livekit import api
 
 from connector.errors import Unavailable
+from connector.livekit_api import LiveKitApi
 from connector.room.admin import UNDO_LIMIT, UNDO_TIMEOUT, RoomAdmin
 from tests.unit.call.virtual_time import virtual_time
 
@@ -50,15 +51,12 @@ class FakeLiveKit:
             raise api.TwirpError("not_found", "no such room", status=404)
         del self.rooms[asked.room]
 
-    async def aclose(self) -> None:
-        return
-
 
 def scene() -> tuple[RoomAdmin, FakeLiveKit]:
     livekit: Any = FakeLiveKit()
-    admin = RoomAdmin("http://livekit", "key", "secret")
-    admin._api = livekit
-    return admin, livekit
+    client = LiveKitApi("http://livekit", "key", "secret")
+    client._sdk = livekit
+    return RoomAdmin(client), livekit
 
 
 def warnings(entries: list[Any]) -> list[str]:

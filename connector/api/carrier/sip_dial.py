@@ -28,8 +28,8 @@ from connector.model.call import CallRequest
 from connector.model.connector import ConnectorEntry
 from connector.numbers import WITHHELD
 from connector.routing import Arrival, Route, call_request, normal_number
-from connector.sip.admin import CallerTaken
 from connector.sip.plan import RoomForCall
+from connector.sip.provisioning import CallerTaken
 from connector.sip.secrets import SipCredentials
 from connector.tokens import TokenSigner
 
@@ -49,7 +49,7 @@ class SipNumbers(Protocol):
 
 
 class SipRooms(Protocol):
-    """See `connector.sip.admin.SipAdmin`."""
+    """See `connector.sip.provisioning.SipProvisioning`."""
 
     async def send_to_room(self, call: RoomForCall) -> None: ...
     async def forget_call(self, call_id: str) -> None: ...

@@ -1,4 +1,4 @@
-"""Translates errors of LiveKit's server API and of the connection to it; for all adapters that use the API."""
+"""The one HTTP client of LiveKit's server API: session, time limits, and errors translated to ours."""
 
 from __future__ import annotations
 
@@ -10,12 +10,68 @@ from contextlib import asynccontextmanager
 import aiohttp
 from livekit import api
 
-from connector.errors import ConnectorError, Internal, NotFound, Unavailable
+from connector.config import Settings
+from connector.errors import ConnectorError, FailedPrecondition, Internal, NotFound, Unavailable
+
+REQUEST_TIMEOUT = 3.0
+"""Seconds for one request to LiveKit; a ConnectTwilioCall must be answered within 5 even if LiveKit is down."""
+SIP_WITHOUT_REDIS = (
+    "livekit-server runs without Redis, and its SIP API does not work without: set `redis: address:` in "
+    "livekit-server's config, give livekit-sip the same, and start both again"
+)
+
+
+class LiveKitApi:
+    """The server API of the livekit-server at `url`, with one API key. `start` before use, `close` at the end."""
+
+    def __init__(self, url: str, api_key: str, api_secret: str) -> None:
+        self._url = url
+        self._key = api_key
+        self._secret = api_secret
+        self._sdk: api.LiveKitAPI | None = None
+
+    async def start(self) -> None:
+        self._sdk = api.LiveKitAPI(self._url, self._key, self._secret, failover=False)
+
+    async def close(self) -> None:
+        sdk, self._sdk = self._sdk, None
+        if sdk is not None:
+            await sdk.aclose()
+
+    @property
+    def sdk(self) -> api.LiveKitAPI:
+        """LiveKit's client, for use inside `request`."""
+        if self._sdk is None:
+            raise RuntimeError("LiveKitApi.start() has not run")
+        return self._sdk
+
+    @asynccontextmanager
+    async def request(self, patience: float = REQUEST_TIMEOUT) -> AsyncIterator[api.LiveKitAPI]:
+        """Limits the requests of the block to `patience` seconds together. Raises only ConnectorError, with the cause
+        kept."""
+        async with _translated(self._url, patience):
+            yield self.sdk
+
+
+def livekit_of(settings: Settings) -> LiveKitApi:
+    """The API of the livekit-server in the settings."""
+    return LiveKitApi(
+        settings.livekit_http_url, settings.livekit_api_key, settings.livekit_api_secret.get_secret_value()
+    )
 
 
 @asynccontextmanager
-async def translated(url: str, patience: float) -> AsyncIterator[None]:
-    """Limits a request to LiveKit at `url` to `patience` seconds, and raises only ConnectorError."""
+async def opened_livekit(settings: Settings) -> AsyncIterator[LiveKitApi]:
+    livekit = livekit_of(settings)
+    await livekit.start()
+    try:
+        yield livekit
+    finally:
+        await livekit.close()
+
+
+@asynccontextmanager
+async def _translated(url: str, patience: float) -> AsyncIterator[None]:
     try:
         # The SDK disables aiohttp's timeout for its requests, even if the session has one.
         async with asyncio.timeout(patience):
@@ -57,6 +113,8 @@ def _translate(error: api.TwirpError, url: str) -> ConnectorError:
         )
     if error.code == "not_found" and error.status == 404 and error.message:
         return NotFound(error.message)
+    if "redis required" in error.message:
+        return FailedPrecondition(SIP_WITHOUT_REDIS)
     if error.status >= 500 or error.code in ("unavailable", "deadline_exceeded"):
         return Unavailable(f"livekit-server at {url} answered {error.status}: {error.message}")
     return Internal(f"livekit-server at {url} answered {error.code}: {error.message}")

@@ -1,25 +1,19 @@
-"""The part of LiveKit's SIP API that inbound numbers need."""
+"""Provisions numbers in LiveKit SIP: inbound trunks and dispatch rules, over LiveKit's server API."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from livekit import api
 
-from connector.errors import FailedPrecondition, Internal, Unavailable
-from connector.livekit_errors import translated
+from connector.errors import FailedPrecondition, Internal
+from connector.livekit_api import LiveKitApi
 from connector.sip import plan
 from connector.sip.plan import RoomForCall
 
-REQUEST_TIMEOUT = 5.0
-"""Seconds for one request to LiveKit."""
-WITHOUT_REDIS = (
-    "livekit-server runs without Redis, and its SIP API does not work without: set `redis: address:` in "
-    "livekit-server's config, give livekit-sip the same, and start both again"
-)
+SIP_TIMEOUT = 5.0
+"""Seconds for all requests of one method together: a change first reads all trunks and rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,34 +42,21 @@ class CallerTaken(FailedPrecondition):
     """Another call with the same caller ID already has a dispatch rule, so LiveKit cannot distinguish the two."""
 
 
-class SipAdmin:
-    """Call `start` before use. Every method raises ConnectorError on failure."""
+class SipProvisioning:
+    """Every method raises ConnectorError on failure."""
 
-    def __init__(self, url: str, api_key: str, api_secret: str) -> None:
-        self._url = url
-        self._key = api_key
-        self._secret = api_secret
-        self._api: api.LiveKitAPI | None = None
+    def __init__(self, livekit: LiveKitApi) -> None:
+        self._livekit = livekit
         self._creating = asyncio.Lock()
-
-    async def start(self) -> None:
-        self._api = api.LiveKitAPI(self._url, self._key, self._secret, failover=False)
-
-    async def close(self) -> None:
-        if self._api is not None:
-            await self._api.aclose()
-            self._api = None
 
     @property
     def _sip(self) -> api.sip_service.SipService:
-        if self._api is None:
-            raise RuntimeError("SipAdmin.start() has not run")
-        return self._api.sip
+        return self._livekit.sdk.sip
 
     async def set_up(self, wanted: plan.Wanted) -> SetupDone:
         """Creates or updates the trunk and the rule. Settings that already match are not changed."""
         changes: list[str] = []
-        async with self._translated():
+        async with self._livekit.request(SIP_TIMEOUT):
             trunk = await self._put_trunk(wanted, changes)
             rule = await self._put_rule(wanted, trunk.sip_trunk_id, changes)
         return SetupDone(_summary(wanted.number, trunk, rule), tuple(changes))
@@ -109,7 +90,7 @@ class SipAdmin:
         another call with the same caller has one."""
         try:
             # One at a time: LiveKit's check for conflicts and its write are not atomic.
-            async with self._creating, self._translated():
+            async with self._creating, self._livekit.request(SIP_TIMEOUT):
                 await self._sip.create_dispatch_rule(
                     api.CreateSIPDispatchRuleRequest(dispatch_rule=plan.rule_of_call(call))
                 )
@@ -120,7 +101,7 @@ class SipAdmin:
 
     async def forget_call(self, call_id: str) -> None:
         """Deletes the rule of `send_to_room`, if there is one."""
-        async with self._translated():
+        async with self._livekit.request(SIP_TIMEOUT):
             for rule in await self._rules():
                 if rule.name == plan.name_of(call_id):
                     await self._sip.delete_dispatch_rule(
@@ -129,12 +110,12 @@ class SipAdmin:
 
     async def calls_with_rules(self) -> list[str]:
         """Returns the ids of the calls that have a rule of `send_to_room`."""
-        async with self._translated():
+        async with self._livekit.request(SIP_TIMEOUT):
             return [call_id for rule in await self._rules() if (call_id := plan.call_of(rule))]
 
     async def list_numbers(self) -> list[SipNumberSetup]:
         """Returns one entry per number of each inbound trunk, ours or not; a trunk for all has the number ""."""
-        async with self._translated():
+        async with self._livekit.request(SIP_TIMEOUT):
             trunks, rules = await self._trunks(), await self._rules()
         return [
             _summary(number, trunk, plan.find_rule(rules, number, trunk.sip_trunk_id))
@@ -145,7 +126,7 @@ class SipAdmin:
     async def remove(self, number: str) -> tuple[str, ...]:
         """Removes the number, and its trunk and rule if they serve no other number. Returns the changes in words."""
         changes: list[str] = []
-        async with self._translated():
+        async with self._livekit.request(SIP_TIMEOUT):
             trunk = plan.find_trunk(await self._trunks(), number)
             trunk_id = trunk.sip_trunk_id if trunk else ""
             others = [each for each in trunk.numbers if not plan.same_number(each, number)] if trunk else []
@@ -178,16 +159,6 @@ class SipAdmin:
 
     async def _rules(self) -> list[api.SIPDispatchRuleInfo]:
         return list((await self._sip.list_dispatch_rule(api.ListSIPDispatchRuleRequest())).items)
-
-    @asynccontextmanager
-    async def _translated(self) -> AsyncIterator[None]:
-        try:
-            async with translated(self._url, REQUEST_TIMEOUT):
-                yield
-        except Unavailable as error:
-            if isinstance(error.__cause__, api.TwirpError) and "redis required" in error.__cause__.message:
-                raise FailedPrecondition(WITHOUT_REDIS) from error
-            raise
 
 
 def _summary(number: str, trunk: api.SIPInboundTrunkInfo, rule: api.SIPDispatchRuleInfo | None) -> SipNumberSetup:

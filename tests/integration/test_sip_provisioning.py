@@ -10,16 +10,16 @@ from livekit import api
 
 from connector.errors import FailedPrecondition, Internal, Unavailable
 from connector.sip import plan
-from connector.sip.admin import SipAdmin
+from connector.sip.provisioning import SipProvisioning
 from demo.livekit_server import LiveKitServer
-from tests.integration.sip_livekit import all_rules, all_trunks, lkapi, sip, sip_livekit
+from tests.integration.sip_livekit import all_rules, all_trunks, lkapi, provisioning_at, sip, sip_livekit
 
 __all__ = ["lkapi", "sip", "sip_livekit"]
 
 NUMBER, OTHER = "+15550001111", "+15550002222"
 
 
-async def test_a_number_gets_a_trunk_and_a_rule(sip: SipAdmin, lkapi: api.LiveKitAPI) -> None:
+async def test_a_number_gets_a_trunk_and_a_rule(sip: SipProvisioning, lkapi: api.LiveKitAPI) -> None:
     done = await sip.set_up(
         plan.Wanted(NUMBER, room_prefix="control-", agents=("helper",), username="tw", password="a-long-password")
     )
@@ -34,7 +34,7 @@ async def test_a_number_gets_a_trunk_and_a_rule(sip: SipAdmin, lkapi: api.LiveKi
     assert (done.setup.trunk_id, done.setup.rule_id) == (trunk.sip_trunk_id, rule.sip_dispatch_rule_id)
 
 
-async def test_the_second_time_changes_nothing(sip: SipAdmin, lkapi: api.LiveKitAPI) -> None:
+async def test_the_second_time_changes_nothing(sip: SipProvisioning, lkapi: api.LiveKitAPI) -> None:
     wanted = plan.Wanted(NUMBER, agents=("helper",))
     first = await sip.set_up(wanted)
     before = (await all_trunks(lkapi), await all_rules(lkapi))
@@ -45,7 +45,7 @@ async def test_the_second_time_changes_nothing(sip: SipAdmin, lkapi: api.LiveKit
     assert (await all_trunks(lkapi), await all_rules(lkapi)) == before
 
 
-async def test_only_what_differs_is_updated(sip: SipAdmin, lkapi: api.LiveKitAPI) -> None:
+async def test_only_what_differs_is_updated(sip: SipProvisioning, lkapi: api.LiveKitAPI) -> None:
     first = await sip.set_up(plan.Wanted(NUMBER, agents=("helper",), password="the-first-password"))
     done = await sip.set_up(plan.Wanted(NUMBER, password="the-second-password"))
     assert done.changes == ("inbound trunk updated: auth_password",)
@@ -59,7 +59,7 @@ async def test_only_what_differs_is_updated(sip: SipAdmin, lkapi: api.LiveKitAPI
     assert (await sip.set_up(plan.Wanted(NUMBER, agents=()))).setup.agents == ()
 
 
-async def test_what_somebody_else_set_stays(sip: SipAdmin, lkapi: api.LiveKitAPI) -> None:
+async def test_what_somebody_else_set_stays(sip: SipProvisioning, lkapi: api.LiveKitAPI) -> None:
     made = await lkapi.sip.create_inbound_trunk(
         api.CreateSIPInboundTrunkRequest(
             trunk=api.SIPInboundTrunkInfo(
@@ -85,7 +85,7 @@ async def test_what_somebody_else_set_stays(sip: SipAdmin, lkapi: api.LiveKitAPI
     assert (list(trunk.numbers), trunk.auth_username) == (["15550001111", OTHER], "you")
 
 
-async def test_the_json_of_a_dry_run_is_found_again(sip: SipAdmin, lkapi: api.LiveKitAPI) -> None:
+async def test_the_json_of_a_dry_run_is_found_again(sip: SipProvisioning, lkapi: api.LiveKitAPI) -> None:
     """The operator feeds it to `lk`, which sends it as it is, and runs the set-up later."""
     wanted = plan.Wanted(NUMBER, agents=("helper",), password="a-long-password")
     trunk_text = plan.inbound_trunk_json(plan.trunk_for(wanted, None))
@@ -98,7 +98,7 @@ async def test_the_json_of_a_dry_run_is_found_again(sip: SipAdmin, lkapi: api.Li
     assert (len(await all_trunks(lkapi)), len(await all_rules(lkapi))) == (1, 1)
 
 
-async def test_numbers_are_listed_with_what_serves_them(sip: SipAdmin, lkapi: api.LiveKitAPI) -> None:
+async def test_numbers_are_listed_with_what_serves_them(sip: SipProvisioning, lkapi: api.LiveKitAPI) -> None:
     one = await sip.set_up(plan.Wanted(NUMBER, agents=("helper",)))
     two = await sip.set_up(plan.Wanted(OTHER, room_prefix="two-"))
     assert sorted(await sip.list_numbers(), key=lambda setup: setup.number) == [one.setup, two.setup]
@@ -106,7 +106,7 @@ async def test_numbers_are_listed_with_what_serves_them(sip: SipAdmin, lkapi: ap
     assert one.setup.password not in repr(one)
 
 
-async def test_a_number_is_removed_and_others_stay(sip: SipAdmin, lkapi: api.LiveKitAPI) -> None:
+async def test_a_number_is_removed_and_others_stay(sip: SipProvisioning, lkapi: api.LiveKitAPI) -> None:
     one = await sip.set_up(plan.Wanted(NUMBER))
     two = await sip.set_up(plan.Wanted(OTHER))
     assert await sip.remove(NUMBER) == (
@@ -117,7 +117,7 @@ async def test_a_number_is_removed_and_others_stay(sip: SipAdmin, lkapi: api.Liv
     assert await sip.remove(NUMBER) == ()
 
 
-async def test_a_trunk_with_other_numbers_goes_on_without_this_one(sip: SipAdmin, lkapi: api.LiveKitAPI) -> None:
+async def test_a_trunk_with_other_numbers_goes_on_without_this_one(sip: SipProvisioning, lkapi: api.LiveKitAPI) -> None:
     trunk = api.SIPInboundTrunkInfo(name="both", numbers=[NUMBER, OTHER], auth_username="u", auth_password="p" * 12)
     await lkapi.sip.create_inbound_trunk(api.CreateSIPInboundTrunkRequest(trunk=trunk))
     await sip.set_up(plan.Wanted(NUMBER))
@@ -128,12 +128,12 @@ async def test_a_trunk_with_other_numbers_goes_on_without_this_one(sip: SipAdmin
 
 
 async def test_without_redis_it_says_so() -> None:
-    async with LiveKitServer() as livekit:
-        admin = SipAdmin(livekit.http_url, livekit.api_key, livekit.api_secret)
-        await admin.start()
+    async with (
+        LiveKitServer() as livekit,
+        provisioning_at(livekit.http_url, livekit.api_key, livekit.api_secret) as sip,
+    ):
         with pytest.raises(FailedPrecondition, match="without Redis"):
-            await admin.set_up(plan.Wanted(NUMBER))
-        await admin.close()
+            await sip.set_up(plan.Wanted(NUMBER))
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,7 @@ async def test_without_redis_it_says_so() -> None:
 async def test_a_livekit_that_refuses_or_is_gone(
     sip_livekit: LiveKitServer, secret: str, url: str, error: type[Exception]
 ) -> None:
-    admin = SipAdmin(url or sip_livekit.http_url, sip_livekit.api_key, secret or sip_livekit.api_secret)
-    await admin.start()
-    with pytest.raises(error):
-        await admin.list_numbers()
-    await admin.close()
+    at = url or sip_livekit.http_url, sip_livekit.api_key, secret or sip_livekit.api_secret
+    async with provisioning_at(*at) as sip:
+        with pytest.raises(error):
+            await sip.list_numbers()
