@@ -25,6 +25,7 @@ from connector.api.carrier.sip_dial import SipDialler, SipParts
 from connector.api.carrier.transfers import TransferAddresses, TransferRoutes
 from connector.api.ops import OpsRoutes
 from connector.api.origins import Origins
+from connector.api.peer_endpoint import PeerEndpoint
 from connector.api.refusals import Refusals
 from connector.api.rest.administration import administration, signature_check
 from connector.api.rest.calls import CallRest, as_json
@@ -37,6 +38,7 @@ from connector.api.rpc.twirp import TwirpRoutes
 from connector.call.dependencies import CallDependencies, Limits
 from connector.call.registry.control import CallControl, TransferDefaults
 from connector.call.registry.dialled import DialledCalls
+from connector.call.registry.forwarding import Commands
 from connector.call.registry.hang_ups import HangUps
 from connector.call.registry.lease import LOOK_EVERY as LOOK_FOR_OTHERS_EVERY
 from connector.call.registry.lease import RENEW_EVERY, OwnerLease
@@ -51,6 +53,8 @@ from connector.logs import never_log
 from connector.metrics import Metrics
 from connector.model.call import AgentWatch, CallRequest
 from connector.model.provider import Provider
+from connector.peers.client import PeerClient
+from connector.peers.signatures import PeerSignatures
 from connector.room.admin import RoomAdmin
 from connector.room.admission import JoinAdmission
 from connector.room.events import RoomListener
@@ -96,8 +100,13 @@ class Connector:
         self._call_parts = self._parts()
         self._dialled = DialledCalls(self._call_parts)
         self.calls = CallManager(self._call_parts, settings.max_calls)
+        peer_signatures = PeerSignatures(own)
+        self.peers = PeerClient(settings.owner, peer_signatures, self.store, self.metrics)
         defaults = TransferDefaults(settings.transfer_timeout, settings.transfer_failed_sentence)
-        self.control = CallControl(self.calls, self.store, self.admin, self._dialled, defaults)
+        self.control = CallControl(
+            self.calls, self.store, self.admin, self._dialled, self.peers, settings.owner, defaults
+        )
+        self.peer_endpoint = PeerEndpoint(settings.owner, peer_signatures, Commands(self.calls).carry_out, self.metrics)
         signer = TokenSigner(own)
         self._webhook_keys = WebhookKeys(own)
         origins = Origins(settings.public_origin, settings.regions, settings.countries)
@@ -155,7 +164,7 @@ class Connector:
             OpsRoutes(self.calls, self.admin, self.metrics, link),
         )
         self._http = HttpServer(routes, shares_port=settings.share_ports)
-        self._lease = OwnerLease(self._call_parts, lambda: bool(self.calls.live()))
+        self._lease = OwnerLease(self._call_parts, lambda: bool(self.calls.live()), lambda: self.peer_endpoint.address)
         self._undo = contextlib.AsyncExitStack()
         self._chores: list[asyncio.Task[None]] = []
         self.port = settings.port
@@ -241,6 +250,16 @@ class Connector:
             await self.webhooks.start()
             undo.push_async_callback(self.webhooks.stop)
             await startup.warn_of_held_phones(self.store, self.carriers, self.settings)
+            await self.peers.start()
+            undo.push_async_callback(self.peers.close)
+            # Before the lease, which has its address.
+            await self.peer_endpoint.start(
+                self.settings.peer_host,
+                self.settings.peer_port,
+                self.settings.peer_url,
+                several=self.settings.share_ports,
+            )
+            undo.push_async_callback(self.peer_endpoint.stop)
             interrupted = await self._lease.take_up()
             undo.push_async_callback(Chore("give up the lease", self._lease.give_up).once)
             if interrupted:

@@ -43,6 +43,7 @@ from connector.spelling import nearest
 _SIP_ENDPOINT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:;[A-Za-z0-9-]+=[A-Za-z0-9.-]+)*")
 Seconds = Annotated[float, Field(gt=0)]
 DAY = 86400
+_EVERY_ADDRESS = ("0.0.0.0", "::", "[::]", "*")
 
 
 def _several(value: Any) -> Any:
@@ -118,6 +119,12 @@ class Settings(BaseSettings):
     """After so many calls a worker gets a successor. 0: never."""
     worker_max_memory: float = Field(0, ge=0, validation_alias=_env("CONNECTOR_WORKER_MAX_MEMORY"))
     """Above so many megabytes of resident memory a worker gets a successor. 0: never."""
+    peer_host: str = Field("127.0.0.1", min_length=1, validation_alias=_env("CONNECTOR_PEER_HOST"))
+    """Where this process answers the other processes that share the store."""
+    peer_port: int = Field(0, ge=0, le=65535, validation_alias=_env("CONNECTOR_PEER_PORT"))
+    """0: any free port."""
+    peer_url: str = Field("", validation_alias=_env("CONNECTOR_PEER_URL"))
+    """The address of that for the other processes; empty: peer_host and the port."""
 
     connect_timeout: Seconds = Field(90, validation_alias=_env("CONNECTOR_CONNECT_TIMEOUT"))
     answer_grace: Seconds = Field(30, validation_alias=_env("CONNECTOR_ANSWER_GRACE"))
@@ -233,9 +240,9 @@ class Settings(BaseSettings):
             raise ValueError("must be a number in E.164 form such as +15551234567")
         return value
 
-    @field_validator("public_url")
+    @field_validator("public_url", "peer_url")
     @classmethod
-    def _public_url(cls, value: str) -> str:
+    def _optional_url(cls, value: str) -> str:
         return _origin(value, {"http", "https"}) if value else value
 
     @field_validator("telnyx_public_key")
@@ -293,6 +300,19 @@ class Settings(BaseSettings):
         unknown = sorted(set(self.countries.values()) - set(self.regions))
         if unknown:
             raise ValueError(f"CONNECTOR_COUNTRIES names regions that CONNECTOR_REGIONS has not: {', '.join(unknown)}")
+        return self
+
+    @model_validator(mode="after")
+    def _peer_address(self) -> Settings:
+        if self.peer_host in _EVERY_ADDRESS and not self.peer_url:
+            raise ValueError(
+                f"CONNECTOR_PEER_HOST {self.peer_host} is no address that other processes can use: name one, or set "
+                "CONNECTOR_PEER_URL too"
+            )
+        if self.peer_url and not self.peer_port:
+            raise ValueError("CONNECTOR_PEER_URL needs a fixed CONNECTOR_PEER_PORT")
+        if self.peer_url and (self.share_ports or self.has_supervisor) and not urlsplit(self.peer_url).port:
+            raise ValueError("CONNECTOR_PEER_URL needs a port, because each worker has one of its own")
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@
     ├── Aborted                    concurrent change of the same object
     ├── ResourceExhausted          the configured limit of calls is reached
     ├── Unavailable                LiveKit is unreachable, or the service is draining
+    ├── DeadlineExceeded           the client's deadline passed first
     ├── Unimplemented              a method that LiveKit defines but we do not implement
     ├── Internal                   the operator's setup is wrong (credentials, config)
     │   └── CredentialsRefused     a carrier's REST API refuses our credentials
@@ -94,6 +95,12 @@ class Unavailable(ConnectorError):
     twirp_code = "unavailable"
     grpc_code = "UNAVAILABLE"
     http_status = 503
+
+
+class DeadlineExceeded(ConnectorError):
+    twirp_code = "deadline_exceeded"
+    grpc_code = "DEADLINE_EXCEEDED"
+    http_status = 408
 
 
 class Unimplemented(ConnectorError):

@@ -103,6 +103,13 @@ class Metrics:
             multiprocess_mode="livemax",
         )
 
+        self.peer_requests = Counter(
+            "connector_peer_requests",
+            "Requests carried to the process that holds the call, by result: done, refused (its own error), deadline, "
+            "canceled (by the client), gone, unreachable, no_address, not_held, answer_lost, failed",
+            ["request", "result"],
+            registry=registry,
+        )
         self.hang_ups = Counter(
             "connector_hang_ups",
             "Tries to hang a phone up over its carrier's API, by result: done, failed (another follows), given_up",

@@ -11,6 +11,7 @@ from connector.carriers.transfers import TransferDial
 from connector.model.call import AgentDispatch, CallFilter, CallRecord, CallRequest, CarrierCall, WaitingCall
 from connector.model.provider import Provider
 from connector.model.webhook import LifecycleEvent
+from connector.peers.commands import CallCommand
 from connector.room.dispatches import Dispatched
 from connector.room.events import RoomListener
 from connector.storage.base import Collection, HangUpQueue
@@ -109,6 +110,17 @@ class Admin(Protocol):
     async def has_call(self, room: str, identity: str, call_id: str) -> bool: ...
     async def remove_call(self, room: str, identity: str, call_id: str) -> None: ...
     async def reveal(self, room: str, identity: str, attributes: Mapping[str, str]) -> None: ...
+
+
+class Remover(Protocol):
+    async def remove(self, room: str, identity: str) -> None: ...
+
+
+class Peers(Protocol):
+    """The other processes of the service; see `connector.peers.client.PeerClient`."""
+
+    async def ask(self, owner: str, command: CallCommand) -> CallRecord: ...
+    async def is_reachable(self, owner: str) -> bool: ...
 
 
 class CallStore(Protocol):

@@ -227,3 +227,23 @@ def test_a_store_that_cannot_be_meant_is_refused_without_quoting_it(
     told = problem()
     assert told.startswith("CONNECTOR_STORE: must look like")
     assert "hidden" not in told
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("peer_host: 0.0.0.0", "CONNECTOR_PEER_HOST 0.0.0.0 is no address that other processes can use"),
+        ("peer_host: '::'", "CONNECTOR_PEER_HOST"),
+        ("peer_url: http://connector-1:8090", "needs a fixed CONNECTOR_PEER_PORT"),
+        ("{peer_url: 'https://connector-1', peer_port: 8090, share_ports: true}", "CONNECTOR_PEER_URL needs a port"),
+        ("{peer_url: 'https://connector-1', peer_port: 8090, workers: 2}", "CONNECTOR_PEER_URL needs a port"),
+        ("{peer_url: 'http://a/path?x', peer_port: 8090}", "PEER_URL: must be an origin"),
+    ],
+)
+def test_an_address_that_other_processes_cannot_use_is_refused(tmp_path: Path, settings: str, told: str) -> None:
+    assert told in problem(yaml(tmp_path, settings))
+
+
+def test_an_address_for_the_other_processes_may_differ_from_the_sockets(tmp_path: Path) -> None:
+    text = "{peer_host: 0.0.0.0, peer_port: 8090, peer_url: 'http://connector-1:8090'}"
+    assert load_settings(yaml(tmp_path, text)).peer_url == "http://connector-1:8090"

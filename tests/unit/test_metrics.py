@@ -26,6 +26,7 @@ def test_the_text_parses_and_has_every_family_before_the_first_call() -> None:
         "connector_agents",
         "connector_webhooks",
         "connector_webhooks_pending",
+        "connector_peer_requests",
         "connector_hang_ups",
         "connector_hang_ups_pending",
     }

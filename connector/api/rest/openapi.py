@@ -22,7 +22,8 @@ _REFUSALS = {
     413: "The body is too large",
     429: "Too much of it at once",
     501: "Not possible with this carrier or this configuration",
-    503: "LiveKit, the store or the carrier cannot be reached",
+    503: "LiveKit, the store, the carrier or the process that holds the call cannot be reached",
+    504: "The deadline in the header X-Twirp-Timeout-Ms passed, or the process that holds the call is too slow",
 }
 _VARIABLE = re.compile(r"\{(\w+)\}")
 _REF = "#/components/schemas/{model}"
@@ -118,7 +119,7 @@ def _operation(operation: Operation, models: _Models) -> Schema:
             },
             **{
                 str(status): {"description": _REFUSALS[status]} | refused
-                for status in sorted({*common, *operation.refusals, 503} | ({413} if operation.body else set()))
+                for status in sorted({*common, *operation.refusals, 503, 504} | ({413} if operation.body else set()))
             },
         },
     }

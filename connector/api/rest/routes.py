@@ -19,13 +19,21 @@ from connector.api.refusals import Refusals
 from connector.api.rest.models import Asked, in_words
 from connector.api.rest.openapi import document
 from connector.api.rest.operation import Access, Operation
-from connector.errors import ConnectorError, FailedPrecondition, InvalidArgument, Malformed
+from connector.api.timeouts import client_timeout
+from connector.deadlines import deadline
+from connector.errors import ConnectorError, DeadlineExceeded, FailedPrecondition, InvalidArgument, Malformed
 from connector.spelling import nearest
 
 log = structlog.get_logger()
 
 MAX_BODY = 128 * 1024
 DOCUMENT_PATH = "/v2/openapi.json"
+_STATUSES = {
+    # HTTP 412 is only for conditions in the request's headers; a wrong state of the call is a conflict.
+    FailedPrecondition.twirp_code: 409,
+    # After a 408, clients and proxies send the request again by themselves; it may have succeeded.
+    DeadlineExceeded.twirp_code: 504,
+}
 
 
 class RestRoutes:
@@ -88,11 +96,11 @@ class RestRoutes:
             self._authorizer.require_rest(request.headers.get("Authorization"))
         query = checked(operation.query, dict(request.query)) if operation.query else None
         body = checked(operation.body, await _read(request)) if operation.body else None
-        return await operation.handler(Asked(dict(request.match_info), body, query))
+        async with deadline(client_timeout(request)):
+            return await operation.handler(Asked(dict(request.match_info), body, query))
 
     def _refused(self, operation: Operation, error: ConnectorError) -> web.Response:
-        # HTTP 412 is only for conditions in the request's headers; a wrong state of the call is a conflict (409).
-        status = 409 if isinstance(error, FailedPrecondition) else error.http_status
+        status = _STATUSES.get(error.twirp_code, error.http_status)
         return self._problem(operation, status, error.twirp_code, error.message)
 
     def _problem(self, operation: Operation, status: int, code: str, message: str) -> web.Response:

@@ -14,6 +14,7 @@ from connector.api.auth import Authorizer
 from connector.api.refusals import Refusals
 from connector.api.rpc.methods import Method
 from connector.config import bracketed
+from connector.deadlines import deadline
 from connector.errors import ConnectorError
 
 log = structlog.get_logger()
@@ -97,7 +98,8 @@ class GrpcServer:
                 request = method.request()
                 request.ParseFromString(body)
                 # If the deadline passes or the client disconnects, this is cancelled, and the method undoes its work.
-                return (await method.handler(request)).SerializeToString()
+                async with deadline(context.time_remaining()):
+                    return (await method.handler(request)).SerializeToString()
             except ConnectorError as error:
                 self._refusals.note(path, error.twirp_code, error.message)
                 await context.abort(getattr(grpc.StatusCode, error.grpc_code), error.message)

@@ -129,11 +129,11 @@ class ConnectorService:
 
     async def send_dtmf(self, request: pb.SendDtmfRequest) -> pb.SendDtmfResponse:
         digits = requests.dtmf_digits(request.digits)
-        (await self._control.live(requests.call_id(request.call_id))).send_dtmf(digits)
+        await self._control.send_dtmf(requests.call_id(request.call_id), digits)
         return pb.SendDtmfResponse()
 
     async def clear_audio(self, request: pb.ClearAudioRequest) -> pb.ClearAudioResponse:
-        (await self._control.live(requests.call_id(request.call_id))).clear_audio()
+        await self._control.clear_audio(requests.call_id(request.call_id))
         return pb.ClearAudioResponse()
 
     async def switch_room(self, request: pb.SwitchRoomRequest) -> pb.SwitchRoomResponse:

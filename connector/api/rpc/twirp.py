@@ -24,7 +24,9 @@ from twirp.server import TwirpServer
 from connector.api.auth import Authorizer
 from connector.api.refusals import Refusals
 from connector.api.rpc.methods import Method
-from connector.errors import ConnectorError, InvalidArgument, Malformed
+from connector.api.timeouts import client_timeout
+from connector.deadlines import deadline
+from connector.errors import ConnectorError, DeadlineExceeded, InvalidArgument, Malformed
 
 log = structlog.get_logger()
 
@@ -191,7 +193,11 @@ class TwirpRoutes:
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        await self._app(scope, receive, send)
+        try:
+            async with deadline(client_timeout(request)):
+                await self._app(scope, receive, send)
+        except DeadlineExceeded as error:
+            return _error(to_twirp(error))
         start, content = sent
         headers = {name.decode(): value.decode() for name, value in start["headers"]}
         headers.pop("Content-Length", None)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from connector.call.ports import Peers, Remover
 from connector.call.registry.dialled import OWNER, DialledCalls
+from connector.call.registry.forwarding import Commands, Forwarding, after_the_end
 from connector.call.registry.manager import CallManager
-from connector.call.session.call_session import CallSession
 from connector.carriers.transfers import MAX_TIMEOUT, MIN_TIMEOUT
 from connector.errors import FailedPrecondition, InvalidArgument, NotFound
 from connector.model.call import AgentDispatch, CallRecord, Transfer
 from connector.model.end_reason import EndReason
 from connector.numbers import E164
-
-END_PATIENCE = 8.0
-"""Seconds for another process to end its call after we have removed the caller from the room."""
-LOOK_EVERY = 0.1
-
+from connector.peers.commands import CallCommand, ClearAudio, EndCall, SendDtmf, SwitchRoom, TransferCall
+from connector.peers.errors import NotHeld
 
 MAX_SENTENCE = 4096
 
@@ -46,10 +44,6 @@ class Records(Protocol):
     async def get_call(self, call_id: str) -> CallRecord | None: ...
 
 
-class Remover(Protocol):
-    async def remove(self, room: str, identity: str) -> None: ...
-
-
 class CallControl:
     """Reads, ends, moves and transfers calls. Methods with a call id raise NotFound if there never was such a call."""
 
@@ -59,13 +53,17 @@ class CallControl:
         store: Records,
         admin: Remover,
         dialled: DialledCalls,
+        peers: Peers,
+        owner: str,
         defaults: TransferDefaults = TransferDefaults(),
     ) -> None:
+        """`owner`: the name of this process."""
         self._defaults = defaults
         self._calls = calls
         self._store = store
-        self._admin = admin
         self._dialled = dialled
+        self._here = Commands(calls)
+        self._forwarding = Forwarding(self._here, peers, owner, admin, self.record)
 
     async def record(self, call_id: str) -> CallRecord:
         """The record of a call, including changes that this process has not saved yet."""
@@ -78,57 +76,23 @@ class CallControl:
         """The record of this process, which may be newer than the saved `record`; otherwise `record`."""
         return self._calls.known_record(record.call_id) or record
 
-    async def live(self, call_id: str) -> CallSession:
-        """The live call of this process. Raises FailedPrecondition if the call has ended, or if another process holds
-        it (the message names the process)."""
-        call = self._calls.live_call(call_id)
-        if call is None:
-            record = await self.record(call_id)
-            if record.end_reason is None and record.owner == OWNER:
-                raise FailedPrecondition("the call is LiveKit SIP's, which has no such way to steer it")
-            if record.end_reason is None:
-                raise FailedPrecondition(f"the call is held by another process, {record.owner}")
-            raise FailedPrecondition("the call is ended, not active")
-        return call
+    async def send_dtmf(self, call_id: str, digits: str) -> None:
+        """See `CallSession.send_dtmf`. If it raises `Unavailable` or DeadlineExceeded, the digits may have been
+        played."""
+        await self._carry_out(SendDtmf(call_id, digits))
+
+    async def clear_audio(self, call_id: str) -> None:
+        """See `CallSession.clear_audio`."""
+        await self._carry_out(ClearAudio(call_id))
 
     async def end(self, call_id: str) -> CallRecord:
-        """End both legs and wait until all resources are free. An ended call is no error.
-
-        If another process holds the call, the caller is removed from the room, and that process ends the rest.
-        """
-        call = self._calls.live_call(call_id)
-        if call is not None:
-            call.end(EndReason.ENDED_BY_API)
-        else:
-            call = await self._calls.end_waiting(call_id, EndReason.ENDED_BY_API)
-        if call is not None:
-            await call.finished.wait()
-            return call.record
-        record = await self.record(call_id)
-        if record.end_reason is None and record.owner == OWNER:
-            return await self._dialled.hang_up(record)
-        if record.end_reason is None:
-            await self._admin.remove(record.room, record.identity)
-            record = await self._ended_elsewhere(record)
-        return record
-
-    async def _ended_elsewhere(self, record: CallRecord) -> CallRecord:
-        try:
-            async with asyncio.timeout(END_PATIENCE):
-                while record.end_reason is None:  # Poll: other processes do not notify us.
-                    await asyncio.sleep(LOOK_EVERY)
-                    record = await self.record(record.call_id)
-        except TimeoutError:
-            raise FailedPrecondition(
-                f"the call is held by another process, {record.owner}, which does not end it"
-            ) from None
-        return record
+        """End both legs and wait until all resources are free. An ended call is no error. A call that waits for its
+        stream in another process is taken over and ended here."""
+        return await self._carry_out(EndCall(call_id))
 
     async def switch_room(self, call_id: str, room: str, agents: Sequence[AgentDispatch] = ()) -> CallRecord:
         """See `CallSession.switch_room`. The name of the room must be valid."""
-        call = await self.live(call_id)
-        await call.switch_room(room, agents)
-        return call.record
+        return await self._carry_out(SwitchRoom(call_id, room, tuple(agents)))
 
     async def transfer(self, call_id: str, wish: TransferWish, *, wait: bool = False) -> CallRecord:
         """See `CallSession.transfer`. `wait`: wait for the outcome. Raises InvalidArgument, which names the field."""
@@ -141,13 +105,26 @@ class CallControl:
                         field, "is not for calls of LiveKit SIP: nobody tells the outcome of a transfer"
                     )
             return await self._dialled.transfer(record, order)
-        call = await self.live(call_id)
-        transfer = await call.transfer(order)
-        if wait:
-            await transfer.settled.wait()
-            if call.is_ending:
-                await call.finished.wait()
-        return call.record
+        return await self._carry_out(TransferCall(call_id, order, wait))
+
+    async def _carry_out(self, command: CallCommand) -> CallRecord:
+        """By the process that holds the call. Raises the errors of the call; Unavailable if that process is gone or its
+        answer is lost; DeadlineExceeded if it is too slow."""
+        with contextlib.suppress(NotHeld):
+            return await self._here.carry_out(command)
+        if isinstance(command, EndCall):
+            waiting = await self._calls.end_waiting(command.call_id, EndReason.ENDED_BY_API)
+            if waiting is not None:
+                await waiting.finished.wait()
+                return waiting.record
+        record = await self.record(command.call_id)
+        if record.end_reason is not None:
+            return after_the_end(command, record)
+        if record.owner == OWNER:
+            if isinstance(command, EndCall):
+                return await self._dialled.hang_up(record)
+            raise FailedPrecondition("the call is LiveKit SIP's, which has no such way to steer it")
+        return await self._forwarding.forward(command, record)
 
     def _order(self, wish: TransferWish) -> Transfer:
         for field, number in (("to", wish.to), ("caller_id", wish.caller_id)):

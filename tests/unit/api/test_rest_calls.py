@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from connector.api.rest.calls import shown, status
-from connector.errors import ConnectorError, FailedPrecondition, Unimplemented
+from connector.errors import ConnectorError, DeadlineExceeded, FailedPrecondition, Unavailable, Unimplemented
 from connector.model.call import CallRecord, CallState, Direction
 from connector.model.end_reason import EndReason
 from connector.model.provider import Provider
@@ -166,7 +166,9 @@ async def test_a_transfer_goes_to_a_number(rest: Rest, number: str) -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (FailedPrecondition("the call is held by another process, host:1"), 409),
+        (FailedPrecondition("the call is ringing, not active"), 409),
+        (Unavailable("the process host:1, which held the call, is gone"), 503),
+        (DeadlineExceeded("the process host:1 did not answer in time"), 504),
         (Unimplemented("no credential"), 501),
     ],
 )

@@ -1,0 +1,1 @@
+"""Requests from one process of the service to another."""
