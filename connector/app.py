@@ -296,10 +296,10 @@ class Connector:
     def _begin_chores(self) -> None:
         chores = [
             Chore("delete old call records", self._forget_old_calls).repeat(FORGET_EVERY),
-            Chore("tidy up after calls of LiveKit SIP", self._sweep_sip).repeat(FORGET_EVERY),
-            Chore("end calls that wait in vain", self.calls.sweep).repeat(SWEEP_EVERY, SWEEP_EVERY),
+            Chore("clean up after LiveKit SIP calls", self._sweep_sip).repeat(FORGET_EVERY),
+            Chore("end abandoned calls", self.calls.sweep).repeat(SWEEP_EVERY, SWEEP_EVERY),
             Chore("renew the lease", self._lease.renew).repeat(RENEW_EVERY),
-            Chore("look for processes that are gone", self._lease.look).repeat(LOOK_FOR_OTHERS_EVERY),
+            Chore("look for dead processes", self._lease.look).repeat(LOOK_FOR_OTHERS_EVERY),
         ]
         if self._link is not None:
             recycling = Recycling(self.settings.worker_max_calls, self.settings.worker_max_memory, self._link)

@@ -45,12 +45,12 @@ class Chore:
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
-            log.exception("a chore was cancelled by its own code", chore=self.name)
+            log.exception("periodic task cancelled by its own code", chore=self.name)
         except Exception:
-            log.exception("a chore failed", chore=self.name)
+            log.exception("periodic task failed", chore=self.name)
         else:
             if self._said:
-                log.info("a chore works again", chore=self.name)
+                log.info("periodic task works again", chore=self.name)
                 self._said = ""
             return True
         return False
@@ -59,7 +59,7 @@ class Chore:
         if error == self._said and time.monotonic() < self._said_at + REMIND_EVERY:
             return
         self._said, self._said_at = error, time.monotonic()
-        log.warning("a chore failed", chore=self.name, error=error)
+        log.warning("periodic task failed", chore=self.name, error=error)
 
 
 def _is_cancelled() -> bool:

@@ -26,7 +26,7 @@ def warn_of_unsigned_webhooks(settings: Settings, carriers: Carriers, signatures
     """Warns that webhooks of some carriers are not checked, if the settings allow that."""
     if settings.allow_unsigned_webhooks:
         log.warning(
-            "whoever learns a webhook URL can call in its name: for development alone",
+            "webhook signatures are not required: anyone who knows a webhook URL can fake calls; development only",
             setting=ALLOW_UNSIGNED,
             unchecked=[provider.value for provider in carriers if not signatures.signs(provider)],
         )

@@ -66,7 +66,7 @@ class Authorizer:
                 options={"verify_aud": False, "require": ["exp"]},
             )
         except jwt.MissingRequiredClaimError:
-            raise Unauthenticated("the token never expires: it needs an exp") from None
+            raise Unauthenticated("the token has no expiry: it needs the claim exp") from None
         except jwt.PyJWTError as error:
             raise _unauthenticated(error) from None
         if self._named(claims["apikey"]) != claims["apikey"]:
@@ -77,7 +77,7 @@ class Authorizer:
         if isinstance(roles, list) and roles and _API_ROLE not in roles:
             raise PermissionDenied(f"the token is for a participant: its roles lack {_API_ROLE}")
         if not roles and ("participantId" in claims or "roomId" in claims):
-            raise PermissionDenied("the token is for a participant: it names one, or a room")
+            raise PermissionDenied("the token is for a participant: it names a participant or a room")
 
     def _named(self, key: Any) -> str:
         """Returns the API key that the token names. For an unknown key, returns our first key: the check then fails."""

@@ -125,5 +125,5 @@ def why_not_opened(error: BaseException) -> tuple[EndReason, str]:
     if isinstance(error, ConnectorError):
         return EndReason.LIVEKIT_UNAVAILABLE, error.message
     if isinstance(error, asyncio.CancelledError):
-        return EndReason.ENDED_BY_API, "the request was given up"
+        return EndReason.ENDED_BY_API, "the client cancelled the request"
     return EndReason.INTERNAL_ERROR, repr(error)

@@ -55,7 +55,7 @@ FallbackNumber = Annotated[
     str | None, typer.Option(help="The number to transfer the phone to before a call ends without an agent, E.164.")
 ]
 NoAgentMessage = Annotated[
-    str | None, typer.Option(help="What the phone hears before a call ends without an agent; empty: nothing.")
+    str | None, typer.Option(help="Sentence for the phone before a call ends without an agent; empty: none.")
 ]
 Fields = Annotated[
     str | None,

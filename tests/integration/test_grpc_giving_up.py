@@ -76,7 +76,7 @@ async def test_what_livekit_holds_up_is_taken_back(
     await until(lambda: not connector.calls.live())
     assert {task.get_name() for task in asyncio.all_tasks() if "call_" in task.get_name()} == set()
     (record,) = await connector.store.list_calls()
-    assert (record.end_reason, record.end_detail) == (EndReason.ENDED_BY_API, "the request was given up")
+    assert (record.end_reason, record.end_detail) == (EndReason.ENDED_BY_API, "the client cancelled the request")
     gate.api = "pass"
     # LiveKit may still have been making it when the request was given up.
     async with asyncio.timeout(PATIENCE):

@@ -252,7 +252,7 @@ async def test_a_rule_without_digits_is_not_kept_to_and_says_so(scene: Scene, ro
     await scene.rest.rule(phoneNumbers=[CALLED], room={"type": "static", "id": room}, dtmf=False)
     phone = scene.call(await scene.webhook())
     await scene.talking(phone)
-    assert len([line for line in log if "wants no digits" in line["event"]]) == 1
+    assert len([line for line in log if "turns digits off" in line["event"]]) == 1
     await phone.hangup()
 
 

@@ -72,8 +72,8 @@ def test_one_that_is_foreseen_is_a_line_and_its_end_another(
     whole()
     assert work.done == 6
     assert [(line["log_level"], line["event"]) for line in lines] == [
-        ("warning", "a chore failed"),
-        ("info", "a chore works again"),
+        ("warning", "periodic task failed"),
+        ("info", "periodic task works again"),
     ]
     assert lines[0]["error"]
 

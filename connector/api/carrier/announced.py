@@ -139,7 +139,7 @@ class WebhookReader:
         fields = dict(form.fields)
         call = carrier.call_facts(fields)
         if not call.call_id:
-            raise Malformed("the form does not name a call")
+            raise Malformed("the form has no call id")
         room_id = request.query.get("roomId", "")
         if len(room_id) > MAX_ROOM or _CONTROL.search(room_id):
             raise InvalidArgument("roomId", f"must be at most {MAX_ROOM} characters, no control characters")

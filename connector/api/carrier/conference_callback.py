@@ -65,7 +65,7 @@ class ConferenceCallback:
 
     async def _handle(self, event: ConferenceEvent, request: web.Request) -> None:
         if not self._pattern or not fnmatchcase(event.name, self._pattern):
-            log.info("conference is not to be bridged", conference=event.conference_sid)
+            log.info("conference ignored: its name does not match the pattern", conference=event.conference_sid)
             return
         # When LiveKit itself joins, this is not the start of the conference. Otherwise a removed LiveKit could return.
         if event.begins and event.label != LABEL:

@@ -206,7 +206,7 @@ class ConnectUrl:
         if stream != expected.stream:
             raise TokenUsed("this connect_url has been used by a WebSocket")
         if expected.request.provider is not provider:
-            raise TokenInvalid("this connect_url is another carrier's")
+            raise TokenInvalid("this connect_url belongs to another carrier")
         self._signer.verify(token, time.time(), extended_until=expected.deadline)
         return expected.request
 

@@ -147,7 +147,7 @@ class HookRoutes:
             # answer URL and status callback.
             for call_id in await self._legs.known(announced.connector.id, announced.call.call_id):
                 await self._calls.carrier_said(call_id, announced.call.status, 0)
-            log.info("carrier webhook tells of the call's end", status=announced.call.status)
+            log.info("carrier webhook reports the end of the call", status=announced.call.status)
             return announced.carrier.hang_up()
         first, delivery = announced.call_id, announced.arrival.delivery
         while (running := self._arriving.get(first)) is not None:
@@ -178,8 +178,8 @@ class HookRoutes:
                     return told or await self._arrive(announced)
                 record = await self._store.get_call(call_id)
                 announced = replace(announced, rule_before=record.rule_id if record else announced.rule_before)
-                log.info("the carrier call comes back: a new leg", legs=leg)
-        log.warning("the carrier call comes back too often", legs=MOST_LEGS)
+                log.info("the carrier call has come back; it is routed as a new call", legs=leg)
+        log.warning("the carrier call has come back too often; it is refused", legs=MOST_LEGS)
         return announced.carrier.refusal(SORRY)
 
     async def _arrive(self, announced: Announced) -> str:
@@ -212,7 +212,7 @@ class HookRoutes:
             return await self._told_of(announced)
         if math.isinf(expected.deadline):
             return await self._told_of(announced)
-        log.info("carrier webhook repeated: the same answer")
+        log.info("carrier webhook repeated; same answer sent")
         return self._stream(announced, expected.deadline, expected.stream)
 
     async def _told_of(self, announced: Announced) -> str | None:
@@ -231,13 +231,13 @@ class HookRoutes:
         if is_same and record is not None:
             await self._calls.phone_has_stayed(call_id)
             return self._same_answer(announced, record)
-        log.warning("the carrier asks for another document, and the stream goes on")
+        log.warning("the carrier requests another document although the stream is still open")
         if announced.carrier.stream_outlives_document:
             self._calls.end_stream(call_id)
         return None
 
     def _same_answer(self, announced: Announced, record: CallRecord) -> str:
-        log.info("carrier webhook delivered again: the same answer")
+        log.info("carrier webhook delivered twice; same answer sent")
         return self._stream(announced, record.created_at + REPEATED_LIFE)
 
     async def _route(self, announced: Announced) -> tuple[Route | Refusal, RoutingRule | None]:
@@ -299,7 +299,7 @@ class HookRoutes:
             tried, prompt = tried + 1, WRONG_PIN
             if max(tried, wrong) >= TRIES:
                 return self._refuse(announced, "wrong_pin", f"{TRIES} wrong PINs", route.rule, NO_MORE_TRIES)
-        log.info("PIN asked for", wrong=tried)
+        log.info("PIN requested", wrong=tried)
         more = urlencode({PIN_ARGUMENT: self._pins.mint(announced.call_id, tried, now)})
         url = f"{self._origin(announced)}{announced.url}{'&' if '?' in announced.url else '?'}{more}"
         return announced.carrier.ask_pin(url, prompt, len(route.pin))
@@ -321,14 +321,16 @@ class HookRoutes:
         waiting = self._calls.waiting_of(announced.connector.id)
         if waiting >= self._max_waiting:
             # A leaked URL, or a carrier that cannot reach the stream URL, must not use up the capacity for all calls.
-            reason = f"{waiting} calls of this connector wait for their stream, its configured maximum"
+            reason = f"{waiting} calls of this connector are waiting for their stream, which is the configured maximum"
             return self._refuse(announced, "too_many_waiting", reason, route.rule, BUSY)
         try:
             call = await self._calls.create(request)
         except NameTaken:
             # Another process got the same webhook slightly earlier. It may already have given the call up.
             told = await self._told_before(announced)
-            return told or self._refuse(announced, "given_up", "another process gave the call up", route.rule, BUSY)
+            return told or self._refuse(
+                announced, "given_up", "another process ended the waiting call", route.rule, BUSY
+            )
         except StoreError:
             raise
         except ConnectorError as error:

@@ -66,7 +66,7 @@ class MediaSocket:
                 with contextlib.suppress(OSError):
                     await self._websocket.pong(message.data)
             elif message.type is WSMsgType.BINARY:
-                raise CarrierProtocolError("a binary message came; carriers send text", _CLOSE_UNSUPPORTED)
+                raise CarrierProtocolError("received a binary message; carriers send text only", _CLOSE_UNSUPPORTED)
             elif message.type is WSMsgType.ERROR:
                 self._broken = True
                 # aiohttp reports the close code 1006 even if the peer's message violated RFC 6455.

@@ -49,7 +49,7 @@ class PinTries:
         TokenExpired if it is too old."""
         match = _NAME.fullmatch(self._signer.verify(token, now))
         if match is None or match[2] != call_id:
-            raise TokenInvalid("this is not a question that was asked of this call")
+            raise TokenInvalid("this PIN URL was issued for another call")
         return int(match[1])
 
     async def locked_out(self, rule_id: str, caller: str, now: float) -> bool:

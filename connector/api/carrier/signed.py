@@ -71,7 +71,7 @@ class SignatureCheck:
             if provider not in self._noted:
                 self._noted.add(provider)
                 missing = carrier.signing_setting
-                log.warning("webhooks of this carrier are not checked for its signature", set=missing)
+                log.warning("the signatures of this carrier's webhooks are not checked", set=missing)
         self.require(provider, request, body, form)
 
     def require_handshake(self, provider: Provider, request: web.Request) -> None:
@@ -84,14 +84,20 @@ class SignatureCheck:
         carrier = self._carriers[provider]
         account = carrier.call_facts(dict(form) or dict(request.query)).account_id
         secrets = self._accounts[provider].signing(account)
-        shown = account if _ACCOUNT.fullmatch(account) else "with a name that is none"
+        shown = account if _ACCOUNT.fullmatch(account) else "(invalid account id)"
         if not secrets:
             title, setting = carrier.title, carrier.account_rules.setting
-            raise SignatureInvalid(f"the request is of {title} account {shown}, which is not configured: see {setting}")
+            raise SignatureInvalid(
+                f"the request is from {title} account {shown}, which is not configured: see {setting}"
+            )
         urls = [origin + request.rel_url.raw_path_qs for origin in origins]
         signed = SignedRequest(request.method, urls, request.headers, form, body, time.time())
         if not any(carrier.has_signed(secret, signed) for secret in secrets):
-            of = f"; the request is of account {shown}" if account else ": with no secret of any configured account"
+            of = (
+                f"; the request is from account {shown}"
+                if account
+                else ": it matches no secret of a configured account"
+            )
             raise SignatureInvalid(carrier.unsigned + of)
 
 

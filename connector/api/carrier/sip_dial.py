@@ -107,7 +107,7 @@ class SipDialler:
         request = call_request(arrival, route or Route(""), connector, call_id, "", connector.region or "")
         caller = _caller_id(request)
         if not request.dtmf:
-            log.warning("the rule wants no digits, but LiveKit SIP passes them", rule=request.rule_id)
+            log.warning("the rule turns digits off, but LiveKit SIP passes them on", rule=request.rule_id)
         if route is not None:
             caller = await self._send_to_room(request, credentials, caller)
         await self._calls.announce(_named(request, caller))
@@ -180,9 +180,9 @@ class SipDialler:
         """Returns the document after the dial has ended: a hang-up, or a sentence if the dial failed."""
         over = sip_dial_over(facts)
         if over is None:
-            raise TokenInvalid("this URL is the action of a Dial, and the request does not tell of one")
+            raise TokenInvalid("this URL is the action of a Dial, but the request has no result of a Dial")
         detail = "" if over.talked or not over.sip_code else f"LiveKit SIP answered {over.sip_code}"
-        log.info("SIP dial is over", status=over.status, sip_status=over.sip_code or None)
+        log.info("SIP dial ended", status=over.status, sip_status=over.sip_code or None)
         await self._calls.ended(call_id, "completed" if over.talked else over.status, over.seconds, detail)
         if over.talked:
             self._prepared.pop(call_id, None)

@@ -98,8 +98,8 @@ class TransferRoutes:
         """The dial has ended: either the other side answered, or the phone returns to its room."""
         told = carrier.dial_over(fields)
         if told is None:
-            raise Malformed("the form does not tell of a dial")
-        log.info("transfer is over", status=told.status.value, caller_left=told.caller_left)
+            raise Malformed("the form has no result of a dial")
+        log.info("transfer ended", status=told.status.value, caller_left=told.caller_left)
         way = await self._calls.transfer_over(call_id, stream, told.status, caller_left=told.caller_left)
         if way is None:
             return carrier.hang_up()

@@ -52,27 +52,30 @@ class CallId(Body):
 
 class Transfer(Body):
     call_id: Name
-    transfer_to: E164Number = Field(description="The number that the phone is connected with instead")
+    transfer_to: E164Number = Field(description="The number to connect the phone with")
     timeout: int | None = Field(
-        None, ge=MIN_TIMEOUT, le=MAX_TIMEOUT, description="Seconds to let it ring; a carrier may take fewer"
+        None, ge=MIN_TIMEOUT, le=MAX_TIMEOUT, description="Seconds to let it ring; a carrier may allow fewer"
     )
     caller_id: E164Number | None = Field(None, description="The number of yours that the called person sees")
     failure_sentence: Annotated[str, StringConstraints(max_length=MAX_SENTENCE)] | None = Field(
-        None, description="What the phone hears, before it is hung up, instead of coming back when nobody answers"
+        None,
+        description="If nobody answers, the phone hears this sentence and is hung up, instead of coming back",
     )
     wait_until_answered: bool | None = Field(
-        None, description="Answer only when the outcome is known; `transferStatus` says which"
+        None, description="Respond only when the outcome is known; it is in `transferStatus`"
     )
-    to: Text | None = Field(None, description="Taken, without effect: see `transferTo`")
-    participant: Any = Field(None, description="Taken, without effect")
-    play_dialtone: bool | None = Field(None, description="Taken, without effect: the caller hears the carrier's tone")
+    to: Text | None = Field(None, description="Accepted, without effect: see `transferTo`")
+    participant: Any = Field(None, description="Accepted, without effect")
+    play_dialtone: bool | None = Field(
+        None, description="Accepted, without effect: the caller hears the carrier's tone"
+    )
 
 
 class SwitchRoom(Body):
     call_id: Name
     room_id: Name
-    participant_id: Text | None = Field(None, description="Taken, without effect: the caller keeps its identity")
-    token: Text | None = Field(None, description="Taken, without effect: the connector makes its own")
+    participant_id: Text | None = Field(None, description="Accepted, without effect: the caller keeps its identity")
+    token: Text | None = Field(None, description="Accepted, without effect: the connector creates its own")
 
 
 class Moment(Answer):
@@ -97,7 +100,7 @@ class CallData(Answer):
     end: str | None
     end_reason: EndReason | None
     transfer_to: str | None = Field(description="The number of the last transfer")
-    transfer_status: TransferStatus | None = Field(description="How far that has got")
+    transfer_status: TransferStatus | None = Field(description="The status of that transfer")
     timelog: list[Moment]
 
 

@@ -49,16 +49,17 @@ class NewConnector(Body):
     provider: Provider = Field(description="The telephony carrier")
     name: Text | None = Field(None, description="A label")
     default_room_id: Name | None = Field(
-        None, description="One room for all calls that no routing rule matches: their callers share it, and talk there"
+        None,
+        description="One room for all calls that no routing rule matches: their callers share it and hear each other",
     )
     default_rule_id: Name | None = Field(None, description="The routing rule of calls whose number no rule has")
     agent_id: Name | None = Field(
         None,
-        description="The agent to dispatch, LiveKit's agent name. Makes the default rule of the connector, by which "
-        "each call has a room of its own with this agent",
+        description="The agent to dispatch, LiveKit's agent name. Creates the connector's default rule: each call "
+        "gets its own room with this agent",
     )
-    agent_metadata: dict[str, Any] | str | None = Field(None, description="What that agent is told, as JSON")
-    room: RoomBody | None = Field(None, description="The room of that rule, as of a routing rule")
+    agent_metadata: dict[str, Any] | str | None = Field(None, description="Metadata for that agent, as JSON")
+    room: RoomBody | None = Field(None, description="The room of that rule; same fields as in a routing rule")
     region: Name | None = Field(
         None, description="One of the configured regions; without it the caller's country decides"
     )
@@ -71,7 +72,9 @@ class ConnectorData(Answer):
     id: str
     provider: Provider
     name: str | None
-    webhook_url: str = Field(description="For the carrier's console. It holds a secret: treat it like a password")
+    webhook_url: str = Field(
+        description="Enter it in the carrier's console. It contains a secret: treat it like a password"
+    )
     default_room_id: str | None
     default_rule_id: str | None
     region: str | None
@@ -140,7 +143,7 @@ class ConnectorRest:
         wanted = asked.body
         if wanted.mode is ConnectorMode.SIP and not self._carriers[wanted.provider].dials_sip:
             able = " or ".join(name.value for name, carrier in self._carriers.items() if carrier.dials_sip)
-            raise InvalidArgument("mode", f"sip is for provider {able} alone")
+            raise InvalidArgument("mode", f"sip is available for provider {able} only")
         try:
             self._signatures.require_checkable(wanted.provider)
         except FailedPrecondition as error:
@@ -174,13 +177,13 @@ class ConnectorRest:
         """Creates the default rule of the request. Returns its id, or "" if the request has no rule."""
         if wanted.agent_id is None and wanted.room is None:
             if wanted.agent_metadata is not None:
-                raise InvalidArgument("agentMetadata", "is for the agent in agentId")
+                raise InvalidArgument("agentMetadata", "needs agentId: it is that agent's metadata")
             return ""
         given = "agentId" if wanted.agent_id is not None else "room"
         if wanted.default_rule_id is not None:
-            raise InvalidArgument(given, "makes the default rule: leave it out, or defaultRuleId")
+            raise InvalidArgument(given, "creates the default rule; it cannot be combined with defaultRuleId")
         if wanted.default_room_id is not None:
-            raise InvalidArgument(given, "makes the default rule: say `room` in place of defaultRoomId")
+            raise InvalidArgument(given, "creates the default rule; use `room` instead of defaultRoomId")
         rule = NewRule.model_validate(
             {
                 "name": (f"Calls of {wanted.name}" if wanted.name else f"Calls by {wanted.provider.value}")[:256],

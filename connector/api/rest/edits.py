@@ -21,4 +21,4 @@ async def edited(kept: Collection[T], document_id: str, change: Callable[[T], T]
         changed = change(present)
         if await kept.replace(changed, present):
             return changed
-    raise Aborted("others changed it at the same time; read it and try again")
+    raise Aborted("it was changed by another request at the same time; read it again and retry")

@@ -14,13 +14,13 @@ from connector.api.rest.models import Problem
 from connector.api.rest.operation import Access, Operation
 
 _REFUSALS = {
-    400: "The request cannot be understood; the message names the field",
-    401: "No token, or one that does not verify",
-    403: "The token may not do this",
-    404: "No such thing",
-    409: "What is there already does not allow it",
+    400: "The request is invalid; the message names the field",
+    401: "No token, or an invalid one",
+    403: "The token does not permit this",
+    404: "Not found",
+    409: "Conflict with the current state of the resource",
     413: "The body is too large",
-    429: "Too much of it at once",
+    429: "Too many calls or requests at once",
     501: "Not possible with this carrier or this configuration",
     503: "LiveKit, the store, the carrier or the process that holds the call cannot be reached",
     504: "The deadline in the header X-Twirp-Timeout-Ms passed, or the process that holds the call is too slow",

@@ -83,8 +83,10 @@ class RestRoutes:
             except web.HTTPRequestEntityTooLarge:
                 return self._problem(operation, 413, "too_large", f"the body is larger than {MAX_BODY} bytes")
             except Exception:
-                log.exception("a REST request broke", method=operation.method, path=operation.path)
-                return self._problem(operation, 500, "internal", "the connector failed; its log says how")
+                log.exception(
+                    "REST request failed with an unexpected error", method=operation.method, path=operation.path
+                )
+                return self._problem(operation, 500, "internal", "internal error; the connector's log has the details")
             return web.Response(
                 text=answer.model_dump_json(by_alias=True), status=operation.status, content_type="application/json"
             )

@@ -41,7 +41,7 @@ class RoomBody(Body):
         None, description="`static` (the default with an `id`): one room; `dynamic`: a room for each call"
     )
     id: Name | None = Field(None, description="The static room")
-    prefix: RoomPrefix | None = Field(None, description="How a dynamic room's name begins")
+    prefix: RoomPrefix | None = Field(None, description="Prefix of a dynamic room's name")
     pin: Pin | None = Field(None, description="Digits that a caller must press before joining; three tries")
 
 
@@ -49,31 +49,33 @@ class RuleFields(Body):
     phone_numbers: Annotated[list[Number], Field(max_length=MAX_NUMBERS)] | None = Field(
         None,
         validation_alias=AliasChoices("phoneNumbers", "numbers"),
-        description="The called numbers that the rule takes; `numbers`, as they come back, is taken as well. No two "
+        description="The called numbers of the rule; `numbers`, the name in responses, is accepted as well. No two "
         "inbound rules may have the same",
     )
-    room: RoomBody | None = Field(None, description="Where calls go; without it, each to a room of its own")
+    room: RoomBody | None = Field(None, description="The room of the calls; without it, each call gets its own room")
     agent_id: Text | None = Field(None, description="The agent to dispatch: LiveKit's agent name")
-    agent_metadata: dict[str, Any] | str | None = Field(None, description="What the agent is told, as JSON")
+    agent_metadata: dict[str, Any] | str | None = Field(None, description="Metadata for the agent, as JSON")
     allowed_numbers: Annotated[list[Number], Field(max_length=MAX_NUMBERS)] | None = Field(
         None, description="The callers that may use the rule; without it, all"
     )
     blocked_numbers: Annotated[list[Pattern], Field(max_length=MAX_NUMBERS)] | None = Field(
         None,
-        description="Inbound rules only: callers whom the rule does not take, numbers or beginnings such as `+1900*`. "
+        description="Inbound rules only: blocked callers, as numbers or prefixes such as `+1900*`. "
         "They are rejected before the answer, or diverted",
     )
     block_withheld: bool | None = Field(
-        None, description="Inbound rules only: the same for callers who withhold their number"
+        None, description="Inbound rules only: whether callers who withhold their number are blocked"
     )
     divert_rule_id: Text | None = Field(
-        None, description="Inbound rules only: the rule that takes the blocked callers; without it they are rejected"
+        None, description="Inbound rules only: the rule for blocked callers; without it they are rejected"
     )
     allowed_ip_addresses: Annotated[list[Address], Field(max_length=MAX_NUMBERS)] | None = Field(
         None, description="For calls over SIP. A call over a stream comes from its carrier's address: no effect there"
     )
-    hide_phone_number: bool | None = Field(None, description="The caller's number is then to be seen nowhere")
-    dtmf: bool | None = Field(None, description="Whether digits pass; true by default")
+    hide_phone_number: bool | None = Field(
+        None, description="Hide the caller's number in the room, in webhooks and in records"
+    )
+    dtmf: bool | None = Field(None, description="Whether digits (DTMF) are passed on; true by default")
     recording: bool | None = Field(None, description="Kept, without effect: record with LiveKit's egress")
     noise_cancellation: bool | None = Field(None, description="Kept, without effect: a feature of the agent")
     agent_warn_after: WatchSeconds | None = Field(
@@ -81,7 +83,7 @@ class RuleFields(Body):
     )
     agent_timeout: WatchSeconds | None = Field(
         None,
-        description="Seconds that nobody talks with the caller until the call ends; 0: never. Without it: the setting",
+        description="Seconds without an agent or person until the call ends; 0: never. Without it, the setting",
     )
     room_empty_timeout: WatchSeconds | None = Field(
         None,
@@ -93,7 +95,7 @@ class RuleFields(Body):
         None, description="The number to transfer the phone to before a call ends without an agent; empty: none"
     )
     no_agent_message: Sentence | None = Field(
-        None, description="What the phone hears before a call ends without an agent; empty: nothing"
+        None, description="Sentence for the phone before a call ends without an agent; empty: none"
     )
     tags: Annotated[list[Text], Field(max_length=100)] | None = None
     headers: Headers | None = Field(None, description="Outbound rules only. Kept, without effect")

@@ -35,7 +35,7 @@ Events = Annotated[list[LifecycleEvent], Field(min_length=1, max_length=64)]
 
 class NewWebhook(Body):
     url: Url = Field(description="An absolute http or https URL, without a user or password in it")
-    events: Events = Field(description="What it is told of")
+    events: Events = Field(description="The events to deliver")
 
 
 class WebhookChange(Body):
@@ -94,7 +94,9 @@ class KeyAnswer(Answer):
 
 class PublicKeyAnswer(Answer):
     public_key: str = Field(description="PEM of the key whose signature is in `videosdk-signature`")
-    keys: list[KeyAnswer] = Field(description="That key, then the one before it while deliveries carry both")
+    keys: list[KeyAnswer] = Field(
+        description="The current key, then the previous one while deliveries are signed with both"
+    )
 
 
 class WebhookRest:
@@ -131,7 +133,7 @@ class WebhookRest:
                 self.delete,
                 Message,
                 refusals=(404,),
-                description="What waits for it is not delivered any more.",
+                description="Its pending deliveries are dropped.",
             ),
             Operation(
                 "GET",

@@ -92,7 +92,7 @@ def _position(token: str) -> tuple[float, str]:
     except (ValueError, struct.error):
         created_at, call_id = math.nan, ""
     if not call_id or not math.isfinite(created_at):
-        raise InvalidArgument("page_token", "is not one that a list of calls gave")
+        raise InvalidArgument("page_token", "is not a page token of ListCalls")
     return created_at, call_id
 
 

@@ -90,10 +90,10 @@ class ConnectorService:
             if request.wait_until_answered:
                 await asyncio.wait_for(call.settled.wait(), ring + 2 * ANSWER_MARGIN)
         except TimeoutError:
-            call.end(EndReason.NO_ANSWER, "the carrier did not say what became of the call")
+            call.end(EndReason.NO_ANSWER, "the carrier did not report the outcome of the call")
             await call.finished.wait()
         except asyncio.CancelledError:
-            call.end(EndReason.CANCELED, "the request that placed the call was given up")
+            call.end(EndReason.CANCELED, "the client cancelled the request that placed the call")
             raise
         except ConnectorError as error:
             call.end(EndReason.CARRIER_FAILED, error.message)

@@ -180,7 +180,7 @@ class ToCarrier:
                 pass
             case Step.GIVE_UP:
                 self._log.warning(
-                    "audio is sent to the phone again: no mark came back, although the socket took them all",
+                    "audio is sent to the phone again: no mark came back, although the socket accepted all of them",
                     seconds=round(now - self._probed_since, 2),
                 )
                 return False
@@ -189,13 +189,13 @@ class ToCarrier:
     def _socket_takes_nothing(self, now: float) -> None:
         if self._stuck_since is None and now >= self._tell_next:
             self._stuck_since, self._tell_next = now, now + TELL_EVERY
-            self._log.warning("audio for the phone is dropped: the carrier's socket takes nothing")
+            self._log.warning("audio for the phone is dropped: the carrier's socket accepts no data")
         self._start_over(now)
 
     def _socket_takes_again(self, now: float) -> None:
         assert self._stuck_since is not None
         self._log.info(
-            "audio is sent to the phone again: the socket takes it", seconds=round(now - self._stuck_since, 2)
+            "audio is sent to the phone again: the socket accepts data", seconds=round(now - self._stuck_since, 2)
         )
         self._stuck_since = None
 
@@ -225,7 +225,7 @@ class ToCarrier:
                 # The audio sent since GIVE_UP has reached the carrier all at once. Keep it if it contains a DTMF digit:
                 # a lost digit is worse than the delay.
                 if now - self._marks.lag > self._tone_until:
-                    self._log.warning("the carrier is told to drop what came late", seconds=round(self._marks.lag, 2))
+                    self._log.warning("the carrier is told to drop late audio", seconds=round(self._marks.lag, 2))
                     self._start_over(now)
         return self._marks.lag
 

@@ -123,7 +123,7 @@ class CallRecorder:
         ]
         if news and self.record.state is CallState.ACTIVE:
             if len(self.record.timelog) >= MOST_EVENTS:
-                log.debug("a change of attributes is not told: the call has had too many events")
+                log.debug("attribute change not reported: the call has had too many events")
                 return
             self.told_attributes |= {name: attributes[name] for name in news}
             self.tell(LifecycleEvent.UPDATE, change="attributes", names=",".join(sorted(news)))

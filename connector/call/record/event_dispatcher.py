@@ -40,10 +40,12 @@ class EventDispatcher:
                     await self._lifecycle.happened(event, record, details)
             except (ConnectorError, TimeoutError) as error:
                 log.warning(
-                    "an event could not be told", lifecycle=event.value, error=str(error) or "no answer in time"
+                    "lifecycle event could not be dispatched",
+                    lifecycle=event.value,
+                    error=str(error) or "no answer in time",
                 )
             except Exception:
-                log.exception("an event could not be told", lifecycle=event.value)
+                log.exception("lifecycle event could not be dispatched", lifecycle=event.value)
 
     async def told(self) -> None:
         """Wait until every event has been delivered or has failed. If cancelled, the remaining events are dropped."""
@@ -52,7 +54,7 @@ class EventDispatcher:
         try:
             await asyncio.wait([self._telling])
         except asyncio.CancelledError:
-            log.warning("events are not told: the listener takes too long", events=len(self._waiting))
+            log.warning("lifecycle events dropped: the dispatch takes too long", events=len(self._waiting))
             self._waiting.clear()
             self._telling.cancel()
             raise

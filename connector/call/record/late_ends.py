@@ -85,6 +85,6 @@ class LateEnds:
             except Exception:
                 log.exception("a call's last record is lost", call_id=call_id)
             else:
-                done = "is saved, late" if stands else "is not wanted: another process has ended the call"
+                done = "is saved after a delay" if stands else "is discarded: another process has ended the call"
                 log.info(f"a call's last record {done}", call_id=call_id)
             del self._late[call_id]

@@ -102,7 +102,7 @@ class CallControl:
             for field, asked in (("failure_sentence", bool(wish.say)), ("wait_until_answered", wait)):
                 if asked:
                     raise InvalidArgument(
-                        field, "is not for calls of LiveKit SIP: nobody tells the outcome of a transfer"
+                        field, "is not supported for calls over LiveKit SIP: the outcome of a transfer is not reported"
                     )
             return await self._dialled.transfer(record, order)
         return await self._carry_out(TransferCall(call_id, order, wait))
@@ -123,7 +123,7 @@ class CallControl:
         if record.owner == OWNER:
             if isinstance(command, EndCall):
                 return await self._dialled.hang_up(record)
-            raise FailedPrecondition("the call is LiveKit SIP's, which has no such way to steer it")
+            raise FailedPrecondition("the call runs over LiveKit SIP, which does not support this operation")
         return await self._forwarding.forward(command, record)
 
     def _order(self, wish: TransferWish) -> Transfer:

@@ -105,7 +105,7 @@ class DialledCalls:
         control = self._parts.control.get(record.provider)
         if control is None:
             raise FailedPrecondition(
-                f"this call is LiveKit SIP's: it needs {self._parts.carriers[record.provider].rest_settings}"
+                f"this call runs over LiveKit SIP: it needs {self._parts.carriers[record.provider].rest_settings}"
             )
         return control
 

@@ -250,7 +250,7 @@ class HangUps:
                 await self._control_of(hang_up.provider).hang_up(hang_up.call, hang_up.say)
         except NotFound as unknown:
             # A retry would get the same answer; perhaps the operator has configured a wrong account.
-            log.warning("the carrier does not know the phone that is to be hung up", error=unknown.message)
+            log.warning("the carrier does not know the call that is to be hung up", error=unknown.message)
             refusal = unknown
         except ConnectorError as failure:
             error, refusal = failure.message, failure

@@ -98,18 +98,18 @@ class OwnerLease:
         try:
             dead = [call for call in calls if not await self._has_caller(call)]
         except (ConnectorError, TimeoutError) as error:
-            log.warning("whether the calls of a process are live is not known", owner=owner, error=str(error))
+            log.warning("check of another process's calls failed", owner=owner, error=str(error))
             return
         ended = await end_calls(self._parts, dead, renewed_at)
         if ended:
-            log.warning("a process is gone: its calls were interrupted", owner=owner, calls=len(ended))
+            log.warning("a process has died: its calls were interrupted", owner=owner, calls=len(ended))
         self.tidy(ended)
         if len(dead) == len(calls):
             await self._parts.store.drop_lease(owner, renewed_at)
         elif owner not in self._cut_off:
             self._cut_off.add(owner)
             log.warning(
-                "a process does not renew its lease, and its callers are there: it is cut off from the store",
+                "a process does not renew its lease, but its callers are still there: it is cut off from the store",
                 owner=owner,
                 calls=len(calls) - len(dead),
             )

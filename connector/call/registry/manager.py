@@ -118,7 +118,7 @@ class CallManager:
             if wanted in taken:
                 continue
             if wanted != request.participant.identity:
-                log.warning("a phone in the room has this identity: the new one gets a suffix", identity=wanted)
+                log.warning("another phone in the room has this identity: the new phone gets a suffix", identity=wanted)
             self._admit()
             mine = replace(request, participant=replace(request.participant, identity=wanted))
             self._parts.joins.expect(request.call_id)
@@ -277,7 +277,7 @@ class CallManager:
         """End the call: the phone follows another document, and the carrier leaves the old stream open."""
         call = self._calls.get(call_id)
         if call is not None:
-            call.end(EndReason.CARRIER_CLOSED, "the carrier follows another document")
+            call.end(EndReason.CARRIER_CLOSED, "the carrier executes another document")
 
     # What a carrier tells of a transfer, wherever the call is held
 
@@ -302,7 +302,7 @@ class CallManager:
             waiting = replace(waiting, transfer=replace(transfer, status=status), expires_at=deadline)
             if not await self._parts.store.waiting.replace(waiting):
                 return None
-            log.info("transfer failed, told for another process", owner=waiting.owner, status=status.value)
+            log.info("failed transfer recorded for another process", owner=waiting.owner, status=status.value)
         return WayBack("", stream, waiting.expires_at, waiting.request.region)
 
     async def transfer_order(self, call_id: str, stream: int) -> Transfer | None:
@@ -391,7 +391,7 @@ class CallManager:
                 raise
             except Exception:
                 # One call that cannot be ended must not keep the others waiting.
-                log.exception("a call whose stream never came could not be ended", call_id=waiting.id)
+                log.exception("abandoned call could not be ended", call_id=waiting.id)
 
     async def _sweep(self, call_id: str) -> None:
         call = await self._taken_over(call_id)
@@ -401,7 +401,7 @@ class CallManager:
         elif call.transfers.is_open:
             await call.transfers.give_up()
         else:
-            call.end(EndReason.INTERRUPTED, "the process that waited with the call stopped")
+            call.end(EndReason.INTERRUPTED, "the process that owned the waiting call has stopped")
 
     # The end
 
@@ -454,4 +454,4 @@ def _record_of(waiting: WaitingCall) -> CallRecord:
 
 def _abandon(taking: asyncio.Task[CallSession]) -> None:
     if not taking.cancelled() and taking.exception() is None:
-        taking.result().end(EndReason.CARRIER_LOST, "the WebSocket's handshake was given up")
+        taking.result().end(EndReason.CARRIER_LOST, "the WebSocket handshake was cancelled")

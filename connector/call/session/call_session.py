@@ -200,7 +200,7 @@ class CallSession:
             await self.wait.share()
             await self.presence.wait_hidden(self._recorder.attributes("ringing"))
             if self._ended.done():
-                raise Unavailable("the caller was taken out of the room again at once")
+                raise Unavailable("the caller was removed from the room right after the join")
         else:
             await self._parts.admin.check()
             await self.wait.share()
@@ -264,7 +264,7 @@ class CallSession:
             self.end(EndReason.INTERRUPTED, "another process has claimed the call")
             raise
         except BaseException as error:
-            self.end(EndReason.CARRIER_LOST, f"the WebSocket could not be let in: {error!r}")
+            self.end(EndReason.CARRIER_LOST, f"the WebSocket could not be accepted: {error!r}")
             raise
 
     def learn(self, waiting: WaitingCall) -> None:
@@ -421,7 +421,7 @@ class CallSession:
         if not self.request.dtmf:
             raise FailedPrecondition("digits are turned off for this call")
         if not self.bridge.play_tones(digits):
-            raise ResourceExhausted("too many digits wait to be played")
+            raise ResourceExhausted("too many digits are queued")
         self._parts.metrics.dtmf.labels("to_carrier").inc(len(digits))
 
     def clear_audio(self) -> None:
@@ -451,7 +451,7 @@ class CallSession:
         if self.state is not CallState.ACTIVE or self._ended.done():
             raise FailedPrecondition(f"the call is {self.state.value}, not active")
         if self._line is None:
-            raise FailedPrecondition("the phone is away from its stream: the call is being transferred")
+            raise FailedPrecondition("the phone has no stream now: the call is being transferred")
 
     # The end
 
@@ -495,7 +495,7 @@ class CallSession:
                 await stop_tasks((*self._tasks, *self.watch.tasks, self._moves.task, self._moves.saving))
                 await self._teardown.run(end, self.wait, self._socket, was_active, away)
             except Exception:
-                log.exception("the call could not be taken down whole")
+                log.exception("teardown of the call failed")
             self.settled.set()
             self.finished.set()
             self._on_finished(self)
@@ -510,11 +510,11 @@ class CallSession:
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a task of the call broke", task=task.get_name(), exc_info=error)
+            log.error("a task of the call failed with an unexpected error", task=task.get_name(), exc_info=error)
             self.end(EndReason.INTERNAL_ERROR, repr(error))
 
     def _on_connect_timeout(self) -> None:
-        self.end(EndReason.CONNECT_TIMEOUT, "no media WebSocket came in time")
+        self.end(EndReason.CONNECT_TIMEOUT, "no media WebSocket was opened in time")
 
     def _in(self, seconds: float, reason: EndReason) -> None:
         self._timers.append(self._loop.call_later(seconds, self.end, reason))

@@ -36,9 +36,9 @@ NEVER_RESTART = 1
 WITHDRAW_PATIENCE = 1.0
 LIVEKIT_LOST = "livekit"
 _DETAILS = {
-    Why.NEVER_CAME: "nobody came who could talk with the caller",
-    Why.CRASHED: "the agent's job has crashed, and nobody has come since",
-    Why.OUTAGE: "nobody has come back since the connection to LiveKit was lost",
+    Why.NEVER_CAME: "no agent or person joined",
+    Why.CRASHED: "the agent's job has crashed, and nobody has joined since",
+    Why.OUTAGE: "no agent or person has returned since the connection to LiveKit was lost",
     Why.LEFT: "the last agent or person has left",
 }
 
@@ -116,7 +116,7 @@ class CallWatch:
         if self._before_outage & self._known.keys():
             self._before_outage = frozenset()
             if self._memory.ours:
-                log.info("an agent is back after the outage: those dispatched in its place are taken back")
+                log.info("an agent has returned after the outage: the replacement dispatches are withdrawn")
                 self._dispatching = self._spawn(
                     "withdraw", self._withdraw(self._recorder.record.room, self._memory), after=self._dispatching
                 )
@@ -129,7 +129,7 @@ class CallWatch:
         """The connection to LiveKit is back. If the room may have been deleted, the conversation has ended, and no
         agent is dispatched again."""
         with bind_call(self._recorder.record.call_id):
-            log.info("the room is watched again", same_room=same_room, may_be_deleted=may_be_deleted)
+            log.info("watchdog resumed after the outage", same_room=same_room, may_be_deleted=may_be_deleted)
         if may_be_deleted:
             self._dog.want_none()
         self._dog.resume(self._loop.time(), LIVEKIT_LOST, RETURN_PATIENCE)
@@ -231,7 +231,7 @@ class CallWatch:
             async with asyncio.timeout(WITHDRAW_PATIENCE):
                 await self._parts.admin.withdraw(room, memory)
         except (ConnectorError, TimeoutError) as error:
-            log.warning("dispatches could not be taken back", error=str(error))
+            log.warning("agent dispatches could not be withdrawn", error=str(error))
 
     # The end
 
@@ -251,7 +251,7 @@ class CallWatch:
             # Continue after any error, so that the caller is not left on a silent line.
             log.exception("the watchdog of the call failed", step="give up")
         if is_overtaken():
-            log.info("the call goes on: somebody has come, or the caller is in another room")
+            log.info("the call continues: somebody has joined, or the caller was moved to another room")
             self._dog.go_on()
             self._look()
             return
@@ -292,7 +292,7 @@ class CallWatch:
         number = self._rules.fallback_number
         if not number:
             return False
-        log.warning("the call is transferred: no agent came", to=number)
+        log.warning("the call is transferred to the fallback number: no agent joined", to=number)
         try:
             await self._transfer(number)
         except ConnectorError as error:

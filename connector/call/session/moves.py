@@ -54,7 +54,7 @@ class Moves:
             async with asyncio.timeout(STORE_PATIENCE):
                 await self._recorder.write()
         except TimeoutError as error:
-            raise StoreError("the store, which tells other processes where the caller is, does not answer") from error
+            raise StoreError("the store does not answer, so the new room cannot be recorded") from error
         await self._presence.move(room, agents)
         log.info("call moved", room=room, milliseconds=round((time.monotonic() - started) * 1000))
         if not await self._recorder.save():
@@ -70,4 +70,4 @@ class Moves:
     def _on_moved(self, task: asyncio.Task[None]) -> None:
         self.task = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("the call stays in its room", error=str(error))
+            log.warning("room switch failed: the call stays in its room", error=str(error))

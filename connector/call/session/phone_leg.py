@@ -136,7 +136,7 @@ class PhoneLeg:
             async with asyncio.timeout(STEP_TIMEOUT):
                 return await self._control.is_live(self._call())
         except (ConnectorError, TimeoutError) as error:
-            log.warning("the carrier does not say whether the call lives", error=str(error))
+            log.warning("the carrier's API could not be asked whether the call is still live", error=str(error))
             return None
 
     async def settle(self) -> None:

@@ -216,7 +216,7 @@ class Presence:
         try:
             await self._place.room.set_attributes(attributes)
         except ConnectorError as error:
-            log.warning("the room could not be told where the phone is", error=error.message)
+            log.warning("the call status attribute could not be set", error=error.message)
 
     # Over
 
@@ -227,7 +227,7 @@ class Presence:
         if self._leaving is not None and self._leaving.get_name() == name:
             await asyncio.wait([self._leaving])  # The caller returns to a room that it may not have left completely.
         if await self._parts.admin.has(name, identity):
-            raise FailedPrecondition(f"the room has a participant {identity!r} already, the caller's identity")
+            raise FailedPrecondition(f"the room already has a participant with the caller's identity, {identity!r}")
         there = self._new_place(name)
         try:
             there.room.listen(self._codec.reply_format.rate)
@@ -236,7 +236,9 @@ class Presence:
                 await there.room.join_visible({**self._recorder.told_attributes, **self._place.room.attributes})
                 await there.room.publish(self._codec.format.rate)
             if there.events.ended is not None:
-                raise Unavailable(f"the caller was taken out of the other room at once: {there.events.ended[0].value}")
+                raise Unavailable(
+                    f"the caller was removed from the new room right after the join: {there.events.ended[0].value}"
+                )
         except BaseException:
             await there.room.leave()
             if there.setup is not None:

@@ -118,7 +118,7 @@ class StreamReader:
             case StreamStopped():
                 self._end(EndReason.CARRIER_HANGUP)
             case CarrierComplained():
-                log.warning("the carrier could not use what it was sent", code=event.code, text=event.text)
+                log.warning("the carrier rejected a message of the connector", code=event.code, text=event.text)
             case _:
                 log.debug("message ignored", why=event.why)
 

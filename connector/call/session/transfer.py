@@ -185,7 +185,7 @@ class Transfers:
 
     def _on_run(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("the call could not be transferred", error=str(error))
+            log.warning("transfer request failed", error=str(error))
 
     async def _run(self, transfer: CallTransfer) -> None:
         before, order = self._call.wait, transfer.order
@@ -198,7 +198,7 @@ class Transfers:
             self._current = None
             self._call.watch.resume(AWAY)
             await self._withdraw(wait)
-            raise StoreError("the store, which keeps the way back, does not answer") from error
+            raise StoreError("the store does not answer, so the return from the transfer cannot be recorded") from error
         if self._call.is_ending:
             await self._withdraw(wait)
             raise FailedPrecondition("the call ended before the carrier was asked")
@@ -221,7 +221,7 @@ class Transfers:
         transfer.accepted()
         if refusal is None and not asking.result():
             transfer.hear(TransferStatus.UNKNOWN)
-            self._call.end(EndReason.TRANSFERRED, "the carrier does not tell whether anybody answered")
+            self._call.end(EndReason.TRANSFERRED, "the carrier does not report whether anybody answered")
             return
         self._call.detach(AWAY, 0.0 if self._leg.stream_outlives_transfer else STREAM_GRACE)
         await self._recorder.save()
@@ -239,7 +239,7 @@ class Transfers:
             return False
         if await self._leg.is_live() is False:
             return False
-        log.warning("the carrier seems to have taken the call, though it did not say so", error=str(error))
+        log.warning("the carrier probably accepted the transfer, although its response failed", error=str(error))
         return True
 
     def _refused(self, transfer: CallTransfer, before: Wait) -> None:
@@ -263,7 +263,7 @@ class Transfers:
                     await wait.withdraw()
                 return
             except (ConnectorError, TimeoutError) as error:
-                log.warning("the store could not be told that the call stays", error=str(error))
+                log.warning("the transfer could not be withdrawn from the store", error=str(error))
                 await asyncio.sleep(1.0)
 
     # What happens meanwhile
@@ -282,7 +282,7 @@ class Transfers:
         when the phone comes back."""
         if self._current is None or reason not in _ROOM_ENDS:
             return False
-        log.info("the room has ended while the phone is transferred", reason=reason.value, detail=detail)
+        log.info("the room ended during the transfer", reason=reason.value, detail=detail)
         self._room_end = (reason, detail)
         self._presence.lose()
         return True
@@ -314,10 +314,10 @@ class Transfers:
                 wait.mark()
                 await wait.take()
             except TokenUsed:
-                self._call.end(EndReason.INTERRUPTED, "another process has the call")
+                self._call.end(EndReason.INTERRUPTED, "another process has claimed the call")
                 return False
             except ConnectorError as error:
-                log.warning("whether another process has the call is not known", error=error.message)
+                log.warning("the claim on the call could not be checked in the store", error=error.message)
         return wait.stage is not Stage.LOST
 
     async def _over(self, status: TransferStatus, caller_left: bool) -> WayBack | None:
@@ -338,7 +338,9 @@ class Transfers:
             return None
         if caller_left:
             transfer.hear(TransferStatus.CANCELED)
-            self._call.end(EndReason.CARRIER_HANGUP, "hung up while the number rang")
+            self._call.end(
+                EndReason.CARRIER_HANGUP, "the caller the caller the caller the caller hung up while the number rang"
+            )
             return None
         transfer.hear(status)
         wait.transfer = transfer.order
@@ -382,10 +384,10 @@ class Transfers:
                 return
             if is_live:
                 transfer.hear(TransferStatus.UNKNOWN)
-                self._call.end(EndReason.TRANSFERRED, "the carrier did not tell whether anybody answered")
+                self._call.end(EndReason.TRANSFERRED, "the carrier did not report whether anybody answered")
             else:
                 transfer.hear(TransferStatus.CANCELED)
-                self._call.end(EndReason.CARRIER_HANGUP, "the carrier had not told what became of the transfer")
+                self._call.end(EndReason.CARRIER_HANGUP, "the carrier did not report the outcome of the transfer")
 
     def back(self) -> None:
         """The phone has come back: it streams again."""

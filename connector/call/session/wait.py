@@ -118,7 +118,7 @@ class Wait:
             async with asyncio.timeout(STORE_PATIENCE):
                 return await self._merge()
         except (ConnectorError, TimeoutError) as error:
-            log.warning("other processes could not be told of the call", error=str(error))
+            log.warning("the state of the waiting call could not be saved for other processes", error=str(error))
             return True
 
     async def _merge(self) -> bool:
@@ -152,10 +152,10 @@ class Wait:
             async with asyncio.timeout(STORE_PATIENCE):
                 entry = await self._store.waiting.get(self._recorder.record.call_id)
         except (StoreError, TimeoutError) as error:
-            log.warning("whether the call waits on another process is not known", error=str(error))
+            log.warning("the wait of the call could not be checked in the store", error=str(error))
             entry = None
         except Exception:
-            log.exception("whether the call waits on another process is not known")
+            log.exception("the wait of the call could not be checked in the store")
             entry = None
         if self.stage is Stage.SHARED and entry is not None and entry.expires_at > self.deadline:
             self._adopt(entry)

@@ -694,7 +694,7 @@ async def test_a_connector_s_waiting_calls_are_limited(stage: Hooks) -> None:
     with capture_logs() as lines:
         assert spoken(await stage.xml(FORM | {"CallSid": "CA2"})) == BUSY
     (line,) = [line for line in lines if line["event"] == "incoming call refused"]
-    assert "50 calls of this connector wait" in line["reason"]
+    assert "50 calls of this connector are waiting" in line["reason"]
     assert len(stage.calls.requests) == 1
 
 
@@ -760,13 +760,13 @@ async def test_what_the_carrier_did_not_sign_403(provider: Provider, headers: di
         ("AC1", "new-1", 200, ""),
         ("AC1", "old-1", 200, ""),
         ("AC2", "token-2", 200, ""),
-        ("AC2", "new-1", 403, "the request is of account AC2"),
-        ("AC1", "token-2", 403, "the request is of account AC1"),
-        ("AC9", "token-9", 403, "the request is of Twilio account AC9, which is not configured: see TWILIO_ACCOUNTS"),
+        ("AC2", "new-1", 403, "the request is from account AC2"),
+        ("AC1", "token-2", 403, "the request is from account AC1"),
+        ("AC9", "token-9", 403, "the request is from Twilio account AC9, which is not configured: see TWILIO_ACCOUNTS"),
         ("AC9", "new-1", 403, "account AC9"),
-        ("AC 9\n", "new-1", 403, "account with a name that is none"),
+        ("AC 9\n", "new-1", 403, "account (invalid account id)"),
         ("", "token-2", 200, ""),
-        ("", "token-9", 403, "secret of any configured account"),
+        ("", "token-9", 403, "no secret of a configured account"),
     ],
 )
 async def test_the_secret_is_that_of_the_account_that_the_request_names(

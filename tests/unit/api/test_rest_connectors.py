@@ -132,10 +132,10 @@ async def test_a_long_name_of_a_connector_does_not_keep_its_rule_from_being_made
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ({"agentId": "helper", "defaultRuleId": "rule_1"}, "agentId: makes the default rule"),
-        ({"agentId": "helper", "defaultRoomId": "lobby"}, "agentId: makes the default rule: say `room`"),
-        ({"room": {"id": "lobby"}, "defaultRoomId": "lobby"}, "room: makes the default rule"),
-        ({"agentMetadata": "vip"}, "agentMetadata: is for the agent in agentId"),
+        ({"agentId": "helper", "defaultRuleId": "rule_1"}, "agentId: creates the default rule"),
+        ({"agentId": "helper", "defaultRoomId": "lobby"}, "agentId: creates the default rule; use `room`"),
+        ({"room": {"id": "lobby"}, "defaultRoomId": "lobby"}, "room: creates the default rule"),
+        ({"agentMetadata": "vip"}, "agentMetadata: needs agentId: it is that agent's metadata"),
         ({"agentId": "helper", "room": {"type": "static"}}, "room.id: is required for a static room"),
         ({"agentId": ""}, "agentId: "),
     ],

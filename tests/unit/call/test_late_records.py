@@ -56,7 +56,7 @@ async def test_the_record_is_saved_when_the_store_is_back() -> None:
         saves = world.store.saves
         await asyncio.sleep(KEEP_FOR)
         assert world.store.saves == saves
-        assert "a call's last record is saved, late" in events(world, "info")
+        assert "a call's last record is saved after a delay" in events(world, "info")
 
 
 @virtual_time

@@ -215,7 +215,7 @@ async def test_when_nobody_tells_an_outcome_the_carrier_is_asked(lives: bool | N
     began = asyncio.get_running_loop().time()
     await call.finished.wait()
     assert asyncio.get_running_loop().time() - began == pytest.approx(ORDER.timeout + MARGIN, abs=1)
-    assert "not t" in call.record.end_detail
+    assert "not report" in call.record.end_detail
     assert world.control.hung_up == []
     assert_over(world, call, reason)
 
