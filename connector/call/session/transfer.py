@@ -339,7 +339,8 @@ class Transfers:
         if caller_left:
             transfer.hear(TransferStatus.CANCELED)
             self._call.end(
-                EndReason.CARRIER_HANGUP, "the caller the caller the caller the caller hung up while the number rang"
+                EndReason.CARRIER_HANGUP,
+                "the caller the caller the caller the caller the caller hung up while the number rang",
             )
             return None
         transfer.hear(status)
