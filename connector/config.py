@@ -1,4 +1,4 @@
-"""One settings object: built-in defaults, then a YAML file, then the environment, then flags.
+"""The settings of an operator, checked, and the values derived from them. `connector.config_sources` reads them.
 
 Every key has one name: `LIVEKIT_URL` in the environment is `livekit_url` in the file. Secrets are
 `SecretStr`, so neither a log line nor a traceback prints them.
@@ -10,12 +10,10 @@ import os
 import re
 import socket
 from base64 import b64decode
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import (
     AliasChoices,
     BaseModel,
@@ -23,22 +21,14 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from connector.accounts import listed
-from connector.errors import Internal
 from connector.numbers import E164
-from connector.spelling import nearest
+from connector.urls import bracketed, origin, redis_url
 
 _SIP_ENDPOINT = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:;[A-Za-z0-9-]+=[A-Za-z0-9.-]+)*")
 Seconds = Annotated[float, Field(gt=0)]
@@ -71,10 +61,6 @@ class TelnyxAccount(BaseModel):
         for key in value:
             _check_public_key(key)
         return value
-
-
-class ConfigError(Internal):
-    """The settings are invalid; the message names each key and its problem."""
 
 
 def _env(name: str) -> AliasChoices:
@@ -218,12 +204,12 @@ class Settings(BaseSettings):
     @field_validator("livekit_url")
     @classmethod
     def _livekit_url(cls, value: str) -> str:
-        return _origin(value, {"ws", "wss", "http", "https"})
+        return origin(value, {"ws", "wss", "http", "https"})
 
     @field_validator("twilio_api_url", "telnyx_api_url", "plivo_api_url")
     @classmethod
     def _api_url(cls, value: str) -> str:
-        return _origin(value, {"http", "https"})
+        return origin(value, {"http", "https"})
 
     @field_validator("sip_endpoint")
     @classmethod
@@ -243,7 +229,7 @@ class Settings(BaseSettings):
     @field_validator("public_url", "peer_url")
     @classmethod
     def _optional_url(cls, value: str) -> str:
-        return _origin(value, {"http", "https"}) if value else value
+        return origin(value, {"http", "https"}) if value else value
 
     @field_validator("telnyx_public_key")
     @classmethod
@@ -262,7 +248,7 @@ class Settings(BaseSettings):
     @field_validator("regions")
     @classmethod
     def _regions(cls, value: dict[str, str]) -> dict[str, str]:
-        return {name: _origin(origin, {"http", "https"}) for name, origin in value.items()}
+        return {name: origin(url, {"http", "https"}) for name, url in value.items()}
 
     @field_validator("countries")
     @classmethod
@@ -290,7 +276,7 @@ class Settings(BaseSettings):
     @classmethod
     def _store(cls, value: str) -> str:
         if value.startswith(("redis://", "rediss://")):
-            return _redis_url(value)
+            return redis_url(value)
         if not value.startswith("sqlite:///") or value == "sqlite:///":
             raise ValueError("must look like sqlite:///path or redis://:password@host:6379/0")
         return value
@@ -328,17 +314,6 @@ class Settings(BaseSettings):
         if missing:
             raise ValueError(f"{' and '.join(missing)} must be set: the key and secret of your livekit-server")
         return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings
 
     @property
     def own_secrets(self) -> tuple[str, ...]:
@@ -399,125 +374,3 @@ def _check_public_key(text: str) -> None:
         key = b""
     if len(key) != 32:
         raise ValueError("must be the base64 of a 32 byte Ed25519 key, as Telnyx's portal shows it")
-
-
-def _origin(value: str, schemes: set[str]) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in schemes or not parts.hostname:
-        raise ValueError(f"must be a URL that starts with {' or '.join(sorted(s + '://' for s in schemes))}")
-    if parts.query or parts.fragment or parts.username:
-        raise ValueError("must be an origin: no user, query or fragment")
-    parts.port  # noqa: B018 - reading it checks it
-    return value.rstrip("/")
-
-
-def _redis_url(value: str) -> str:
-    """Checks the URL and returns it unchanged. The error message never quotes the URL: if the URL is split in the wrong
-    place, any part of it may contain the password."""
-    try:
-        parts = urlsplit(value)
-        is_whole = bool(parts.hostname) and parts.port != 0 and re.fullmatch(r"(/\d*)?", parts.path) is not None
-    except ValueError:
-        is_whole = False
-    if not is_whole or parts.query or parts.fragment:
-        raise ValueError(
-            "must look like redis://user:password@host:6379/0, user, password, port and database as needed "
-            "(rediss:// for TLS); in a password write / ? # @ : % [ ] as %2F %3F %23 %40 %3A %25 %5B %5D"
-        )
-    return value
-
-
-def bracketed(host: str) -> str:
-    """The host in the form that a URL needs: an IPv6 address gets brackets."""
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
-
-
-def load_settings(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
-    """Reads and checks the settings. Raises ConfigError; its message lists all problems."""
-    from_file = _by_alias(_read_file(file)) if file else {}
-    chosen = _by_alias({key: value for key, value in (flags or {}).items() if value is not None})
-
-    class FromFile(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, _FileSource(settings_cls, from_file)
-
-    try:
-        return FromFile(**chosen)
-    except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
-    except SettingsError as error:
-        names = [name for name in _JSON if f'"{name}"' in str(error)]
-        raise ConfigError(f"{' or '.join(map(_alias, names)).upper()}: must be JSON, a map of names") from None
-
-
-_JSON = ("api_keys", "regions", "countries", "twilio_accounts", "telnyx_accounts", "plivo_accounts")
-"""Settings that have a JSON value in the environment."""
-
-
-class _FileSource(PydanticBaseSettingsSource):
-    def __init__(self, settings_cls: type[BaseSettings], values: Mapping[str, Any]) -> None:
-        super().__init__(settings_cls)
-        self._values = dict(values)
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        return self._values.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        return self._values
-
-
-def _by_alias(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Replaces field names by the aliases that pydantic accepts. Field names must not be accepted as well: pydantic
-    would then read PORT and HOST from the environment, which other programs set."""
-    return {_alias(name): value for name, value in values.items()}
-
-
-def _alias(name: str) -> str:
-    alias = Settings.model_fields[name].validation_alias
-    assert isinstance(alias, AliasChoices)
-    return str(alias.choices[0])
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{path} must be a mapping of keys to values")
-    values = {str(key).lower().removeprefix("connector_"): value for key, value in loaded.items()}
-    unknown = sorted(set(values) - set(Settings.model_fields))
-    if unknown:
-        raise ConfigError(f"{path} has keys that do not exist: {', '.join(map(_with_the_nearest, unknown))}")
-    return values
-
-
-def _with_the_nearest(key: str) -> str:
-    meant = nearest(key, Settings.model_fields)
-    return f"{key} ({meant}?)" if meant else key
-
-
-def setting_names() -> frozenset[str]:
-    """Names of all settings in the environment."""
-    return frozenset(_alias(name).upper() for name in Settings.model_fields)
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors(include_url=False, include_context=False, include_input=False):
-        where = ".".join(str(part) for part in problem["loc"]).upper()
-        text = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{where}: {text}" if where else text)
-    return "; ".join(lines)

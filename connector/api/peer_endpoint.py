@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
-from connector.config import bracketed
 from connector.deadlines import deadline
 from connector.errors import ConnectorError, InvalidArgument, TokenInvalid, Unimplemented
 from connector.logs import bind_call
@@ -33,6 +32,7 @@ from connector.peers.commands import (
 )
 from connector.peers.errors import NotHeld
 from connector.peers.signatures import CheckedToken, PeerSignatures
+from connector.urls import bracketed
 
 log = structlog.get_logger()
 

@@ -19,11 +19,13 @@ from livekit import api
 from rich.console import Console
 from rich.table import Table
 
-from connector.config import Settings, bracketed, load_settings, setting_names
+from connector.config import Settings
+from connector.config_sources import load_settings, setting_names
 from connector.errors import ConnectorError, NotFound, Unavailable
 from connector.spelling import unknown_variables
 from connector.storage.base import Store
 from connector.storage.stores import opened
+from connector.urls import bracketed
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; the environment overrides it.")]
 Service = Annotated[

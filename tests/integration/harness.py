@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from carrier_simulator import Document, OutboundCall, TwilioSimulator
 from connector.app import Connector
-from connector.config import Settings, load_settings
+from connector.config import Settings
+from connector.config_sources import load_settings
 from connector.model.call import CallRecord
 from demo.compare import rms
 from demo.livekit_server import LiveKitServer

@@ -17,7 +17,7 @@ from carrier_simulator import Document, TwilioSimulator
 from connector.cli.commands import app
 from connector.cli.doctor_sip import sip_findings
 from connector.cli.findings import Finding
-from connector.config import load_settings
+from connector.config_sources import load_settings
 from connector.livekit_api import opened_livekit
 from connector.sip.secrets import SipSecrets
 from connector.storage.stores import store_at

@@ -10,7 +10,8 @@ import pytest
 from connector.accounts import CarrierAccount, CarrierAccounts
 from connector.carrier_table import carrier_secrets
 from connector.carriers.plivo import Plivo
-from connector.config import ConfigError, Settings, load_settings
+from connector.config import Settings
+from connector.config_sources import ConfigError, load_settings
 from connector.errors import FailedPrecondition
 from connector.model.provider import Provider
 from tests.carriers import CARRIERS

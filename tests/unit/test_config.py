@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from connector.config import ConfigError, Settings, load_settings
+from connector.config import Settings
+from connector.config_sources import ConfigError, load_settings
 
 KEYS = {"LIVEKIT_API_KEY": "key-of-the-tests", "LIVEKIT_API_SECRET": "secret-of-the-tests"}
 
@@ -157,6 +159,16 @@ def test_a_file_that_is_not_text_is_explained(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_is_explained(tmp_path: Path) -> None:
     assert problem(tmp_path / "none.yaml") == f"cannot read {tmp_path / 'none.yaml'}: No such file or directory"
+
+
+def test_a_file_may_be_a_pipe(tmp_path: Path) -> None:
+    """As in `--config <(decrypt connector.yaml)`."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("max_calls: 7\n",))
+    writer.start()
+    assert load_settings(pipe).max_calls == 7
+    writer.join()
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import yaml
 from pydantic import AliasChoices, SecretStr
 
 from connector.cli.commands import app
-from connector.config import Settings, load_settings
+from connector.config import Settings
+from connector.config_sources import load_settings
 from connector.metrics import Metrics
 from connector.model.end_reason import EndReason
 

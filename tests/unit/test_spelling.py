@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from connector.config import setting_names
+from connector.config_sources import setting_names
 from connector.spelling import nearest, unknown_variables
 
 

@@ -13,9 +13,9 @@ from grpc_reflection.v1alpha import reflection
 from connector.api.auth import Authorizer
 from connector.api.refusals import Refusals
 from connector.api.rpc.methods import Method
-from connector.config import bracketed
 from connector.deadlines import deadline
 from connector.errors import ConnectorError
+from connector.urls import bracketed
 
 log = structlog.get_logger()
 

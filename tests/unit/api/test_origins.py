@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from connector.api.origins import Origins
-from connector.config import ConfigError, load_settings
+from connector.config_sources import ConfigError, load_settings
 from connector.model.provider import Provider
 from tests.carriers import CARRIERS
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from connector.config import load_settings
+from connector.config_sources import load_settings
 from demo.providers import ACCOUNTS
 
 TO, FROM = "+15550001111", "+15552223333"
