@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from connector.api.rest.calls import CallQuery, CallRest, Control
+from connector.api.rest.call_operations import CallQuery, CallRest, Control
 from connector.api.rest.models import Asked
 from connector.model.call import CallRecord, CallState, Direction
 from connector.model.end_reason import EndReason

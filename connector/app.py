@@ -22,13 +22,13 @@ from connector.api.carrier.pins import forget_locks
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.carrier.sip_dial import PURPOSE as SIP_PURPOSE
 from connector.api.carrier.sip_dial import SipDialler, SipParts
-from connector.api.carrier.transfers import TransferAddresses, TransferRoutes
+from connector.api.carrier.transfer_routes import TransferAddresses, TransferRoutes
 from connector.api.ops import OpsRoutes
 from connector.api.origins import Origins
 from connector.api.peer_endpoint import PeerEndpoint
 from connector.api.refusals import Refusals
 from connector.api.rest.administration import administration, signature_check
-from connector.api.rest.calls import CallRest, as_json
+from connector.api.rest.call_operations import CallRest, as_json
 from connector.api.rest.operation import Operation
 from connector.api.rest.routes import RestRoutes
 from connector.api.rpc.grpc import GrpcServer
@@ -57,9 +57,9 @@ from connector.peers.client import PeerClient
 from connector.peers.signatures import PeerSignatures
 from connector.room.admin import RoomAdmin
 from connector.room.admission import JoinAdmission
-from connector.room.events import RoomListener
 from connector.room.gateway import RoomGateway
 from connector.room.joining import drain_abandoned
+from connector.room.listener import RoomListener
 from connector.sip.provisioning import SipProvisioning
 from connector.sip.secrets import SipSecrets
 from connector.storage.base import Store
@@ -68,7 +68,7 @@ from connector.telephony.apis import CarrierApis, say_signer
 from connector.telephony.twilio import TwilioAccounts
 from connector.telephony.twilio_conferences import TwilioConferences
 from connector.tokens import TRANSFER_PURPOSE, TokenSigner, WebhookKeys
-from connector.webhooks.service import Webhooks
+from connector.webhooks.delivery import Webhooks
 from connector.worker import Recycling, WorkerLink, resident_megabytes
 
 log = structlog.get_logger()

@@ -14,7 +14,7 @@ from connector.carriers.telnyx import Telnyx
 from connector.carriers.twilio import Twilio
 from connector.config import Settings
 from connector.model.provider import Provider
-from connector.telephony.accounts import AccountCalls
+from connector.telephony.account_calls import AccountCalls
 from connector.telephony.inventory import Account
 
 

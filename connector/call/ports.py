@@ -13,7 +13,7 @@ from connector.model.provider import Provider
 from connector.model.webhook import LifecycleEvent
 from connector.peers.commands import CallCommand
 from connector.room.dispatches import Dispatched
-from connector.room.events import RoomListener
+from connector.room.listener import RoomListener
 from connector.storage.base import Collection, HangUpQueue
 
 
@@ -188,7 +188,7 @@ class Lifecycle(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Our URLs for the carrier's requests about one transfer; see `connector.api.carrier.transfers`."""
+    """Our URLs for the carrier's requests about one transfer; see `connector.api.carrier.transfer_routes`."""
 
     action: str = ""
     progress: str = ""

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from connector.cli.administration import administer
 from connector.cli.common import AsJson, ConfigFile, Row, Service, print_rows
+from connector.cli.service_or_store import administer
 from connector.model.connector import ConnectorMode
 from connector.model.provider import Provider
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from connector.cli.administration import administer
 from connector.cli.common import AsJson, ConfigFile, Row, Service, print_rows
+from connector.cli.service_or_store import administer
 from connector.model.rule import RoomPrefix, RuleType
 
 rules_app = typer.Typer(

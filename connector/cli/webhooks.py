@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from connector.cli.administration import administer
 from connector.cli.common import (
     AsJson,
     ConfigFile,
@@ -19,6 +18,7 @@ from connector.cli.common import (
     settings_or_exit,
     with_store,
 )
+from connector.cli.service_or_store import administer
 from connector.model.webhook import LifecycleEvent
 from connector.times import iso_local
 from connector.webhooks.signing import OVERLAP, KeyRing, PublicKey

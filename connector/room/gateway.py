@@ -19,15 +19,15 @@ from connector.model.call import ParticipantSpec
 from connector.room.admission import CallIsOver
 from connector.room.disconnects import end_of, name_of
 from connector.room.engine import engine
-from connector.room.events import RoomListener
 from connector.room.handles import free_room
+from connector.room.join_token import hidden_grants, join_token, visible_grants
 from connector.room.joining import Connection, disconnect, join
+from connector.room.listener import RoomListener
 from connector.room.microphone import Microphone
 from connector.room.outage import FindRoom, Outage
 from connector.room.participants import RoomParticipants
 from connector.room.rejoin import Turn, until_joined
 from connector.room.subscriptions import Handlers, Subscriptions
-from connector.room.tokens import hidden_grants, join_token, visible_grants
 
 log = structlog.get_logger()
 

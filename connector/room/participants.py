@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from livekit import rtc
 from livekit.rtc.room import EventTypes
 
-from connector.room.events import Departure, Kind, Occupant, RoomListener
+from connector.room.listener import Departure, Kind, Occupant, RoomListener
 
 _KINDS = {
     rtc.ParticipantKind.PARTICIPANT_KIND_AGENT: Kind.AGENT,

@@ -9,7 +9,7 @@ import structlog
 from livekit import rtc
 from livekit.rtc.room import EventTypes
 
-from connector.room.events import RoomListener
+from connector.room.listener import RoomListener
 from connector.room.media import AudioTap
 
 log = structlog.get_logger()

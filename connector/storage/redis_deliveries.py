@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from connector.model.webhook import Attempt, Delivery
-from connector.storage.forms import Form
+from connector.storage.json_form import Form
 from connector.storage.redis_server import PREFIX, RedisServer
 
 CHUNK = 500

@@ -16,7 +16,7 @@ from connector.storage.base import (
     names_of,
     part_of_index,
 )
-from connector.storage.forms import Form
+from connector.storage.json_form import Form
 from connector.storage.redis_server import PREFIX, RedisServer
 from connector.storage.vault import Vault
 

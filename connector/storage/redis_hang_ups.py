@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from connector.model.call import HangUp
-from connector.storage.forms import Form
+from connector.storage.json_form import Form
 from connector.storage.redis_server import PREFIX, RedisServer
 
 # Two hashes by id, a sorted set of ids by due time, and a sorted set of the withdrawn ids.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from connector.model.call import HangUp
-from connector.storage.forms import Form
+from connector.storage.json_form import Form
 from connector.storage.sqlite_file import SqliteFile
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from connector.carriers.carrier import LONGEST_FAREWELL
 from connector.config import Settings
 from connector.model.provider import Provider
-from connector.telephony.accounts import AccountCalls
+from connector.telephony.account_calls import AccountCalls
 from connector.tokens import SAY_PURPOSE, TokenSigner
 
 DOCUMENT_URL_LIFE = 120.0

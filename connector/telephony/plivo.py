@@ -18,7 +18,7 @@ from connector.carriers.transfers import TransferDial
 from connector.config import Settings
 from connector.errors import FailedPrecondition, NotFound
 from connector.model.call import CarrierCall
-from connector.telephony.accounts import AccountCalls
+from connector.telephony.account_calls import AccountCalls
 from connector.telephony.apis import sentence_url
 from connector.telephony.http import CarrierApi
 from connector.telephony.inventory import MOST, Account, Number, list_of, started, text_of

@@ -31,7 +31,7 @@ from connector.errors import (
 )
 from connector.model.call import CarrierCall
 from connector.numbers import E164
-from connector.telephony.accounts import AccountCalls
+from connector.telephony.account_calls import AccountCalls
 from connector.telephony.http import CarrierApi, body_of
 from connector.telephony.inventory import MOST, Account, Number, list_of, started, text_of
 

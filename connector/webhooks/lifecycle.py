@@ -17,7 +17,7 @@ from connector.model.call import CallRecord
 from connector.model.webhook import Delivery, LifecycleEvent
 from connector.webhooks import payload
 from connector.webhooks.payload import Describe
-from connector.webhooks.ports import Endpoints, Queue
+from connector.webhooks.protocols import Endpoints, Queue
 
 log = structlog.get_logger()
 

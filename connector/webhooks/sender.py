@@ -15,8 +15,8 @@ from connector.errors import ConnectorError
 from connector.metrics import Metrics
 from connector.model.webhook import Attempt, Delivery
 from connector.tasks import BackgroundTasks
-from connector.webhooks.ports import Endpoints, Queue
 from connector.webhooks.post import TIME_OUT, Outcome, Poster
+from connector.webhooks.protocols import Endpoints, Queue
 from connector.webhooks.signing import KeyRing
 
 log = structlog.get_logger()

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from connector.errors import ConnectorError, Internal
 from connector.model.webhook import SigningKey
 from connector.seal import is_sealed
-from connector.webhooks.ports import Keys
+from connector.webhooks.protocols import Keys
 
 log = structlog.get_logger()
 

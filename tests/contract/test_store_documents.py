@@ -18,7 +18,7 @@ from connector.model.provider import Provider
 from connector.model.rule import PinLock, RoomPrefix, RoomType, RoutingRule, RuleRoom, RuleType
 from connector.model.webhook import LifecycleEvent, SigningKey, WebhookEndpoint
 from connector.storage.base import Collection, DocumentFilter, NameTaken, Page, Store, StoreError, names_of
-from connector.storage.forms import Form
+from connector.storage.json_form import Form
 
 CONNECTOR = ConnectorEntry(
     "cn_1", Provider.PLIVO, "hash-1", "nonce-1", 1000.125, "Support", "lobby", "rule_1", "eu", ConnectorMode.SIP

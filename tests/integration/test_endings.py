@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from livekit import rtc
 
-from connector.api.carrier.media import MAX_MESSAGE
+from connector.api.carrier.media_socket import MAX_MESSAGE
 from connector.model.end_reason import EndReason
 from tests.integration.harness import INBOUND, OUTBOUND, Stage, only_session, until
 from tests.integration.scene import (

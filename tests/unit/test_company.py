@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from livekit import rtc
 
-from connector.room.events import Departure, Kind, Occupant, RoomListener
+from connector.room.listener import Departure, Kind, Occupant, RoomListener
 from connector.room.participants import RoomParticipants
 
 AGENT = rtc.ParticipantKind.PARTICIPANT_KIND_AGENT

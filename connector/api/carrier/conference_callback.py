@@ -15,7 +15,7 @@ from connector.api.carrier.conferences import LABEL, ConferenceBridge, log_bridg
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.refusals import Refusals
 from connector.carriers.carrier import Carrier
-from connector.carriers.twilio.conferences import ConferenceEvent, conference_event
+from connector.carriers.twilio.conference_events import ConferenceEvent, conference_event
 from connector.errors import ConnectorError, Malformed, SignatureInvalid
 
 log = structlog.get_logger()

@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 
 from connector.api.carrier.forms import posted, require_no_event
-from connector.api.carrier.media import MediaSocket, new_websocket
+from connector.api.carrier.media_socket import MediaSocket, new_websocket
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.origins import Origins
 from connector.call.dependencies import FINAL_STATUSES

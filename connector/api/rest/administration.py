@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.origins import Origins
-from connector.api.rest.connectors import ConnectorRest
+from connector.api.rest.connector_operations import ConnectorRest
 from connector.api.rest.operation import Operation
-from connector.api.rest.rules import RuleRest
-from connector.api.rest.webhooks import WebhookRest
+from connector.api.rest.rule_operations import RuleRest
+from connector.api.rest.webhook_operations import WebhookRest
 from connector.carriers.carrier import Carriers
 from connector.config import Settings
 from connector.storage.base import Store

@@ -15,7 +15,7 @@ from connector.errors import InvalidArgument
 from connector.model.call import AgentDispatch, CallRequest, Direction, ParticipantSpec, new_call_id
 from connector.model.provider import Provider
 from connector.numbers import E164
-from connector.room.tokens import fitting_name
+from connector.room.join_token import fitting_name
 from connectorpb.v1 import connector_pb2 as pb
 
 # livekit-server's defaults (its config.go, "limit"): names and identities in characters, the rest in bytes.

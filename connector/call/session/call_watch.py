@@ -26,7 +26,7 @@ from connector.logs import bind_call
 from connector.model.call import AgentDispatch
 from connector.model.end_reason import EndReason
 from connector.room.dispatches import Dispatched
-from connector.room.events import Departure, Kind, Occupant
+from connector.room.listener import Departure, Kind, Occupant
 from connector.tasks import BackgroundTasks
 
 log = structlog.get_logger()

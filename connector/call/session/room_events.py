@@ -14,7 +14,7 @@ from connector.call.record.call_recorder import CallRecorder
 from connector.metrics import Metrics
 from connector.model.call import AgentDispatch
 from connector.model.end_reason import EndReason
-from connector.room.events import Departure, Occupant
+from connector.room.listener import Departure, Occupant
 
 OnEnd = Callable[[EndReason, str], None]
 

@@ -22,7 +22,7 @@ from enum import StrEnum
 
 from connector.model.call import AgentWatch
 from connector.model.end_reason import EndReason
-from connector.room.events import Departure, Kind, Occupant
+from connector.room.listener import Departure, Kind, Occupant
 
 REPEAT = 2.0
 """Seconds between two dispatches of a missing agent. LiveKit does not repeat a dispatch for which it found no worker,

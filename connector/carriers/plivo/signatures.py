@@ -9,7 +9,7 @@ from hmac import compare_digest
 from urllib.parse import parse_qsl
 
 from connector.carriers.signatures import Form, url_candidates
-from connector.carriers.spelling import spellings
+from connector.carriers.url_spelling import spellings
 
 HEADER = "X-Plivo-Signature-V3"
 NONCE_HEADER = "X-Plivo-Signature-V3-Nonce"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from hmac import compare_digest
 
 from connector.carriers.signatures import Form, url_candidates
-from connector.carriers.spelling import spellings
+from connector.carriers.url_spelling import spellings
 
 HEADER = "X-Twilio-Signature"
 
@@ -26,7 +26,7 @@ def twilio_signature_valid(
 
     Twilio does not always sign the same form of a URL, so each of these is accepted: the URL unchanged, without its
     port, or with the scheme's default port if it has none; each with and without a trailing slash in the path, and
-    with other encodings of the query (`connector.carriers.spelling`). The validator of the `twilio` package is not
+    with other encodings of the query (`connector.carriers.url_spelling`). The validator of the `twilio` package is not
     used: it assumes 80 as default port of wss, tries no trailing slash and no other encoding, and cuts IPv6 hosts and
     user names at the first colon.
 

@@ -16,12 +16,12 @@ from connector.api.auth import Authorizer
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.origins import Origins
 from connector.api.refusals import Refusals
-from connector.api.rest.calls import CallRest
-from connector.api.rest.connectors import ConnectorRest
+from connector.api.rest.call_operations import CallRest
+from connector.api.rest.connector_operations import ConnectorRest
 from connector.api.rest.openapi import document
 from connector.api.rest.operation import Operation
 from connector.api.rest.routes import RestRoutes
-from connector.api.rest.rules import RuleRest
+from connector.api.rest.rule_operations import RuleRest
 from connector.call.registry.control import TransferWish
 from connector.errors import ConnectorError, NotFound
 from connector.metrics import Metrics

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import ClientConnectionResetError, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from connector.api.carrier.media import MAX_MESSAGE, MediaSocket, new_websocket
+from connector.api.carrier.media_socket import MAX_MESSAGE, MediaSocket, new_websocket
 from connector.errors import CarrierProtocolError
 
 HALF_A_SECOND_OF_48_KHZ = 64_000 + 500

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from connector.api.rest.calls import shown, status
+from connector.api.rest.call_operations import shown, status
 from connector.errors import ConnectorError, DeadlineExceeded, FailedPrecondition, Unavailable, Unimplemented
 from connector.model.call import CallRecord, CallState, Direction
 from connector.model.end_reason import EndReason

@@ -47,7 +47,7 @@ from connector.model.provider import Provider
 from connector.model.webhook import LifecycleEvent
 from connector.room.admission import JoinAdmission
 from connector.room.dispatches import Dispatched
-from connector.room.events import RoomListener
+from connector.room.listener import RoomListener
 from connector.storage.base import EVERY_CALL, EVERY_DOCUMENT, DocumentFilter, Page
 from connector.storage.rows import admits
 from tests.carriers import CARRIERS

@@ -12,7 +12,7 @@ from connector.call.session.watchdog import RETURN_PATIENCE
 from connector.errors import Unavailable
 from connector.model.call import AgentDispatch, AgentWatch, CallState, Direction, Transfer, TransferStatus
 from connector.model.end_reason import EndReason
-from connector.room.events import Departure, Kind, Occupant
+from connector.room.listener import Departure, Kind, Occupant
 from tests.unit.call.fakes import LIMITS, FakeControl, FakeSocket, Faults, World
 from tests.unit.call.virtual_time import virtual_time
 

@@ -21,7 +21,7 @@ from connector.call.session.watchdog import (
 )
 from connector.model.call import AgentWatch
 from connector.model.end_reason import EndReason
-from connector.room.events import Departure, Kind, Occupant
+from connector.room.listener import Departure, Kind, Occupant
 
 RULES = AgentWatch(warn_after=5, timeout=30, empty_timeout=10, fallback_agent="", fallback_number="", message="")
 NO_AGENT, ROOM_EMPTY = EndReason.NO_AGENT, EndReason.ROOM_EMPTY

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.carriers.plivo.signatures import plivo_signature_valid
-from connector.carriers.spelling import LONGEST, MOST, spellings
 from connector.carriers.twilio.signatures import twilio_signature_valid
+from connector.carriers.url_spelling import LONGEST, MOST, spellings
 
 TOKEN, ADDRESS = "12345", "https://calls.example.com/twilio/AQ-_x"
 

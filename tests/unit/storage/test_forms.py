@@ -6,7 +6,7 @@ import pytest
 
 from connector.model.webhook import SigningKey
 from connector.storage.base import StoreError
-from connector.storage.forms import Form
+from connector.storage.json_form import Form
 
 
 @pytest.mark.parametrize(

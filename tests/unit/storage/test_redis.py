@@ -24,7 +24,7 @@ from connector.model.rule import RoutingRule, RuleType
 from connector.model.webhook import Attempt, Delivery, LifecycleEvent
 from connector.storage.base import DEFAULT_PREFIX as PREFIX
 from connector.storage.base import DocumentFilter, Page, StoreError
-from connector.storage.forms import Form
+from connector.storage.json_form import Form
 from connector.storage.redis import MIGRATIONS, RedisStore
 from connector.storage.redis_server import RedisServer as Connection
 from connector.storage.rows import to_row

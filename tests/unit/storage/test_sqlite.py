@@ -20,7 +20,7 @@ from connector.model.provider import Provider
 from connector.model.rule import RoutingRule, RuleType
 from connector.model.webhook import Delivery, LifecycleEvent
 from connector.storage.base import DocumentFilter, StoreError
-from connector.storage.forms import Form
+from connector.storage.json_form import Form
 from connector.storage.rows import to_row
 from connector.storage.sqlite import SqliteStore, _conditions
 from connector.storage.sqlite_file import SqliteFile

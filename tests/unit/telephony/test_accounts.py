@@ -11,7 +11,7 @@ from connector.carriers.transfers import TransferDial
 from connector.errors import ConnectorError, CredentialsRefused, FailedPrecondition, Unavailable
 from connector.model.call import CarrierCall
 from connector.model.provider import Provider
-from connector.telephony.accounts import AccountCalls
+from connector.telephony.account_calls import AccountCalls
 from tests.carriers import CARRIERS
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from connector.api.rest.calls import as_json
+from connector.api.rest.call_operations import as_json
 from connector.errors import Unavailable
 from connector.model.call import CallRecord, CallState, Direction
 from connector.model.end_reason import EndReason

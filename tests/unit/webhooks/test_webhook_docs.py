@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from connector.api.rest.calls import as_json
+from connector.api.rest.call_operations import as_json
 from connector.model.call import CallRecord, CallState, Direction
 from connector.model.provider import Provider
 from connector.model.webhook import LifecycleEvent

@@ -9,8 +9,8 @@ import structlog
 from connector.metrics import Metrics
 from connector.webhooks.lifecycle import LifecycleWebhooks
 from connector.webhooks.payload import Describe
-from connector.webhooks.ports import Endpoints, Keys, Queue
 from connector.webhooks.post import Poster
+from connector.webhooks.protocols import Endpoints, Keys, Queue
 from connector.webhooks.sender import Sender
 from connector.webhooks.signing import KeyRing
 

@@ -29,7 +29,7 @@ from connector.api.rest.models import (
 )
 from connector.api.rest.operation import Operation
 from connector.api.rest.rule_models import NewRule, RoomBody
-from connector.api.rest.rules import RuleRest
+from connector.api.rest.rule_operations import RuleRest
 from connector.carriers.carrier import Carriers
 from connector.errors import FailedPrecondition, InvalidArgument, NotFound
 from connector.model.connector import ConnectorEntry, ConnectorMode
