@@ -73,10 +73,6 @@ class Mixer:
             ready.append(self._mix())
         return ready
 
-    def queued(self, source: str) -> int:
-        """Number of queued frames of a source; 0 for an unknown source."""
-        return len(self._queues.get(source, ()))
-
     def _mix(self) -> NDArray[np.int16]:
         """One frame from each source that has one, summed and saturated."""
         self._awaited = {name for name in self._awaited if self._queues[name]}

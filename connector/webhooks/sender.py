@@ -12,6 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from connector.errors import ConnectorError
+from connector.logs import bind_call
 from connector.metrics import Metrics
 from connector.model.webhook import Attempt, Delivery
 from connector.tasks import BackgroundTasks
@@ -148,19 +149,17 @@ class Sender:
                 del self._in_flight[delivery.endpoint_id]
             self.wake()
 
-        self._tasks.start(self._deliver(delivery), "deliver a webhook", done)
+        with bind_call(
+            delivery.call_id, endpoint=delivery.endpoint_id, delivery=delivery.id, webhook=delivery.event.value
+        ):
+            self._tasks.start(self._deliver(delivery), "deliver a webhook", done)
 
     async def _deliver(self, delivery: Delivery) -> None:
-        with structlog.contextvars.bound_contextvars(
-            call_id=delivery.call_id, endpoint=delivery.endpoint_id, delivery=delivery.id, webhook=delivery.event.value
-        ):
-            try:
-                await self._attempt(delivery)
-            except ConnectorError as error:
-                # The lease expires and the delivery is retried: at worst it is delivered twice.
-                log.warning("a webhook's attempt could not be settled", error=error.message)
-            except Exception:
-                log.exception("a webhook's attempt failed inside")
+        try:
+            await self._attempt(delivery)
+        except ConnectorError as error:
+            # The lease expires and the delivery is retried: at worst it is delivered twice.
+            log.warning("a webhook's attempt could not be settled", error=error.message)
 
     async def _attempt(self, delivery: Delivery) -> None:
         endpoint = await self._endpoints.get(delivery.endpoint_id)

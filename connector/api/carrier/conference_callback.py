@@ -6,23 +6,21 @@ https://www.twilio.com/docs/voice/twiml/conference#attributes-statuscallback
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from urllib.parse import parse_qsl
 
 import structlog
 from aiohttp import web
 
 from connector.api.carrier.conferences import LABEL, ConferenceBridge, log_bridged
+from connector.api.carrier.forms import posted
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.refusals import Refusals
 from connector.carriers.carrier import Carrier
 from connector.carriers.twilio.conference_events import ConferenceEvent, conference_event
-from connector.errors import ConnectorError, Malformed, SignatureInvalid
+from connector.errors import ConnectorError, SignatureInvalid
 
 log = structlog.get_logger()
 
 PATH = "/v2/conferences/twilio"
-MAX_FORM = 64 * 1024
-MAX_FIELDS = 200
 
 
 class ConferenceCallback:
@@ -53,10 +51,9 @@ class ConferenceCallback:
             if not self._signatures.signs(self._carrier.provider):
                 setting, several = self._carrier.signing_setting, self._carrier.account_rules.setting
                 raise SignatureInvalid(f"conference callbacks need {setting} or {several}")
-            body = await _read(request)
-            form = _fields(body)
-            self._signatures.require(self._carrier.provider, request, body, form)
-            await self._handle(conference_event(dict(form)), request)
+            form = await posted(request)
+            self._signatures.require(self._carrier.provider, request, form.body, form.fields)
+            await self._handle(conference_event(dict(form.fields)), request)
         except ConnectorError as error:
             # Twilio's debugger shows error statuses to the operator.
             self._refusals.note(f"POST {PATH}", error.twirp_code, error.message)
@@ -71,19 +68,3 @@ class ConferenceCallback:
         if event.begins and event.label != LABEL:
             sid, from_, number = event.conference_sid, request.query.get("from", ""), request.query.get("number", "")
             log_bridged(sid, await self._bridge.bridge(sid, from_, number, event.account_id))
-
-
-async def _read(request: web.Request) -> bytes:
-    if (request.content_length or 0) > MAX_FORM:
-        raise Malformed("the form is too large")
-    body = await request.read()
-    if len(body) > MAX_FORM:
-        raise Malformed("the form is too large")
-    return body
-
-
-def _fields(body: bytes) -> list[tuple[str, str]]:
-    try:
-        return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
-    except ValueError:
-        raise Malformed("the form cannot be read") from None

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from connector.api.bodies import bounded_body
 from connector.carriers.carrier import Carrier
 from connector.errors import Malformed
 
@@ -26,9 +27,7 @@ async def posted(request: web.Request) -> Posted:
     """Reads a form in the only encoding that carriers use. Raises Malformed, or aiohttp's HTTPRequestEntityTooLarge."""
     if request.method != "POST":
         return Posted()
-    if (request.content_length or 0) > MAX_FORM:
-        raise web.HTTPRequestEntityTooLarge(max_size=MAX_FORM, actual_size=request.content_length or 0)
-    body = await request.read()
+    body = await bounded_body(request, MAX_FORM)
     if request.content_type != "application/x-www-form-urlencoded":
         return Posted(body)
     try:

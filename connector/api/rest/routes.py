@@ -15,6 +15,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from connector.api.auth import Authorizer
+from connector.api.bodies import bounded_body
 from connector.api.refusals import Refusals
 from connector.api.rest.models import Asked, in_words
 from connector.api.rest.openapi import document
@@ -97,7 +98,7 @@ class RestRoutes:
         if operation.access is Access.TOKEN:
             self._authorizer.require_rest(request.headers.get("Authorization"))
         query = checked(operation.query, dict(request.query)) if operation.query else None
-        body = checked(operation.body, await _read(request)) if operation.body else None
+        body = checked(operation.body, await bounded_body(request, MAX_BODY)) if operation.body else None
         async with deadline(client_timeout(request)):
             return await operation.handler(Asked(dict(request.match_info), body, query))
 
@@ -123,15 +124,6 @@ class RestRoutes:
 def problem(status: int, code: str, message: str) -> web.Response:
     """Returns an error response in the API's form."""
     return web.json_response({"message": message, "code": code}, status=status)
-
-
-async def _read(request: web.Request) -> bytes:
-    if (request.content_length or 0) > MAX_BODY:
-        raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY, actual_size=request.content_length or 0)
-    body = await request.read()
-    if len(body) > MAX_BODY:
-        raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY, actual_size=len(body))
-    return body
 
 
 def checked(model: type[BaseModel], given: bytes | dict[str, str]) -> BaseModel:

@@ -22,6 +22,7 @@ from twirp.exceptions import TwirpServerException
 from twirp.server import TwirpServer
 
 from connector.api.auth import Authorizer
+from connector.api.bodies import bounded_body
 from connector.api.refusals import Refusals
 from connector.api.rpc.methods import Method
 from connector.api.timeouts import client_timeout
@@ -205,15 +206,10 @@ class TwirpRoutes:
 
 
 async def _read(request: web.Request) -> bytes:
-    too_large = InvalidArgument("body", f"is larger than {MAX_BODY} bytes")
-    if request.content_length is not None and request.content_length > MAX_BODY:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise too_large
-    return bytes(body)
+    try:
+        return await bounded_body(request, MAX_BODY)
+    except web.HTTPRequestEntityTooLarge:
+        raise InvalidArgument("body", f"is larger than {MAX_BODY} bytes") from None
 
 
 def _error(error: TwirpServerException) -> web.Response:

@@ -24,6 +24,7 @@ import structlog
 from connector.call.ports import CarrierControl
 from connector.carriers.carrier import Carriers
 from connector.errors import ConnectorError, FailedPrecondition, NotFound
+from connector.logs import bind_call
 from connector.metrics import Metrics
 from connector.model.call import CarrierCall, HangUp
 from connector.model.provider import Provider
@@ -106,7 +107,7 @@ class HangUps:
         if self._running is not None:
             await asyncio.wait([self._running])
         for hang_up, _ in list(self._unkept.values()):
-            self._launch(self._try_unkept(hang_up))
+            self._launch(hang_up, self._try_unkept(hang_up))
         await self._tries.close(STOP_PATIENCE)
         for hang_up, _ in self._unkept.values():
             log.error("a phone is not hung up: carrier and store fail", call_id=hang_up.call_id, **_named(hang_up))
@@ -128,9 +129,9 @@ class HangUps:
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE
         if await self._put(hang_up, LEASE):
-            trying = self._launch(self._try(hang_up))
+            trying = self._launch(hang_up, self._try(hang_up))
             await asyncio.wait([trying], timeout=until - loop.time())
-            if trying.done() and not trying.cancelled():
+            if trying.done() and not trying.cancelled() and trying.exception() is None:
                 return trying.result()
         return None
 
@@ -195,50 +196,47 @@ class HangUps:
         for hang_up, at in list(self._unkept.values()):
             if at <= now:
                 self._unkept[hang_up.id] = (hang_up, now + LEASE)
-                self._launch(self._try_unkept(hang_up))
+                self._launch(hang_up, self._try_unkept(hang_up))
         while len(self._tries) < MAX_AT_ONCE and not self._stopping:
             due = await self._queue.next_due()
             now = self._clock()
             if due is None or due > now:
                 break
             for hang_up in await self._queue.take(now, now + LEASE, 1):
-                self._launch(self._try(hang_up))
+                self._launch(hang_up, self._try(hang_up))
         else:
             due = None
         self._metrics.hang_ups_pending.set(await self._queue.pending() + len(self._unkept))
         times = [at for at in (due, *(at for _, at in self._unkept.values())) if at is not None]
         return min(max(min(times, default=now + LOOK_AGAIN) - self._clock(), _SOON), LOOK_AGAIN)
 
-    def _launch(self, work: Coroutine[Any, Any, _Refusal]) -> asyncio.Task[_Refusal]:
+    def _launch(self, hang_up: HangUp, work: Coroutine[Any, Any, _Refusal]) -> asyncio.Task[_Refusal]:
         # Runs as a task, so that a try is completed even if the teardown ends or stops waiting.
-        return self._tries.start(work, "hang up a phone", self._woken.set)
+        with bind_call(hang_up.call_id):
+            return self._tries.start(work, "hang up a phone", self._woken.set)
 
     async def _try_unkept(self, hang_up: HangUp) -> _Refusal:
         """Try a hang-up from memory. If the store is back, write it there first; the store knows whether it was
         withdrawn."""
-        with structlog.contextvars.bound_contextvars(call_id=hang_up.call_id):
-            try:
-                async with asyncio.timeout(KEEP_PATIENCE):
-                    is_ours = await self._queue.put(hang_up, self._clock() + LEASE)
-            except (ConnectorError, TimeoutError):
-                pass  # The store still fails: try the hang-up anyway.
-            except Exception:
-                log.exception("a hang-up could not be written into the store")
-            else:
-                self._unkept.pop(hang_up.id, None)
-                if not is_ours:
-                    return None
+        try:
+            async with asyncio.timeout(KEEP_PATIENCE):
+                is_ours = await self._queue.put(hang_up, self._clock() + LEASE)
+        except (ConnectorError, TimeoutError):
+            pass  # The store still fails: try the hang-up anyway.
+        except Exception:
+            log.exception("a hang-up could not be written into the store")
+        else:
+            self._unkept.pop(hang_up.id, None)
+            if not is_ours:
+                return None
         return await self._try(hang_up)
 
     async def _try(self, hang_up: HangUp) -> _Refusal:
-        with structlog.contextvars.bound_contextvars(call_id=hang_up.call_id):
-            try:
-                return await self._attempt(replace(hang_up, attempts=hang_up.attempts + 1))
-            except ConnectorError as error:
-                # The lease expires and the hang-up is tried again; the carrier then answers that the call is over.
-                log.warning("the result of a hang-up could not be written into the store", error=error.message)
-            except Exception:
-                log.exception("a hang-up failed with an unexpected error")
+        try:
+            return await self._attempt(replace(hang_up, attempts=hang_up.attempts + 1))
+        except ConnectorError as error:
+            # The lease expires and the hang-up is tried again; the carrier then answers that the call is over.
+            log.warning("the result of a hang-up could not be written into the store", error=error.message)
             return None
 
     async def _attempt(self, hang_up: HangUp) -> _Refusal:

@@ -187,13 +187,12 @@ class CallWatch:
                 if after is not None and not after.done():
                     await asyncio.wait([after])
                 await work
-            except Exception:
-                # Top level of a task: the call goes on as if it had no watchdog.
-                log.exception("the watchdog of the call failed", step=what)
             finally:
                 work.close()
 
-        return self._running.start(run(), f"{what} {self._recorder.record.call_id}")
+        # After an unexpected error, the call goes on as if it had no watchdog.
+        with bind_call(self._recorder.record.call_id):
+            return self._running.start(run(), f"watchdog: {what}")
 
     def _tell(self, status: str, agents: Sequence[str] = (), **details: str) -> None:
         self._count(status)

@@ -123,6 +123,27 @@ async def test_what_fails_is_tried_again_without_the_call(failure: Exception) ->
 
 
 @virtual_time
+async def test_a_bug_after_the_try_is_logged_with_the_call_and_the_lease_brings_the_hang_up_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    carrier = Carrier()
+    process = Process(carrier)
+    settle = process.queue.settle
+
+    async def broken(_: str) -> None:
+        monkeypatch.setattr(process.queue, "settle", settle)
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(process.queue, "settle", broken)
+    async with running(process):
+        assert await process.hang_ups.hang_up("call_1", Provider.TELNYX, CALL) is None
+        (error,) = [entry for entry in process.log.entries if entry["log_level"] == "error"]
+        assert (error["call_id"], error["task"]) == ("call_1", "hang up a phone")
+        await asyncio.sleep(2 * hang_ups.LEASE)
+    assert (len(carrier.asked), await process.queue.pending()) == (2, 0)
+
+
+@virtual_time
 async def test_a_phone_that_the_carrier_does_not_know_is_told_of_and_not_asked_for_again() -> None:
     carrier = Carrier(NotFound("no such call in this account"))
     process = Process(carrier)
