@@ -7,6 +7,11 @@ SEED ?= 7
 # Test processes at once; 0 runs in this one (for a debugger). Two a core: tests wait for calls in real time.
 JOBS ?= $(shell "$(PYTHON)" -c 'import os; print(2 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2))')
 
+# For make check, which waits little: each process that is one too many costs seconds of imports.
+CHECK_JOBS ?= $(shell "$(PYTHON)" -c 'import os; print(1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2))')
+# Coverage is measured and held for the whole suite; with ARGS a part may run, which covers less.
+COVERAGE ?= $(if $(strip $(ARGS)),,yes)
+
 # Tests start Python more than a hundred times: what is compiled once is kept, also where the environment forbids it.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -31,10 +36,10 @@ demo: setup ## a simulated phone call talks with an agent in a real room (ARGS=-
 	@$(PY) -m demo $(if $(PROVIDER),--provider $(PROVIDER)) $(ARGS)
 
 check: setup ## run the tests that need no livekit-server
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile tests/unit tests/contract $(ARGS)
+	@$(PY) -m pytest -n $(CHECK_JOBS) --dist loadfile tests/unit tests/contract $(ARGS)
 
 test: setup ## run the tests (ARGS="-k name", JOBS=0 for one process)
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not alone" --durations=25 $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not alone" --durations=25 $(if $(COVERAGE),--cov) $(ARGS)
 
 jitter: setup ## a few tests of carriers whose independent requests overtake one another (SEED=7)
 	@CARRIER_SIMULATOR_JITTER=$(SEED) $(PY) -m pytest -n $(JOBS) --dist loadfile $(JITTERED) $(ARGS)
@@ -70,7 +75,7 @@ lock: setup ## resolve requirements.lock anew from pyproject.toml
 	@$(PY) scripts/lock.py $(ARGS)
 
 clean: ## remove what setup and the runs made
-	rm -rf .venv .tools demo-out bench-out ci-out build dist *.egg-info simulator/build simulator/src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .tools demo-out bench-out ci-out coverage-out build dist *.egg-info simulator/build simulator/src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf tests/conformance/*/build tests/conformance/*/target tests/conformance/*/node_modules
 	rm -rf examples/*/build examples/*/target examples/*/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

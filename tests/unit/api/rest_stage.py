@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from aiohttp import web
@@ -97,7 +98,11 @@ class Rest:
         self.client = client
         self.store = store
         self.control = control
-        self.document = document(operations(store, control))
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """Made for the tests that look at it: it takes a quarter of a second."""
+        return document(operations(self.store, self.control))
 
     async def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
         options.setdefault("headers", {"Authorization": TOKEN})
