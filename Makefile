@@ -39,7 +39,7 @@ check: setup ## run the tests that need no livekit-server
 	@$(PY) -m pytest -n $(CHECK_JOBS) --dist loadfile tests/unit tests/contract $(ARGS)
 
 test: setup ## run the tests (ARGS="-k name", JOBS=0 for one process)
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not alone" --durations=25 $(if $(COVERAGE),--cov) $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not alone" --durations=25 $(if $(COVERAGE),--cov=connector) $(ARGS)
 
 jitter: setup ## a few tests of carriers whose independent requests overtake one another (SEED=7)
 	@CARRIER_SIMULATOR_JITTER=$(SEED) $(PY) -m pytest -n $(JOBS) --dist loadfile $(JITTERED) $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +15,13 @@ from _pytest.logging import LogCaptureHandler
 from hypothesis import HealthCheck, settings
 
 # The machines are shared and slow at times: an example that takes long says nothing about the code.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# CI tries Hypothesis's usual number of examples; they are a tenth of the time of make check.
+settings.register_profile(
+    "patient",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=100 if os.environ.get("CI") else 40,
+)
 settings.load_profile("patient")
 
 _own_folder = pytest.StashKey[str]()

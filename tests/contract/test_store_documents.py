@@ -160,7 +160,8 @@ async def test_pages_of_documents_are_counted_and_cut_by_the_store(
         )
         for number in range(700)
     ]
-    await asyncio.gather(*(store.rules.insert(rule) for rule in rules))
+    for start in range(0, len(rules), 50):
+        await asyncio.gather(*(store.rules.insert(rule) for rule in rules[start : start + 50]))
     rules.sort(key=lambda rule: (-rule.created_at, rule.id))
     decoded = 0
     read = Form.read
