@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -17,10 +18,13 @@ WITHOUT_THE_CONNECTOR = (
 def run_pytest(folder: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "conftest.py").write_text(WITHOUT_THE_CONNECTOR)
     (folder / "test_it.py").write_text(source)
-    plugins = ("-p", "pytest_carrier_simulator", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto")
+    plugins = (*("-p", "pytest_carrier_simulator", "-p", "pytest_asyncio.plugin"), "-p", "no:cacheprovider")
+    options = ("-o", "asyncio_mode=auto", *options)
     return subprocess.run(
         [sys.executable, "-m", "pytest", "--rootdir", str(folder), *plugins, *options, "test_it.py"],
         cwd=folder,
+        # The other plugins of this environment would be most of the work.
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,
