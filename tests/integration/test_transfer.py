@@ -130,12 +130,12 @@ async def test_a_caller_from_an_app_is_transferred_under_a_number(
     assert (caller.dialled_as, caller.errors) == ([shown], [])
 
 
-@pytest.mark.parametrize("number", ["", "15550001111", "+0555", "+1 555 000", "+1555000111122223", "sip:x@y", "+١٢٣٤٥"])
-async def test_what_is_no_number_is_refused(connector: Connector, call: OutboundCall, rpc: Rpc, number: str) -> None:
-    with pytest.raises(RpcFailed, match="to: ") as refused:
-        await rpc.transfer(call_id_of(connector), number)
-    assert refused.value.code == "invalid_argument"
-    assert not call.dialled
+async def test_what_is_no_number_is_refused(connector: Connector, call: OutboundCall, rpc: Rpc) -> None:
+    for number in ("", "15550001111", "+0555", "+1 555 000", "+1555000111122223", "sip:x@y", "+١٢٣٤٥"):
+        with pytest.raises(RpcFailed, match="to: ") as refused:
+            await rpc.transfer(call_id_of(connector), number)
+        assert refused.value.code == "invalid_argument", number
+        assert not call.dialled, number
 
 
 async def test_only_an_active_call_is_transferred(stage: Stage, room: str, connector: Connector, rpc: Rpc) -> None:
