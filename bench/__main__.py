@@ -31,10 +31,12 @@ LONGEST = 900.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="How fast the connector is, what it costs.")
-    parser.add_argument("--quick", action="store_true", help="about two minutes, and rough")
-    parser.add_argument("--strict", action="store_true", help="exit status 1 when a target is missed, too")
-    parser.add_argument("--out", type=Path, default=Path("bench-out"), help="where bench.json goes (bench-out)")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the connector's speed and cost.")
+    parser.add_argument("--quick", action="store_true", help="quick and less precise: about two minutes")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 if a target is missed")
+    parser.add_argument(
+        "--out", type=Path, default=Path("bench-out"), help="the folder for bench.json (default: bench-out)"
+    )
     options = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:

@@ -161,7 +161,7 @@ async def _cost_of(speakers: Worker, pid: int, begin: str, stage: Stage, plan: P
         used = await cpu_cores([pid, *stage.helpers().values()], plan.window)
         share = (await _heard(speakers, begin) - heard) * 0.02 / plan.window / count
         if not 0.9 < share < 1.1:
-            raise RuntimeError(f"at {count} calls {share:.0%} of the sound came back: nothing to compare")
+            raise RuntimeError(f"at {count} calls {share:.0%} of the sound came back: too little to compare")
         cost.cores[count].append(used[0] / count)
         cost.memory.append((count, rss_megabytes(pid)))
     for name, cores in zip(stage.helpers(), used[1:], strict=True):

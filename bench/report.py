@@ -69,7 +69,7 @@ def round_trip_rows(trips: dict[str, dict[int, RoundTrips]]) -> list[Row]:
 
 
 _LEGS = {
-    "to_agent": "where it goes: phone → agent",
+    "to_agent": "of that: phone → agent",
     "to_phone": "  agent → phone",
     "in_phone": "  in the phone's buffer",
 }

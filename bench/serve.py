@@ -94,7 +94,7 @@ class PlainBridge(Bridge):
 def _exchange(module: ModuleType, name: str, replacement: object) -> None:
     """Replaces `name` in `module`. Exits if the name does not exist: the baseline would be the connector itself."""
     if name not in vars(module):
-        raise SystemExit(f"{module.__name__} has no {name} any more: mend this baseline")
+        raise SystemExit(f"{module.__name__} no longer has {name}: adapt this baseline")
     vars(module)[name] = replacement
 
 

@@ -262,7 +262,7 @@ class Settings(BaseSettings):
     @classmethod
     def _api_keys(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
         if not all(name and secret.get_secret_value() for name, secret in value.items()):
-            raise ValueError("must be API keys with their secrets, none of them empty")
+            raise ValueError("must map API keys to their secrets; neither may be empty")
         return value
 
     @field_validator("redis_prefix")
@@ -285,7 +285,7 @@ class Settings(BaseSettings):
     def _regions_of_countries(self) -> Settings:
         unknown = sorted(set(self.countries.values()) - set(self.regions))
         if unknown:
-            raise ValueError(f"CONNECTOR_COUNTRIES names regions that CONNECTOR_REGIONS has not: {', '.join(unknown)}")
+            raise ValueError(f"CONNECTOR_COUNTRIES has regions that are not in CONNECTOR_REGIONS: {', '.join(unknown)}")
         return self
 
     @model_validator(mode="after")

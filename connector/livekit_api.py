@@ -16,7 +16,7 @@ from connector.errors import ConnectorError, FailedPrecondition, Internal, NotFo
 REQUEST_TIMEOUT = 3.0
 """Seconds for one request to LiveKit; a ConnectTwilioCall must be answered within 5 even if LiveKit is down."""
 SIP_WITHOUT_REDIS = (
-    "livekit-server runs without Redis, and its SIP API does not work without: set `redis: address:` in "
+    "livekit-server runs without Redis, which its SIP API needs: set `redis: address:` in "
     "livekit-server's config, give livekit-sip the same, and start both again"
 )
 
@@ -92,7 +92,7 @@ def unreachable(error: Exception) -> str:
         case aiohttp.ClientConnectorDNSError():
             return f"the name {error.host} does not resolve"
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
-            return "TLS failed: its certificate is not trusted here, or it speaks no TLS"
+            return "TLS failed: its certificate is not trusted here, or the port does not use TLS"
         case aiohttp.ServerDisconnectedError():
             return "it closed the connection without an answer"
         case aiohttp.ClientConnectorError() if error.os_error.errno:
@@ -108,7 +108,7 @@ def _translate(error: api.TwirpError, url: str) -> ConnectorError:
         )
     if error.code == "unknown" and not error.message:
         return Unavailable(
-            f"{url} answered HTTP {error.status}, but not as livekit-server does; check LIVEKIT_URL and what is in "
+            f"{url} answered HTTP {error.status}, which is not from livekit-server; check LIVEKIT_URL and the proxy in "
             "front of it"
         )
     if error.code == "not_found" and error.status == 404 and error.message:

@@ -28,7 +28,7 @@ class Metrics:
         )
         self.active = Gauge(
             "connector_calls_active",
-            "Calls now held, by state",
+            "Live calls, by state",
             ["state"],
             registry=registry,
             multiprocess_mode="livesum",
@@ -41,7 +41,7 @@ class Metrics:
         )
         self.setup = Histogram(
             "connector_setup_seconds",
-            "Time to hand out a connect_url (api), to wait for a turn to join (queue), to join, from the stream's "
+            "Time to create a connect_url (api), to wait for a turn to join (queue), to join, from the stream's "
             "start to a published track (answer)",
             ["step", "direction"],
             buckets=_SETUP_BUCKETS,
@@ -55,9 +55,7 @@ class Metrics:
             registry=registry,
         )
         self.frames = Counter("connector_frames", "Audio frames carried", ["path"], registry=registry)
-        self.dropped = Counter(
-            "connector_frames_dropped", "Audio frames thrown away", ["path", "why"], registry=registry
-        )
+        self.dropped = Counter("connector_frames_dropped", "Audio frames dropped", ["path", "why"], registry=registry)
         self.lateness = Histogram(
             "connector_frame_lateness_seconds",
             "How much later than its best recent neighbour a carrier frame came",
@@ -66,7 +64,7 @@ class Metrics:
         )
         self.playback_lag = Histogram(
             "connector_playback_lag_seconds",
-            "From sending a mark to the carrier's word that playback reached it",
+            "From sending a mark to the carrier's report that playback has reached it",
             buckets=_LAG_BUCKETS,
             registry=registry,
         )
@@ -85,7 +83,7 @@ class Metrics:
         )
         self.agents = Counter(
             "connector_agents",
-            "Answered calls that nobody talked with: missing, dispatched (again), returned, fallback, transferred, "
+            "Answered calls without an agent or person: missing, dispatched (again), returned, fallback, transferred, "
             "no_agent, room_empty",
             ["what"],
             registry=registry,

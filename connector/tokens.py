@@ -208,4 +208,4 @@ def _decode(token: str) -> bytes:
 
 
 def _invalid() -> TokenInvalid:
-    return TokenInvalid("this connect_url is not one of ours")
+    return TokenInvalid("this connect_url was not issued by this connector")

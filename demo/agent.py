@@ -76,7 +76,7 @@ class Conversation:
         try:
             caller = await self._context.wait_for_participant(kind=list(self._manner.callers))
         except RuntimeError as error:
-            log.info("nobody came: %s", error)
+            log.info("no participant joined: %s", error)
             return
         self._caller = caller.identity
         for found in caller.track_publications.values():
@@ -189,10 +189,10 @@ async def serve(name: str, url: str, manner: Manner) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m demo.agent", description=__doc__.splitlines()[0])
-    parser.add_argument("--name", default="echo", help="the agent name that dispatches ask for")
+    parser.add_argument("--name", default="echo", help="the agent's name, for dispatches")
     parser.add_argument("--url", required=True, help="LiveKit's URL")
-    parser.add_argument("--greeting", default=script.GREETING, help="what to say first; empty: nothing")
-    parser.add_argument("--anybody", action="store_true", help="talk with ordinary participants too, not only phones")
+    parser.add_argument("--greeting", default=script.GREETING, help="the first sentence; empty: none")
+    parser.add_argument("--anybody", action="store_true", help="also talk with ordinary participants, not only phones")
     parser.add_argument("--log-level", default="WARNING")
     options = parser.parse_args()
     logging.basicConfig(level=options.log_level, format="%(asctime)s %(name)s %(levelname)s %(message)s")

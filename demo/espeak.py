@@ -46,7 +46,7 @@ def synthesise(text: str, voice: str, words_per_minute: int, pitch: int) -> tupl
     with _data_directory() as data:
         rate = int(library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, str(data).encode(), _INITIALIZE_DONT_EXIT))
         if rate <= 0:
-            raise SpeechError("espeak-ng does not find its data")
+            raise SpeechError("espeak-ng cannot find its data")
         library.espeak_SetSynthCallback(callback)
         if library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise SpeechError(f"espeak-ng has no voice {voice!r}")

@@ -35,12 +35,12 @@ CONNECT_URL=$(curl -s {world.connector.url}{path} \\
 over ws:
 curl -s {account.order("+15550001111", "+15550002222", "$CONNECT_URL")}
 
-Somebody picks up, says a sentence and hangs up after {_TALKS_FOR:.0f} s. Ctrl-C ends it all."""
+The simulated person answers, says a sentence and hangs up after {_TALKS_FOR:.0f} s. Ctrl-C stops everything."""
 
 
 async def keep_running(world: World, console: Console) -> None:
     """Answers every call until cancelled."""
-    console.print(f"\n[bold]The demo goes on.[/]\n{instructions(world)}\n", highlight=False, soft_wrap=True)
+    console.print(f"\n[bold]The demo keeps running.[/]\n{instructions(world)}\n", highlight=False, soft_wrap=True)
     async with asyncio.TaskGroup() as talks:
         while True:
             call = await world.carrier.next_call(timeout=365 * 86400)

@@ -23,7 +23,7 @@ def find_binary() -> Path:
     if named:
         if os.access(named, os.X_OK):
             return Path(named)
-        raise ServerMissing(f"LIVEKIT_SERVER_BIN names {named}, which is not a program")
+        raise ServerMissing(f"LIVEKIT_SERVER_BIN names {named}, which is not an executable file")
     for root in (Path.cwd(), Path(__file__).resolve().parents[1]):
         binary = root / ".tools" / "livekit-server"
         if os.access(binary, os.X_OK):

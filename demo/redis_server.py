@@ -29,7 +29,7 @@ def find_redis() -> Path:
     if named:
         if os.access(named, os.X_OK):
             return Path(named)
-        raise RedisMissing(f"REDIS_SERVER_BIN names {named}, which is not a program")
+        raise RedisMissing(f"REDIS_SERVER_BIN names {named}, which is not an executable file")
     for binary in _candidates():
         if os.access(binary, os.X_OK):
             return binary

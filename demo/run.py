@@ -101,7 +101,7 @@ def _write(out: Path, recording: Recording, verdict: Verdict) -> None:
         recording.said,
         recording.heard,
         RATE,
-        title=f"A simulated {recording.carrier} call, through LiveKit, to an agent that says everything back",
+        title=f"A simulated {recording.carrier} call, through LiveKit, to an agent that repeats every sentence",
         delay=Delay(said_at, said_at + verdict.echo.delay_seconds, lasts),
         heard_spans=[greeting],
     )

@@ -43,7 +43,7 @@ def speak(
     source, _, samples = done.stdout.partition(b"\n")
     spoken = trim(np.frombuffer(samples, np.int16))
     if not len(spoken):
-        raise SpeechError(f"there is nothing to say in {text!r}")
+        raise SpeechError(f"no sentence to say in {text!r}")
     sound = normalise(resample(spoken, int(source), rate))
     sound.flags.writeable = False
     return sound

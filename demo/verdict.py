@@ -77,7 +77,7 @@ def judge(recording: Recording) -> Verdict:
             recording.tone_on_phone or "nothing",
         ),
         Check(
-            f"{recording.carrier} had nothing to complain about",
+            f"{recording.carrier} completed the call without errors",
             recording.status == "completed" and not recording.errors,
             f"{recording.status}, {wrong}",
         ),

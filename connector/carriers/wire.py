@@ -50,7 +50,7 @@ def message_of(text: str) -> tuple[Json, str]:
     except ValueError:
         raise CarrierProtocolError("a message that is not JSON", NOT_JSON) from None
     if type(message) is not dict:
-        raise CarrierProtocolError("a message that is no JSON object")
+        raise CarrierProtocolError("a message that is not a JSON object")
     event = message.get("event")
     if type(event) is not str:
         raise CarrierProtocolError("a message without an event name")

@@ -114,7 +114,7 @@ def _row(call: pb.Call, shown: Any) -> dict[str, str | float]:
 
 @calls_app.command("get")
 def get(call_id: CallId, config: ConfigFile = None, url: Service = "") -> None:
-    """Print one call as JSON, as the running service knows it."""
+    """Print one call as JSON, from the running service."""
     settings = settings_or_exit(config)
     request = pb.GetCallRequest(call_id=call_id)
     answer = run_or_exit(lambda: call_service(settings, url, "GetCall", request, pb.GetCallResponse))
@@ -136,12 +136,12 @@ def dtmf(call_id: CallId, digits: str, config: ConfigFile = None, url: Service =
     settings = settings_or_exit(config)
     request = pb.SendDtmfRequest(call_id=call_id, digits=digits)
     run_or_exit(lambda: call_service(settings, url, "SendDtmf", request, pb.SendDtmfResponse))
-    typer.echo(f"{call_id}: {len(digits)} digits are being played")
+    typer.echo(f"{call_id}: {len(digits)} digits are queued for the phone")
 
 
 @calls_app.command("clear")
 def clear(call_id: CallId, config: ConfigFile = None, url: Service = "") -> None:
-    """Drop what the phone has yet to hear."""
+    """Drop the audio that the phone has not played yet."""
     settings = settings_or_exit(config)
     request = pb.ClearAudioRequest(call_id=call_id)
     run_or_exit(lambda: call_service(settings, url, "ClearAudio", request, pb.ClearAudioResponse))
@@ -173,7 +173,7 @@ def transfer(
     config: ConfigFile = None,
     url: Service = "",
 ) -> None:
-    """Have the carrier connect the phone with a number, and say what became of it. Exit status 1 when it comes back."""
+    """Connect the phone with a number, by the carrier, and print the outcome. Exit status 1 if the phone comes back."""
     settings = settings_or_exit(config)
     request = pb.TransferCallRequest(call_id=call_id, to=to, timeout=timeout, caller_id=caller_id)
     status = run_or_exit(lambda: _transfer_and_follow(settings, url, request))

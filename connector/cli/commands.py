@@ -1,4 +1,4 @@
-"""The commands: `serve`, `doctor`, `token`, `version`, and those of the other modules beside this one."""
+"""The commands `serve`, `doctor`, `token` and `version`, and the groups of commands in the modules beside this one."""
 
 from __future__ import annotations
 
@@ -93,10 +93,13 @@ def _leave(status: int) -> NoReturn:
 def doctor(
     config: ConfigFile = None,
     agent: Annotated[
-        str, typer.Option(help="Also ask whether a worker has registered under this name: its job begins and ends.")
+        str,
+        typer.Option(
+            help="Also check that a worker is registered under this name: a job is dispatched to it and ended."
+        ),
     ] = "",
 ) -> None:
-    """Check the set-up and say what to mend. Exit status 1 when something must be mended."""
+    """Check the set-up and say how to fix each problem. Exit status 1 when there is a problem."""
     # Imported late: it imports every part of the service, and would slow down the other commands.
     from connector.cli.doctor import examine
 
@@ -106,7 +109,7 @@ def doctor(
     table = Table.grid(padding=(0, 2))
     for finding in findings:
         text = escape(finding.text)
-        mend = f"\n[dim]to mend:[/] {escape(finding.mend)}" if finding.mend else ""
+        mend = f"\n[dim]fix:[/] {escape(finding.mend)}" if finding.mend else ""
         table.add_row(marks[finding.level], f"[bold]{finding.subject}[/]", text + mend)
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(table)
@@ -118,8 +121,8 @@ def doctor(
 def _summary(findings: list[Finding]) -> str:
     problems, warnings = (sum(f.level == level for f in findings) for level in ("problem", "warning"))
     if problems:
-        return f"{problems} to mend before a call can come through."
-    return "A call can come through." + (f" {warnings} to think about." if warnings else "")
+        return f"{problems} to fix before calls can work."
+    return "Calls can work." + (f" Warnings: {warnings}." if warnings else "")
 
 
 @app.command()

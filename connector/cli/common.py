@@ -1,4 +1,4 @@
-"""Shared by the commands: settings, the API token, requests to the running service."""
+"""Parts that several commands use: settings, the API token, requests to the running service."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from connector.urls import bracketed
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; the environment overrides it.")]
 Service = Annotated[
-    str, typer.Option("--url", help="The running connector; by default the one that the settings describe.")
+    str, typer.Option("--url", help="URL of the running service; by default, derived from the settings.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Row = Mapping[str, str | int | float]
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -58,7 +58,7 @@ def settings_or_exit(config: Path | None, **flags: object) -> Settings:
 def misspelt() -> list[str]:
     """One line for each environment variable that looks like a setting but is not."""
     return [
-        f"{name} is not a setting" + (f"; did you mean {meant}?" if meant else "")
+        f"{name} is not a setting and is ignored" + (f"; did you mean {meant}?" if meant else "")
         for name, meant in unknown_variables(os.environ, setting_names())
     ]
 

@@ -1,4 +1,4 @@
-"""`connector connectors`: webhook URLs for carriers' consoles, created and changed from the shell."""
+"""`connector connectors`: creates, changes and lists connectors, which have the webhook URLs for carriers' consoles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ connectors_app = typer.Typer(
 
 ConnectorId = Annotated[str, typer.Argument(metavar="CONNECTOR_ID")]
 PATH, ONE = "/v2/connectors", "/v2/connectors/{id}"
-SHARED = "all callers of this connector share the room {room}, and hear each other"
+SHARED = "all callers of this connector share the room {room} and hear each other"
 
 
 @connectors_app.command("create")
@@ -29,17 +29,17 @@ def create(
     url: Service = "",
     name: Annotated[str | None, typer.Option(help="A label.")] = None,
     agent: Annotated[
-        str | None, typer.Option(help="Each call gets a room of its own, and this agent (LiveKit's agent name).")
+        str | None, typer.Option(help="Each call gets its own room with this agent (LiveKit's agent name).")
     ] = None,
-    agent_metadata: Annotated[str | None, typer.Option(help="What the agent is told.")] = None,
+    agent_metadata: Annotated[str | None, typer.Option(help="Metadata for the agent.")] = None,
     room: Annotated[
-        str | None, typer.Option(help="One room that all callers share whom no routing rule takes.")
+        str | None, typer.Option(help="One room, shared by all callers that no routing rule matches.")
     ] = None,
     rule: Annotated[str | None, typer.Option(help="The routing rule of calls whose number no rule has.")] = None,
     region: Annotated[str | None, typer.Option(help="One of the configured regions.")] = None,
     mode: Annotated[ConnectorMode, typer.Option(help="`sip`: the carrier dials LiveKit SIP.")] = ConnectorMode.STREAM,
 ) -> None:
-    """Make a connector; prints the URL for the carrier's console. Keep it secret."""
+    """Create a connector and print the URL for the carrier's console. Keep the URL secret."""
     wanted: dict[str, Any] = {
         "provider": provider.value,
         "name": name,
@@ -59,7 +59,7 @@ def create(
     if room is not None:
         typer.echo(f"note: {SHARED.format(room=room)}; with --agent and without --room each call has its own", err=True)
     elif agent is None and rule is None:
-        typer.echo("note: only calls that a routing rule takes have a room; see --agent", err=True)
+        typer.echo("note: only calls that a routing rule matches have a room; see --agent", err=True)
 
 
 @connectors_app.command("list")
@@ -77,7 +77,7 @@ def rotate_key(connector_id: ConnectorId, config: ConfigFile = None, url: Servic
 
 @connectors_app.command("delete")
 def delete(connector_id: ConnectorId, config: ConfigFile = None, url: Service = "") -> None:
-    """Delete a connector: its URL stops working, calls that stand go on."""
+    """Delete a connector. Its URL stops working; live calls continue."""
     typer.echo(administer(config, url, "DELETE", ONE, id=connector_id)["message"], err=True)
 
 

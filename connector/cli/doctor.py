@@ -1,4 +1,4 @@
-"""`connector doctor`: finds errors in a set-up and tells how to fix them."""
+"""`connector doctor`: finds problems of a set-up and says how to fix them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def examine(settings: Settings, agent: str = "") -> list[Finding]:
 
 
 async def _variables() -> list[Finding]:
-    return [Finding("warning", "settings", line, "mend or unset it") for line in misspelt()]
+    return [Finding("warning", "settings", line, "correct its name, or unset it") for line in misspelt()]
 
 
 async def _livekit(settings: Settings, livekit: LiveKitApi) -> list[Finding]:
@@ -136,7 +136,7 @@ async def _public_url(settings: Settings) -> list[Finding]:
 async def _websocket(origin: str) -> Finding:
     """Checks that a proxy forwards WebSockets, not only requests: otherwise calls are answered, and end at once."""
     subject = "WebSocket"
-    mend = "have the proxy pass WebSockets on: HTTP/1.1, Upgrade and Connection (see deploy/)"
+    mend = "configure the proxy to pass WebSockets on: HTTP/1.1, Upgrade and Connection (see deploy/)"
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
@@ -148,10 +148,10 @@ async def _websocket(origin: str) -> Finding:
             return Finding("warning", subject, f"{origin} answered {error.status}: an older connector?", mend)
         return Finding("problem", subject, f"{origin} answered {error.status} to a WebSocket's handshake", mend)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        return Finding("problem", subject, f"{origin} opens no WebSocket: {unreachable(error)}", mend)
+        return Finding("problem", subject, f"{origin} accepts no WebSocket: {unreachable(error)}", mend)
     if closed.extra != "connector":
-        return Finding("problem", subject, f"what opens a WebSocket at {origin} is not a connector", mend)
-    return Finding("ok", subject, f"{origin} opens WebSockets")
+        return Finding("problem", subject, f"the server that accepts WebSockets at {origin} is not a connector", mend)
+    return Finding("ok", subject, f"{origin} accepts WebSockets")
 
 
 async def _clock(settings: Settings) -> list[Finding]:
@@ -164,11 +164,15 @@ async def _clock(settings: Settings) -> list[Finding]:
     except (aiohttp.ClientError, TimeoutError, OSError):
         return []
     if date is None:
-        return [Finding("warning", "clock", "livekit-server sends no Date header, so it cannot be compared")]
+        return [Finding("warning", "clock", "livekit-server sends no Date header, so the clocks cannot be compared")]
     try:
         theirs = email.utils.parsedate_to_datetime(date).timestamp()
     except ValueError:
-        return [Finding("warning", "clock", "the Date header of LIVEKIT_URL is no date, so it cannot be compared")]
+        return [
+            Finding(
+                "warning", "clock", "the Date header of LIVEKIT_URL is not a date, so the clocks cannot be compared"
+            )
+        ]
     difference = time.time() - theirs
     if abs(difference) > MAX_CLOCK_DIFFERENCE:
         return [
@@ -204,7 +208,7 @@ def _store_to_come(file: Path) -> Finding:
         "warning",
         "store",
         f"{file} does not exist yet: `connector serve` creates it",
-        "if the service has run, run this with its settings and in its folder, or set CONNECTOR_STORE",
+        "if the service has run already, run this command with its settings and in its folder, or set CONNECTOR_STORE",
     )
 
 
@@ -215,12 +219,12 @@ async def _weaknesses(settings: Settings, store: Store) -> list[Finding]:
             for what, mend in await store.weaknesses()
         ]
     except ConnectorError as error:
-        return [Finding("warning", "store", f"its own settings cannot be checked: {error.message}")]
+        return [Finding("warning", "store", f"the store's own configuration cannot be checked: {error.message}")]
 
 
 def _mend_store(settings: Settings, error: ConnectorError) -> str:
     if isinstance(error, StoreTooNew):
-        return "install that one, or restore a back-up from before the upgrade (docs/storage.md)"
+        return "install that newer connector, or restore a back-up from before the upgrade (docs/storage.md)"
     if settings.store.startswith("sqlite"):
         return "check the path and its permissions in CONNECTOR_STORE"
     return "start Redis, or check host, port, user and password in CONNECTOR_STORE"

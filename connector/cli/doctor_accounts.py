@@ -1,4 +1,4 @@
-"""What the carriers themselves say to `connector doctor`: whether the credentials are good, and where numbers point."""
+"""Findings of `connector doctor` from the REST APIs of the carriers: credentials, and the URL of each number."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ async def _account(settings: Settings, entry: Entry, account: CarrierAccount) ->
         mend = (
             "check that this machine reaches the carrier's REST API: name resolution, firewall, proxy"
             if isinstance(error, Unavailable)
-            else "copy the credentials from the carrier's console once more"
+            else "copy the credentials from the carrier's console again"
         )
         return [Finding("problem", subject, error.message, mend)]
-    good = Finding("ok", subject, f"{found.name}: the credentials are good, {_counted(found.numbers)}")
+    good = Finding("ok", subject, f"{found.name}: the credentials are valid, {_counted(found.numbers)}")
     return [good, *[await _number(settings, entry.carrier, number) for number in found.numbers]]
 
 
@@ -53,19 +53,24 @@ async def _number(settings: Settings, carrier: type[Carrier], number: Number) ->
     subject, shown = f"{carrier.title} number", mask_phone(number.number)
     url = urlsplit(number.voice_url)
     if not number.voice_url:
-        return Finding("ok", subject, f"{shown} has no voice URL: calls to it do not come here")
+        return Finding("ok", subject, f"{shown} has no voice URL, so its calls do not reach this connector")
     if HOOKS not in url.path:
-        return Finding("ok", subject, f"{shown} points to {url.scheme}://{url.netloc}{url.path}, no connector's URL")
+        return Finding(
+            "ok", subject, f"{shown} points to {url.scheme}://{url.netloc}{url.path}, which is not a connector's URL"
+        )
     where = f"{url.scheme}://{url.netloc}"
     ours = {settings.public_origin, *settings.regions.values()}
     if not any(number.voice_url.startswith(f"{origin}{HOOKS}") for origin in ours):
         text = f"{shown} points to a connector's URL at {where}, which is not CONNECTOR_PUBLIC_URL"
-        return Finding("warning", subject, text, "set one of the two right")
+        return Finding("warning", subject, text, "correct one of the two")
     named, _, key = url.path.partition(HOOKS)[2].partition("/")
     if named != carrier.provider.value:
         text = f"{shown} points to the URL of a connector for {named}"
         return Finding(
-            "problem", subject, text, f"make a connector for {carrier.provider.value}, and give the number its URL"
+            "problem",
+            subject,
+            text,
+            f"create a connector for {carrier.provider.value}, and enter its URL at the number",
         )
     try:
         known = await _has_connector(settings, key)
@@ -74,7 +79,7 @@ async def _number(settings: Settings, carrier: type[Carrier], number: Number) ->
     if known:
         return Finding("ok", subject, f"{shown} points to a connector of this store")
     text = f"{shown} points to a connector's URL here, which no connector in {settings.store_place} has"
-    return Finding("problem", subject, text, "give the number the URL that `connector connectors list` prints")
+    return Finding("problem", subject, text, "enter the URL that `connector connectors list` prints at the number")
 
 
 async def _has_connector(settings: Settings, key: str) -> bool:

@@ -32,10 +32,10 @@ async def agent_findings(livekit: LiveKitApi, agent: str) -> list[Finding]:
             finally:
                 await sdk.room.delete_room(api.DeleteRoomRequest(room=room))
     except ConnectorError as error:
-        return [Finding("warning", subject, f"whether {agent} is registered cannot be asked: {error.message}")]
+        return [Finding("warning", subject, f"cannot check whether {agent} is registered: {error.message}")]
     if taken:
-        return [Finding("ok", subject, f"a worker has registered as {agent}, and took a job")]
-    text = f"no worker has taken a job of {agent} in {PATIENCE:g} s"
+        return [Finding("ok", subject, f"a worker is registered as {agent} and took a job")]
+    text = f"no worker took a job for {agent} within {PATIENCE:g} s"
     return [Finding("problem", subject, text, "start the agent, with this LIVEKIT_URL and this agent_name")]
 
 

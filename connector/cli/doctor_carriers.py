@@ -12,7 +12,7 @@ from connector.errors import ConnectorError
 from connector.model.provider import Provider
 from connector.storage.stores import opened
 
-_WITHOUT_SIGNATURE = "cannot be checked: connectors are refused, and anyone who learns a connect_url can use it"
+_WITHOUT_SIGNATURE = "cannot be checked: connectors are refused, and anyone who knows a connect_url can use it"
 
 
 async def carrier_findings(settings: Settings) -> list[Finding]:

@@ -37,14 +37,20 @@ async def ice_findings(settings: Settings, livekit: LiveKitApi) -> list[Finding]
     except (ConnectorError, aiohttp.ClientError, TimeoutError, OSError, ValueError):
         return []
     if not lost:
-        return [Finding("ok", subject, f"the names that LiveKit gives resolve: {', '.join(hosts) or 'none'}")]
+        return [
+            Finding(
+                "ok",
+                subject,
+                f"the host names of LiveKit's STUN and TURN servers resolve: {', '.join(hosts) or 'none'}",
+            )
+        ]
     return [
         Finding(
             "warning",
             subject,
-            f"{', '.join(lost)}: this machine cannot resolve what LiveKit names, and each call then costs some "
+            f"{', '.join(lost)}: this machine cannot resolve these servers of LiveKit, so each call costs some "
             "thirty threads and a hundred open files",
-            "name a STUN server that resolves here in livekit-server's config, rtc.stun_servers (docs/deploy.md)",
+            "set rtc.stun_servers in livekit-server's config to a server whose name resolves here (docs/deploy.md)",
         )
     ]
 

@@ -49,11 +49,13 @@ def compare(trunks: Sequence[SipNumberSetup], known: Sequence[SipCredentials]) -
         if trunk is None:
             findings.append(Finding("problem", SUBJECT, f"LiveKit has no inbound trunk for {each.number}", mend))
         elif (trunk.username, trunk.password) != (each.username, each.password):
-            text = f"the trunk of {each.number} has other credentials than the connector, so calls get a 401"
+            text = f"the trunk of {each.number} has other credentials than the connector, so calls are refused with 401"
             findings.append(Finding("problem", SUBJECT, text, mend))
         elif not trunk.rule_id:
-            text = f"no dispatch rule of its own serves {each.number}: only calls that a routing rule takes have a room"
+            text = (
+                f"no dispatch rule of its own serves {each.number}: only calls that a routing rule matches have a room"
+            )
             findings.append(Finding("warning", SUBJECT, text, mend))
     return findings or [
-        Finding("ok", SUBJECT, "LiveKit accepts what the connector sends, for every number that is set up")
+        Finding("ok", SUBJECT, "trunks and rules in LiveKit match the connector, for every number that is set up")
     ]

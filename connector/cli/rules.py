@@ -1,4 +1,4 @@
-"""`connector rules`: which calls go where, from the shell."""
+"""`connector rules`: creates, changes and lists routing rules."""
 
 from __future__ import annotations
 
@@ -21,31 +21,37 @@ PATH, ONE = "/v2/sip/routing-rule", "/v2/sip/routing-rule/{id}"
 RuleId = Annotated[str, typer.Argument(metavar="RULE_ID")]
 Numbers = Annotated[list[str] | None, typer.Option("--number", help="A called number; repeat it for more.")]
 Agent = Annotated[str | None, typer.Option(help="The agent to dispatch: LiveKit's agent name.")]
-AgentMetadata = Annotated[str | None, typer.Option(help="What the agent is told.")]
+AgentMetadata = Annotated[str | None, typer.Option(help="Metadata for the agent.")]
 Room = Annotated[str | None, typer.Option(help="One room that all callers share; without it each call has its own.")]
-Prefix = Annotated[RoomPrefix | None, typer.Option(help="How the name of a call's own room begins.")]
+Prefix = Annotated[RoomPrefix | None, typer.Option(help="Prefix of the name of each call's own room.")]
 Pin = Annotated[str | None, typer.Option(help="Digits that a caller must press first.")]
-Allowed = Annotated[list[str] | None, typer.Option("--allow", help="A caller who may use the rule; repeat for more.")]
-HideNumber = Annotated[
-    bool | None, typer.Option("--hide-number/--show-number", help="Whether the caller's number is to be seen nowhere.")
+Allowed = Annotated[
+    list[str] | None, typer.Option("--allow", help="A caller who may use the rule; repeat it for more.")
 ]
-Dtmf = Annotated[bool | None, typer.Option("--dtmf/--no-dtmf", help="Whether digits pass.")]
+HideNumber = Annotated[
+    bool | None,
+    typer.Option(
+        "--hide-number/--show-number",
+        help="Hide the caller's number in the room, in webhooks and in records, or show it.",
+    ),
+]
+Dtmf = Annotated[bool | None, typer.Option("--dtmf/--no-dtmf", help="Pass digits (DTMF) on, or drop them.")]
 Blocked = Annotated[
     list[str] | None,
-    typer.Option("--block", help="A caller to reject before the answer, or a beginning: +1900*; repeat it for more."),
+    typer.Option("--block", help="A caller to reject before the answer, or a prefix: +1900*; repeat it for more."),
 ]
 BlockWithheld = Annotated[
     bool | None,
-    typer.Option("--block-withheld/--take-withheld", help="Whether callers who withhold their number are rejected."),
+    typer.Option("--block-withheld/--take-withheld", help="Reject callers who withhold their number, or accept them."),
 ]
 Divert = Annotated[
-    str | None, typer.Option(metavar="RULE_ID", help="The rule that takes the blocked callers, instead of a rejection.")
+    str | None, typer.Option(metavar="RULE_ID", help="The rule for blocked callers; without it they are rejected.")
 ]
 WarnAfter = Annotated[
     float | None, typer.Option(help="Seconds without an agent until it is dispatched again; 0: never.")
 ]
 Timeout = Annotated[
-    float | None, typer.Option(help="Seconds that nobody talks with the caller until the call ends; 0: never.")
+    float | None, typer.Option(help="Seconds without an agent or person until the call ends; 0: never.")
 ]
 EmptyTimeout = Annotated[
     float | None, typer.Option(help="Seconds until the call ends after the last agent or person left; 0: never.")
@@ -60,7 +66,8 @@ NoAgentMessage = Annotated[
 Fields = Annotated[
     str | None,
     typer.Option(
-        "--fields", help="Any other fields of the REST API, as a JSON object; they win, and null sets one back."
+        "--fields",
+        help="Any other fields of the REST API, as a JSON object. They override the options; null resets a field.",
     ),
 ]
 
@@ -91,7 +98,7 @@ def create(
     no_agent_message: NoAgentMessage = None,
     fields: Fields = None,
 ) -> None:
-    """Make a rule; prints its id."""
+    """Create a rule and print its id."""
     wanted = {
         "phoneNumbers": number or None,
         "agentId": agent,
@@ -140,7 +147,7 @@ def update(
     no_agent_message: NoAgentMessage = None,
     fields: Fields = None,
 ) -> None:
-    """Change a rule: what is left out stays; given numbers and callers replace those before."""
+    """Change a rule. Omitted options keep their value; given numbers and callers replace all previous ones."""
     wanted = {
         "phoneNumbers": number or None,
         "agentId": agent,
@@ -185,7 +192,7 @@ def show(rule_id: RuleId, config: ConfigFile = None, url: Service = "") -> None:
 
 @rules_app.command("delete")
 def delete(rule_id: RuleId, config: ConfigFile = None, url: Service = "") -> None:
-    """Delete a rule; calls that stand go on."""
+    """Delete a rule; live calls continue."""
     typer.echo(administer(config, url, "DELETE", ONE, id=rule_id)["message"], err=True)
 
 

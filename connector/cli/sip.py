@@ -1,4 +1,4 @@
-"""`connector sip`: LiveKit SIP behind Twilio, set up and looked at; a Twilio conference bridged to it."""
+"""`connector sip`: sets up and lists numbers for LiveKit SIP behind Twilio, and bridges Twilio conferences to it."""
 
 from __future__ import annotations
 
@@ -37,30 +37,30 @@ def setup(
     number: Number,
     agent: Annotated[
         list[str] | None,
-        typer.Option(help='Agent to dispatch; may be repeated. "" for none; left out: as it is in LiveKit.'),
+        typer.Option(help='Agent to dispatch; may be repeated. "" for none; by default, as it is in LiveKit.'),
     ] = None,
     room_prefix: Annotated[
-        str | None, typer.Option(help=f"Of the room that each caller gets; {plan.DEFAULT_PREFIX} for a new number.")
+        str | None, typer.Option(help=f"Name prefix of each caller's room; {plan.DEFAULT_PREFIX} for a new number.")
     ] = None,
     username: Annotated[
-        str | None, typer.Option(help=f"With which Twilio signs in; {plan.DEFAULT_USERNAME} for a new number.")
+        str | None, typer.Option(help=f"SIP user name for Twilio; {plan.DEFAULT_USERNAME} for a new number.")
     ] = None,
     password: Annotated[
         str | None,
         typer.Option(
             envvar="CONNECTOR_SIP_PASSWORD",
-            help="Left out: the one there is, or for a new number one that nobody guesses.",
+            help="SIP password for Twilio; by default the present one, or a random one for a new number.",
         ),
     ] = None,
     endpoint: Annotated[
         str | None, typer.Option(help="The host of your LiveKit SIP; else CONNECTOR_SIP_ENDPOINT.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Ask LiveKit nothing; print what would be created, for `lk`.")
+        bool, typer.Option("--dry-run", help="Send nothing to LiveKit; print the objects to create, for `lk`.")
     ] = False,
     config: ConfigFile = None,
 ) -> None:
-    """Make LiveKit take the calls of a number, and print what Twilio needs. Twice changes nothing."""
+    """Create the LiveKit trunk and rule of a number, and print the TwiML for Twilio. A repeated run changes nothing."""
     settings = settings_or_exit(config, sip_endpoint=endpoint)
     agents = None if agent is None else tuple(name for name in agent if name)
     wanted = plan.Wanted(number, room_prefix, agents, username, password)
@@ -176,10 +176,10 @@ async def _listed(settings: Settings) -> list[SipNumberSetup]:
 
 @sip_app.command("remove")
 def remove(number: Number, config: ConfigFile = None) -> None:
-    """Take a number's trunk and rule out of LiveKit, and its password out of the store."""
+    """Remove a number's trunk and rule from LiveKit, and its password from the store."""
     settings = settings_or_exit(config)
     changes = run_or_exit(lambda: _removed(settings, number))
-    for change in changes or (f"there is nothing of {number} to remove",):
+    for change in changes or (f"no trunk, rule or password of {number} to remove",):
         typer.echo(change)
     if changes:
         typer.echo("At Twilio, point the number elsewhere and delete its TwiML Bin.")
@@ -197,13 +197,13 @@ async def _removed(settings: Settings, number: str) -> Sequence[str]:
 def bridge_conference(
     conference: Annotated[str, typer.Argument(metavar="CONFERENCE_SID", help="CF…, from Twilio's callbacks or log.")],
     from_: Annotated[
-        str, typer.Option("--from", help="What LiveKit sees as the caller; the number itself when left out.")
+        str, typer.Option("--from", help="The caller as LiveKit sees it; by default, the number itself.")
     ] = "",
-    number: Annotated[str, typer.Option(help="A number that was set up; the only one when left out.")] = "",
-    remove: Annotated[bool, typer.Option("--remove", help="Take LiveKit out again.")] = False,
+    number: Annotated[str, typer.Option(help="A number that was set up; needed if there are several.")] = "",
+    remove: Annotated[bool, typer.Option("--remove", help="Remove LiveKit from the conference.")] = False,
     config: ConfigFile = None,
 ) -> None:
-    """Add LiveKit to a running Twilio conference, or take it out. The service need not run."""
+    """Add LiveKit to a running Twilio conference, or remove it. The service need not run."""
     settings = settings_or_exit(config)
     if remove:
         removed = run_or_exit(lambda: _with_bridge(settings, lambda bridge: bridge.unbridge(conference)))
@@ -239,6 +239,6 @@ async def _provisioning(settings: Settings) -> AsyncIterator[SipProvisioning]:
 
 @asynccontextmanager
 async def _secrets(settings: Settings) -> AsyncIterator[SipSecrets]:
-    typer.echo(f"the SIP password of a number is kept in the store {settings.store_place}", err=True)
+    typer.echo(f"the SIP passwords are in the store {settings.store_place}", err=True)
     async with opened(settings) as store:
         yield SipSecrets(store.sip_numbers, settings.own_secrets)

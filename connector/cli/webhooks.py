@@ -1,4 +1,4 @@
-"""`connector webhooks`: where events of calls are delivered, what became of them, and the key that signs them."""
+"""`connector webhooks`: registers and lists webhooks, lists their deliveries, and changes the signing key."""
 
 from __future__ import annotations
 
@@ -46,10 +46,11 @@ def add(
     config: ConfigFile = None,
     url: Service = "",
     event: Annotated[
-        list[LifecycleEvent] | None, typer.Option("--event", help="Repeat it for more; without it, all events.")
+        list[LifecycleEvent] | None,
+        typer.Option("--event", help="An event to deliver; repeat it for more. By default, all events."),
     ] = None,
 ) -> None:
-    """Have events of calls delivered to a URL; prints the webhook's id."""
+    """Register a URL for events of calls, and print the webhook's id."""
     events = [each.value for each in event or LifecycleEvent]
     typer.echo(administer(config, url, "POST", PATH, {"url": target, "events": events})["id"])
 
@@ -58,7 +59,7 @@ def add(
 def remove(
     webhook_id: Annotated[str, typer.Argument(metavar="WEBHOOK_ID")], config: ConfigFile = None, url: Service = ""
 ) -> None:
-    """Deliver nothing to a webhook any more, not even what waits."""
+    """Delete a webhook and its pending deliveries."""
     typer.echo(administer(config, url, "DELETE", f"{PATH}/{{id}}", id=webhook_id)["message"], err=True)
 
 
@@ -82,17 +83,17 @@ def deliveries(
 
 @webhooks_app.command("rotate-key")
 def rotate_key(config: ConfigFile = None) -> None:
-    """Sign with a new key, and for a week with the present one beside it."""
+    """Sign with a new key; for a week, also with the previous one."""
     _tell(_change_key(config, lambda ring: ring.rotate()))
     days = round(OVERLAP / 86400)
-    typer.echo(f"the key before signs beside it for {days} days, in videosdk-signature-retired", err=True)
+    typer.echo(f"the previous key also signs for {days} days, in videosdk-signature-retired", err=True)
 
 
 @webhooks_app.command("revoke-key")
 def revoke_key(config: ConfigFile = None) -> None:
-    """Sign with a new key alone, at once: for a private key that others may have."""
+    """Sign with a new key only, at once: if the private key may have leaked."""
     _tell(_change_key(config, lambda ring: ring.revoke()))
-    typer.echo("every key before it is gone: who verifies must fetch this one", err=True)
+    typer.echo("all previous keys are deleted: receivers must fetch the new key now", err=True)
 
 
 def _change_key(config: ConfigFile, change: Callable[[KeyRing], Awaitable[PublicKey]]) -> PublicKey:

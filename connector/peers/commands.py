@@ -143,4 +143,4 @@ def _parsed(kind: Any, body: bytes) -> Any:
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         where = sorted({".".join(str(part) for part in problem["loc"]) for problem in problems})
-        raise UnreadableMessage(", ".join(where) or "it is no JSON object") from None
+        raise UnreadableMessage(", ".join(where) or "it is not a JSON object") from None

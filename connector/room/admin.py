@@ -313,7 +313,7 @@ class RoomAdmin:
 
 
 def _warn_of_left(setup: RoomSetup) -> None:
-    log.warning("a room could not be taken back: LiveKit keeps it until its empty timeout", room=setup.room)
+    log.warning("a room could not be deleted: LiveKit keeps it until its empty timeout", room=setup.room)
 
 
 def _room_agent(agent: AgentDispatch) -> api.RoomAgentDispatch:

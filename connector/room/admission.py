@@ -119,7 +119,7 @@ class JoinAdmission:
     def _require_turn(self) -> None:
         wait = self.foreseen_wait()
         if wait > self._patience:
-            self._refuse(f"this one would wait about {wait:.0f} s for its turn to join")
+            self._refuse(f"this call would wait about {wait:.0f} s for its turn to join")
 
     def _refuse(self, why: str) -> None:
         self._metrics.refused.labels("join", "busy").inc()

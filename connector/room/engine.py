@@ -40,7 +40,9 @@ class MediaEngine:
         if await asyncio.to_thread(_has_clock):
             self._seen = True
         elif self._seen:
-            raise Unavailable("LiveKit's SDK has lost its audio clock; it gets a new one when the calls of now end")
+            raise Unavailable(
+                "LiveKit's SDK has lost its audio clock; it gets a new one when the present calls have ended"
+            )
 
     async def left(self, room: rtc.Room) -> None:
         """To be called after each leave: keeps the first room that was left while the clock runs."""

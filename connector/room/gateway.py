@@ -113,7 +113,7 @@ class RoomGateway:
             if self._left:
                 raise Unavailable("the caller left while it was joining")
             if not room.isconnected():
-                raise Unavailable("LiveKit let the caller in and put it out again at once")
+                raise Unavailable("LiveKit removed the caller right after the join")
         except Unavailable:
             # Remove the event handlers first: the call must get this error only, not a disconnect event as well.
             await self._drop()
@@ -180,7 +180,7 @@ class RoomGateway:
             if not self._outage.is_on:
                 return self._connected()
             await self._outage.over()
-        raise Unavailable("the caller is in its room no longer")
+        raise Unavailable("the caller is no longer in its room")
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.lost.done():

@@ -127,7 +127,7 @@ class Microphone:
     async def _is_negotiated(self, connection: Connection) -> bool:
         """Whether LiveKit has answered the SDK's offer of the track. Raises Unavailable."""
         looking = self._track.get_stats()
-        stats = await connection.ask(looking, "the state of the caller's track is not known", connection.lost)
+        stats = await connection.ask(looking, "the state of the caller's track could not be read", connection.lost)
         return any(stat.WhichOneof("stats") == "outbound_rtp" for stat in stats)
 
     async def close(self) -> None:
@@ -158,7 +158,7 @@ class Microphone:
     def _on_unpublished(self, publication: rtc.LocalTrackPublication) -> None:
         if publication is self._publication:
             self._publication = None
-            log.warning("the caller's track was taken out of the room")
+            log.warning("the caller's track was removed from the room")
             self._adjust()
 
     def _adjust(self) -> None:
@@ -181,10 +181,10 @@ class Microphone:
                 log.warning("the caller's track could not be published or removed, will retry", error=error.message)
 
     async def _unpublish(self, connection: Connection, publication: rtc.LocalTrackPublication) -> None:
-        log.warning("the caller may not publish any more, nobody hears it")
+        log.warning("the caller has lost the permission to publish: nobody hears it")
         self._publication, self._is_spoilt = None, True
         unpublishing = connection.room.local_participant.unpublish_track(publication.sid)
-        await connection.ask(unpublishing, "the caller's track could not be given up", connection.lost)
+        await connection.ask(unpublishing, "the caller's track could not be unpublished", connection.lost)
         self._is_spoilt = False
 
     async def _publish_again(self, connection: Connection) -> None:

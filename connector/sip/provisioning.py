@@ -96,7 +96,7 @@ class SipProvisioning:
                 )
         except Internal as error:
             if isinstance(error.__cause__, api.TwirpError) and "already exists" in error.__cause__.message:
-                raise CallerTaken("LiveKit has a dispatch rule for a call of this caller already") from error
+                raise CallerTaken("LiveKit already has a dispatch rule for a call of this caller") from error
             raise
 
     async def forget_call(self, call_id: str) -> None:

@@ -78,7 +78,7 @@ class SipSecrets:
         kept = await self._numbers.list()
         if len(kept) != 1:
             found = "no number is" if not kept else f"{len(kept)} numbers are"
-            raise FailedPrecondition(f"{found} set up with `connector sip setup`: name one with --number")
+            raise FailedPrecondition(f"{found} set up with `connector sip setup`: choose one with --number")
         return self._open(kept[0])
 
     async def reseal(self) -> int:

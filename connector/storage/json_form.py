@@ -53,4 +53,4 @@ class Form(Generic[T]):
         except ValidationError as error:
             problems = error.errors(include_url=False, include_context=False, include_input=False)
             where = ", ".join(sorted({".".join(str(part) for part in problem["loc"]) for problem in problems}))
-            raise StoreError(f"a stored {self._name} cannot be read: {where or 'it is no JSON object'}") from None
+            raise StoreError(f"a stored {self._name} cannot be read: {where or 'it is not a JSON object'}") from None

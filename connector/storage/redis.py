@@ -91,9 +91,7 @@ class RedisStore(RedisCalls):
         found = []
         policy = info.get("maxmemory_policy", _KEEPS_ALL)
         if policy != _KEEPS_ALL and info.get("maxmemory", "0") != "0":
-            found.append(
-                ("throws keys away when its memory is full", f"set maxmemory-policy {_KEEPS_ALL}, not {policy}")
-            )
+            found.append(("evicts keys when its memory is full", f"set maxmemory-policy {_KEEPS_ALL}, not {policy}"))
         if info.get("aof_enabled") == "0":
-            found.append(("forgets the last minutes, or everything, when it dies", "set appendonly yes"))
+            found.append(("loses the last minutes, or everything, in a crash", "set appendonly yes"))
         return found

@@ -91,6 +91,6 @@ class AccountCalls(Generic[ClientT]):
             except CredentialsRefused as error:
                 title = self._accounts.rules.title
                 log.warning(
-                    "a newer credential was refused, the older one is tried", carrier=title, error=error.message
+                    "the newer credential was refused; trying the older one", carrier=title, error=error.message
                 )
         return await step(clients[-1])

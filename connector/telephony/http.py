@@ -97,7 +97,7 @@ class CarrierApi:
                 return Unavailable(text)
             case status if status >= 400:
                 return FailedPrecondition(text)
-        return Unavailable(f"what answered is not {self._name}'s API ({answer.status}); check {self._check}")
+        return Unavailable(f"the answer ({answer.status}) is not from {self._name}'s API; check {self._check}")
 
 
 async def body_of(response: aiohttp.ClientResponse) -> bytes:

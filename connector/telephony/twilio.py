@@ -249,7 +249,7 @@ async def translated(seconds: float) -> AsyncIterator[None]:
     except (TwilioException, aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Unavailable(f"Twilio's API cannot be reached ({type(error).__name__})") from error
     except (ValueError, AttributeError) as error:  # The package stumbles over JSON that is no call resource.
-        raise Unavailable("what answered is not Twilio's API; check TWILIO_API_URL") from error
+        raise Unavailable("the answer is not from Twilio's API; check TWILIO_API_URL") from error
 
 
 def _refusal(error: TwilioRestException | TwilioServiceException) -> ConnectorError:

@@ -67,7 +67,7 @@ class TwilioConferences:
         try:
             return await self._in_account(account_id, conference_sid, add), True
         except NotFound:
-            raise NotFound(f"Twilio knows no conference {conference_sid} that is in progress") from None
+            raise NotFound(f"Twilio has no conference {conference_sid} in progress") from None
         except ConnectorError:
             # Of two concurrent requests only one succeeds, because the label is unique.
             there = await self.find(conference_sid, label, account_id)

@@ -73,9 +73,9 @@ def check_url(text: str) -> str:
     if url.scheme not in ("http", "https") or not host:
         raise InvalidArgument("url", "must be an absolute http or https URL")
     if host.replace(".", "").isdecimal() and not _is_address(host):
-        raise InvalidArgument("url", "has an address in a form that is not written any more, such as 127.1")
+        raise InvalidArgument("url", "has an address in an obsolete form, such as 127.1")
     if port == 0:
-        raise InvalidArgument("url", "has no port that can be connected to")
+        raise InvalidArgument("url", "has an invalid port")
     if url.user is not None or url.password is not None:
         raise InvalidArgument("url", "must not hold a user or password: deliveries are signed instead")
     return text

@@ -89,19 +89,19 @@ class Poster:
             case TimeoutError():
                 return f"no answer within {self._time_out:g} s"
             case aiohttp.InvalidURL():
-                return "the URL cannot be connected to"
+                return "the connection to the URL failed"
             case aiohttp.ClientConnectorDNSError():
                 return "the host's name does not resolve"
             case aiohttp.ClientConnectorCertificateError():
                 cause = error.certificate_error
                 detail = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else str(cause)
-                return f"the certificate is not good: {detail}"[:MAX_ERROR]
+                return f"the certificate is invalid: {detail}"[:MAX_ERROR]
             case aiohttp.ClientConnectorSSLError():
                 return "no TLS connection"
             case aiohttp.ClientConnectorError():
                 return _why_not_connected(error.os_error)
             case aiohttp.ServerDisconnectedError():
-                return "the server hung up without an answer"
+                return "the server closed the connection without an answer"
             case aiohttp.ClientResponseError():
                 return "the answer is not HTTP"
             case OSError() if error.errno and error.errno > 0:

@@ -159,14 +159,14 @@ class Sender:
             await self._attempt(delivery)
         except ConnectorError as error:
             # The lease expires and the delivery is retried: at worst it is delivered twice.
-            log.warning("a webhook's attempt could not be settled", error=error.message)
+            log.warning("the result of a webhook delivery could not be saved", error=error.message)
 
     async def _attempt(self, delivery: Delivery) -> None:
         endpoint = await self._endpoints.get(delivery.endpoint_id)
         if endpoint is None:
             self._failing.discard(delivery.endpoint_id)
             await self._queue.drop_endpoint(delivery.endpoint_id)
-            log.info("the endpoint is gone, and with it what waited for it")
+            log.info("webhook deleted: its pending deliveries are dropped")
             return
         body = delivery.body.encode()
         headers = await self._keys.headers(body)

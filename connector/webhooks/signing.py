@@ -73,7 +73,7 @@ class KeyRing:
         """Create the first key if there is none. If several processes try, the key of one is kept."""
         for key in await self._signing():
             if is_sealed(key.private_pem):
-                log.warning("a webhook signing key cannot be opened: deliveries wait", key=key.id, why=_CANNOT_OPEN)
+                log.warning("the webhook signing key cannot be opened: deliveries wait", key=key.id, why=_CANNOT_OPEN)
 
     async def headers(self, body: bytes) -> dict[str, str]:
         """The signature headers of a delivery."""

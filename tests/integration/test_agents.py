@@ -213,5 +213,5 @@ async def test_two_real_agents_and_two_calls_in_one_room(
 async def test_the_doctor_finds_an_agent_that_has_registered(stage: Stage, worker: EchoAgent) -> None:
     async with opened_livekit(stage.settings()) as livekit:
         (finding,) = await agent_findings(livekit, WORKER)
-    assert (finding.level, finding.text) == ("ok", f"a worker has registered as {WORKER}, and took a job")
+    assert (finding.level, finding.text) == ("ok", f"a worker is registered as {WORKER} and took a job")
     assert not [room for room in await stage.rooms() if room.startswith("connector-doctor-")]

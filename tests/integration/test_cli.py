@@ -237,7 +237,7 @@ async def test_the_doctor_finds_nothing_wrong_with_a_good_set_up(env: dict[str, 
     assert [line for line in ran.out.splitlines() if line.startswith("problem")] == [
         line for line in ran.out.splitlines() if "is not https; carriers open wss:// only" in line
     ]
-    assert ran.out.rstrip().endswith("1 to mend before a call can come through.")
+    assert ran.out.rstrip().endswith("1 to fix before calls can work.")
 
 
 async def test_the_doctor_says_what_to_mend(env: dict[str, str], tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ async def test_the_doctor_says_what_to_mend(env: dict[str, str], tmp_path: Path)
     }
     assert "http://127.0.0.1:1 cannot be reached: connection refused" in ran.out
     assert "/healthz cannot be reached: connection refused" in ran.out
-    assert ran.out.count("to mend:") == 5
+    assert ran.out.count("fix:") == 5
     assert ran.err == ""
 
 

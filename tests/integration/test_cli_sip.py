@@ -140,7 +140,7 @@ async def test_remove_takes_all_of_it(terminal: Terminal, lkapi: api.LiveKitAPI)
     assert "password deleted" in out
     assert (await all_trunks(lkapi), await all_rules(lkapi)) == ([], [])
     status, out, _ = await terminal.run("remove", "--number", NUMBER)
-    assert (status, out) == (0, f"there is nothing of {NUMBER} to remove\n")
+    assert (status, out) == (0, f"no trunk, rule or password of {NUMBER} to remove\n")
     _, _, error = await terminal.run("list")
     assert "no inbound trunk" in error
 

@@ -55,7 +55,7 @@ async def test_the_carrier_tells_where_each_number_points(stage: Stage, provider
     }
     account, *numbers = said(await account_findings(settings))
     assert account[0] == "ok"
-    assert "the credentials are good, 5 numbers" in account[1]
+    assert "the credentials are valid, 5 numbers" in account[1]
     assert [level for level, _ in numbers] == ["ok", "problem", "ok", "warning", "problem"]
     assert "+1********01 points to https://app.example.com/voice, no connector's URL" in numbers[0][1]
     assert "which no connector in" in numbers[1][1]
@@ -109,7 +109,10 @@ async def test_the_names_that_livekit_sends_its_clients_to_are_looked_up(
     settings = stage.settings()
     async with opened_livekit(settings) as livekit:
         (finding,) = await ice_findings(settings, livekit)
-    assert (finding.level, finding.text) == ("ok", "the names that LiveKit gives resolve: 127.0.0.1")
+    assert (finding.level, finding.text) == (
+        "ok",
+        "the host names of LiveKit's STUN and TURN servers resolve: 127.0.0.1",
+    )
     assert not [room for room in await stage.rooms() if room.startswith("connector-doctor-")]
 
     async def nothing_resolves(_: str) -> bool:

@@ -12,7 +12,7 @@ from tests.integration.harness import Guest, Stage, strength, tone, until
 from tests.integration.scene import Scene, set_scene
 
 SECONDS = 30
-TAKEN = "the caller may not publish any more, nobody hears it"
+TAKEN = "the caller has lost the permission to publish: nobody hears it"
 BACK = "the caller's track is published again"
 
 

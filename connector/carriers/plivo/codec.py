@@ -104,6 +104,6 @@ def _headers(value: object) -> dict[str, str]:
     if type(value) is not str:
         return parameters_of(value)
     if len(value) > _LONGEST_HEADERS:
-        raise CarrierProtocolError("`extra_headers` is no text of a possible length")
+        raise CarrierProtocolError("`extra_headers` is not text, or is too long")
     pairs = (pair.partition("=") for pair in value.strip("{} ").replace(",", ";").split(";"))
     return parameters_of({name.strip(): text.strip() for name, equals, text in pairs if equals and name.strip()})

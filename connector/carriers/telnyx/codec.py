@@ -129,7 +129,7 @@ class TelnyxCodec:
 
     def _on_connected(self) -> Event:
         if self._connected or self._order.stream_id is not None:
-            raise CarrierProtocolError("`connected` where it cannot come")
+            raise CarrierProtocolError("unexpected `connected`")
         self._connected = True
         return Ignored("connected")
 

@@ -80,7 +80,7 @@ class TwilioCodec(StreamCodec):
 
     def _on_connected(self) -> Event:
         if self._connected or self._order.stream_id is not None:
-            raise CarrierProtocolError("`connected` where it cannot come")
+            raise CarrierProtocolError("unexpected `connected`")
         self._connected = True
         return Ignored("connected")
 

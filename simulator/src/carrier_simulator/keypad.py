@@ -37,7 +37,7 @@ class Keypad:
             async with asyncio.timeout(_PATIENCE):
                 await self._asked.wait()
         except TimeoutError:
-            raise TimeoutError(f"nobody asked for digits within {_PATIENCE:g} s") from None
+            raise TimeoutError(f"no document asked for digits within {_PATIENCE:g} s") from None
 
     def answered(self) -> None:
         """The question that waits has all its digits, though the carrier may not have taken them yet."""

@@ -82,7 +82,7 @@ def prompts(element: Element, readers: Readers) -> tuple[Say | Pause | Play, ...
     found = tuple(read_verb(child, readers) for child in element)
     spoken = tuple(verb for verb in found if isinstance(verb, Say | Pause | Play))
     if len(spoken) != len(found):
-        raise wrong(f"{element.tag} may hold nothing but what is spoken")
+        raise wrong(f"{element.tag} may contain only text to be spoken")
     return spoken
 
 
@@ -115,5 +115,5 @@ def finish_key(given: Mapping[str, str]) -> str:
     """One key, or none at all."""
     key = given.get("finishOnKey", "#")
     if key and key not in KEYS:
-        raise wrong(f"finishOnKey {key!r} is no key")
+        raise wrong(f"finishOnKey {key!r} is not a keypad digit")
     return key

@@ -143,7 +143,7 @@ async def test_the_doctor_is_content_with_the_origin(service: Service) -> None:
     asked = await asyncio.to_thread(run, [sys.executable, "-m", "connector", "doctor"], env=environment)
     # Rich breaks lines at the width it finds.
     assert f"{service.origin.url} reaches a connector" in " ".join(asked.stdout.split())
-    assert "to mend" not in asked.stdout
+    assert "fix:" not in asked.stdout
 
 
 async def test_grpc_through_the_origin(service: Service, room: str) -> None:

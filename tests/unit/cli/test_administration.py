@@ -84,7 +84,7 @@ def test_a_room_that_all_callers_share_is_named_as_that(shell: Shell) -> None:
         in shell("connectors", "create", "twilio", "--room", "lobby").stderr
     )
     assert "share" not in shell("connectors", "create", "twilio", "--agent", "helper").stderr
-    assert "only calls that a routing rule takes have a room" in shell("connectors", "create", "twilio").stderr
+    assert "only calls that a routing rule matches have a room" in shell("connectors", "create", "twilio").stderr
 
 
 def test_the_life_of_a_rule(shell: Shell) -> None:

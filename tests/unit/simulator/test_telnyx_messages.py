@@ -72,7 +72,14 @@ def test_what_is_no_documented_message_is_100003(text: str) -> None:
         (replace(PLAIN, takes=Takes.FILES), b"\xfe" * 160),
         (replace(PLAIN, takes=Takes.FILES), b"\xff" * 160),
     ],
-    ids=["less than 20 ms", "more than 30 s", "less than 20 ms of L16", "half a sample", "no MP3", "silence as MP3"],
+    ids=[
+        "less than 20 ms",
+        "more than 30 s",
+        "less than 20 ms of L16",
+        "half a sample",
+        "no MP3",
+        "silence as MP3",
+    ],
 )
 def test_audio_that_cannot_be_played_is_100004(stream: Stream, payload: bytes) -> None:
     assert refused(wire(stream), media(payload)) is Fault.INVALID_MEDIA

@@ -14,7 +14,7 @@ from connector.storage.json_form import Form
     [
         ('{"id": "key_1", "private_pem": ["SECRET"], "created_at": 1.0}', "private_pem"),
         ('{"private_pem": "SECRET", "created_at": 1.0}', "id"),
-        ("SECRET", "no JSON object"),
+        ("SECRET", "not a JSON object"),
     ],
 )
 def test_what_is_wrong_is_told_and_not_what_stands_there(text: str, what: str) -> None:

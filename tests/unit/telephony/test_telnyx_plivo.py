@@ -221,7 +221,7 @@ ANSWERS = [
     ((429, {}), ResourceExhausted, "answered 429"),
     ((500, {"error": ["not", "text"]}), Unavailable, "answered 500"),
     ((503, "<html>"), Unavailable, "answered 503"),
-    ((302, "elsewhere"), Unavailable, "is not Plivo's API (302)"),
+    ((302, "elsewhere"), Unavailable, "(302) is not from Plivo's API"),
     ((400, {"errors": [{"code": "1", "title": "Bad", "detail": "x" * 5000}]}), FailedPrecondition, ": 1 Bad xxx"),
     ((400, {"errors": ["text"]}), FailedPrecondition, "answered 400"),
     ((400, "[" * 50_000), FailedPrecondition, "answered 400"),

@@ -115,7 +115,9 @@ async def test_loopback_is_not_connected_to_in_any_spelling(host: str) -> None:
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0"])
 async def test_outdated_spellings_are_no_hosts(host: str) -> None:
     async with Receiver().running() as receiver:
-        assert await post(receiver.port, host=host, allow_private=False) == Outcome(0, "the URL cannot be connected to")
+        assert await post(receiver.port, host=host, allow_private=False) == Outcome(
+            0, "the connection to the URL failed"
+        )
     assert receiver.requests == []
 
 
@@ -163,7 +165,7 @@ async def test_an_answer_without_end_is_not_read() -> None:
 @pytest.mark.parametrize(
     ("raw", "error"),
     [
-        (b"", "the server hung up without an answer"),
+        (b"", "the server closed the connection without an answer"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "the answer is not HTTP"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", "the answer is not HTTP"),
     ],
@@ -191,7 +193,7 @@ async def test_a_certificate_that_nobody_signed_is_not_good() -> None:
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     async with Receiver().running(context) as receiver:
         outcome = await post(receiver.port, scheme="https")
-    assert outcome.error.startswith("the certificate is not good: ")
+    assert outcome.error.startswith("the certificate is invalid: ")
     assert receiver.requests == []
 
 

@@ -73,7 +73,7 @@ def _speak(element: Element) -> Say:
     attributes(element, "voice", "language", "loop")
     text = leaf(element)
     if not text:
-        raise wrong("Speak has nothing to say")
+        raise wrong("Speak has no text")
     return Say(text)
 
 
@@ -200,7 +200,7 @@ def _dial(element: Element) -> Dial:
     no_text(element)
     targets = tuple(_target(child, given) for child in element)
     if not targets:
-        raise wrong("Dial calls nobody")
+        raise wrong("Dial has no number or address")
     boolean(given, "redirect", default="true")
     return Dial(
         targets,
@@ -217,7 +217,7 @@ def _target(element: Element, dial: Mapping[str, str]) -> Target:
     attributes(element, "sendDigits", "sendOnPreanswer", "sipHeaders")
     address = leaf(element)
     if not address or (element.tag == "User" and not address.startswith("sip:")):
-        raise wrong(f"{element.tag} {address!r} names nobody")
+        raise wrong(f"{element.tag} {address!r} has no number or address")
     callback, method = dial.get("callbackUrl", ""), method_of(dial, "callbackMethod")
     if not callback:
         return Target(address)

@@ -116,7 +116,7 @@ class PlivoWire:
                 letter.exactly("dtmf")
                 digits = letter.text(letter.message["dtmf"], "dtmf")
                 if not digits or not _KEYS.issuperset(digits):
-                    raise _wrong(f"{digits!r} are no keys")
+                    raise _wrong(f"{digits!r} are not keypad digits")
                 return Digits(digits)
         raise _wrong(f"unknown event {letter.event!r}")
 
@@ -134,7 +134,7 @@ class PlivoWire:
             raise _wrong(f"{content_type} at {rate}, where the stream has {wanted[0]} at {wanted[1]}")
         payload = base64_bytes(letter.text(media["payload"], "media.payload"), _wrong)
         if len(payload) % self.plays.width:
-            raise _wrong("half a sample")
+            raise _wrong("the payload ends in the middle of a sample")
         return Media(payload)
 
     def complaint(self, error: CarrierError) -> str | None:

@@ -60,7 +60,7 @@ def _say(element: Element) -> Say:
     attributes(element, "voice", "language", "loop")
     text = leaf(element)
     if not text:
-        raise wrong("Say has nothing to say")
+        raise wrong("Say has no text")
     return Say(text)
 
 
@@ -115,7 +115,7 @@ def read_stream(element: Element) -> Stream:
         raise wrong("Stream needs a url")
     track = one_of(given, "track", _TRACKS)
     if track == "outbound_track":
-        raise wrong("without the inbound track nobody would be heard (not simulated)")
+        raise wrong("a stream without the inbound track is not simulated")
     rate = one_of(given, "bidirectionalSamplingRate", _RATES)
     codec = one_of(given, "codec", ("default", *_CODECS))
     speaks = MULAW if codec == "default" else _sound(codec, given.get("bidirectionalSamplingRate", "16000"))
@@ -191,7 +191,7 @@ def _dial(element: Element) -> Dial:
 def _targets(element: Element) -> tuple[Target, ...]:
     if not len(element):
         if not leaf(element):
-            raise wrong("Dial calls nobody")
+            raise wrong("Dial has no number or address")
         return (Target(leaf(element)),)
     no_text(element)
     return tuple(_target(child) for child in element)
@@ -208,7 +208,7 @@ def _target(element: Element) -> Target:
     else:
         raise wrong(f"Dial may not hold {element.tag}")
     if not address:
-        raise wrong(f"{element.tag} names nobody")
+        raise wrong(f"{element.tag} has no number or address")
     return Target(
         address,
         element.get("username", ""),

@@ -54,7 +54,7 @@ def _say(element: Element) -> Say:
     attributes(element, "voice", "language", "loop")
     text = leaf(element)
     if not text:
-        raise wrong("Say has nothing to say")
+        raise wrong("Say has no text")
     return Say(text)
 
 
@@ -149,7 +149,7 @@ def _dial(element: Element) -> Dial:
 def _targets(element: Element) -> tuple[Target, ...]:
     if not len(element):
         if not leaf(element):
-            raise wrong("Dial calls nobody")
+            raise wrong("Dial has no number or address")
         return (Target(leaf(element)),)
     no_text(element)
     return tuple(_target(child) for child in element)
@@ -169,7 +169,7 @@ def _target(element: Element) -> Target:
     else:
         raise wrong(f"Dial may not hold {element.tag}")
     if not address:
-        raise wrong(f"{element.tag} names nobody")
+        raise wrong(f"{element.tag} has no number or address")
     if len(address) > _LONGEST_ADDRESS:
         raise wrong(f"{element.tag} has more than {_LONGEST_ADDRESS} characters")
     events = frozenset(element.get("statusCallbackEvent", "completed").split())
