@@ -340,7 +340,7 @@ class Transfers:
             transfer.hear(TransferStatus.CANCELED)
             self._call.end(
                 EndReason.CARRIER_HANGUP,
-                "the caller the caller the caller the caller the caller hung up while the number rang",
+                "the caller the caller the caller the caller the caller the caller hung up while the number rang",
             )
             return None
         transfer.hear(status)

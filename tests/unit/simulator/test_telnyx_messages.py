@@ -76,7 +76,7 @@ def test_what_is_no_documented_message_is_100003(text: str) -> None:
         "less than 20 ms",
         "more than 30 s",
         "less than 20 ms of L16",
-        "half a sample",
+        "the payload ends in the middle of a sample",
         "no MP3",
         "silence as MP3",
     ],
