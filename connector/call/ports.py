@@ -29,6 +29,11 @@ class CarrierSocket(Protocol):
         """Whether the peer closed with a close frame; known once `messages` has ended."""
         ...
 
+    @property
+    def close_code(self) -> int | None:
+        """The code in the peer's close frame; None if there was none."""
+        ...
+
     async def send(self, text: str) -> None:
         """Send one message. Returns when the socket's own buffer has space. Raises OSError if the socket is gone."""
         ...
@@ -86,6 +91,11 @@ class Room(Protocol):
     @property
     def connected(self) -> bool: ...
     @property
+    def sid(self) -> str:
+        """LiveKit's SID of the room; "" while it is unknown."""
+        ...
+
+    @property
     def lingering(self) -> str:
         """SID of the participant that may still be in the room because `leave` was called during an outage; else ""."""
         ...
@@ -102,6 +112,10 @@ class Admin(Protocol):
         self, room: str, agents: Sequence[AgentDispatch], others: Iterable[str], memory: Dispatched
     ) -> dict[str, int]: ...
     async def withdraw(self, room: str, memory: Dispatched) -> None: ...
+    async def sid(self, room: str) -> str:
+        """The SID of the room, "" if there is none."""
+        ...
+
     async def has(self, room: str, identity: str) -> bool: ...
     async def remove(self, room: str, identity: str, sid: str = "") -> None:
         """Remove a participant; with `sid`, only if it has this SID. A participant that is not there is no error."""

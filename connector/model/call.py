@@ -211,6 +211,11 @@ class HangUp:
     """Number of attempts so far."""
 
 
+NO_EXPIRY = 4_102_444_800.0
+"""`WaitingCall.expires_at` of a served call: the year 2100. An earlier version of the connector, which does not know
+`served`, leaves such an entry alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class WaitingCall:
     """A call that waits for its first or a later stream. Every process that shares the store can claim it."""
@@ -233,6 +238,15 @@ class WaitingCall:
     """The transfer from which the phone may return."""
     place: str = ""
     """Its participant's place in the room; unique among the calls that wait for their first stream."""
+    served: bool = False
+    """The owner serves the stream before this one. The entry is only for the case that the owner or its socket is
+    lost; `expires_at` is then `NO_EXPIRY`."""
+    returns: tuple[float, ...] = ()
+    """Unix times at which earlier streams of the call were lost, latest last."""
+    started_at: float = 0.0
+    """When the call became active; 0.0: it has not."""
+    room_sid: str = ""
+    """LiveKit's SID of the room in `request`; empty: unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,6 +268,11 @@ class RoomGateway:
         await self._drop()
 
     @property
+    def sid(self) -> str:
+        """LiveKit's SID of the room; "" while it is unknown."""
+        return self._outage.sid
+
+    @property
     def lingering(self) -> str:
         """The SID of the participant that LiveKit may still have in the room because `leave` ran during an outage; else
         ""."""

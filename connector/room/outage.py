@@ -69,6 +69,11 @@ class Outage:
         self._asking: asyncio.Task[None] | None = None
 
     @property
+    def sid(self) -> str:
+        """SID of the caller's room; "" while unknown."""
+        return self._sid
+
+    @property
     def is_on(self) -> bool:
         return self._timer is not None
 

@@ -43,6 +43,7 @@ class MediaSocket:
         self._peer_said_so = False
         """The peer has sent a close frame. aiohttp's close code is 1006 all the same if the answer to it cannot be sent
         any more, because the peer did not wait for it."""
+        self.close_code: int | None = None
         self.last_pong: float | None = None
         if self._transport is not None:
             self._transport.set_write_buffer_limits(high=HIGH_WATER)
@@ -59,6 +60,8 @@ class MediaSocket:
                 yield message.data
             elif message.type in _OVER:
                 self._peer_said_so = message.type is WSMsgType.CLOSE
+                if self._peer_said_so:
+                    self.close_code = message.data
                 return
             elif message.type is WSMsgType.PONG:
                 self.last_pong = asyncio.get_running_loop().time()

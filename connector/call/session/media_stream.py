@@ -53,6 +53,16 @@ class MediaStream:
         """Set when no more messages come from the carrier."""
         return self._stream.over
 
+    @property
+    def is_broken(self) -> bool:
+        """See `StreamReader.is_broken`."""
+        return self._stream.is_broken
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the last message."""
+        return self._stream.silent_for
+
     async def read(self) -> None:
         """Read messages until the socket has ended."""
         await self._stream.read(self._socket)

@@ -33,6 +33,10 @@ from connector.model.end_reason import EndReason
 log = structlog.get_logger()
 
 
+_COMES_BACK = frozenset({1001, 1011, 1012, 1013, 1014})
+"""Close codes of a peer, or of a proxy in between, that stops or fails: the stream is broken, not finished."""
+
+
 class OnEnd(Protocol):
     def __call__(self, reason: EndReason, detail: str = "", close_code: int | None = None, say: str = "") -> None: ...
 
@@ -60,6 +64,8 @@ class StreamReader:
         self._on_refused = on_refused
         self._end = end
         self._over = False
+        self.is_broken = False
+        """The peer closed with a code that says that it fails or stops, not that the stream is finished."""
         self.over = asyncio.Event()
         """Set when no more messages come from the carrier."""
         self._loop = asyncio.get_running_loop()
@@ -84,7 +90,9 @@ class StreamReader:
                     self._bridge.mark_reached(event.name)
                 elif isinstance(event, StreamStopped):
                     break
-            self._end(EndReason.CARRIER_CLOSED if socket.ended_cleanly else EndReason.CARRIER_LOST)
+            self.is_broken = socket.close_code in _COMES_BACK
+            detail = f"closed with {socket.close_code}" if self.is_broken else ""
+            self._end(EndReason.CARRIER_CLOSED if socket.ended_cleanly else EndReason.CARRIER_LOST, detail)
         except CarrierProtocolError as error:
             self._end(EndReason.PROTOCOL_ERROR, error.message, error.close_code)
         except asyncio.CancelledError:
@@ -121,6 +129,11 @@ class StreamReader:
                 log.warning("the carrier rejected a message of the connector", code=event.code, text=event.text)
             case _:
                 log.debug("message ignored", why=event.why)
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the last message."""
+        return self._loop.time() - self._liveness.last_message
 
     def _on_digit(self, digit: str) -> None:
         if self._request.dtmf:
