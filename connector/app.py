@@ -43,6 +43,7 @@ from connector.call.registry.hang_ups import HangUps
 from connector.call.registry.lease import LOOK_EVERY as LOOK_FOR_OTHERS_EVERY
 from connector.call.registry.lease import RENEW_EVERY, OwnerLease
 from connector.call.registry.manager import CallManager
+from connector.call.registry.owners import LOOK_EVERY as LOOK_FOR_GONE_EVERY
 from connector.carrier_table import TABLE, Entry, carrier_secrets, carriers_of, controls_of
 from connector.carriers.carrier import Carriers
 from connector.chores import Chore
@@ -201,6 +202,7 @@ class Connector:
                 media_timeout=settings.media_timeout,
                 max_audio_age=settings.max_audio_age,
                 max_duration=settings.max_duration,
+                resume_grace=settings.resume_grace,
             ),
             new_room=self._new_room,
             carriers=self.carriers,
@@ -290,6 +292,7 @@ class Connector:
         async with self._undo:
             await self.grpc.not_serving()
             await self.calls.drain(drain)
+            await self.calls.close()
             await drain_abandoned()
         log.info("connector stopped")
 
@@ -298,6 +301,7 @@ class Connector:
             Chore("delete old call records", self._forget_old_calls).repeat(FORGET_EVERY),
             Chore("clean up after LiveKit SIP calls", self._sweep_sip).repeat(FORGET_EVERY),
             Chore("end abandoned calls", self.calls.sweep).repeat(SWEEP_EVERY, SWEEP_EVERY),
+            Chore("look for calls of dead processes", self.calls.look).repeat(LOOK_FOR_GONE_EVERY),
             Chore("renew the lease", self._lease.renew).repeat(RENEW_EVERY),
             Chore("look for dead processes", self._lease.look).repeat(LOOK_FOR_OTHERS_EVERY),
         ]

@@ -120,6 +120,8 @@ class Settings(BaseSettings):
     """The caller's audio is sent to the room only if it is not older than this."""
     reconnect_timeout: Seconds = Field(20, validation_alias=_env("CONNECTOR_RECONNECT_TIMEOUT"))
     """Time limit for the reconnection to LiveKit after a connection is lost."""
+    resume_grace: float = Field(5, ge=0, le=60, validation_alias=_env("CONNECTOR_RESUME_GRACE"))
+    """How long a lost media stream may take to come back; 0: a lost stream ends the call."""
     max_duration: Seconds = Field(4 * 3600, validation_alias=_env("CONNECTOR_MAX_DURATION"))
     agent_warn_after: float = Field(5, ge=0, le=DAY, validation_alias=_env("CONNECTOR_AGENT_WARN_AFTER"))
     """If an answered call has no agent for this long, log a warning and dispatch the agent again. 0: never."""

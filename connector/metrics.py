@@ -88,6 +88,19 @@ class Metrics:
             ["what"],
             registry=registry,
         )
+        self.returns = Counter(
+            "connector_returns",
+            "Media streams that were lost in mid-call: resumed, taken_over (by another process), expired (did not come "
+            "back in time), too_many (in a short time: the call was ended)",
+            ["result"],
+            registry=registry,
+        )
+        self.return_gap = Histogram(
+            "connector_return_gap_seconds",
+            "From the loss of a media stream to the moment at which phone and room hear each other again",
+            buckets=(0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20),
+            registry=registry,
+        )
         self.webhooks = Counter(
             "connector_webhooks",
             "Attempts to deliver a webhook, by their result: delivered, failed (another follows), given_up",

@@ -47,6 +47,8 @@ class Limits:
     media_timeout: float
     max_duration: float
     max_audio_age: float = MAX_AUDIO_AGE
+    resume_grace: float = 0.0
+    """How long a lost stream may take to come back; 0: a lost stream ends the call."""
 
 
 class NobodyAsked:

@@ -24,7 +24,7 @@ from connector.call.dependencies import FINAL_STATUSES
 from connector.call.registry.manager import CallManager
 from connector.carriers.carrier import Carrier, Carriers
 from connector.carriers.facts import CallFacts
-from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid, TokenUsed
+from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid
 from connector.logs import bind_call
 from connector.metrics import Metrics
 from connector.model.call import CallRequest, CallState
@@ -138,11 +138,12 @@ class ConnectUrl:
         websocket = new_websocket()
         if not websocket.can_prepare(request).ok:
             return web.Response(status=400, text="this is not a WebSocket handshake\n")
-        call = await self._calls.claim(wanted.call_id)
+        _, number = stream_named(self._signer.peek(_token(request))[0])
+        call = await self._calls.claim(wanted.call_id, number)
         try:
             await websocket.prepare(request)
         except BaseException as error:
-            call.end(EndReason.CARRIER_LOST, f"the WebSocket handshake failed: {type(error).__name__}")
+            call.lose(EndReason.CARRIER_LOST, f"the WebSocket handshake failed: {type(error).__name__}")
             raise
         # A lost connection cancels this handler. The call must not be cancelled: its socket reports how it ended.
         carrying = call.carry(MediaSocket(websocket, request))
@@ -202,9 +203,7 @@ class ConnectUrl:
         fetch may have extended it. Any process that shares the store can do this, not only the owner."""
         token = _token(request)
         call_id, stream = stream_named(self._signer.peek(token)[0])
-        expected = await self._calls.expected(call_id)
-        if stream != expected.stream:
-            raise TokenUsed("this connect_url has been used by a WebSocket")
+        expected = await self._calls.expected(call_id, stream)
         if expected.request.provider is not provider:
             raise TokenInvalid("this connect_url belongs to another carrier")
         self._signer.verify(token, time.time(), extended_until=expected.deadline)

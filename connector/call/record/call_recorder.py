@@ -133,6 +133,10 @@ class CallRecorder:
         if self.record.state is CallState.ACTIVE and len(self.record.timelog) < MOST_EVENTS:
             self.tell(LifecycleEvent.UPDATE, change="agent", status=status, **details)
 
+    def stream_changed(self, status: str, **details: str) -> None:
+        """Report that the stream is lost (`reconnecting`), or is back (`resumed`)."""
+        self.tell(LifecycleEvent.UPDATE, change="stream", status=status, **details)
+
     def finish(self, end: End, bridge: Bridge) -> None:
         """End the record in memory; `close` writes, reports and counts the end."""
         frames = {

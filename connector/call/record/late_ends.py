@@ -76,7 +76,7 @@ class LateEnds:
             try:
                 async with asyncio.timeout(STEP_TIMEOUT):
                     with bind_call(call_id):
-                        stands = await write_end(self._parts, self._dispatcher, end)
+                        stands = await self._write(end)
             except (ConnectorError, TimeoutError) as error:
                 if asyncio.get_running_loop().time() < until:
                     log.warning("last records of calls wait for the store", calls=len(self._late), error=str(error))
@@ -88,3 +88,10 @@ class LateEnds:
                 done = "is saved after a delay" if stands else "is discarded: another process has ended the call"
                 log.info(f"a call's last record {done}", call_id=call_id)
             del self._late[call_id]
+
+    async def _write(self, end: CallEnd) -> bool:
+        """See `write_end`; False, too, if another process has taken the call over while the store failed here."""
+        stored = await self._parts.store.get_call(end.record.call_id)
+        if stored is not None and stored.owner != end.record.owner:
+            return False
+        return await write_end(self._parts, self._dispatcher, end)

@@ -46,18 +46,25 @@ async def open_calls(parts: CallDependencies, owner: str = "", created_before: f
     return found
 
 
-async def end_calls(parts: CallDependencies, calls: Sequence[CallRecord], seen_alive: float | None) -> list[CallRecord]:
+async def end_calls(
+    parts: CallDependencies,
+    calls: Sequence[CallRecord],
+    seen_alive: float | None,
+    reason: EndReason = EndReason.INTERRUPTED,
+    detail: str = INTERRUPTED_DETAIL,
+) -> list[CallRecord]:
     """End calls of a dead process. `seen_alive`: Unix time of its last sign of life, used as the end time. Return the
     calls that this process ended, as they were before. Raises StoreError."""
     dispatcher = EventDispatcher(parts.lifecycle)
     ended: list[CallRecord] = []
     for record in await _not_taken_over(parts, calls):
         at = min(time.time(), max(seen_alive or 0.0, _last_moment(record)))
-        end = end_of(record, EndReason.INTERRUPTED, INTERRUPTED_DETAIL, at)
+        end = end_of(record, reason, detail, at)
         with bind_call(record.call_id):
             # The hang-up comes first: if this process dies in between, the record is still open and the next process
             # repeats both steps.
-            await _hang_up_held(parts, record)
+            if reason is not EndReason.CARRIER_HANGUP:
+                await _hang_up_held(parts, record)
             if await write_end(parts, dispatcher, end, record):
                 ended.append(record)
     await dispatcher.told()

@@ -14,7 +14,9 @@ from connector.call.dependencies import FINAL_STATUSES, CallDependencies
 from connector.call.record.call_recorder import CallRecorder
 from connector.call.record.changes import new_record
 from connector.call.record.late_ends import LateEnds
+from connector.call.registry.resume import Resumes
 from connector.call.session.call_session import CallSession
+from connector.call.session.returns import Resume
 from connector.call.session.transfer import WayBack
 from connector.call.session.wait import place_of, with_facts
 from connector.errors import (
@@ -40,6 +42,7 @@ from connector.model.call import (
     WaitingCall,
 )
 from connector.model.end_reason import EndReason
+from connector.model.webhook import LifecycleEvent
 from connector.storage.base import NameTaken
 from connector.tasks import BackgroundTasks
 
@@ -81,6 +84,7 @@ class CallManager:
         self.draining = False
         self._drained = False
         self._taking = BackgroundTasks()
+        self._resumes = Resumes(parts, self)
 
     @property
     def full(self) -> bool:
@@ -90,8 +94,11 @@ class CallManager:
         return list(self._calls.values())
 
     def waiting_of(self, connector_id: str) -> int:
-        """Number of calls of this connector that wait for their stream in this process."""
-        return sum(call.request.connector_id == connector_id and not call.claimed for call in self._calls.values())
+        """Number of calls of this connector that wait for their first stream in this process."""
+        return sum(
+            call.request.connector_id == connector_id and not call.claimed and call.state is not CallState.ACTIVE
+            for call in self._calls.values()
+        )
 
     def count_states(self) -> None:
         """Update the gauge of active calls; called when metrics are read."""
@@ -178,15 +185,39 @@ class CallManager:
 
     # The stream's way to its call, wherever that is held
 
-    async def expected(self, call_id: str) -> Expected:
-        """The call for which the stream is expected. Raises TokenUsed if another process carries the call, TokenExpired
-        if it has ended, TokenInvalid if it never existed."""
+    async def expected(self, call_id: str, stream: int = 0) -> Expected:
+        """The call for which the stream is expected. `stream`: its number, from the token; 0: not known. Raises
+        TokenUsed if another stream is expected, or another process carries the call, TokenExpired if it has ended,
+        TokenInvalid if it never existed."""
         call = self._calls.get(call_id)
         if call is not None:
             # For a call with a stream here, `claim` raises TokenUsed; its answer document may be fetched again.
-            return Expected(call.request, math.inf if call.claimed else call.deadline, call.wait.stream)
-        waiting = await self._waiting(call_id)
-        return Expected(waiting.request, waiting.expires_at, waiting.stream)
+            wait = call.wait
+            is_former = stream == wait.stream - 1 and call.state is CallState.ACTIVE
+            if stream not in (0, wait.stream) and not is_former:
+                raise TokenUsed("this connect_url has been used by a WebSocket")
+            deadline = math.inf if call.claimed or is_former else call.deadline
+            return Expected(call.request, deadline, stream or wait.stream)
+        waiting = await self._entry(call_id)
+        if stream and stream == waiting.stream - 1 and waiting.started_at:
+            # The carrier opens the URL of a stream again, or fetches its document again: `claim` knows more.
+            return Expected(waiting.request, math.inf, stream)
+        if stream not in (0, waiting.stream) or (waiting.served and not stream):
+            raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+        return Expected(waiting.request, math.inf if waiting.served else waiting.expires_at, waiting.stream)
+
+    async def resume(self, call_id: str, stream: int, *, carrier_let_go: bool) -> Resume:
+        """The carrier asks how the phone goes on, after the stream with this number is over as far as its document is
+        concerned. Any process may be asked. `carrier_let_go`: the request itself proves that the stream has ended;
+        otherwise the carrier asks in regular intervals. The same request again gets the same answer.
+
+        Raises TokenInvalid if there never was such a call, and StoreError: then the carrier should ask again.
+        """
+        call = self._calls.get(call_id)
+        if call is not None and not call.finished.is_set():
+            with bind_call(call_id):
+                return call.resume(stream, carrier_let_go=carrier_let_go)
+        return await self._resumes.resume(call_id, stream, carrier_let_go=carrier_let_go)
 
     async def fetched(
         self, call_id: str, carrier_call_id: str, from_number: str, to_number: str, account_id: str = ""
@@ -210,17 +241,19 @@ class CallManager:
                 break
         log.info("answer document fetched for another process", owner=waiting.owner)
 
-    async def claim(self, call_id: str) -> CallSession:
-        """Claim the call for one WebSocket, before the handshake is answered. Raises the errors of `expected`.
+    async def claim(self, call_id: str, stream: int = 0) -> CallSession:
+        """Claim the call for one WebSocket, before the handshake is answered. `stream`: its number, from the token; 0:
+        the expected one. Raises the errors of `expected`.
 
-        A call that waits in another process is taken over: it continues here.
+        A call that waits in another process, or whose process is gone, is taken over: it continues here. A second
+        socket of a stream waits until the first one is known to be lost, and is refused if it lives.
         """
         call = self._calls.get(call_id)
         if call is not None:
-            await call.claim()
+            await call.claim(stream)
             return call
         self._admit()
-        return await self._take_over(call_id)
+        return await self._take_over(call_id, stream)
 
     async def end_waiting(self, call_id: str, reason: EndReason, detail: str = "") -> CallSession | None:
         """End a call that waits for its stream in another process; None if there is no such call. Raises StoreError,
@@ -330,6 +363,13 @@ class CallManager:
             return None
 
     async def _waiting(self, call_id: str) -> WaitingCall:
+        """The entry of a call that waits for its stream. Raises the errors of `expected`."""
+        waiting = await self._entry(call_id)
+        if waiting.served:
+            raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+        return waiting
+
+    async def _entry(self, call_id: str) -> WaitingCall:
         # The order matters. The entry in `store.waiting` is written before the record. If we read the record first, a
         # call that is being opened cannot look like one that another process has claimed (record without entry).
         record = await self._parts.store.get_call(call_id)
@@ -344,24 +384,40 @@ class CallManager:
             return waiting
         raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
 
-    async def _take_over(self, call_id: str) -> CallSession:
+    async def _take_over(self, call_id: str, stream: int = 0) -> CallSession:
         """Take over a waiting call; it continues here. Raises the errors of `expected`, and Unavailable after the
         drain, because the store closes then."""
         if self._drained:
             raise Unavailable("the connector is shutting down and takes no calls over")
         # Runs as a task so that it is completed even if the client disconnects: the store may have given us the call.
-        taking = self._taking.start(self._take(call_id), f"take over {call_id}", awaited=True)
+        taking = self._taking.start(self._take(call_id, stream), f"take over {call_id}", awaited=True)
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
             taking.add_done_callback(_abandon)
             raise
 
-    async def _take(self, call_id: str) -> CallSession:
-        await self._waiting(call_id)
+    async def _take(self, call_id: str, stream: int) -> CallSession:
+        entry = await self._entry(call_id)
+        is_gone = self._resumes.is_gone(entry)
+        if stream and stream == entry.stream - 1 and entry.started_at:
+            is_gone = await self._resumes.until_lost(entry)
+        elif stream not in (0, entry.stream):
+            raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+        # The token of the next stream is only given out when the carrier has let go of the one before.
+        may_be_served = is_gone or (stream != 0 and stream == entry.stream)
+        if entry.served and not may_be_served:
+            raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
         waiting = await self._parts.store.waiting.take(call_id)
+        if waiting is not None and (waiting.stream != entry.stream or (waiting.served and not may_be_served)):
+            await self._resumes.put_back(waiting)
+            waiting = None
         if waiting is None:
             raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+        return await self._carry_on(waiting)
+
+    async def _carry_on(self, taken: WaitingCall) -> CallSession:
+        call_id, waiting = taken.id, self._resumes.lost(taken)
         # Read the record only now: before the claim, other processes could write it.
         try:
             record = await self._parts.store.get_call(call_id)
@@ -370,7 +426,7 @@ class CallManager:
             record = None
         if record is not None and record.end_reason is not None:
             raise TokenExpired("the call has ended")
-        record = record or _record_of(waiting)
+        record = _active(record, waiting) if record is not None else _record_of(waiting)
         call = self._hold(CallSession(waiting.request, self._parts, self._finished, record, waiting))
         with bind_call(call_id):
             call.learn(waiting)
@@ -383,7 +439,9 @@ class CallManager:
         """End calls that waited too long and were not ended by their owner, so that it must be dead. Raises
         StoreError."""
         for waiting in await self._parts.store.waiting.list():
-            if waiting.expires_at + ORPHAN_GRACE >= time.time() or waiting.id in self._calls:
+            # Calls whose stream was lost are looked after by `Resumes`.
+            is_return = waiting.started_at and waiting.transfer is None
+            if waiting.expires_at + ORPHAN_GRACE >= time.time() or waiting.id in self._calls or is_return:
                 continue
             try:
                 await self._sweep(waiting.id)
@@ -402,6 +460,14 @@ class CallManager:
             await call.transfers.give_up()
         else:
             call.end(EndReason.INTERRUPTED, "the process that owned the waiting call has stopped")
+
+    async def look(self) -> None:
+        """See `Resumes.look`."""
+        await self._resumes.look()
+
+    async def close(self) -> None:
+        """Stop the work in the background that belongs to no call of this process."""
+        await self._resumes.close()
 
     # The end
 
@@ -444,7 +510,7 @@ def _record_of(waiting: WaitingCall) -> CallRecord:
         new_record(waiting.request, waiting.owner),
         state=CallState.ACTIVE if waiting.stream > 1 else state,
         created_at=waiting.created_at,
-        started_at=waiting.created_at if waiting.stream > 1 else 0.0,
+        started_at=(waiting.started_at or waiting.created_at) if waiting.stream > 1 else 0.0,
         carrier_call_id=waiting.carrier_call_id,
         from_number=waiting.from_number,
         to_number=waiting.to_number,
@@ -452,6 +518,14 @@ def _record_of(waiting: WaitingCall) -> CallRecord:
     )
 
 
+def _active(record: CallRecord, waiting: WaitingCall) -> CallRecord:
+    """The record, with the answer of the call if its owner could not save that."""
+    if not waiting.started_at or record.state is CallState.ACTIVE:
+        return record
+    answered = (LifecycleEvent.ANSWERED.value, waiting.started_at)
+    return replace(record, state=CallState.ACTIVE, started_at=waiting.started_at, timelog=(*record.timelog, answered))
+
+
 def _abandon(taking: asyncio.Task[CallSession]) -> None:
     if not taking.cancelled() and taking.exception() is None:
-        taking.result().end(EndReason.CARRIER_LOST, "the WebSocket handshake was cancelled")
+        taking.result().lose(EndReason.CARRIER_LOST, "the WebSocket handshake was cancelled")

@@ -9,7 +9,7 @@ The parts: `Wait` (waits for the stream; which process owns the call), `MediaStr
 `Bridge.from_carrier`, `Presence.capture`.
 
 A call may continue after its stream has ended: `detach` releases the stream, the participant stays in the room, and a
-later `claim` and `carry` attach a new stream.
+later `claim` and `carry` attach a new stream. That is so for a transfer, and for a stream that was lost (`Returns`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ from connector.call.session.digits import DigitRelay
 from connector.call.session.media_stream import MediaStream
 from connector.call.session.moves import Moves
 from connector.call.session.phone_leg import PhoneLeg
-from connector.call.session.presence import Presence
+from connector.call.session.presence import Presence, RoomGone
+from connector.call.session.returns import Resume, Returns
 from connector.call.session.teardown import Teardown, stop_tasks
 from connector.call.session.transfer import CallTransfer, Transfers
 from connector.call.session.wait import Stage, Wait
@@ -110,12 +111,17 @@ class CallSession:
             seconds = parts.limits.connect_timeout
             self.wait = Wait(self._recorder, parts.store, seconds, self._on_connect_timeout)
         else:
-            taken = (waiting.stream, waiting.transfer) if waiting else (1, None)
+            taken = (waiting.stream, waiting.transfer, waiting.returns) if waiting else (1, None, ())
             self.wait = Wait.taken(self._recorder, parts.store, *taken)
             self._leg.may_be_held = True
         self.transfers = Transfers(self, parts, self._recorder, self._leg, self.presence)
+        self.returns = Returns(self, parts, self._recorder, self.presence)
         if waiting is not None and waiting.transfer is not None:
             self.transfers.resume(waiting.transfer)
+        elif waiting is not None and waiting.stream > 1:
+            self.returns.inherit(waiting)
+        self._answering = asyncio.Lock()
+        """A stream that breaks while it is connected to the room may be followed by the next one at once."""
         self._teardown = Teardown(self._recorder, self.presence, self._leg)
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.call_id}")
 
@@ -253,19 +259,34 @@ class CallSession:
         if self._ended.done():
             raise TokenExpired("the call has ended")
 
-    async def claim(self) -> None:
+    async def claim(self, stream: int = 0) -> None:
         """Claim the call for one WebSocket: first among those of this process, then among all processes. Raises
-        TokenUsed for every other WebSocket."""
+        TokenUsed for every other WebSocket. `stream`: the number of the stream in its token; 0: the expected one."""
+        if self.wait.stage is Stage.SERVED and stream == self.wait.stream:
+            # Another process has told the carrier to come back, since it took this one for dead.
+            self.returns.begin(EndReason.CARRIER_LOST, "the carrier opens the next stream")
+        elif stream and stream == self.wait.stream - 1 and not self.transfers.is_open:
+            # Some carriers open the same URL again when its socket breaks.
+            await self.returns.until_free()
+        elif stream and stream != self.wait.stream:
+            raise TokenUsed("this connect_url has been used by a WebSocket")
         self.check_claimable()
-        self.wait.mark()
+        wait = self.wait
+        wait.mark()
         try:
-            await self.wait.take()
+            await wait.take()
         except TokenUsed:
             self.end(EndReason.INTERRUPTED, "another process has claimed the call")
             raise
         except BaseException as error:
-            self.end(EndReason.CARRIER_LOST, f"the WebSocket could not be accepted: {error!r}")
+            self.lose(EndReason.CARRIER_LOST, f"the WebSocket could not be accepted: {error!r}")
             raise
+        if wait is not self.wait:
+            raise TokenUsed("the carrier has given this stream up in the meantime")
+
+    def resume(self, stream: int, *, carrier_let_go: bool) -> Resume:
+        """See `CallManager.resume`."""
+        return self.returns.asked(stream, carrier_let_go=carrier_let_go, in_transfer=self.transfers.is_open)
 
     def learn(self, waiting: WaitingCall) -> None:
         """Take over the facts that other processes learnt while the call waited for its stream."""
@@ -290,6 +311,10 @@ class CallSession:
             if self._ended.done():  # The call ended during the handshake: the supervisor does not know this socket.
                 await socket.close(self._ended.result().close_code, self._ended.result().reason.value)
                 await self.finished.wait()
+                return
+            if self.wait.stage is not Stage.OURS:
+                # The carrier has given up this stream during the handshake, and comes with the next one.
+                await socket.close(CLOSE_NORMAL, "another stream is expected")
                 return
             line = self._attach(socket)
             log.info("stream opened")
@@ -322,6 +347,16 @@ class CallSession:
             self.begin("release", line.release(grace))
             self.begin("tell the room", self.presence.is_away(status))
 
+    @property
+    def silent_for(self) -> float | None:
+        """Seconds since the current stream's last message; None if there is no stream."""
+        return self._line.silent_for if self._line is not None else None
+
+    def lose(self, reason: EndReason, detail: str = "") -> None:
+        """The stream is lost: the call waits for the next one if it can, otherwise it ends."""
+        if not self.returns.begin(reason, detail):
+            self.end(reason, detail)
+
     def _on_stream_over(
         self, line: MediaStream, reason: EndReason, detail: str = "", close_code: int | None = None
     ) -> None:
@@ -329,7 +364,7 @@ class CallSession:
             return
         if not self.is_ending and self.transfers.takes_stream_end(reason, detail):
             self.detach("transferring", 0.0)
-        else:
+        elif not self.returns.takes_stream_end(reason, detail, is_broken=line.is_broken):
             self.end(reason, detail, close_code)
 
     def _on_started(self, line: MediaStream, event: StreamStarted) -> None:
@@ -346,7 +381,7 @@ class CallSession:
             account_id=event.account_id,
         )
         self._leg.streams(event)
-        self.begin("answer", self._answer(event, known))
+        self.begin("answer", self._answer(line, event, known))
 
     def _on_refused(self, line: MediaStream, event: FormatRefused) -> None:
         """The audio format of the stream cannot be decoded. The phone hears a sentence about it, not just silence."""
@@ -360,25 +395,44 @@ class CallSession:
         detail = f"the carrier streams {event.format}, which cannot be decoded"
         self.end(EndReason.PROTOCOL_ERROR, detail, CLOSE_POLICY, say=CANNOT_HEAR)
 
-    async def _answer(self, event: StreamStarted, known: str) -> None:
+    async def _answer(self, line: MediaStream, event: StreamStarted, known: str) -> None:
         """Connect the phone with its room, for the first time or again."""
         started = time.monotonic()
-        is_first = not self.record.started_at
-        try:
-            attributes = self._recorder.attributes_of(event, self._codec.attributes(event, known))
-            async with self._turn_to_appear():
-                self._recorder.observe("queue", started)
-                await (self.presence.appear(attributes) if is_first else self.presence.come_back(attributes))
-        except ConnectorError as error:
-            # An inbound caller hears a sentence if nobody answers: too many calls, or LiveKit is unavailable.
-            calls_in = self.request.direction is Direction.INBOUND
-            self.end(*why_not_opened(error), say=BUSY if calls_in or isinstance(error, ResourceExhausted) else "")
-            return
-        if self._ended.done():
-            return
-        if is_first:
-            self._recorder.start()
+        async with self._answering:
+            is_first = not self.record.started_at
+            if line is not self._line:
+                return
+            try:
+                await self._moves.over()
+                attributes = self._recorder.attributes_of(event, self._codec.attributes(event, known))
+                async with self._turn_to_appear():
+                    self._recorder.observe("queue", started)
+                    await (self.presence.appear(attributes) if is_first else self.presence.come_back(attributes))
+            except RoomGone as error:
+                self.end(EndReason.ROOM_DELETED, error.message)
+                return
+            except ConnectorError as error:
+                if line is self._line:
+                    # An inbound caller hears a sentence if nobody answers: too many calls, or LiveKit is unavailable.
+                    calls_in = self.request.direction is Direction.INBOUND
+                    is_busy = calls_in or isinstance(error, ResourceExhausted)
+                    self.end(*why_not_opened(error), say=BUSY if is_busy else "")
+                return
+            if self._ended.done() or line is not self._line:
+                return
+            if is_first:
+                self._recorder.start()
+            self._is_answered(is_first=is_first)
+        self._recorder.observe("answer" if is_first else "return", started)
+        what = "call active" if is_first else "call active again"
+        log.info(what, milliseconds=round((time.monotonic() - started) * 1000))
+        await self._recorder.save()
+
+    def _is_answered(self, *, is_first: bool) -> None:
+        """The phone and the room hear each other, or will in a moment."""
         self.transfers.back()
+        self.returns.back()
+        self.returns.serve()
         self.settled.set()
         self.begin("hear the caller", self._hear_caller())
         if not self._runs:
@@ -386,10 +440,6 @@ class CallSession:
             self.watch.start()
             lasted = 0.0 if is_first else time.time() - self.record.started_at
             self._in(max(0.0, self._parts.limits.max_duration - lasted), EndReason.MAX_DURATION)
-        self._recorder.observe("answer" if is_first else "return", started)
-        what = "call active" if is_first else "call active again"
-        log.info(what, milliseconds=round((time.monotonic() - started) * 1000))
-        await self._recorder.save()
 
     def _turn_to_appear(self) -> AbstractAsyncContextManager[None]:
         joins = self._parts.joins
@@ -450,6 +500,8 @@ class CallSession:
     def _require_active(self) -> None:
         if self.state is not CallState.ACTIVE or self._ended.done():
             raise FailedPrecondition(f"the call is {self.state.value}, not active")
+        if self.returns.is_open:
+            raise Unavailable("the phone's media stream is lost, and the carrier is expected to open it again")
         if self._line is None:
             raise FailedPrecondition("the phone has no stream now: the call is being transferred")
 
@@ -477,13 +529,14 @@ class CallSession:
                 # The call can be left to another process only if the phone leaves its stream, so wait for the answer.
                 await self.transfers.until_asked()
             was_active = self.state is CallState.ACTIVE
-            away = was_active and (self._line is None or self.transfers.is_open)
+            is_away = was_active and (self._line is None or self.transfers.is_open)
+            is_transferred = self.transfers.is_open
             self.bridge.close()
             self.bridge.collect_drops()
             self.transfers.close()
             if self._line is not None:
                 self._line.stop()
-            if away and end.reason is EndReason.SHUTDOWN and self.wait.stage is Stage.SHARED:
+            if is_away and end.reason is EndReason.SHUTDOWN and self.wait.stage is Stage.SHARED:
                 # The carrier has the phone: the process that gets the next stream owns the call.
                 self.wait.leave()
             for timer in self._timers:
@@ -493,7 +546,7 @@ class CallSession:
                 if was_active and self._line is not None:
                     await play_out(end.reason, self.bridge, self._line.over)
                 await stop_tasks((*self._tasks, *self.watch.tasks, self._moves.task, self._moves.saving))
-                await self._teardown.run(end, self.wait, self._socket, was_active, away)
+                await self._teardown.run(end, self.wait, self._socket, was_active, was_active and is_transferred)
             except Exception:
                 log.exception("teardown of the call failed")
             self.settled.set()

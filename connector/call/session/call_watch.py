@@ -84,6 +84,11 @@ class CallWatch:
         """Tasks to cancel at the end of the call, after `stop`."""
         return tuple(self._running)
 
+    @property
+    def agents(self) -> Sequence[AgentDispatch]:
+        """The agents that were dispatched for the call."""
+        return self._agents
+
     def start(self) -> None:
         """Start the clocks. Call this when the call is answered."""
         self._dog.start(self._loop.time())

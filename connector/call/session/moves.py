@@ -46,6 +46,11 @@ class Moves:
             raise FailedPrecondition("the call ended while it was moved")
         moving.result()
 
+    async def over(self) -> None:
+        """Wait until no move is running."""
+        if self.task is not None:
+            await asyncio.wait([self.task])
+
     async def _move(self, room: str, agents: Sequence[AgentDispatch]) -> None:
         started = time.monotonic()
         # If this process loses its store, other processes check whether its callers are still in the rooms of their

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,13 @@ from connector.model.call import AgentDispatch, Direction
 
 log = structlog.get_logger()
 
+
+class RoomGone(ConnectorError):
+    """The room of a call was deleted while its process was lost."""
+
+
+REPLACED_WAIT = 10.0
+"""Seconds for LiveKit to put this participant out because another process has joined with its identity."""
 HEARD_WAIT = 2.0
 """Seconds after publishing for which the caller's audio is held back until somebody can hear it."""
 
@@ -55,6 +63,8 @@ class Presence:
         self._published_rate = self._reply_rate = 0
         self._is_lost = False
         """The room ended while the phone was away. It is joined again when the phone comes back."""
+        self._expected_sid: str | None = None
+        """The SID of the room that another process was in, "" if unknown. None: the room may be a new one."""
         self._leaving: asyncio.Task[None] | None = None
         self._leaving_lost: asyncio.Task[None] | None = None
 
@@ -178,6 +188,23 @@ class Presence:
         """Set `connector.callStatus`: the participant stays in the room while the phone is elsewhere."""
         await self._set_attributes({"connector.callStatus": status})
 
+    def expects(self, sid: str) -> None:
+        """Come back only to the room with this SID; "": to the room of the same name, if it exists."""
+        self._expected_sid = sid
+
+    async def _require_room(self) -> None:
+        """Raise RoomGone if the room has been deleted, or deleted and made again: the conversation is over."""
+        sid = await self._parts.admin.sid(self._place.name)
+        if not sid or (self._expected_sid and sid != self._expected_sid):
+            raise RoomGone("the room was deleted while the process of the call was lost")
+
+    async def until_replaced(self) -> None:
+        """Wait until LiveKit has put this participant out, because another process has joined with its identity. If we
+        left by ourselves, agents would take that for the end of the call."""
+        if self._visible and not self._is_lost:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._place.events.has_ended.wait(), REPLACED_WAIT)
+
     async def come_back(self, attributes: Mapping[str, str]) -> None:
         """Connect the phone's new stream to its room again. Raises the same errors as `appear`."""
         if self._is_lost or (self._visible and self._published_rate != self._codec.format.rate):
@@ -191,9 +218,12 @@ class Presence:
             await self._set_attributes({name: value for name, value in attributes.items() if name not in asked})
         else:
             # Another process joined the room. LiveKit removes its participant, because ours has the same identity.
-            self._place.setup = await self._parts.admin.keep_room(self._place.name, self._recorder.request.agents)
-            await self._place.room.join_visible(attributes)
+            if self._expected_sid is not None:
+                await self._require_room()
+            else:
+                self._place.setup = await self._parts.admin.keep_room(self._place.name, self._recorder.request.agents)
             self._listen()
+            await self._place.room.join_visible(attributes)
             self._visible = True
             await self._publish()
 
@@ -228,13 +258,13 @@ class Presence:
             await asyncio.wait([self._leaving])  # The caller returns to a room that it may not have left completely.
         if await self._parts.admin.has(name, identity):
             raise FailedPrecondition(f"the room already has a participant with the caller's identity, {identity!r}")
-        there = self._new_place(name)
+        there, codec = self._new_place(name), self._codec
         try:
-            there.room.listen(self._codec.reply_format.rate)
+            there.room.listen(codec.reply_format.rate)
             async with self._parts.joins.live_call(self._recorder.request.call_id):
                 there.setup = await self._parts.admin.ensure_room(name, agents)
                 await there.room.join_visible({**self._recorder.told_attributes, **self._place.room.attributes})
-                await there.room.publish(self._codec.format.rate)
+                await there.room.publish(codec.format.rate)
             if there.events.ended is not None:
                 raise Unavailable(
                     f"the caller was removed from the new room right after the join: {there.events.ended[0].value}"
@@ -247,6 +277,9 @@ class Presence:
         here, self._place = self._place, there
         here.events.close()
         self._watcher.moved(agents)
+        # The phone may have come back with another stream in the meantime.
+        self._published_rate, self._reply_rate = codec.format.rate, codec.reply_format.rate
+        there.events.speak_to(self.bridge)
         there.events.open()
         self._recorder.moved(name)
         # Runs as a task so that, if the call ends now, teardown can still wait for the old room to be left.

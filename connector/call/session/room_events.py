@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -44,6 +45,7 @@ class RoomEvents:
         self._is_open = False
         self._is_lost = False
         self._sources: set[str] = set()
+        self.has_ended = asyncio.Event()
         self.ended: tuple[EndReason, str] | None = None
         """Reason and detail if the room has ended for the caller, else None."""
 
@@ -120,5 +122,6 @@ class RoomEvents:
 
     def room_ended(self, reason: EndReason, detail: str) -> None:
         self.ended = (reason, detail)
+        self.has_ended.set()
         if self._is_open:
             self._on_end(reason, detail)

@@ -16,10 +16,15 @@ from connector.call.session.phone_leg import PhoneLeg
 from connector.call.session.presence import Presence
 from connector.call.session.wait import Wait
 from connector.errors import ConnectorError
+from connector.model.end_reason import EndReason
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
+
+
+_STREAM_ENDS = frozenset({EndReason.CARRIER_HANGUP, EndReason.CARRIER_CLOSED, EndReason.CARRIER_LOST})
+"""End reasons that a carrier also causes when another process has told it to come back."""
 
 
 class Teardown:
@@ -33,15 +38,15 @@ class Teardown:
     async def run(self, end: End, wait: Wait, socket: CarrierSocket | None, was_active: bool, away: bool) -> None:
         """Free all resources if this process owns the call; otherwise only its own resources. `away`: the phone has
         left its stream and could come back."""
-        if await self._is_ours(wait):
+        if await self._is_ours(wait, yields=end.reason in _STREAM_ENDS):
             await self._take_down(end, socket, was_active, away)
         else:
             await self._step_aside(socket, end)
 
-    async def _is_ours(self, wait: Wait) -> bool:
+    async def _is_ours(self, wait: Wait, *, yields: bool) -> bool:
         try:
             async with asyncio.timeout(STEP_TIMEOUT):
-                return await wait.settle()
+                return await wait.settle(yields=yields)
         except (ConnectorError, TimeoutError) as error:
             log.warning("teardown step failed", step="claim", error=str(error))
         except Exception:
@@ -69,6 +74,7 @@ class Teardown:
     async def _step_aside(self, socket: CarrierSocket | None, end: End) -> None:
         if socket is not None:
             await _step("socket", socket.close(end.close_code, end.reason.value))
+        await self._presence.until_replaced()
         await _step("room", self._presence.leave())
         await _step("events", self._recorder.dispatcher.told())
         await _step("record", self._recorder.reread())

@@ -113,6 +113,7 @@ class Transferable(Protocol):
 
     def end(self, reason: EndReason, detail: str = "") -> None: ...
     def detach(self, status: str, grace: float) -> None: ...
+    def lose(self, reason: EndReason, detail: str = "") -> None: ...
     def begin(self, what: str, work: Coroutine[Any, Any, None]) -> None: ...
     @property
     def is_ending(self) -> bool: ...
@@ -190,17 +191,19 @@ class Transfers:
     async def _run(self, transfer: CallTransfer) -> None:
         before, order = self._call.wait, transfer.order
         seconds = order.timeout + MARGIN
-        wait = Wait(self._recorder, self._parts.store, seconds, self._on_time_over, before.stream + 1, order)
+        stream = before.stream + (before.stage is not Stage.SERVED)
+        wait = Wait(self._recorder, self._parts.store, seconds, self._on_time_over, stream, order, before)
+        before.stop()
         try:
             async with asyncio.timeout(STORE_PATIENCE):
                 await wait.share()
         except (ConnectorError, TimeoutError) as error:
             self._current = None
             self._call.watch.resume(AWAY)
-            await self._withdraw(wait)
+            await self._withdraw(wait, before)
             raise StoreError("the store does not answer, so the return from the transfer cannot be recorded") from error
         if self._call.is_ending:
-            await self._withdraw(wait)
+            await self._withdraw(wait, before)
             raise FailedPrecondition("the call ended before the carrier was asked")
         self._call.wait = wait
         transfer.begin()
@@ -246,17 +249,28 @@ class Transfers:
         """The carrier refused: the call goes on as before, or ends if its stream or room ended in the meantime."""
         transfer.hear(TransferStatus.FAILED)
         self._current = None
-        wait, ended = self._call.wait, self._stream_end or self._room_end
-        if ended is not None:
-            self._call.end(*ended)
+        wait, stream_end = self._call.wait, self._stream_end
+        if self._room_end is not None:
+            self._call.end(*self._room_end)
+            return
+        if stream_end is not None and stream_end[0] is not EndReason.CARRIER_LOST:
+            self._call.end(*stream_end)
             return
         self._call.wait = before
         self._call.watch.resume(AWAY)
-        self._call.begin("withdraw", self._withdraw(wait))
+        self._call.begin("withdraw", self._withdraw(wait, before))
+        if stream_end is not None:
+            self._stream_end = None
+            self._call.lose(*stream_end)
 
-    async def _withdraw(self, wait: Wait) -> None:
+    async def _withdraw(self, wait: Wait, before: Wait) -> None:
         """Delete the entry in the store, with retries. Otherwise the sweep for abandoned calls would find it and end
-        the call."""
+        the call. The entry of an active call is written again instead."""
+        wait.stop()
+        if before.stage is not Stage.OURS:
+            if before.stage is Stage.SERVED:
+                before.sync()
+            return
         while True:
             try:
                 async with asyncio.timeout(STORE_PATIENCE):

@@ -3,11 +3,16 @@
 While a call waits, it has an entry in `store.waiting`, visible to every process with the same store. The process that
 deletes the entry owns the call: the process that created it (for its own socket, or to end the call), or another
 process that the stream has reached. So the store decides about ownership, not this process's memory.
+
+An active call has an entry, too, for the stream after the one that it serves: if its process or its socket is lost,
+another process can take the call over. That entry is written in the background and retried; audio does not depend on
+the store.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,13 +23,18 @@ import structlog
 from connector.call.ports import CallStore
 from connector.call.record.call_recorder import CallRecorder
 from connector.errors import ConnectorError, TokenUsed
-from connector.model.call import NOT_REACHED, CallRequest, Transfer, WaitingCall
+from connector.model.call import NO_EXPIRY, NOT_REACHED, CallRequest, Transfer, WaitingCall
 from connector.storage.base import NameTaken, StoreError
 
 log = structlog.get_logger()
 
 STORE_PATIENCE = 3.0
 """Seconds for the store's answer to a claim; the carrier waits for the handshake meanwhile."""
+SIGNING = 2.0
+"""Seconds in which a process that takes a call over has written its name into the record."""
+WRITE_AGAIN = 1.0
+"""Seconds between two attempts to write the entry of an active call."""
+LOOK_AGAIN = 0.2
 
 
 class Stage(Enum):
@@ -32,6 +42,8 @@ class Stage(Enum):
     """Other processes do not know the call yet."""
     SHARED = auto()
     """The call is in the store; any process that the stream reaches may claim it."""
+    SERVED = auto()
+    """This process serves the stream before this one. Another process may claim this one if we are lost."""
     CLAIMING = auto()
     """A socket of this process claims it; the store has not answered yet."""
     UNSURE = auto()
@@ -55,12 +67,15 @@ class Wait:
         on_over: Callable[[], None],
         stream: int = 1,
         transfer: Transfer | None = None,
+        former: Wait | None = None,
     ) -> None:
         """`stream`: number of the call's stream, from 1. `transfer`: the transfer from which the phone may come
-        back."""
+        back. `former`: the wait that this one replaces; it may have written the entry already."""
         self._recorder = recorder
         self.stream = stream
         self.transfer = transfer
+        self.returns: tuple[float, ...] = former.returns if former is not None else ()
+        """See `WaitingCall.returns`."""
         self._store = store
         self._on_over = on_over
         self._loop = asyncio.get_running_loop()
@@ -69,44 +84,180 @@ class Wait:
         """Latest Unix time at which the stream may open."""
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(seconds, self._on_timer)
         self._looking: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._write_again = False
         self.is_certain = False
         """The store has confirmed that this process owns the call, and no other process can claim it."""
+        self._is_written: bool = former is not None and former.stage is Stage.SERVED and former._is_written
+        """The store has had an entry for this stream."""
+        self.reopened_at = float("-inf")
+        """Event loop time at which another process was seen to have opened the entry of a stream served here: it has
+        taken this process for dead, and the carrier may leave the stream."""
         self._decided = asyncio.Event()
         """Set when a claim of this process has been answered by the store, or has failed."""
+        self.complete: Callable[[WaitingCall], WaitingCall] = former.complete if former is not None else _as_it_is
+        """Adds the facts of an active call to its entry."""
+        self.on_taken: Callable[[], None] = former.on_taken if former is not None else _nothing
+        """Called when the entry shows that another process has the call."""
 
     @classmethod
-    def taken(cls, recorder: CallRecorder, store: CallStore, stream: int = 1, transfer: Transfer | None = None) -> Wait:
+    def taken(
+        cls,
+        recorder: CallRecorder,
+        store: CallStore,
+        stream: int = 1,
+        transfer: Transfer | None = None,
+        returns: tuple[float, ...] = (),
+    ) -> Wait:
         """The wait of a call that this process has claimed from another process."""
-        wait = cls(recorder, store, 0.0, lambda: None, stream, transfer)
+        wait = cls(recorder, store, 0.0, _nothing, stream, transfer)
         wait.stop()
-        wait.stage, wait.is_certain = Stage.OURS, True
+        wait.stage, wait.is_certain, wait.returns = Stage.OURS, True, returns
         return wait
 
-    def _entry(self) -> WaitingCall:
+    @classmethod
+    def after(cls, former: Wait) -> Wait:
+        """The wait for the stream after the one of `former`, which is served from now on."""
+        wait = cls(former._recorder, former._store, 0.0, _nothing, former.stream + 1, former=former)
+        wait.stop()
+        wait.stage, wait.deadline = Stage.SERVED, NO_EXPIRY
+        return wait
+
+    @property
+    def is_return(self) -> bool:
+        """Whether it waits, or would wait, for the return of a lost stream."""
+        return self.stream > 1 and self.transfer is None
+
+    def entry(self) -> WaitingCall:
+        """The entry as it should be in the store."""
         record = self._recorder.record
-        return WaitingCall(
-            id=record.call_id,
-            request=self._recorder.request,
-            owner=record.owner,
-            created_at=record.created_at,
-            expires_at=self.deadline,
-            carrier_call_id=record.carrier_call_id,
-            from_number=record.from_number,
-            to_number=record.to_number,
-            account_id=record.account_id,
-            stream=self.stream,
-            transfer=self.transfer,
-            place=place_of(self._recorder.request) if self.stream == 1 else "",
+        return self.complete(
+            WaitingCall(
+                id=record.call_id,
+                request=self._recorder.request,
+                owner=record.owner,
+                created_at=record.created_at,
+                expires_at=self.deadline,
+                carrier_call_id=record.carrier_call_id,
+                from_number=record.from_number,
+                to_number=record.to_number,
+                account_id=record.account_id,
+                stream=self.stream,
+                transfer=self.transfer,
+                place=place_of(self._recorder.request) if self.stream == 1 else "",
+                served=self.stage is Stage.SERVED,
+                returns=self.returns,
+                started_at=record.started_at,
+            )
         )
+
+    # The entry of an active call
+
+    def open(self, seconds: float, on_over: Callable[[], None]) -> None:
+        """The stream that was served here is lost: the next one may come within `seconds`."""
+        self.stage = Stage.SHARED
+        self.deadline = time.time() + seconds
+        self._on_over = on_over
+        self._rearm(seconds)
+        self.sync()
+
+    def sync(self) -> None:
+        """Bring the entry in the store up to date, in the background and with retries."""
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._sync(), name=f"keep {self._recorder.record.call_id}")
+        else:
+            self._write_again = True
+
+    async def _sync(self) -> None:
+        try:
+            while self.stage in (Stage.SERVED, Stage.SHARED):
+                self._write_again = False
+                try:
+                    async with asyncio.timeout(STORE_PATIENCE):
+                        is_ours = await self._write()
+                except (ConnectorError, TimeoutError) as error:
+                    log.warning("other processes could not be told of the call", error=str(error) or "no answer")
+                    await asyncio.sleep(WRITE_AGAIN)
+                    continue
+                if not is_ours:
+                    self.on_taken()
+                    return
+                if not self._write_again:
+                    return
+        except Exception:
+            # Top level of a task: the call goes on as if the store failed.
+            log.exception("the entry of an active call could not be written")
+
+    async def _write(self) -> bool:
+        """Insert the entry, or replace the one in the store. False: another process has the call."""
+        while True:
+            there = await self._store.waiting.get(self._recorder.record.call_id)
+            if there is None:
+                if self._is_written and await self._has_been_taken(SIGNING):
+                    return False
+                try:
+                    await self._store.waiting.insert(self.entry())
+                except NameTaken:
+                    continue
+                self._is_written = True
+                return True
+            is_anothers = there.stream == self.stream and there.owner != self._recorder.record.owner
+            if there.stream > self.stream or (is_anothers and await self._has_another_owner()):
+                return False
+            if there.stream == self.stream and not there.served and there.transfer is None:
+                self._note_opening(there)
+            self._is_written = True
+            entry = self.entry()
+            if there == entry or await self._store.waiting.replace(entry, there):
+                return True
+
+    def _note_opening(self, there: WaitingCall) -> None:
+        if self.stage is Stage.SERVED:
+            self.reopened_at = self._loop.time()
+            self.returns = max(self.returns, there.returns, key=len)
+        else:
+            self._adopt(there)
+
+    async def _has_been_taken(self, seconds: float) -> bool:
+        """The entry is missing: whether another process has the call. A process that takes a call writes its name into
+        the record within SIGNING. Otherwise the store has lost the entry."""
+        until = self._loop.time() + seconds
+        while not await self._has_another_owner():
+            if self._loop.time() >= until:
+                return False
+            await asyncio.sleep(LOOK_AGAIN)
+        return True
+
+    def seen(self, there: WaitingCall | None) -> None:
+        """`there`: the entry that was read from the store a moment ago. Write it again if it differs; that shows, too,
+        whether another process has taken the call."""
+        is_wrong = self.stage is Stage.SERVED and there != self.entry()
+        is_lost = self.stage is Stage.SHARED and self.is_return and (there is None or there.stream > self.stream)
+        if is_wrong or is_lost:
+            self.sync()
+
+    # A call that waits
 
     async def share(self) -> None:
         """Write the entry to the store, so that any process that the stream reaches can claim the call. Raises
         StoreError, and NameTaken if another process has written the same call before: that process owns it."""
-        try:
-            await self._store.waiting.insert(self._entry())
-        except NameTaken:
-            self.stage = Stage.LOST
-            raise
+        if self._is_written:
+            # The call is active: its entry is there already.
+            if not await self._write():
+                self.stage = Stage.LOST
+                raise TokenUsed("another process has the call")
+        else:
+            try:
+                await self._store.waiting.insert(self.entry())
+            except NameTaken:
+                if self.stream == 1:
+                    self.stage = Stage.LOST
+                    raise
+                # An entry for an earlier stream, or one of ours for which the store's answer was lost.
+                if not await self._write():
+                    self.stage = Stage.LOST
+                    raise TokenUsed("another process has the call") from None
+        self._is_written = True
         if self.stage is Stage.ALONE:
             self.stage = Stage.SHARED
 
@@ -125,7 +276,7 @@ class Wait:
         """Write our facts together with those of other processes, which may have served the answer document."""
         while (entry := await self._store.waiting.get(self._recorder.record.call_id)) is not None:
             self._adopt(entry)
-            if await self._store.waiting.replace(self._entry(), entry):
+            if await self._store.waiting.replace(self.entry(), entry):
                 return True
         return False
 
@@ -135,13 +286,20 @@ class Wait:
         self._rearm(self.deadline - time.time())
 
     def _rearm(self, seconds: float) -> None:
-        self.stop()
+        self._disarm()
         self._timer = self._loop.call_later(seconds, self._on_timer)
 
-    def stop(self) -> None:
+    def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def stop(self) -> None:
+        """Stop the timer, and the writing in the background."""
+        self._disarm()
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
 
     def _on_timer(self) -> None:
         self._looking = asyncio.create_task(self._look(), name=f"look for {self._recorder.record.call_id}")
@@ -165,7 +323,9 @@ class Wait:
 
     def _adopt(self, entry: WaitingCall) -> None:
         """Take over facts that other processes have learnt."""
-        self.deadline = max(self.deadline, entry.expires_at)
+        if not entry.served:
+            self.deadline = max(self.deadline, entry.expires_at)
+        self.returns = max(self.returns, entry.returns, key=len)
         if self.transfer is None or self.transfer.status not in NOT_REACHED:
             # A failure that was reported to this process stays: the entry may not have it yet.
             self.transfer = entry.transfer or self.transfer
@@ -178,7 +338,8 @@ class Wait:
 
     @property
     def claimed(self) -> bool:
-        return self.stage in (Stage.CLAIMING, Stage.UNSURE, Stage.OURS, Stage.LOST)
+        """Whether the stream that was waited for has been claimed, or the call is served."""
+        return self.stage in (Stage.SERVED, Stage.CLAIMING, Stage.UNSURE, Stage.OURS, Stage.LOST)
 
     def mark(self) -> None:
         """Claim the call for one WebSocket within this process. Synchronous on purpose: with an `await` between check
@@ -189,21 +350,30 @@ class Wait:
         self.stage = Stage.CLAIMING
 
     async def take(self) -> None:
-        """Claim the call in the store, after `mark`. Raises TokenUsed if another process was first."""
-        decision = Stage.UNSURE
+        """Claim the call in the store, after `mark`. Raises TokenUsed if another process was first. If the store fails,
+        StoreError is raised, except for the return of a lost stream: the participant is here, so the call goes on, and
+        `DuplicateIdentity` of LiveKit shows whether another process has joined."""
+        decision, is_certain = Stage.UNSURE, False
         try:
             async with asyncio.timeout(STORE_PATIENCE):
                 entry = await self._store.waiting.take(self._recorder.record.call_id)
-            decision = Stage.OURS if entry is not None else Stage.LOST
-        except TimeoutError as error:
-            raise StoreError("the store did not answer in time") from error
+                if entry is None and self.is_return:
+                    is_lost = await self._has_been_taken(SIGNING if self._is_written else 0.0)
+                else:
+                    is_lost = entry is None
+            decision, is_certain = (Stage.LOST, False) if is_lost else (Stage.OURS, True)
+        except (ConnectorError, TimeoutError) as error:
+            if not self.is_return:
+                raise StoreError("the store did not answer in time") from error
+            log.warning("the stream is let in without the store", error=str(error) or "no answer in time")
+            decision, entry = Stage.OURS, None
         finally:
-            self.stage = decision
-            self.is_certain = decision is Stage.OURS
+            self.stage, self.is_certain = decision, is_certain
             self._decided.set()
-        if entry is None:
+        if decision is Stage.LOST:
             raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
-        self._adopt(entry)
+        if entry is not None:
+            self._adopt(entry)
 
     async def withdraw(self) -> None:
         """Stop the wait: the call goes on with its current stream. Raises StoreError."""
@@ -218,8 +388,10 @@ class Wait:
         self.stop()
         self.stage = Stage.LOST
 
-    async def settle(self) -> bool:
-        """The call ends here: return whether this process owns it. From now on no other process can claim it.
+    async def settle(self, *, yields: bool = False) -> bool:
+        """The call ends here: return whether this process owns it. From now on no other process can claim it. `yields`:
+        the carrier has ended the stream; if another process is bringing the call back to itself, the call is left to
+        that process.
 
         If the store fails, the call is ended anyway; a process that claims it in spite of that finds its record ended.
         """
@@ -228,6 +400,8 @@ class Wait:
             self._looking.cancel()
         if self.stage is Stage.CLAIMING:
             await self._decided.wait()
+        if self.stage is Stage.SERVED or (self.is_return and self.stage in (Stage.SHARED, Stage.UNSURE)):
+            return await self._settle_return(yields and self.stage is Stage.SERVED)
         if self.stage in (Stage.ALONE, Stage.SHARED, Stage.UNSURE):
             stage, self.stage = self.stage, Stage.OVER
             deleted = self.is_certain = await self._store.waiting.delete(self._recorder.record.call_id)
@@ -236,11 +410,38 @@ class Wait:
                 self.stage = Stage.LOST
         return self.stage is not Stage.LOST
 
+    async def _settle_return(self, yields: bool) -> bool:
+        # While the store fails, an active call belongs to the process that has its participant. Its late end is dropped
+        # if the record has another owner by then.
+        self.stage, self.is_certain = Stage.OVER, True
+        entry = await self._store.waiting.take(self._recorder.record.call_id)
+        if entry is None:
+            is_lost = await self._has_been_taken(SIGNING if self._is_written else 0.0)
+        else:
+            is_lost = entry.owner != self._recorder.record.owner or entry.stream > self.stream
+            is_opened = not entry.served and entry.stream == self.stream and entry.transfer is None
+            if is_lost or (yields and is_opened):
+                # Another process has the call, or is about to get its stream: put the entry back.
+                is_lost = True
+                with contextlib.suppress(NameTaken):
+                    await self._store.waiting.insert(entry)
+        if is_lost:
+            self.stage, self.is_certain = Stage.LOST, False
+        return not is_lost
+
     async def _has_another_owner(self) -> bool:
-        """Whether another process owns the call. If our own delete succeeded but its answer was lost, the record still
-        names us as the owner; another process would have written its own name."""
+        """Whether another process owns the call, or has ended it. If our own delete succeeded but its answer was lost,
+        the record still names us as the owner; another process would have written its own name."""
         record = await self._store.get_call(self._recorder.record.call_id)
-        return record is not None and record.owner != self._recorder.record.owner
+        return record is not None and (record.owner != self._recorder.record.owner or record.end_reason is not None)
+
+
+def _nothing() -> None:
+    return
+
+
+def _as_it_is(entry: WaitingCall) -> WaitingCall:
+    return entry
 
 
 def place_of(request: CallRequest) -> str:

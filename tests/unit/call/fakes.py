@@ -48,7 +48,7 @@ from connector.model.webhook import LifecycleEvent
 from connector.room.admission import JoinAdmission
 from connector.room.dispatches import Dispatched
 from connector.room.listener import RoomListener
-from connector.storage.base import EVERY_CALL, EVERY_DOCUMENT, DocumentFilter, Page
+from connector.storage.base import EVERY_CALL, EVERY_DOCUMENT, DocumentFilter, NameTaken, Page
 from connector.storage.rows import admits
 from tests.carriers import CARRIERS
 from tests.unit.call.hang_up_queue import MemoryHangUps
@@ -134,6 +134,7 @@ class FakeSocket:
         self._faults = faults
         self._incoming: asyncio.Queue[str | Exception | None] = asyncio.Queue()
         self.ended_cleanly = True
+        self.close_code: int | None = None
         self.sent: list[str] = []
         self.closed_with: list[tuple[int, str]] = []
         self.answers_pings = False
@@ -144,8 +145,9 @@ class FakeSocket:
         for text in texts:
             self._incoming.put_nowait(text)
 
-    def hang_up(self, cleanly: bool) -> None:
+    def hang_up(self, cleanly: bool, close_code: int | None = None) -> None:
         self.ended_cleanly = cleanly
+        self.close_code = close_code
         self._incoming.put_nowait(None)
 
     async def messages(self) -> AsyncIterator[str]:
@@ -180,6 +182,7 @@ class FakeRoom:
         self.connected = False
         self.listening = self.is_revealed = False
         self.lingering = ""
+        self.sid = "RM1"
         self.lost = asyncio.Event()
         self.left = 0
         self.captured = bytearray()
@@ -263,6 +266,11 @@ class FakeAdmin:
         """Rooms and names of agents that were dispatched again."""
         self.withdrawn: list[list[str]] = []
         self.present: dict[str, int] = {}
+        self.sids = {"lobby": "RM1"}
+
+    async def sid(self, room: str) -> str:
+        await self._faults.step("admin.sid")
+        return self.sids.get(room, "")
 
     async def check(self) -> None:
         await self._faults.step("admin.check")
@@ -323,6 +331,8 @@ class FakeWaiting:
 
     async def insert(self, document: WaitingCall) -> None:
         await self._faults.step("waiting.insert")
+        if document.id in self.entries:
+            raise NameTaken(document.id)
         self.entries[document.id] = document
 
     async def replace(self, document: WaitingCall, expected: WaitingCall | None = None) -> bool:

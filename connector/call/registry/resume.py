@@ -1,0 +1,274 @@
+"""Calls whose stream, or whose process, was lost: who may carry them on, and their end if nobody does.
+
+A carrier that comes back by itself may reach any process (`resume`, `until_lost`). Each process also looks for calls
+whose owner is gone (`look`): their entry is opened for the next stream, and if no stream comes, they end. Each step is
+a compare-and-set of the call's entry in `store.waiting`, so of several processes exactly one takes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import structlog
+
+from connector.call.dependencies import CARRIER_ENDS, STEP_TIMEOUT, CallDependencies
+from connector.call.registry.abandoned import INTERRUPTED_DETAIL, end_calls, remove_ghosts
+from connector.call.registry.owners import LEASE_LAPSE, OwnerWatch
+from connector.call.session.call_session import CallSession
+from connector.call.session.returns import (
+    MOST_RETURNS,
+    RETURNS_WITHIN,
+    Resume,
+    ResumeVerdict,
+    Step,
+    are_too_many,
+    counted,
+    decide,
+)
+from connector.errors import ConnectorError, TokenInvalid, TokenUsed
+from connector.logs import bind_call
+from connector.model.call import CallRecord, WaitingCall
+from connector.model.end_reason import EndReason
+from connector.storage.base import NameTaken, StoreError
+from connector.tasks import BackgroundTasks
+
+log = structlog.get_logger()
+
+LOOK_AGAIN = 0.2
+TAKE_OVER_TIME = 2.0
+"""Seconds in which a call may be without an entry, while a process takes it over or becomes active with it."""
+HOLD = LEASE_LAPSE + 1.0
+"""Seconds for which the handshake of a second socket waits until the owner of the first one is known to be gone."""
+LONGEST_WAIT = 15.0
+"""Least seconds for which a call without a process waits for its carrier. A carrier that polls must be able to come."""
+
+
+class Holder(Protocol):
+    """The part of `CallManager` that this module needs."""
+
+    def live_call(self, call_id: str) -> CallSession | None: ...
+    def live(self) -> list[CallSession]: ...
+    def known_record(self, call_id: str) -> CallRecord | None: ...
+
+
+BringBack = Callable[[WaitingCall], Coroutine[Any, Any, None]]
+
+
+class Resumes:
+    """See the module."""
+
+    def __init__(self, parts: CallDependencies, calls: Holder, bring_back: BringBack | None = None) -> None:
+        """`bring_back`: tells the carrier to ask for the call's next document."""
+        self._parts = parts
+        self._calls = calls
+        self._bring_back = bring_back
+        self._grace = parts.limits.resume_grace
+        self._owners = OwnerWatch()
+        self._loop = asyncio.get_running_loop
+        self._background = BackgroundTasks()
+
+    async def close(self) -> None:
+        await self._background.close()
+
+    def is_gone(self, entry: WaitingCall) -> bool:
+        """Whether the process that owns the call is gone. A predecessor with our own name is."""
+        if entry.owner == self._parts.owner:
+            return self._calls.live_call(entry.id) is None
+        return self._owners.is_gone(self._loop().time(), entry.owner, entry)
+
+    # A carrier comes
+
+    async def resume(self, call_id: str, stream: int, *, carrier_let_go: bool) -> Resume:
+        """See `CallManager.resume`, for a call that this process does not hold."""
+        waits_until = self._loop().time() + TAKE_OVER_TIME
+        while True:
+            entry = await self._parts.store.waiting.get(call_id)
+            record = await self._parts.store.get_call(call_id)
+            if entry is None and record is None:
+                raise TokenInvalid("no such call")
+            if record is not None and record.end_reason is not None:
+                return Resume(ResumeVerdict.OVER, 0, 0.0, entry.request if entry else None)
+            if entry is not None:
+                answer = await self._answer(entry, stream, carrier_let_go=carrier_let_go)
+                if answer is not None:
+                    return answer
+            elif self._loop().time() >= waits_until:
+                if not carrier_let_go:
+                    return Resume(ResumeVerdict.LIVES, 0, 0.0, None)
+                raise StoreError("the store does not know yet how the call goes on")
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def _answer(self, entry: WaitingCall, ended: int, *, carrier_let_go: bool) -> Resume | None:
+        """None: the entry has changed in the meantime."""
+        over = Resume(ResumeVerdict.OVER, 0, 0.0, entry.request)
+        if not entry.started_at:
+            known = ended == entry.stream
+            return (
+                replace(over, verdict=ResumeVerdict.STREAM, stream=ended, deadline=entry.expires_at) if known else over
+            )
+        now = time.time()
+        step = decide(
+            ended,
+            entry.stream,
+            served=entry.served,
+            claimed=False,
+            is_certain=carrier_let_go or self.is_gone(entry),
+            in_transfer=entry.transfer is not None,
+            since_return=now - (entry.returns[-1] if entry.returns else 0.0),
+        )
+        match step:
+            case Step.OVER:
+                return over
+            case Step.LIVES:
+                return replace(over, verdict=ResumeVerdict.LIVES)
+            case Step.REPEAT:
+                return replace(over, verdict=ResumeVerdict.STREAM, stream=ended + 1, deadline=now + self._grace)
+            case Step.ANSWER if entry.expires_at > now:
+                return replace(over, verdict=ResumeVerdict.STREAM, stream=entry.stream, deadline=entry.expires_at)
+            case Step.ANSWER:
+                returns = entry.returns
+            case Step.OPEN:
+                returns = counted(entry.returns, now)
+        if are_too_many(returns):
+            return over if await self._end(entry, EndReason.INTERRUPTED, _too_many(returns), now) else None
+        opened = replace(entry, served=False, expires_at=now + self._grace, returns=returns)
+        if not await self._parts.store.waiting.replace(opened, entry):
+            return None
+        log.info("the stream of a call of another process is lost: the next one may come", owner=entry.owner)
+        return replace(over, verdict=ResumeVerdict.STREAM, stream=opened.stream, deadline=opened.expires_at)
+
+    async def until_lost(self, entry: WaitingCall) -> bool:
+        """A socket came with the token of the stream that the owner of `entry` serves. Wait until that stream is known
+        to be lost; return whether its owner is gone. Raises TokenUsed if the stream lives."""
+        until = self._loop().time() + HOLD
+        present: WaitingCall | None = entry
+        while present is not None and present.stream == entry.stream:
+            if self.is_gone(present):
+                return True
+            if not present.served:
+                return False
+            if self._loop().time() >= until:
+                break
+            await asyncio.sleep(LOOK_AGAIN)
+            present = await self._parts.store.waiting.get(entry.id)
+        raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+
+    def lost(self, entry: WaitingCall) -> WaitingCall:
+        """The entry of a call that is taken over while it is marked as served: its stream is lost now."""
+        if not entry.served:
+            return entry
+        return replace(entry, served=False, returns=counted(entry.returns, self._lost_at(entry)))
+
+    def _lost_at(self, entry: WaitingCall) -> float:
+        """When the owner was alive for the last time, or now if that is not known."""
+        renewed_at = self._owners.last_renewal(entry.owner)
+        now = time.time()
+        return renewed_at if now - 2 * LONGEST_WAIT < renewed_at < now else now
+
+    # Owners that are gone
+
+    async def look(self) -> None:
+        """Look for calls whose owner is gone, and for calls of ours that another process has taken. To be called every
+        `owners.LOOK_EVERY`; raises StoreError."""
+        if not self._grace:
+            return
+        try:
+            entries = await self._parts.store.waiting.list()
+            leases = await self._parts.store.leases()
+        except ConnectorError:
+            self._owners.start_again()
+            raise
+        active = [entry for entry in entries if entry.started_at and entry.transfer is None]
+        self._owners.observe(self._loop().time(), leases, active)
+        for entry in active:
+            with bind_call(entry.id):
+                try:
+                    await self._look_at(entry)
+                except ConnectorError:
+                    raise
+                except Exception:
+                    # One call that cannot be looked at must not keep the others waiting.
+                    log.exception("a call whose process is gone could not be looked at")
+        by_id = {entry.id: entry for entry in entries}
+        for call in self._calls.live():
+            call.wait.seen(by_id.get(call.call_id))
+
+    async def _look_at(self, entry: WaitingCall) -> None:
+        if self._calls.live_call(entry.id) is not None or not self.is_gone(entry):
+            return
+        record = self._calls.known_record(entry.id) or await self._parts.store.get_call(entry.id)
+        if record is None or record.end_reason is not None:
+            # The call has ended, but its entry could not be deleted.
+            await self._parts.store.waiting.delete(entry.id)
+        elif record.owner != entry.owner:
+            # Taken over: the entry was written late by the former owner, and the new one will replace it.
+            return
+        elif (reason := CARRIER_ENDS.get(record.carrier_status)) is not None:
+            await self._end(entry, reason, f"the carrier reported {record.carrier_status}", self._lost_at(entry))
+        elif entry.served:
+            await self._open(entry)
+        elif entry.returns and time.time() >= entry.expires_at and not await self._may_live(entry, record):
+            await self._end(entry, EndReason.INTERRUPTED, INTERRUPTED_DETAIL, entry.returns[-1])
+
+    async def _open(self, entry: WaitingCall) -> None:
+        """The process of this call is gone: let the next stream in, and tell the carrier to open it."""
+        lost_at = self._lost_at(entry)
+        returns = counted(entry.returns, lost_at)
+        if are_too_many(returns):
+            await self._end(entry, EndReason.INTERRUPTED, _too_many(returns), lost_at)
+            return
+        expires_at = time.time() + max(2 * self._grace, LONGEST_WAIT)
+        opened = replace(entry, served=False, expires_at=expires_at, returns=returns)
+        if not await self._parts.store.waiting.replace(opened, entry):
+            return
+        log.warning("the process of a call is gone: the call waits for its carrier", owner=entry.owner)
+        if self._bring_back is not None:
+            self._background.start(self._bring_back(opened), f"bring back {entry.id}")
+
+    async def _may_live(self, entry: WaitingCall, record: CallRecord) -> bool:
+        """Whether the owner may be alive, cut off from the store alone: its caller is in the room. LiveKit removes the
+        caller of a dead process after some seconds."""
+        if entry.owner == self._parts.owner:
+            return False
+        try:
+            async with asyncio.timeout(STEP_TIMEOUT):
+                return await self._parts.admin.has_call(record.room, record.identity, record.call_id)
+        except (ConnectorError, TimeoutError) as error:
+            log.warning("whether the call lives is not known", error=str(error) or "no answer in time")
+            return True
+
+    async def _end(self, entry: WaitingCall, reason: EndReason, detail: str, at: float) -> bool:
+        """End a call that has no process; False if another process has it, or its entry has changed."""
+        taken = await self._parts.store.waiting.take(entry.id)
+        if taken is None:
+            return False
+        if taken != entry:
+            await self.put_back(taken)
+            return False
+        record = await self._parts.store.get_call(entry.id)
+        if record is None:
+            return True
+        ended = await end_calls(self._parts, [record], at, reason, detail)
+        if ended:
+            log.warning("a call was not carried on: it has ended", owner=entry.owner, reason=reason.value)
+            self._parts.metrics.returns.labels("expired").inc()
+            self.remove_ghosts(ended)
+        return True
+
+    def remove_ghosts(self, ended: Sequence[CallRecord]) -> None:
+        self._background.start(remove_ghosts(self._parts, ended), "remove the callers of dead processes")
+
+    async def put_back(self, entry: WaitingCall) -> None:
+        """Undo a `take`. If the store fails, the owner of the call writes the entry again."""
+        try:
+            await self._parts.store.waiting.insert(entry)
+        except NameTaken:
+            return
+
+
+def _too_many(returns: Sequence[float]) -> str:
+    return f"{len(returns)} streams were lost within {RETURNS_WITHIN:g} s, more than {MOST_RETURNS}"

@@ -1,0 +1,306 @@
+"""Streams that are lost and come back: a socket broke, and the carrier opens another one for the same call.
+
+While the stream is away, the participant stays in the room for a grace period, and the call has an entry in
+`store.waiting`, so that the stream may return to any process. A transfer uses the same entry; see
+`connector.call.session.transfer`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Protocol
+
+import structlog
+
+from connector.call.dependencies import CallDependencies
+from connector.call.record.call_recorder import CallRecorder
+from connector.call.session.call_watch import CallWatch
+from connector.call.session.presence import Presence
+from connector.call.session.wait import Stage, Wait
+from connector.model.call import CallRequest, CallState, WaitingCall
+from connector.model.end_reason import EndReason
+
+log = structlog.get_logger()
+
+AWAY = "reconnecting"
+"""`connector.callStatus` of the participant while its stream is lost."""
+MOST_RETURNS = 3
+RETURNS_WITHIN = 60.0
+"""More than MOST_RETURNS lost streams within so many seconds end the call: the path to the carrier does not hold."""
+SILENT = 1.0
+"""Seconds without a message after which a second socket with the same token replaces the first one."""
+SILENCE_PATIENCE = 1.5
+"""Seconds for which the handshake of a second socket waits for the first one to be lost or silent."""
+REPEATED_WITHIN = 10.0
+"""Seconds after a return in which a request for the stream before counts as a repetition: it gets the same answer."""
+_LOOK_EVERY = 0.1
+
+_STREAM_ENDS = frozenset({EndReason.CARRIER_HANGUP, EndReason.CARRIER_CLOSED})
+"""Ends of a stream that a carrier causes, too, when another process has told it to come back."""
+
+
+class ResumeVerdict(Enum):
+    STREAM = auto()
+    """Answer a document that streams, with the token of `Resume.stream`."""
+    LIVES = auto()
+    """The stream is served: the carrier goes on waiting."""
+    OVER = auto()
+    """Hang up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The answer to a carrier that asks how the phone of a call goes on."""
+
+    verdict: ResumeVerdict
+    stream: int
+    """Number of the stream to open; only for STREAM."""
+    deadline: float
+    """Latest Unix time at which that stream may open."""
+    request: CallRequest | None
+    """None if the call has ended, or is being taken over by another process."""
+
+
+class Step(Enum):
+    """See `decide`."""
+
+    ANSWER = auto()
+    """The stream is expected: STREAM, with nothing to change."""
+    REPEAT = auto()
+    """The stream was opened a moment ago: STREAM with its number again, for a repeated request."""
+    OPEN = auto()
+    """The stream is lost: let the next one in, then STREAM."""
+    LIVES = auto()
+    OVER = auto()
+
+
+def decide(
+    ended: int, expected: int, *, served: bool, claimed: bool, is_certain: bool, in_transfer: bool, since_return: float
+) -> Step:
+    """Decide about a carrier that asks after its stream number `ended` is over.
+
+    `expected`: number of the stream that the call waits for, or would wait for. `served`: the stream before it is being
+    served. `claimed`: `expected` itself has been claimed, and is not active yet. `is_certain`: the stream is known to
+    be lost, since the carrier or its dead owner has given it up. `in_transfer`: the phone is away on a transfer.
+    `since_return`: seconds since the last stream was lost.
+    """
+    if ended == expected:
+        # Its document was answered, but the stream did not come about, or it broke before it was active.
+        if served or claimed:
+            return Step.OPEN if is_certain else Step.LIVES
+        return Step.OPEN
+    if ended == expected - 1:
+        if claimed:
+            return Step.REPEAT
+        if served:
+            return Step.OPEN if is_certain else Step.LIVES
+        return Step.ANSWER if is_certain or not in_transfer else Step.LIVES
+    if ended == expected - 2 and served and since_return < REPEATED_WITHIN:
+        return Step.REPEAT
+    return Step.OVER
+
+
+def counted(returns: tuple[float, ...], now: float) -> tuple[float, ...]:
+    """`returns` with one more at `now`, without those that do not count any more."""
+    return (*(at for at in returns if now - RETURNS_WITHIN < at), now)
+
+
+def are_too_many(returns: tuple[float, ...]) -> bool:
+    return len(returns) > MOST_RETURNS
+
+
+class Returning(Protocol):
+    """The part of `CallSession` that returns need."""
+
+    wait: Wait
+    watch: CallWatch
+
+    def end(self, reason: EndReason, detail: str = "") -> None: ...
+    def detach(self, status: str, grace: float) -> None: ...
+    @property
+    def state(self) -> CallState: ...
+    @property
+    def is_ending(self) -> bool: ...
+    @property
+    def silent_for(self) -> float | None: ...
+
+
+class Returns:
+    """The lost streams of one call, one after the other."""
+
+    def __init__(self, call: Returning, parts: CallDependencies, recorder: CallRecorder, presence: Presence) -> None:
+        self._call = call
+        self._grace = parts.limits.resume_grace
+        self._metrics = parts.metrics
+        self._recorder = recorder
+        self._presence = presence
+        self._loop = asyncio.get_running_loop()
+        self._lost: tuple[EndReason, str] | None = None
+        """How the lost stream ended; None if no stream is lost."""
+        self._lost_at = 0.0
+        """Unix time."""
+        self._is_taken = False
+
+    @property
+    def is_open(self) -> bool:
+        """A stream is lost, and the next one is not active yet."""
+        return self._lost is not None
+
+    def inherit(self, waiting: WaitingCall) -> None:
+        """This process has claimed the call from another one, whose stream is lost."""
+        self._is_taken = True
+        self._lost = (EndReason.CARRIER_LOST, "the stream was lost with its process")
+        self._lost_at = waiting.returns[-1] if waiting.returns else time.time()
+        self._presence.expects(waiting.room_sid if waiting.request.room == self._recorder.record.room else "")
+
+    def serve(self) -> None:
+        """The current stream is active: let other processes know the call, for the case that it is lost."""
+        if not self._grace or self._call.is_ending:
+            return
+        former = self._call.wait
+        if former.stage is Stage.OURS:
+            former.stop()
+            former.complete, former.on_taken = self._complete, self._on_taken
+            self._call.wait = Wait.after(former)
+            self._call.wait.sync()
+
+    def _complete(self, entry: WaitingCall) -> WaitingCall:
+        """Add what another process needs to carry on: the caller's current room and its agents."""
+        request = replace(entry.request, room=self._recorder.record.room, agents=tuple(self._call.watch.agents))
+        return replace(entry, request=request, room_sid=self._presence.room.sid)
+
+    def _on_taken(self) -> None:
+        self._call.end(EndReason.INTERRUPTED, "another process has claimed the call")
+
+    # Away
+
+    def takes_stream_end(self, reason: EndReason, detail: str, *, is_broken: bool) -> bool:
+        """Whether the call goes on without this stream, because it broke and the carrier may come back."""
+        wait = self._call.wait
+        is_broken = is_broken or reason is EndReason.CARRIER_LOST
+        # The carrier also ends the stream when another process, which took this one for dead, brings the call back.
+        is_called_back = reason in _STREAM_ENDS and self._loop.time() < wait.reopened_at + 2 * self._grace
+        return (is_broken or is_called_back) and self.begin(reason, detail)
+
+    def begin(self, reason: EndReason, detail: str = "") -> bool:
+        """The current stream is lost: wait for the next one, or end the call if too many were lost. False: the call
+        cannot go on without a stream."""
+        call = self._call
+        if not self._grace or call.is_ending or call.state is not CallState.ACTIVE:
+            return False
+        former = call.wait
+        if former.stage is Stage.LOST:
+            return False
+        if former.stage is Stage.SHARED:
+            return True
+        now = time.time()
+        if self._lost is None:
+            self._lost, self._lost_at = (reason, detail), now
+        call.watch.hold(AWAY)
+        if former.stage is not Stage.SERVED:
+            # The stream was claimed, but broke before it was active.
+            former.stop()
+            former.complete, former.on_taken = self._complete, self._on_taken
+            call.wait = Wait.after(former)
+        wait = call.wait
+        wait.returns = counted(wait.returns, now)
+        if are_too_many(wait.returns):
+            self._metrics.returns.labels("too_many").inc()
+            call.end(EndReason.INTERRUPTED, f"{len(wait.returns)} streams were lost within {RETURNS_WITHIN:g} s")
+            return True
+        wait.open(self._grace, self._on_time_over)
+        call.detach(AWAY, 0.0)
+        self._recorder.stream_changed(AWAY)
+        log.warning("the stream is lost: waiting for the carrier to come back", detail=detail, seconds=self._grace)
+        return True
+
+    def _on_time_over(self) -> None:
+        if self._lost is not None:
+            reason, detail = self._lost
+            self._metrics.returns.labels("expired").inc()
+            self._call.end(reason, detail or f"the stream did not come back within {self._grace:g} s")
+
+    # Back
+
+    def asked(self, ended: int, *, carrier_let_go: bool, in_transfer: bool) -> Resume:
+        """The carrier asks how the phone goes on after the stream `ended`."""
+        call, wait = self._call, self._call.wait
+        request = self._recorder.request
+        over = Resume(ResumeVerdict.OVER, 0, 0.0, request)
+        if call.is_ending:
+            return over
+        if call.state is not CallState.ACTIVE:
+            return self._asked_before_the_start(ended, carrier_let_go=carrier_let_go)
+        claimed = wait.claimed and wait.stage is not Stage.SERVED
+        step = decide(
+            ended,
+            wait.stream,
+            served=wait.stage is Stage.SERVED,
+            claimed=claimed,
+            is_certain=carrier_let_go,
+            in_transfer=in_transfer,
+            since_return=time.time() - (wait.returns[-1] if wait.returns else 0.0),
+        )
+        match step:
+            case Step.OVER:
+                return over
+            case Step.LIVES:
+                return replace(over, verdict=ResumeVerdict.LIVES)
+            case Step.REPEAT:
+                return Resume(ResumeVerdict.STREAM, ended + 1, time.time() + self._grace, request)
+            case Step.OPEN if not self._open(ended):
+                return over
+        wait = self._call.wait
+        return Resume(ResumeVerdict.STREAM, wait.stream, wait.deadline, request)
+
+    def _asked_before_the_start(self, ended: int, *, carrier_let_go: bool) -> Resume:
+        wait, request = self._call.wait, self._recorder.request
+        if not wait.claimed and ended == wait.stream:
+            return Resume(ResumeVerdict.STREAM, wait.stream, wait.deadline, request)
+        verdict = ResumeVerdict.OVER if carrier_let_go or not wait.claimed else ResumeVerdict.LIVES
+        return Resume(verdict, 0, 0.0, request)
+
+    def _open(self, ended: int) -> bool:
+        """Let the next stream in; False: the call has ended instead."""
+        wait = self._call.wait
+        if wait.stage is Stage.SHARED and ended == wait.stream:
+            # The document for this stream was answered before, but its socket did not come about.
+            wait.returns = counted(wait.returns, time.time())
+            if are_too_many(wait.returns):
+                self._metrics.returns.labels("too_many").inc()
+                self._call.end(EndReason.INTERRUPTED, f"{len(wait.returns)} returns within {RETURNS_WITHIN:g} s")
+                return False
+            wait.extend(self._grace)
+            wait.sync()
+            return True
+        began = self.begin(EndReason.CARRIER_LOST, "the carrier follows the next element of its document")
+        return began and not self._call.is_ending
+
+    async def until_free(self) -> None:
+        """A second socket came with the token of the stream that is served. Wait a moment for the first one to be lost;
+        a silent one is given up."""
+        until = self._loop.time() + SILENCE_PATIENCE
+        while self._call.wait.stage is Stage.SERVED and not self._call.is_ending:
+            silent = self._call.silent_for
+            if silent is None or silent >= SILENT:
+                self.begin(EndReason.CARRIER_LOST, "the carrier has opened another socket")
+                return
+            if self._loop.time() >= until:
+                return
+            await asyncio.sleep(_LOOK_EVERY)
+
+    def back(self) -> None:
+        """The phone streams again."""
+        if self._lost is None:
+            return
+        self._lost = None
+        gap = max(0.0, time.time() - self._lost_at)
+        self._metrics.returns.labels("taken_over" if self._is_taken else "resumed").inc()
+        self._metrics.return_gap.observe(gap)
+        self._is_taken = False
+        self._recorder.stream_changed("resumed", gap_ms=str(round(gap * 1000)))
+        log.info("the stream is back", gap_ms=round(gap * 1000))
+        self._call.watch.resume(AWAY, 0.0)

@@ -1,0 +1,705 @@
+"""A lost stream comes back, to its process or to another one. On virtual time; the wall clock follows it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+
+from connector.call.registry.owners import LEASE_LAPSE
+from connector.call.session.call_session import CallSession
+from connector.call.session.presence import REPLACED_WAIT
+from connector.call.session.returns import MOST_RETURNS, ResumeVerdict
+from connector.errors import FailedPrecondition, TokenInvalid, TokenUsed, Unavailable
+from connector.model.call import NO_EXPIRY, CallState, Direction, Transfer
+from connector.model.end_reason import EndReason
+from connector.model.webhook import LifecycleEvent
+from connector.storage.base import StoreError
+from tests.unit.call.fakes import LIMITS, FakeControl, FakeSocket, Faults, World
+from tests.unit.call.virtual_time import virtual_time
+
+GRACE = 5.0
+RESUMING = replace(LIMITS, resume_grace=GRACE)
+START = 1_800_000_000.0
+
+
+@pytest.fixture(autouse=True)
+def _wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    def now() -> float:
+        try:
+            return START + asyncio.get_running_loop().time()
+        except RuntimeError:
+            return START
+
+    monkeypatch.setattr(time, "time", now)
+
+
+async def settle() -> None:
+    for _ in range(60):
+        await asyncio.sleep(0)
+
+
+def world_on(direction: Direction = Direction.INBOUND, **options: object) -> World:
+    return World(direction, limits=RESUMING, **options)  # type: ignore[arg-type]
+
+
+def two(direction: Direction = Direction.INBOUND) -> tuple[World, World]:
+    maker = world_on(direction, owner="maker")
+    return maker, world_on(direction, owner="taker", store=maker.store)
+
+
+async def talking(world: World) -> tuple[CallSession, asyncio.Task[None]]:
+    call = await world.manager.create(world.request())
+    await world.manager.claim(call.call_id, 1)
+    carrying = asyncio.create_task(call.carry(world.socket))
+    world.socket.feed("connected", "start")
+    await settle()
+    assert call.state is CallState.ACTIVE
+    return call, carrying
+
+
+async def streams_again(world: World, call_id: str, stream: int) -> tuple[CallSession, FakeSocket, asyncio.Task[None]]:
+    call = await world.manager.claim(call_id, stream)
+    socket = FakeSocket(world.faults)
+    carrying = asyncio.create_task(call.carry(socket))
+    socket.feed("connected", "start")
+    await settle()
+    return call, socket, carrying
+
+
+async def ends(call: CallSession, socket: FakeSocket, carrying: asyncio.Task[None]) -> None:
+    socket.feed("stop")
+    await carrying
+    await call.finished.wait()
+
+
+def events(world: World) -> list[tuple[str, str]]:
+    return [(event.value, details.get("status", "")) for event, _, details in world.lifecycle.told]
+
+
+async def looks(*worlds: World, seconds: float = 1.0) -> None:
+    """The living processes renew their leases and look for dead ones, for so long."""
+    for _ in range(round(seconds)):
+        for world in worlds:
+            await world.store.renew_lease(world.owner, time.time())
+            await world.manager.look()
+        await asyncio.sleep(1.0)
+        await settle()
+
+
+async def freeze(world: World, call: CallSession, carrying: asyncio.Task[None]) -> None:
+    """What is left of a process after `kill -9`, in the same event loop: nothing of it runs any more."""
+    world.manager._calls.clear()
+    line, call._line = call._line, None
+    assert line is not None
+    line.stop()
+    call.watch.stop()
+    call.wait.stop()
+    for timer in call._timers:
+        timer.cancel()
+    tasks = [*call._tasks, *call.watch.tasks, call._supervisor, carrying]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+# In one process
+
+
+@pytest.mark.parametrize("direction", Direction)
+@virtual_time
+async def test_a_broken_stream_comes_back_to_the_same_participant(direction: Direction) -> None:
+    world = world_on(direction)
+    call, carrying = await talking(world)
+    (entry,) = world.store.waiting.entries.values()
+    assert (entry.served, entry.stream, entry.expires_at, entry.room_sid) == (True, 2, NO_EXPIRY, "RM1")
+    world.socket.hang_up(cleanly=False)
+    await carrying
+    await settle()
+    assert not call.is_ending
+    assert world.room.attributes["connector.callStatus"] == "reconnecting"
+    (entry,) = world.store.waiting.entries.values()
+    assert (entry.served, entry.stream, entry.expires_at) == (False, 2, START + GRACE)
+    await asyncio.sleep(0.4)
+    answer = await world.manager.resume(call.call_id, 1, carrier_let_go=True)
+    assert (answer.verdict, answer.stream, answer.deadline) == (ResumeVerdict.STREAM, 2, START + GRACE)
+    assert answer == await world.manager.resume(call.call_id, 1, carrier_let_go=True)
+    again, socket, returned = await streams_again(world, call.call_id, 2)
+    assert again is call
+    assert len(world.rooms) == 1
+    assert world.room.attributes["connector.callStatus"] == "active"
+    socket.feed("audio")
+    await settle()
+    assert call.bridge.heard_frames == 1
+    (entry,) = world.store.waiting.entries.values()
+    assert (entry.served, entry.stream) == (True, 3)
+    updates = [one for one in events(world) if one[0] == "call-update"]
+    assert updates == [("call-update", "reconnecting"), ("call-update", "resumed")]
+    assert world.lifecycle.told[-1][2] == {"change": "stream", "status": "resumed", "gap_ms": "400"}
+    await ends(call, socket, returned)
+    assert world.counted() == {"carrier_hangup": 1.0}
+    assert world.lifecycle.events.count("call-answered") == world.lifecycle.events.count("call-hangup") == 1
+    assert world.store.waiting.entries == {}
+
+
+@pytest.mark.parametrize(("cleanly", "code"), [(False, None), (True, 1001), (True, 1011), (True, 1012)])
+@virtual_time
+async def test_a_stream_that_does_not_come_back_ends_the_call_after_the_grace(cleanly: bool, code: int | None) -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    world.socket.hang_up(cleanly=cleanly, close_code=code)
+    await carrying
+    await asyncio.sleep(GRACE - 0.1)
+    assert not call.is_ending
+    await call.finished.wait()
+    reason = EndReason.CARRIER_CLOSED if cleanly else EndReason.CARRIER_LOST
+    assert call.record.end_reason is reason
+    assert world.counted() == {reason.value: 1.0}
+    assert world.store.waiting.entries == {}
+    answer = await world.manager.resume(call.call_id, 1, carrier_let_go=True)
+    assert answer.verdict is ResumeVerdict.OVER
+
+
+@pytest.mark.parametrize(("how", "reason"), [("stop", "carrier_hangup"), ("close", "carrier_closed")])
+@virtual_time
+async def test_a_finished_stream_ends_the_call_at_once(how: str, reason: str) -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    if how == "stop":
+        world.socket.feed("stop")
+    else:
+        world.socket.hang_up(cleanly=True, close_code=1000)
+    await carrying
+    assert world.counted() == {reason: 1.0}
+    assert (await world.manager.resume(call.call_id, 1, carrier_let_go=True)).verdict is ResumeVerdict.OVER
+
+
+@virtual_time
+async def test_without_grace_everything_is_as_before() -> None:
+    world = World(Direction.INBOUND)
+    call, carrying = await talking(world)
+    assert world.store.waiting.entries == {}
+    assert (await world.manager.resume(call.call_id, 1, carrier_let_go=False)).verdict is ResumeVerdict.LIVES
+    assert (await world.manager.resume(call.call_id, 1, carrier_let_go=True)).verdict is ResumeVerdict.OVER
+    world.socket.hang_up(cleanly=False)
+    await carrying
+    assert world.counted() == {"carrier_lost": 1.0}
+
+
+@virtual_time
+async def test_the_carrier_reports_the_hang_up_while_the_stream_is_lost() -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    world.socket.hang_up(cleanly=False)
+    await carrying
+    await world.manager.carrier_said(call.call_id, "completed", 9)
+    await call.finished.wait()
+    assert world.counted() == {"carrier_hangup": 1.0}
+
+
+@virtual_time
+async def test_the_carriers_visit_proves_that_a_stream_is_over() -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    assert (await world.manager.resume(call.call_id, 1, carrier_let_go=False)).verdict is ResumeVerdict.LIVES
+    assert not call.returns.is_open
+    answer = await world.manager.resume(call.call_id, 1, carrier_let_go=True)
+    assert (answer.verdict, answer.stream) == (ResumeVerdict.STREAM, 2)
+    await carrying
+    assert world.socket.closed_with
+    # Once lost, a poll gets the same answer.
+    assert (await world.manager.resume(call.call_id, 1, carrier_let_go=False)).stream == 2
+    _, socket, returned = await streams_again(world, call.call_id, 2)
+    assert (await world.manager.resume(call.call_id, 2, carrier_let_go=False)).verdict is ResumeVerdict.LIVES
+    # A late repetition of the first request gets the same answer; much later it is stale.
+    assert (await world.manager.resume(call.call_id, 1, carrier_let_go=True)).stream == 2
+    assert not call.returns.is_open
+    await asyncio.sleep(11)
+    assert (await world.manager.resume(call.call_id, 1, carrier_let_go=True)).verdict is ResumeVerdict.OVER
+    assert not call.returns.is_open
+    await ends(call, socket, returned)
+
+
+@virtual_time
+async def test_the_fourth_loss_within_a_minute_ends_the_call() -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    socket = world.socket
+    for stream in range(1, MOST_RETURNS + 1):
+        socket.hang_up(cleanly=False)
+        await carrying
+        answer = await world.manager.resume(call.call_id, stream, carrier_let_go=True)
+        assert answer.stream == stream + 1
+        _, socket, carrying = await streams_again(world, call.call_id, stream + 1)
+    socket.hang_up(cleanly=False)
+    await carrying
+    await call.finished.wait()
+    assert world.counted() == {"interrupted": 1.0}
+    answer = await world.manager.resume(call.call_id, MOST_RETURNS + 1, carrier_let_go=True)
+    assert answer.verdict is ResumeVerdict.OVER
+
+
+@virtual_time
+async def test_losses_far_apart_do_not_end_the_call() -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    socket = world.socket
+    for stream in range(1, 8):
+        await asyncio.sleep(21)
+        socket.hang_up(cleanly=False)
+        await carrying
+        _, socket, carrying = await streams_again(world, call.call_id, stream + 1)
+    assert not call.is_ending
+    await ends(call, socket, carrying)
+
+
+@virtual_time
+async def test_a_stream_whose_socket_never_comes_about_is_answered_a_few_times() -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    world.socket.hang_up(cleanly=False)
+    await carrying
+    await world.manager.resume(call.call_id, 1, carrier_let_go=True)
+    for _ in range(2):
+        assert (await world.manager.resume(call.call_id, 2, carrier_let_go=True)).stream == 2
+    assert (await world.manager.resume(call.call_id, 2, carrier_let_go=True)).verdict is ResumeVerdict.OVER
+    await call.finished.wait()
+    assert world.counted() == {"interrupted": 1.0}
+
+
+@virtual_time
+async def test_a_returned_stream_that_breaks_before_it_is_active_is_followed_by_the_next_one() -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    world.socket.hang_up(cleanly=False)
+    await carrying
+    await world.manager.claim(call.call_id, 2)
+    socket = FakeSocket(world.faults)
+    second = asyncio.create_task(call.carry(socket))
+    await settle()
+    socket.hang_up(cleanly=False)
+    await second
+    assert call.returns.is_open
+    answer = await world.manager.resume(call.call_id, 2, carrier_let_go=True)
+    assert answer.stream == 3
+    _, socket, third = await streams_again(world, call.call_id, 3)
+    assert not call.returns.is_open
+    (entry,) = world.store.waiting.entries.values()
+    assert (entry.served, entry.stream) == (True, 4)
+    await ends(call, socket, third)
+
+
+@virtual_time
+async def test_a_failed_handshake_of_the_return_does_not_end_the_call() -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    world.socket.hang_up(cleanly=False)
+    await carrying
+    await world.manager.claim(call.call_id, 2)
+    call.lose(EndReason.CARRIER_LOST, "the handshake failed")
+    _, socket, third = await streams_again(world, call.call_id, 3)
+    await ends(call, socket, third)
+
+
+@virtual_time
+async def test_what_the_api_asks_meanwhile_is_refused_for_a_moment() -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    world.socket.hang_up(cleanly=False)
+    await carrying
+    with pytest.raises(Unavailable, match="media stream"):
+        call.send_dtmf("1")
+    with pytest.raises(Unavailable, match="media stream"):
+        await call.transfer(Transfer("+15550001111", 30))
+    call.end(EndReason.ENDED_BY_API)
+    await call.finished.wait()
+    assert world.counted() == {"ended_by_api": 1.0}
+
+
+@pytest.mark.parametrize("reason", [EndReason.ROOM_DELETED, EndReason.PARTICIPANT_REMOVED])
+@virtual_time
+async def test_an_end_of_the_room_meanwhile_ends_the_call(reason: EndReason) -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    world.socket.hang_up(cleanly=False)
+    await carrying
+    world.room.goes(reason)
+    await call.finished.wait()
+    assert world.counted() == {reason.value: 1.0}
+    assert (await world.manager.resume(call.call_id, 1, carrier_let_go=True)).verdict is ResumeVerdict.OVER
+
+
+# A second socket with the same token
+
+
+@virtual_time
+async def test_a_second_socket_never_ends_the_first_that_lives() -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+
+    async def speak() -> None:
+        while True:
+            world.socket.feed("audio")
+            await asyncio.sleep(0.02)
+
+    speaking = asyncio.create_task(speak())
+    with pytest.raises(TokenUsed):
+        await world.manager.claim(call.call_id, 1)
+    assert not call.returns.is_open
+    speaking.cancel()
+    await ends(call, world.socket, carrying)
+
+
+@pytest.mark.parametrize("how", ["broken", "silent"])
+@virtual_time
+async def test_a_second_socket_replaces_the_first_that_is_lost(how: str) -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    if how == "broken":
+        world.socket.hang_up(cleanly=False)
+        await carrying
+    assert (await world.manager.expected(call.call_id, 1)).stream == 1
+    again, socket, returned = await streams_again(world, call.call_id, 1)
+    assert again is call
+    await carrying
+    assert not call.returns.is_open
+    with pytest.raises(TokenUsed):
+        await world.manager.expected(call.call_id, 1)
+    await ends(call, socket, returned)
+
+
+# The store is away
+
+
+@virtual_time
+async def test_a_stream_comes_back_while_the_store_is_away() -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    for step in ("waiting.get", "waiting.insert", "waiting.replace", "waiting.delete", "store.save", "store.get"):
+        world.faults.planned[step] = StoreError("away")
+    world.socket.hang_up(cleanly=False)
+    await carrying
+    assert (await world.manager.resume(call.call_id, 1, carrier_let_go=True)).stream == 2
+    _, socket, returned = await streams_again(world, call.call_id, 2)
+    assert not call.returns.is_open
+    world.faults.planned.clear()
+    await asyncio.sleep(5)
+    (entry,) = world.store.waiting.entries.values()
+    assert (entry.served, entry.stream) == (True, 3)
+    await ends(call, socket, returned)
+    assert world.counted() == {"carrier_hangup": 1.0}
+    assert world.store.waiting.entries == {}
+
+
+@virtual_time
+async def test_the_entry_is_written_when_the_store_is_back() -> None:
+    world = world_on()
+    world.faults.planned["waiting.insert"] = None
+    world.faults.steps.clear()
+    call, carrying = await make(world)
+    assert call.state is CallState.ACTIVE
+    assert world.store.waiting.entries == {}
+    world.faults.planned.clear()
+    await asyncio.sleep(5)
+    assert [entry.served for entry in world.store.waiting.entries.values()] == [True]
+    await ends(call, world.socket, carrying)
+    assert world.store.waiting.entries == {}
+
+
+async def make(world: World) -> tuple[CallSession, asyncio.Task[None]]:
+    """An active call for which the store failed after it had been claimed."""
+    fault = world.faults.planned.pop("waiting.insert")
+    call = await world.manager.create(world.request())
+    await world.manager.claim(call.call_id, 1)
+    world.faults.planned["waiting.insert"] = fault
+    carrying = asyncio.create_task(call.carry(world.socket))
+    world.socket.feed("connected", "start")
+    await settle()
+    return call, carrying
+
+
+@virtual_time
+async def test_an_end_while_the_store_is_away_is_recorded_once_it_is_back() -> None:
+    world = world_on()
+    _, carrying = await talking(world)
+    for step in ("waiting.get", "waiting.delete", "store.save", "store.get"):
+        world.faults.planned[step] = StoreError("away")
+    world.socket.feed("stop")
+    await carrying
+    assert world.counted() == {}
+    world.faults.planned.clear()
+    await asyncio.sleep(2)
+    await settle()
+    assert world.counted() == {"carrier_hangup": 1.0}
+    await looks(world)
+    assert world.store.waiting.entries == {}
+
+
+# On another process
+
+
+@pytest.mark.parametrize("direction", Direction)
+@virtual_time
+async def test_another_process_carries_on_when_the_owner_is_killed(direction: Direction) -> None:
+    maker, taker = two(direction)
+    former, carried = await talking(maker)
+    await freeze(maker, former, carried)
+    await asyncio.sleep(0.3)
+    answer = await taker.manager.resume("call_1", 1, carrier_let_go=True)
+    assert (answer.verdict, answer.stream) == (ResumeVerdict.STREAM, 2)
+    await asyncio.sleep(0.2)
+    call, socket, carrying = await streams_again(taker, "call_1", 2)
+    assert taker.faults.in_livekit == ["admin.sid", "room.join_visible", "room.publish"]
+    assert taker.room.attributes["theirs"] == "kept"
+    assert taker.store.records["call_1"].owner == "taker"
+    (entry,) = taker.store.waiting.entries.values()
+    assert (entry.owner, entry.served, entry.stream) == ("taker", True, 3)
+    assert events(taker) == [("call-update", "resumed")]
+    assert taker.lifecycle.told[0][2]["gap_ms"] == "200"
+    await ends(call, socket, carrying)
+    told = maker.lifecycle.events + taker.lifecycle.events
+    assert told.count("call-answered") == told.count("call-hangup") == 1
+    assert taker.counted() == {"carrier_hangup": 1.0}
+    assert taker.store.waiting.entries == {}
+
+
+@pytest.mark.parametrize("now", ["", "RM2"])
+@virtual_time
+async def test_a_room_deleted_while_the_owner_was_dead_is_not_made_anew(now: str) -> None:
+    maker, taker = two()
+    former, carried = await talking(maker)
+    await freeze(maker, former, carried)
+    taker.admin.sids["lobby"] = now
+    await taker.manager.resume("call_1", 1, carrier_let_go=True)
+    call, _, _ = await streams_again(taker, "call_1", 2)
+    await call.finished.wait()
+    assert taker.counted() == {"room_deleted": 1.0}
+    assert "room.join_visible" not in taker.faults.steps
+
+
+@virtual_time
+async def test_a_restart_of_livekit_is_no_deleted_room() -> None:
+    maker, taker = two()
+    former, carried = await talking(maker)
+    maker.room.sid = taker.admin.sids["lobby"] = "RM2"
+    await looks(maker)
+    await freeze(maker, former, carried)
+    await taker.manager.resume("call_1", 1, carrier_let_go=True)
+    call, socket, carrying = await streams_again(taker, "call_1", 2)
+    await ends(call, socket, carrying)
+    assert taker.counted() == {"carrier_hangup": 1.0}
+
+
+@virtual_time
+async def test_of_two_returns_at_once_one_is_let_in() -> None:
+    maker, taker = two()
+    third = world_on(owner="third", store=maker.store)
+    former, carried = await talking(maker)
+    await freeze(maker, former, carried)
+    await asyncio.gather(*(one.manager.resume("call_1", 1, carrier_let_go=True) for one in (taker, third)))
+    outcomes = await asyncio.gather(
+        *(one.manager.claim("call_1", 2) for one in (taker, third, taker)), return_exceptions=True
+    )
+    (call,) = [outcome for outcome in outcomes if isinstance(outcome, CallSession)]
+    assert sum(isinstance(outcome, TokenUsed) for outcome in outcomes) == 2
+    call.end(EndReason.CARRIER_HANGUP)
+    await call.finished.wait()
+    assert len(taker.endings()) + len(third.endings()) == 1
+
+
+@pytest.mark.parametrize("notices", ["socket", "stop", "livekit", "look"])
+@virtual_time
+async def test_an_owner_that_is_slow_steps_aside(notices: str) -> None:
+    maker, taker = two()
+    former, carried = await talking(maker)
+    answer = await taker.manager.resume("call_1", 1, carrier_let_go=True)
+    call, socket, carrying = await streams_again(taker, "call_1", answer.stream)
+    if notices == "socket":
+        maker.socket.hang_up(cleanly=False)
+    elif notices == "stop":
+        maker.socket.feed("stop")
+    elif notices == "livekit":
+        maker.room.goes(EndReason.DUPLICATE_IDENTITY)
+    await settle()
+    await looks(maker, taker)
+    if notices != "livekit":
+        # It leaves the room only when LiveKit has put it out.
+        await asyncio.sleep(3)
+        assert maker.room.left == 0
+        maker.room.goes(EndReason.DUPLICATE_IDENTITY)
+    await former.finished.wait()
+    await carried
+    assert maker.counted() == {}
+    assert "call-hangup" not in maker.lifecycle.events
+    assert not call.is_ending
+    await ends(call, socket, carrying)
+    assert taker.counted() == {"carrier_hangup": 1.0}
+
+
+@virtual_time
+async def test_a_poll_finds_that_the_owner_is_dead() -> None:
+    maker, taker = two()
+    former, carried = await talking(maker)
+    await looks(maker, taker, seconds=2)
+    assert (await taker.manager.resume("call_1", 1, carrier_let_go=False)).verdict is ResumeVerdict.LIVES
+    await freeze(maker, former, carried)
+    await looks(taker, seconds=LEASE_LAPSE + 2)
+    answer = await taker.manager.resume("call_1", 1, carrier_let_go=False)
+    assert (answer.verdict, answer.stream) == (ResumeVerdict.STREAM, 2)
+    call, socket, carrying = await streams_again(taker, "call_1", 2)
+    await ends(call, socket, carrying)
+
+
+@pytest.mark.parametrize("dead", [True, False])
+@virtual_time
+async def test_the_same_url_again_at_another_process(dead: bool) -> None:
+    maker, taker = two()
+    former, carried = await talking(maker)
+    await looks(maker, taker, seconds=4)
+    if dead:
+        await freeze(maker, former, carried)
+        claiming = asyncio.create_task(streams_again(taker, "call_1", 1))
+        await looks(taker, seconds=5)
+        call, socket, carrying = await claiming
+        await ends(call, socket, carrying)
+        assert taker.counted() == {"carrier_hangup": 1.0}
+        return
+    claim = asyncio.create_task(taker.manager.claim("call_1", 1))
+    await looks(maker, taker, seconds=6)
+    with pytest.raises(TokenUsed):
+        await claim
+    assert not former.returns.is_open
+    await ends(former, maker.socket, carried)
+
+
+@virtual_time
+async def test_a_call_whose_carrier_does_not_come_ends_as_interrupted() -> None:
+    maker, taker = two()
+    former, carried = await talking(maker)
+    await looks(maker, taker, seconds=4)
+    await freeze(maker, former, carried)
+    killed = time.time()
+    taker.admin.there.add("call_1")
+    await looks(taker, seconds=40)
+    # LiveKit still has the caller: the process may live, without the store.
+    assert taker.store.records["call_1"].end_reason is None
+    taker.admin.there.clear()
+    await looks(taker, seconds=3)
+    record = taker.store.records["call_1"]
+    assert record.end_reason is EndReason.INTERRUPTED
+    assert killed - 1.5 <= record.ended_at <= killed
+    assert taker.admin.ghosts == [("lobby", "caller", "call_1")]
+    assert taker.lifecycle.events == ["call-hangup"]
+    assert taker.store.waiting.entries == {}
+    await taker.manager.close()
+
+
+@virtual_time
+async def test_the_carrier_hung_up_while_the_owner_was_dead() -> None:
+    maker, taker = two()
+    former, carried = await talking(maker)
+    await looks(maker, taker, seconds=4)
+    await freeze(maker, former, carried)
+    assert await taker.manager.carrier_said("call_1", "completed", 9) is None
+    record = taker.store.records["call_1"]
+    taker.store.records["call_1"] = replace(record, carrier_status="completed")  # As the status callback keeps it.
+    await looks(taker, seconds=6)
+    assert taker.store.records["call_1"].end_reason is EndReason.CARRIER_HANGUP
+    assert taker.store.waiting.entries == {}
+    await taker.manager.close()
+
+
+@virtual_time
+async def test_a_successor_of_the_same_name_resumes_the_calls() -> None:
+    maker = world_on(owner="one")
+    former, carried = await talking(maker)
+    await freeze(maker, former, carried)
+    successor = world_on(owner="one", store=maker.store)
+    await successor.manager.look()
+    (entry,) = successor.store.waiting.entries.values()
+    assert not entry.served
+    call, socket, carrying = await streams_again(successor, "call_1", 2)
+    await ends(call, socket, carrying)
+    assert successor.counted() == {"carrier_hangup": 1.0}
+
+
+@virtual_time
+async def test_an_outage_of_the_store_does_not_make_owners_dead() -> None:
+    maker, taker = two()
+    former, carried = await talking(maker)
+    await looks(maker, taker, seconds=4)
+    await asyncio.sleep(6)  # Redis is stopped: nobody renews, nobody looks.
+    await taker.manager.look()
+    (entry,) = maker.store.waiting.entries.values()
+    assert entry.served
+    await looks(maker, taker, seconds=4)
+    (entry,) = maker.store.waiting.entries.values()
+    assert entry.served
+    await ends(former, maker.socket, carried)
+
+
+@virtual_time
+async def test_an_owner_taken_for_dead_goes_on_with_its_stream() -> None:
+    maker, taker = two()
+    former, carried = await talking(maker)
+    await looks(maker, taker, seconds=4)
+    await looks(taker, seconds=5)  # The maker hangs.
+    (entry,) = maker.store.waiting.entries.values()
+    assert not entry.served
+    await looks(maker, taker)
+    (entry,) = maker.store.waiting.entries.values()
+    assert entry.served
+    # The carrier was told to come back: that ends the old stream as if the phone had hung up.
+    maker.socket.feed("stop")
+    await carried
+    assert not former.is_ending
+    call, socket, carrying = await streams_again(taker, "call_1", 2)
+    await looks(maker, taker)
+    maker.room.goes(EndReason.DUPLICATE_IDENTITY)
+    await former.finished.wait()
+    assert maker.counted() == {}
+    await ends(call, socket, carrying)
+
+
+@virtual_time
+async def test_a_call_that_nobody_knows_cannot_come_back() -> None:
+    world = world_on()
+    with pytest.raises(TokenInvalid):
+        await world.manager.resume("call_9", 1, carrier_let_go=True)
+    maker, taker = two()
+    former, carried = await talking(maker)
+    await freeze(maker, former, carried)
+    maker.store.waiting.entries.clear()
+    with pytest.raises(StoreError):
+        await taker.manager.resume("call_1", 1, carrier_let_go=True)
+    assert (await taker.manager.resume("call_1", 1, carrier_let_go=False)).verdict is ResumeVerdict.LIVES
+
+
+# With a transfer
+
+
+@virtual_time
+async def test_a_refused_transfer_leaves_the_call_as_it_was() -> None:
+    faults = Faults()
+    control = FakeControl(faults)
+    world = world_on(faults=faults, control=control)
+    call, carrying = await talking(world)
+    faults.planned["control.transfer"] = FailedPrecondition("no")
+    with pytest.raises(FailedPrecondition):
+        await call.transfer(Transfer("+15550001111", 30))
+    await settle()
+    (entry,) = world.store.waiting.entries.values()
+    assert (entry.served, entry.stream, entry.transfer) == (True, 2, None)
+    world.socket.hang_up(cleanly=False)
+    await carrying
+    assert not call.is_ending
+    _, socket, returned = await streams_again(world, call.call_id, 2)
+    await ends(call, socket, returned)
+    assert world.counted() == {"carrier_hangup": 1.0}
+    assert world.lifecycle.events.count(LifecycleEvent.HANGUP) == 1
+
+
+def test_the_wait_for_livekit_is_longer_than_a_join() -> None:
+    assert REPLACED_WAIT > 5
