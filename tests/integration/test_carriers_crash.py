@@ -21,6 +21,7 @@ async def test_a_phone_that_telnyx_holds_is_hung_up_by_the_successor(stage: Stag
         "TELNYX_PUBLIC_KEY": telnyx.public_key,
         "TELNYX_API_KEY": telnyx.api_key,
         "TELNYX_API_URL": telnyx.base_url,
+        "CONNECTOR_RESUME_GRACE": "0",
     }
     process = ConnectorProcess({**stage.livekit.environment, **account})
     await stage.enter(process)

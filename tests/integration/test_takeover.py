@@ -406,6 +406,7 @@ async def test_a_call_that_died_with_its_process_ends_when_it_died_and_its_calle
     stage: Stage, room: str, twilio: TwilioSimulator, shared: str
 ) -> None:
     environment = {**stage.livekit.environment, "CONNECTOR_STORE": shared, "TWILIO_AUTH_TOKEN": TWILIO_TOKEN}
+    environment["CONNECTOR_RESUME_GRACE"] = "0"
     async with ConnectorProcess(environment | {"CONNECTOR_INSTANCE": "victim"}) as victim:
         client = api.LiveKitAPI(victim.url, stage.livekit.api_key, stage.livekit.api_secret, failover=False)
         try:
@@ -422,7 +423,7 @@ async def test_a_call_that_died_with_its_process_ends_when_it_died_and_its_calle
         # LiveKit has not noticed by then; and time goes by before a successor comes.
         assert "caller" in await stage.participants(room)
         await asyncio.sleep(2 * RENEW_EVERY)
-        successor = await stage.connector(store=shared, instance="victim")
+        successor = await stage.connector(store=shared, instance="victim", resume_grace=0)
         # By itself LiveKit takes twenty seconds.
         await stage.gone(room, "caller", 12.0)
         record = await record_of(successor)

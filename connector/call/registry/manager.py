@@ -454,8 +454,10 @@ class CallManager:
     async def _sweep(self, call_id: str) -> None:
         call = await self._taken_over(call_id)
         if call is None:
-            # The call has ended, but its entry could not be deleted because the store failed.
-            await self._parts.store.waiting.delete(call_id)
+            record = await self._parts.store.get_call(call_id)
+            if record is None or record.end_reason is not None:
+                # The call has ended, but its entry could not be deleted because the store failed.
+                await self._parts.store.waiting.delete(call_id)
         elif call.transfers.is_open:
             await call.transfers.give_up()
         else:

@@ -275,6 +275,8 @@ class Wait:
     async def _merge(self) -> bool:
         """Write our facts together with those of other processes, which may have served the answer document."""
         while (entry := await self._store.waiting.get(self._recorder.record.call_id)) is not None:
+            if entry.stream != self.stream:
+                return False
             self._adopt(entry)
             if await self._store.waiting.replace(self.entry(), entry):
                 return True
@@ -315,7 +317,8 @@ class Wait:
         except Exception:
             log.exception("the wait of the call could not be checked in the store")
             entry = None
-        if self.stage is Stage.SHARED and entry is not None and entry.expires_at > self.deadline:
+        is_same = entry is not None and entry.stream == self.stream and not entry.served
+        if self.stage is Stage.SHARED and entry is not None and is_same and entry.expires_at > self.deadline:
             self._adopt(entry)
             self._rearm(self.deadline - time.time())
         elif self.stage in (Stage.ALONE, Stage.SHARED):
@@ -356,7 +359,7 @@ class Wait:
         decision, is_certain = Stage.UNSURE, False
         try:
             async with asyncio.timeout(STORE_PATIENCE):
-                entry = await self._store.waiting.take(self._recorder.record.call_id)
+                entry = await self._take()
                 if entry is None and self.is_return:
                     is_lost = await self._has_been_taken(SIGNING if self._is_written else 0.0)
                 else:
@@ -374,6 +377,20 @@ class Wait:
             raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
         if entry is not None:
             self._adopt(entry)
+
+    async def _take(self) -> WaitingCall | None:
+        """Take our entry out of the store. None: it is not there, or the entry is for another stream: another process
+        has taken the call, and serves it."""
+        call_id = self._recorder.record.call_id
+        there = await self._store.waiting.get(call_id)
+        if there is None or there.stream > self.stream:
+            return None
+        entry = await self._store.waiting.take(call_id)
+        if entry is not None and entry.stream > self.stream:
+            with contextlib.suppress(NameTaken):
+                await self._store.waiting.insert(entry)
+            return None
+        return entry
 
     async def withdraw(self) -> None:
         """Stop the wait: the call goes on with its current stream. Raises StoreError."""
@@ -404,7 +421,7 @@ class Wait:
             return await self._settle_return(yields and self.stage is Stage.SERVED)
         if self.stage in (Stage.ALONE, Stage.SHARED, Stage.UNSURE):
             stage, self.stage = self.stage, Stage.OVER
-            deleted = self.is_certain = await self._store.waiting.delete(self._recorder.record.call_id)
+            deleted = self.is_certain = await self._take() is not None
             if not deleted and (stage is Stage.SHARED or (stage is Stage.UNSURE and await self._has_another_owner())):
                 # Not for ALONE: its `share` may have been cancelled before or after the entry was written.
                 self.stage = Stage.LOST
@@ -414,11 +431,11 @@ class Wait:
         # While the store fails, an active call belongs to the process that has its participant. Its late end is dropped
         # if the record has another owner by then.
         self.stage, self.is_certain = Stage.OVER, True
-        entry = await self._store.waiting.take(self._recorder.record.call_id)
+        entry = await self._take()
         if entry is None:
             is_lost = await self._has_been_taken(SIGNING if self._is_written else 0.0)
         else:
-            is_lost = entry.owner != self._recorder.record.owner or entry.stream > self.stream
+            is_lost = entry.stream == self.stream and entry.owner != self._recorder.record.owner
             is_opened = not entry.served and entry.stream == self.stream and entry.transfer is None
             if is_lost or (yields and is_opened):
                 # Another process has the call, or is about to get its stream: put the entry back.

@@ -703,3 +703,34 @@ async def test_a_refused_transfer_leaves_the_call_as_it_was() -> None:
 
 def test_the_wait_for_livekit_is_longer_than_a_join() -> None:
     assert REPLACED_WAIT > 5
+
+
+@pytest.mark.parametrize("direction", Direction)
+@virtual_time
+async def test_the_maker_of_a_call_that_another_process_serves_leaves_its_entry_alone(direction: Direction) -> None:
+    maker = World(direction, limits=replace(RESUMING, connect_timeout=10), owner="maker")
+    taker = world_on(direction, owner="taker", store=maker.store)
+    former = await maker.manager.create(maker.request())
+    call, socket, carrying = await streams_again(taker, "call_1", 1)
+    assert await former.wait.update() is False
+    await asyncio.sleep(11)
+    await former.finished.wait()
+    assert maker.counted() == {}
+    (entry,) = taker.store.waiting.entries.values()
+    assert (entry.owner, entry.served) == ("taker", True)
+    await ends(call, socket, carrying)
+
+
+@virtual_time
+async def test_the_maker_cannot_claim_a_call_that_another_process_serves() -> None:
+    maker, taker = two()
+    former = await maker.manager.create(maker.request())
+    call, socket, carrying = await streams_again(taker, "call_1", 1)
+    with pytest.raises(TokenUsed):
+        await maker.manager.claim("call_1", 1)
+    await former.finished.wait()
+    assert not call.is_ending
+    (entry,) = taker.store.waiting.entries.values()
+    assert (entry.owner, entry.served) == ("taker", True)
+    await ends(call, socket, carrying)
+    assert (maker.counted(), taker.counted()) == ({}, {"carrier_hangup": 1.0})
