@@ -430,7 +430,7 @@ class Wait:
     async def _settle_return(self, yields: bool) -> bool:
         # While the store fails, an active call belongs to the process that has its participant. Its late end is dropped
         # if the record has another owner by then.
-        self.stage, self.is_certain = Stage.OVER, True
+        self.stage, self.is_certain = Stage.OURS, True
         entry = await self._take()
         if entry is None:
             is_lost = await self._has_been_taken(SIGNING if self._is_written else 0.0)
