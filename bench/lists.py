@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from connector.api.rest.call_operations import CallQuery, CallRest, Control
+from connector.api.rest.call_operations import CallQuery, CallRest, Control, ResumeUrls
 from connector.api.rest.models import Asked
 from connector.model.call import CallRecord, CallState, Direction
 from connector.model.end_reason import EndReason
@@ -65,8 +65,8 @@ async def lists(rounds: int) -> Lists:
         await store.open()
         try:
             await _fill(store)
-            # The process has no active call, so all calls come from the store.
-            rest = CallRest(cast(Control, _NoCalls()), store)
+            # The process has no active call, so all calls come from the store; lists have no resume URLs.
+            rest = CallRest(cast(Control, _NoCalls()), store, cast(ResumeUrls, None))
             for _ in range(rounds):
                 await _round(rest, result)
         finally:

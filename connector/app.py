@@ -19,6 +19,7 @@ from connector.api.carrier.conferences import ConferenceBridge, ConferenceRpc
 from connector.api.carrier.connect_url import ConnectUrl, Words
 from connector.api.carrier.hooks import HookRoutes
 from connector.api.carrier.pins import forget_locks
+from connector.api.carrier.resume import ResumeRoutes
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.carrier.sip_dial import PURPOSE as SIP_PURPOSE
 from connector.api.carrier.sip_dial import SipDialler, SipParts
@@ -31,6 +32,7 @@ from connector.api.rest.administration import administration, signature_check
 from connector.api.rest.call_operations import CallRest, as_json
 from connector.api.rest.operation import Operation
 from connector.api.rest.routes import RestRoutes
+from connector.api.resume_urls import ResumeUrls
 from connector.api.rpc.grpc import GrpcServer
 from connector.api.rpc.methods import methods
 from connector.api.rpc.service import ConnectorService
@@ -112,8 +114,17 @@ class Connector:
         self._webhook_keys = WebhookKeys(own)
         origins = Origins(settings.public_origin, settings.regions, settings.countries)
         signatures = self._signatures = signature_check(settings, self.carriers, origins)
+        resume_urls = ResumeUrls(self.calls, signer, origins, self.carriers)
         service = ConnectorService(
-            self.calls, self.control, self.store, signer, self.carriers, origins, settings.connect_timeout, twilio
+            self.calls,
+            self.control,
+            self.store,
+            signer,
+            self.carriers,
+            origins,
+            settings.connect_timeout,
+            twilio,
+            resume_urls,
         )
         conferences = conference_bridge(settings, self.store, twilio)
         self._sip_provisioning = SipProvisioning(self.livekit)
@@ -133,6 +144,15 @@ class Connector:
                 origins,
                 self.carriers,
                 _words(settings, self.carriers),
+                self.metrics,
+            ),
+            ResumeRoutes(
+                self.calls,
+                self.store,
+                signer,
+                signatures,
+                origins,
+                self.carriers,
                 self.metrics,
             ),
             TransferRoutes(
@@ -161,7 +181,7 @@ class Connector:
                 self.carriers[Provider.TWILIO], conferences, signatures, refusals, settings.sip_conferences
             ),
             # After the other routes below /v2: it handles all unknown paths there.
-            RestRoutes(self._rest_operations(), authorizer, refusals),
+            RestRoutes(self._rest_operations(resume_urls), authorizer, refusals),
             OpsRoutes(self.calls, self.admin, self.metrics, link),
         )
         self._http = HttpServer(routes, shares_port=settings.share_ports)
@@ -183,10 +203,10 @@ class Connector:
         twilio = self.carriers[Provider.TWILIO]
         return SipDialler(twilio, self._dialled, parts, signer, signatures, self.metrics)
 
-    def _rest_operations(self) -> list[Operation]:
+    def _rest_operations(self, resume_urls: ResumeUrls) -> list[Operation]:
         return [
             *administration(self.settings, self.carriers, self.store, self.webhooks.keys),
-            *CallRest(self.control, self.store).operations(),
+            *CallRest(self.control, self.store, resume_urls).operations(),
         ]
 
     def _parts(self) -> CallDependencies:

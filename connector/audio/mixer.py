@@ -41,6 +41,11 @@ class Mixer:
         self._highest = np.full(frame_samples, 32767, _INT32)
         self._lowest = np.full(frame_samples, -32768, _INT32)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources in the mix."""
+        return tuple(self._queues)
+
     def add(self, source: str) -> None:
         """Add a source; from now on the others wait for it. Adding it again changes nothing."""
         if source not in self._queues:

@@ -19,6 +19,8 @@ from connector.model.provider import Provider
 
 LONGEST_FAREWELL = 400
 """Characters. Some carriers limit the size of the document; others fetch it from a URL that contains the sentence."""
+POLL_SECONDS = 10
+"""If a stream runs in parallel with the answer document: interval in which the carrier asks how the call goes on."""
 PIN_TIMEOUT = 10
 """Seconds without a key press after which the carrier sends the digits entered so far."""
 
@@ -49,8 +51,11 @@ class Carrier(ABC):
     """Whether the phone may stay connected after its media stream has ended, or if it never started."""
     without_rest: ClassVar[str] = ""
     """The consequence of missing REST API settings, shown by `connector doctor`; empty: no warning is needed."""
-    stream_outlives_document: ClassVar[bool] = False
-    """Whether the media stream runs in parallel with the answer document, so that a new document does not end it."""
+    stream_outlives_document: bool = False
+    """Whether the media stream runs in parallel with the answer document: a new document does not end it, and a request
+    to the resume URL does not mean that it has ended."""
+    stream_has_own_ids: ClassVar[bool] = False
+    """Whether the stream may name the call by another id than the carrier's HTTP requests."""
     cuts_queries: ClassVar[bool] = False
     """Whether the carrier removes the query from the stream URL."""
     needs_caller_id: ClassVar[bool] = False
@@ -92,11 +97,25 @@ class Carrier(ABC):
         ref = f"/{token}" if self.cuts_queries else f"?ref={token}"
         return f"{'wss' if scheme == 'https' else 'ws'}://{rest}/{self.provider.value}{ref}"
 
+    @property
+    def comes_back_within(self) -> float:
+        """Seconds after a lost stream in which the carrier asks for the next document by itself."""
+        return float(POLL_SECONDS) if self.stream_outlives_document else 0.0
+
     # Complete documents that control a call.
 
     @abstractmethod
     def stream_answer(self, url: str, say: str = "") -> str:
-        """Reads `say` aloud unless it is empty, then streams the call in both directions to `url` (ws or wss)."""
+        """Reads `say` aloud unless it is empty, then streams the call in both directions to `url` (ws or wss).
+
+        The document ends in a way back: when the stream has ended, the carrier requests the resume URL, see
+        `connector.carriers.resume.resume_url`. If the stream runs in parallel with the document, the carrier requests
+        that URL every POLL_SECONDS."""
+
+    @abstractmethod
+    def hold(self, url: str, seconds: int) -> str:
+        """Keeps the phone on the line for `seconds`, silently, then requests `url` with a POST. A stream that runs in
+        parallel with the document goes on."""
 
     @abstractmethod
     def refusal(self, say: str) -> str:

@@ -18,6 +18,19 @@ def refusal(text: str) -> str:
     return document(root)
 
 
+def hold(url: str, seconds: int) -> str:
+    """Keeps the phone on the line, then requests `url`."""
+    root = response()
+    child(root, "Pause", length=str(seconds))
+    way_back(root, url)
+    return document(root)
+
+
+def way_back(root: Element, url: str) -> None:
+    """Requests `url` after the verbs before it."""
+    child(root, "Redirect", url, method="POST")
+
+
 def reject() -> str:
     root = response()
     child(root, "Reject", reason="rejected")

@@ -110,6 +110,8 @@ func (h *webhook) connect(ctx context.Context, callSid, from string) (string, er
 	return twiml.Voice([]twiml.Element{
 		&twiml.VoiceSay{Message: "This is LiveKit Twilio Connector."},
 		&twiml.VoiceConnect{InnerElements: []twiml.Element{&twiml.VoiceStream{Url: response.ConnectUrl}}},
+		// When the stream has ended, the connector tells Twilio how the call goes on: stream again, or hang up.
+		&twiml.VoiceRedirect{Url: "http" + strings.TrimPrefix(response.ConnectUrl, "ws") + "/resume", Method: "POST"},
 	})
 }
 

@@ -38,6 +38,8 @@ async function connect({ CallSid, From }) {
   const twiml = new twilio.twiml.VoiceResponse();
   twiml.say('This is LiveKit Twilio Connector.');
   twiml.connect().stream({ url: response.connectUrl });
+  // When the stream has ended, the connector tells Twilio how the call goes on: stream again, or hang up.
+  twiml.redirect({ method: 'POST' }, response.connectUrl.replace(/^ws/, 'http') + '/resume');
   return twiml.toString();
 }
 

@@ -67,6 +67,8 @@ class Webhook:
         connect = Connect()
         connect.stream(url=response.connect_url)
         twiml.append(connect)
+        # When the stream has ended, the connector tells Twilio how the call goes on: stream again, or hang up.
+        twiml.redirect("http" + response.connect_url.removeprefix("ws") + "/resume", method="POST")
         return str(twiml)
 
 

@@ -12,6 +12,7 @@ from connector.accounts import AccountRules, CarrierAccounts, listed, merged
 from connector.carriers.carrier import Carrier
 from connector.carriers.codec import Codec
 from connector.carriers.facts import MAX_LEARNED, CallFacts, caller_in
+from connector.carriers.resume import resume_url
 from connector.carriers.signatures import SignedRequest
 from connector.carriers.transfers import DialOver, TransferDial, dial_outcome, progress_of
 from connector.config import Settings
@@ -48,7 +49,10 @@ class Acme(Carrier):
         return AcmeCodec()
 
     def stream_answer(self, url: str, say: str = "") -> str:
-        return _document(say, {"do": "stream", "url": url}, {"do": "hold"})
+        return _document(say, {"do": "stream", "url": url}, {"do": "go", "url": resume_url(url)})
+
+    def hold(self, url: str, seconds: int) -> str:
+        return _document("", {"do": "hold", "seconds": seconds}, {"do": "go", "url": url})
 
     def refusal(self, say: str) -> str:
         return _document(say, {"do": "hangup"})

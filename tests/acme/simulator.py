@@ -15,12 +15,11 @@ from carrier_simulator.api import same
 from carrier_simulator.faults import Refused
 from carrier_simulator.record import CallRecord
 from carrier_simulator.simulator import World, WorldOptions
-from carrier_simulator.verbs import Connect, Dial, Gather, Hangup, Pause, Reject, Say, Stream, Target, Verb
+from carrier_simulator.verbs import Connect, Dial, Gather, Hangup, Pause, Redirect, Reject, Say, Stream, Target, Verb
 from carrier_simulator.web import Form, Manner
 from carrier_simulator.wire import Clear, FromServer, Letter, Mark, Media, Wire, base64_bytes
 
 HEADER = "X-Acme-Secret"
-_A_DAY = 86400.0
 
 
 class AcmeSigner:
@@ -97,7 +96,9 @@ def _verb(do: str, **order: Any) -> Verb:
         case "stream":
             return Connect(Stream(order["url"]))
         case "hold":
-            return Pause(_A_DAY)
+            return Pause(order["seconds"])
+        case "go":
+            return Redirect(order["url"], "POST")
         case "ask":
             url, say, digits = order["url"], order["say"], order["digits"]
             return Gather((Say(say),), url, "POST", digits, "#", 10.0, 10.0, asks_when_empty=True)

@@ -15,7 +15,7 @@ from demo.ports import PortLease
 from demo.process import ChildProcess
 from tests.conformance.programs import Program, environment
 from tests.conformance.talk import dispatched, talk_both_ways
-from tests.integration.harness import TWILIO_TOKEN, Stage
+from tests.integration.harness import TWILIO_TOKEN, Stage, only_session, until
 
 PUBLIC_URL = "https://voice.example.com"
 """What the carrier is given; it reaches the example through a (simulated) proxy."""
@@ -77,6 +77,23 @@ async def test_a_caller_meets_the_room(stage: Stage, serve: Serve) -> None:
     (record,) = await connector.store.list_calls(2)
     assert (record.room, record.identity) == (room, CALLER)
     assert await dispatched(stage, room) == [("support-agent", "")]
+
+
+async def test_a_stream_that_breaks_comes_back(stage: Stage, serve: Serve) -> None:
+    connector = await stage.connector()
+    twilio = await stage.twilio()
+    url = behind_a_proxy(twilio, await serve(connector))
+
+    call = twilio.inbound_call(url, from_=CALLER)
+    guest = await stage.guest(f"call-{call.sid}")
+    await guest.event("track_subscribed", lambda *args: args[2].identity == CALLER)
+    await until(lambda: only_session(connector).state == "active")
+    call.stream.abort()
+    await until(lambda: len(call.streams) == 2 and call.stream.started.has_come())
+    await talk_both_ways(guest, call, CALLER)
+
+    assert call.spoken == [GREETING]
+    assert len(await connector.store.list_calls(2)) == 1
 
 
 @pytest.mark.parametrize("token", ["a token that is not this account's", None], ids=["forged", "unsigned"])

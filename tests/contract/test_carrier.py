@@ -50,6 +50,9 @@ def test_documents_say_and_name_what_they_are_told(carrier: Carrier) -> None:
     stream = carrier.stream_answer(carrier.stream_url(ORIGIN, TOKEN), SENTENCE)
     assert TOKEN in stream
     assert SENTENCE in stream
+    assert f"{ORIGIN}/{carrier.provider.value}/{TOKEN}/resume" in stream
+    assert "7" in carrier.hold(URL.partition("?")[0], 7)
+    assert URL.partition("?")[0] in carrier.hold(URL.partition("?")[0], 7)
     assert SENTENCE in carrier.refusal(SENTENCE)
     assert "PIN?" in carrier.ask_pin(URL, "PIN?", 4)
     assert URL in carrier.ask_pin(URL, "PIN?", 4)

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from connector.app import Connector
+from connector.carriers.resume import resume_url
 from connector.model.call import CallState
 from connector.model.end_reason import EndReason
 from tests.integration.harness import INBOUND, OUTBOUND, Stage, connect_call, ended, only_session, until
@@ -32,7 +33,8 @@ def twiml(connect_url: str, say: str) -> str:
     said = f"  {say}\n" if say else ""
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n<Response>\n'
-        f'{said}  <Connect>\n    <Stream url="{connect_url}" />\n  </Connect>\n</Response>\n'
+        f'{said}  <Connect>\n    <Stream url="{connect_url}" />\n  </Connect>\n'
+        f'  <Redirect method="POST">{resume_url(connect_url)}</Redirect>\n</Response>\n'
     )
 
 

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from livekit.protocol import connector_twilio, connector_whatsapp
 
 from connector.app import Connector
+from connector.carriers.resume import resume_url
 from connectorpb.v1 import connector_pb2 as pb
 from connectorpb.v1 import connector_pb2_grpc as pb_grpc
 from tests.integration.harness import OUTBOUND, Stage
@@ -63,8 +64,10 @@ async def test_the_generated_stub_connects_a_call(
         room_name=room,
         participant_identity="caller",
     )
-    response = await stub.ConnectTwilioCall(request, metadata=bearer(stage))
+    call = stub.ConnectTwilioCall(request, metadata=bearer(stage))
+    response = await call
     assert response.connect_url.startswith(f"ws://127.0.0.1:{connector.port}/twilio/")
+    assert dict(await call.initial_metadata())["connector-resume-url"] == resume_url(response.connect_url)
     assert (await stage.participants(room))["caller"].permission.hidden
 
 

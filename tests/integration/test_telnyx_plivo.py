@@ -21,6 +21,7 @@ from carrier_simulator.telnyx.simulator import TelnyxSimulator
 from connector.app import Connector
 from connector.call.registry.control import TransferWish
 from connector.call.session.call_session import CANNOT_HEAR
+from connector.carriers.resume import resume_url
 from connector.model.call import Direction
 from connector.model.end_reason import EndReason
 from connector.model.provider import Provider
@@ -229,9 +230,10 @@ async def test_a_document_that_dials_is_for_its_own_tokens_alone_and_for_a_while
 
 DOCUMENTS = {
     Provider.TELNYX: '  <Start>\n    <Stream url="{url}" track="both_tracks" bidirectionalMode="rtp" '
-    'bidirectionalCodec="PCMU" codec="PCMU" />\n  </Start>\n  <Pause length="86400" />\n',
+    'bidirectionalCodec="PCMU" codec="PCMU" />\n  </Start>\n  <Pause length="10" />\n'
+    '  <Redirect method="POST">{back}</Redirect>\n',
     Provider.PLIVO: '  <Stream bidirectional="true" keepCallAlive="true" contentType="audio/x-mulaw;rate=8000">'
-    "{url}</Stream>\n",
+    '{url}</Stream>\n  <Redirect method="POST">{back}</Redirect>\n',
 }
 
 
@@ -250,9 +252,11 @@ async def test_the_document_is_the_carriers_and_greets_only_where_a_greeting_was
     session = await stage.http()
     for ask in (session.get, session.post):
         async with ask(url.replace("ws", "http", 1)) as response:
+            back = response.headers["Connector-Resume-Url"]
+            assert back == reply.headers["Connector-Resume-Url"] == resume_url(url)
             assert await response.text() == (
                 '<?xml version="1.0" encoding="UTF-8"?>\n'
-                f"<Response>\n{greeting}{DOCUMENTS[provider].format(url=url)}</Response>\n"
+                f"<Response>\n{greeting}{DOCUMENTS[provider].format(url=url, back=back)}</Response>\n"
             )
 
 

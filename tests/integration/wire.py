@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -24,6 +25,7 @@ class Reply:
     status: int
     content_type: str
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def document(self) -> dict[str, Any]:
@@ -84,7 +86,8 @@ class Wire:
         given = {"Authorization": f"Bearer {token(self.stage)}", "Content-Type": content_type} | (headers or {})
         kept = {name: value for name, value in given.items() if value}
         async with self.session.request(method, self.origin + path, data=body, headers=kept) as response:
-            return Reply(response.status, response.headers.get("Content-Type", ""), await response.read())
+            kind = response.headers.get("Content-Type", "")
+            return Reply(response.status, kind, await response.read(), dict(response.headers))
 
     async def send_json(self, document: Any, path: str = LIVEKIT_PATH) -> Reply:
         return await self.send(json.dumps(document).encode(), JSON, path)

@@ -20,10 +20,12 @@ from connector.api.carrier.forms import posted, require_no_event
 from connector.api.carrier.media_socket import MediaSocket, new_websocket
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.origins import Origins
+from connector.api.resume_urls import HEADER
 from connector.call.dependencies import FINAL_STATUSES
 from connector.call.registry.manager import CallManager
 from connector.carriers.carrier import Carrier, Carriers
 from connector.carriers.facts import CallFacts
+from connector.carriers.resume import resume_url
 from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid
 from connector.logs import bind_call
 from connector.metrics import Metrics
@@ -130,7 +132,9 @@ class ConnectUrl:
         url = carrier.stream_url(self._origins.pick(wanted.region), _token(request))
         words = self._words
         greeting = words.placed_greeting if wanted.placed else words.greetings[carrier.provider]
-        return _document(carrier, carrier.stream_answer(url, greeting))
+        response = _document(carrier, carrier.stream_answer(url, greeting))
+        response.headers[HEADER] = resume_url(url)
+        return response
 
     async def _stream(self, provider: Provider, request: web.Request) -> web.StreamResponse:
         self._signatures.require_handshake(provider, request)

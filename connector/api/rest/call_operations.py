@@ -104,8 +104,15 @@ class CallData(Answer):
     timelog: list[Moment]
 
 
+class CallDetail(CallData):
+    resume_url: str | None = Field(
+        description="Where the carrier asks how the phone goes on after its media stream has ended; null once the call "
+        "has ended"
+    )
+
+
 class CallAnswer(Answer):
-    data: CallData
+    data: CallDetail
 
 
 class CallChanged(Answer):
@@ -139,12 +146,19 @@ class Control(Protocol):
     async def switch_room(self, call_id: str, room: str) -> CallRecord: ...
 
 
+class ResumeUrls(Protocol):
+    """See `connector.api.resume_urls.ResumeUrls`."""
+
+    async def of(self, record: CallRecord) -> str: ...
+
+
 class CallRest:
     """The operations on calls."""
 
-    def __init__(self, control: Control, store: Store) -> None:
+    def __init__(self, control: Control, store: Store, resume_urls: ResumeUrls) -> None:
         self._control = control
         self._store = store
+        self._resume_urls = resume_urls
 
     def operations(self) -> Sequence[Operation]:
         path, one = "/v2/sip/call", "/v2/sip/call/{id}"
@@ -201,7 +215,9 @@ class CallRest:
         return CallList(data=data, page_info=page_info(query, page.total))
 
     async def get(self, asked: Asked[Any, Any]) -> CallAnswer:
-        return CallAnswer(data=shown(await self._control.record(asked.path["id"])))
+        record = await self._control.record(asked.path["id"])
+        url = await self._resume_urls.of(record)
+        return CallAnswer(data=CallDetail(**shown(record).model_dump(), resume_url=url or None))
 
     async def end(self, asked: Asked[CallId, Any]) -> CallChanged:
         record = await self._control.end(asked.body.call_id)

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from connector.api.auth import Authorizer
 from connector.api.refusals import Refusals
+from connector.api.resume_urls import header_of
 from connector.api.rpc.methods import Method
 from connector.deadlines import deadline
 from connector.errors import ConnectorError
@@ -99,7 +100,9 @@ class GrpcServer:
                 request.ParseFromString(body)
                 # If the deadline passes or the client disconnects, this is cancelled, and the method undoes its work.
                 async with deadline(context.time_remaining()):
-                    return (await method.handler(request)).SerializeToString()
+                    response = await method.handler(request)
+                await context.send_initial_metadata([(name.lower(), url) for name, url in header_of(response).items()])
+                return response.SerializeToString()
             except ConnectorError as error:
                 self._refusals.note(path, error.twirp_code, error.message)
                 await context.abort(getattr(grpc.StatusCode, error.grpc_code), error.message)

@@ -36,7 +36,7 @@ LARGEST_PAGE = 1000
 _TIME = struct.Struct(">d")
 
 
-def call_message(record: CallRecord) -> pb.Call:
+def call_message(record: CallRecord, resume_url: str = "") -> pb.Call:
     message = pb.Call(
         call_id=record.call_id,
         provider=_PROVIDER_NAMES.get(record.provider),
@@ -52,6 +52,7 @@ def call_message(record: CallRecord) -> pb.Call:
         end_detail=record.end_detail,
         transfer_to=record.transfer_to,
         transfer_status=record.transfer_status,
+        resume_url=resume_url,
     )
     setattr(message, "from", record.from_number)
     if record.started_at:

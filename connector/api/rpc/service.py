@@ -9,6 +9,7 @@ from typing import Protocol
 import structlog
 
 from connector.api.origins import Origins
+from connector.api.resume_urls import ResumeUrls
 from connector.api.rpc import requests
 from connector.api.rpc.messages import call_filter, call_message, page_token
 from connector.call.registry.control import CallControl, TransferWish
@@ -47,6 +48,7 @@ class ConnectorService:
         origins: Origins,
         connect_timeout: float,
         placer: CallPlacer | None,
+        resume_urls: ResumeUrls,
     ) -> None:
         self._calls = calls
         self._control = control
@@ -56,6 +58,7 @@ class ConnectorService:
         self._origins = origins
         self._connect_timeout = connect_timeout
         self._placer = placer
+        self._resume_urls = resume_urls
 
     async def connect_twilio_call(self, request: pb.ConnectTwilioCallRequest) -> pb.ConnectTwilioCallResponse:
         """Creates a call and returns its connect_url. Raises InvalidArgument before anything is created."""
@@ -121,7 +124,8 @@ class ConnectorService:
         )
 
     async def get_call(self, request: pb.GetCallRequest) -> pb.GetCallResponse:
-        return pb.GetCallResponse(call=call_message(await self._control.record(requests.call_id(request.call_id))))
+        record = await self._control.record(requests.call_id(request.call_id))
+        return pb.GetCallResponse(call=call_message(record, await self._resume_urls.of(record)))
 
     async def end_call(self, request: pb.EndCallRequest) -> pb.EndCallResponse:
         """Ends both legs and waits for the end of the teardown."""

@@ -24,6 +24,7 @@ from twirp.server import TwirpServer
 from connector.api.auth import Authorizer
 from connector.api.bodies import bounded_body
 from connector.api.refusals import Refusals
+from connector.api.resume_urls import header_of
 from connector.api.rpc.methods import Method
 from connector.api.timeouts import client_timeout
 from connector.deadlines import deadline
@@ -119,14 +120,17 @@ class _Service(TwirpServer):  # type: ignore[misc]
         self._prefix = f"/twirp/{name}"
 
     def add(self, method: Method) -> None:
-        async def call(_: Context, message: Message) -> Message:
+        async def call(context: Context, message: Message) -> Message:
             try:
-                return await method.handler(message)
+                response = await method.handler(message)
             except ConnectorError as error:
                 raise to_twirp(error) from error
             except Exception:
                 log.exception("request failed", service=method.service, method=method.name)
                 raise TwirpServerException(code=Errors.Internal, message="internal error") from None
+            for name, value in header_of(response).items():
+                context.set_response_header(name, value)
+            return response
 
         self._endpoints[method.name] = Endpoint(method.service, method.name, call, method.request, method.response)
 

@@ -86,12 +86,16 @@ class ToCarrier:
         self._last_mark = ""
         self._on_played: Callable[[], None] = _do_nothing
         self.is_open = False
+        self._mixer = Mixer(1)
         self.start(media)
 
     def start(self, media: MediaFormat) -> None:
         self._coding = coding_of(media)
         self._rate = self._coding.rate
-        self._mixer = Mixer(self._coding.frame_samples)
+        # A stream that comes back starts when the room's tracks are known already.
+        sources, self._mixer = self._mixer.sources, Mixer(self._coding.frame_samples)
+        for source in sources:
+            self._mixer.add(source)
 
     def source_added(self, source: str) -> None:
         self._mixer.add(source)

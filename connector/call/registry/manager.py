@@ -219,6 +219,16 @@ class CallManager:
                 return call.resume(stream, carrier_let_go=carrier_let_go)
         return await self._resumes.resume(call_id, stream, carrier_let_go=carrier_let_go)
 
+    async def stream_of(self, call_id: str) -> int:
+        """Number of the call's current or latest stream; before the first one has started, 1. Raises StoreError."""
+        call = self._calls.get(call_id)
+        if call is not None:
+            return call.stream
+        entry = await self._parts.store.waiting.get(call_id)
+        if entry is None:
+            return 1
+        return entry.stream - 1 if entry.stream > 1 else entry.stream
+
     async def fetched(
         self, call_id: str, carrier_call_id: str, from_number: str, to_number: str, account_id: str = ""
     ) -> None:

@@ -348,6 +348,12 @@ class CallSession:
             self.begin("tell the room", self.presence.is_away(status))
 
     @property
+    def stream(self) -> int:
+        """Number of the current or latest stream; before the first one has started, 1."""
+        is_next = self.wait.stage in (Stage.SERVED, Stage.SHARED) and self.wait.stream > 1
+        return self.wait.stream - 1 if is_next else self.wait.stream
+
+    @property
     def silent_for(self) -> float | None:
         """Seconds since the current stream's last message; None if there is no stream."""
         return self._line.silent_for if self._line is not None else None

@@ -134,6 +134,8 @@ class Returns:
     def __init__(self, call: Returning, parts: CallDependencies, recorder: CallRecorder, presence: Presence) -> None:
         self._call = call
         self._grace = parts.limits.resume_grace
+        self._patience = self._grace + parts.carriers[recorder.request.provider].comes_back_within
+        """Seconds for which a lost stream is waited for: a carrier that polls may come at the end of its interval."""
         self._metrics = parts.metrics
         self._recorder = recorder
         self._presence = presence
@@ -211,17 +213,17 @@ class Returns:
             self._metrics.returns.labels("too_many").inc()
             call.end(EndReason.INTERRUPTED, f"{len(wait.returns)} streams were lost within {RETURNS_WITHIN:g} s")
             return True
-        wait.open(self._grace, self._on_time_over)
+        wait.open(self._patience, self._on_time_over)
         call.detach(AWAY, 0.0)
         self._recorder.stream_changed(AWAY)
-        log.warning("the stream is lost: waiting for the carrier to come back", detail=detail, seconds=self._grace)
+        log.warning("the stream is lost: waiting for the carrier to come back", detail=detail, seconds=self._patience)
         return True
 
     def _on_time_over(self) -> None:
         if self._lost is not None:
             reason, detail = self._lost
             self._metrics.returns.labels("expired").inc()
-            self._call.end(reason, detail or f"the stream did not come back within {self._grace:g} s")
+            self._call.end(reason, detail or f"the stream did not come back within {self._patience:g} s")
 
     # Back
 

@@ -28,7 +28,7 @@ class Plivo(Carrier):
     account_rules = AccountRules("Plivo", "PLIVO_ACCOUNTS", unnamed_prefix="SA")
     unsigned = "X-Plivo-Signature-V3 is missing or does not match"
     holds_calls = True
-    without_rest = "a phone may stay on a silent line, and calls cannot be transferred"
+    without_rest = "a phone may stay on a silent line if this service cannot be reached; calls cannot be transferred"
     fetches_sentences = True
 
     def __init__(self, content_type: documents.ContentType = "audio/x-mulaw;rate=8000") -> None:
@@ -51,6 +51,9 @@ class Plivo(Carrier):
 
     def stream_answer(self, url: str, say: str = "") -> str:
         return documents.stream_answer(url, say, self._content_type)
+
+    def hold(self, url: str, seconds: int) -> str:
+        return documents.hold(url, seconds)
 
     def refusal(self, say: str) -> str:
         return documents.refusal(say)

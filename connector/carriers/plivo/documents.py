@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from connector.carriers.carrier import PIN_TIMEOUT
+from connector.carriers.resume import resume_url
 from connector.carriers.transfers import TransferDial
 from connector.carriers.xml import child, document, response, spoken
 
@@ -12,10 +13,20 @@ ContentType = Literal["audio/x-mulaw;rate=8000", "audio/x-l16;rate=8000", "audio
 
 
 def stream_answer(url: str, sentence: str, content_type: ContentType) -> str:
-    """The stream is the last element, so its end ends the call."""
+    """With `keepCallAlive`, Plivo continues in the document when the stream has ended: it asks us how the call goes on.
+    https://www.plivo.com/docs/voice/xml/audio-streaming"""
     root = response()
     spoken(root, "Speak", sentence)
     child(root, "Stream", url, bidirectional="true", keepCallAlive="true", contentType=content_type)
+    child(root, "Redirect", resume_url(url), method="POST")
+    return document(root)
+
+
+def hold(url: str, seconds: int) -> str:
+    """https://www.plivo.com/docs/voice/xml/wait"""
+    root = response()
+    child(root, "Wait", length=str(seconds))
+    child(root, "Redirect", url, method="POST")
     return document(root)
 
 

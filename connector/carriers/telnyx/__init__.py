@@ -7,7 +7,7 @@ from typing import Self
 
 from connector.accounts import AccountRules, CarrierAccount, CarrierAccounts, listed, merged
 from connector.carriers import twiml
-from connector.carriers.carrier import Carrier
+from connector.carriers.carrier import POLL_SECONDS, Carrier
 from connector.carriers.codec import Codec
 from connector.carriers.facts import CallFacts, facts_of
 from connector.carriers.signatures import SignedRequest
@@ -31,17 +31,23 @@ class Telnyx(Carrier):
     signs_handshakes = False
     """Telnyx is not known to sign handshakes; only the token is checked there."""
     holds_calls = True
-    without_rest = "a call that the room ends stays up, in silence, until the phone hangs up"
-    stream_outlives_document = True
+    without_rest = (
+        f"a call that the room ends stays up in silence for up to {POLL_SECONDS} seconds, a call whose media "
+        "connection breaks returns as late, and calls cannot be transferred"
+    )
+    stream_has_own_ids = True
     longest_ring = 120
 
-    def __init__(self, codec_name: documents.CodecName = "PCMU") -> None:
-        """`codec_name`: the codec requested from Telnyx for both directions."""
+    def __init__(self, codec_name: documents.CodecName = "PCMU", *, in_connect: bool = False) -> None:
+        """`codec_name`: the codec requested from Telnyx for both directions. `in_connect`: the answer document waits
+        for the end of the stream, instead of running in parallel with it."""
         self._codec_name = codec_name
+        self._in_connect = in_connect
+        self.stream_outlives_document = not in_connect
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        return cls(settings.telnyx_codec)
+        return cls(settings.telnyx_codec, in_connect=settings.telnyx_connect_stream)
 
     def accounts(self, settings: Settings) -> CarrierAccounts:
         others = [
@@ -55,7 +61,10 @@ class Telnyx(Carrier):
         return TelnyxCodec(documents.FORMATS[self._codec_name])
 
     def stream_answer(self, url: str, say: str = "") -> str:
-        return documents.stream_answer(url, say, self._codec_name)
+        return documents.stream_answer(url, say, self._codec_name, in_connect=self._in_connect)
+
+    def hold(self, url: str, seconds: int) -> str:
+        return twiml.hold(url, seconds)
 
     def refusal(self, say: str) -> str:
         return twiml.refusal(say)

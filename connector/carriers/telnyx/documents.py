@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from connector.carriers.carrier import PIN_TIMEOUT
+from connector.carriers.carrier import PIN_TIMEOUT, POLL_SECONDS
 from connector.carriers.codec import MediaFormat
 from connector.carriers.events import Encoding
-from connector.carriers.twiml import gather, say
+from connector.carriers.resume import resume_url
+from connector.carriers.twiml import gather, say, way_back
 from connector.carriers.xml import child, document, response
 
 CodecName = Literal["PCMU", "PCMA", "L16"]
@@ -18,12 +19,14 @@ FORMATS: dict[CodecName, MediaFormat] = {
     "L16": MediaFormat(Encoding.L16, 16000),
 }
 """The format of the audio that we send to Telnyx, by requested codec."""
-_KEPT_ALIVE = 86400
-"""Seconds (one day). Telnyx streams in parallel with the document, and the call ends when the document ends."""
 
 
-def stream_answer(url: str, sentence: str, codec: CodecName) -> str:
-    """The stream runs in parallel with the document; a pause of one day keeps the call up until somebody hangs up."""
+def stream_answer(url: str, sentence: str, codec: CodecName, *, in_connect: bool) -> str:
+    """The stream runs in parallel with the document, and the call ends when the document ends. So the document is a
+    short pause, after which Telnyx asks us how the call goes on: a phone is on a silent line for one pause at most.
+
+    With `in_connect`, the document waits for the end of the stream instead.
+    """
     root = response()
     say(root, sentence)
     # Without a requested codec, Telnyx streams in the codec of the call, which may be one that we cannot decode
@@ -32,7 +35,7 @@ def stream_answer(url: str, sentence: str, codec: CodecName) -> str:
     if codec == "L16":
         more["bidirectionalSamplingRate"] = str(FORMATS[codec].rate)
     child(
-        child(root, "Start"),
+        child(root, "Connect" if in_connect else "Start"),
         "Stream",
         url=url,
         track="both_tracks",
@@ -40,7 +43,9 @@ def stream_answer(url: str, sentence: str, codec: CodecName) -> str:
         bidirectionalCodec=codec,
         **more,
     )
-    child(root, "Pause", length=str(_KEPT_ALIVE))
+    if not in_connect:
+        child(root, "Pause", length=str(POLL_SECONDS))
+    way_back(root, resume_url(url))
     return document(root)
 
 

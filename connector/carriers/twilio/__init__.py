@@ -48,6 +48,9 @@ class Twilio(Carrier):
     def stream_answer(self, url: str, say: str = "") -> str:
         return documents.stream_answer(url, say)
 
+    def hold(self, url: str, seconds: int) -> str:
+        return twiml.hold(url, seconds)
+
     def refusal(self, say: str) -> str:
         return twiml.refusal(say)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from connector.carriers.carrier import PIN_TIMEOUT
-from connector.carriers.twiml import gather, say
+from connector.carriers.resume import resume_url
+from connector.carriers.twiml import gather, say, way_back
 from connector.carriers.xml import child, document, response
 
 
 def stream_answer(url: str, sentence: str) -> str:
-    """Twilio removes a query string, so the URL must have none. The stream is the last verb, so its end ends the
-    call."""
+    """Twilio removes a query string, so the URL must have none. When the stream has ended, Twilio asks us how the call
+    goes on."""
     root = response()
     say(root, sentence)
     child(child(root, "Connect"), "Stream", url=url)
+    way_back(root, resume_url(url))
     return document(root)
 
 

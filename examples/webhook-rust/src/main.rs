@@ -109,6 +109,8 @@ impl Webhook {
                 },
             )
             .await?;
+        // When the stream has ended, the connector tells Twilio how the call goes on: stream again, or hang up.
+        let resume_url = format!("{}/resume", response.connect_url.replacen("ws", "http", 1));
         Ok(format!(
             r#"<?xml version="1.0" encoding="UTF-8"?>
 <Response>
@@ -116,8 +118,10 @@ impl Webhook {
     <Connect>
         <Stream url="{}" />
     </Connect>
+    <Redirect method="POST">{}</Redirect>
 </Response>"#,
-            escape(&response.connect_url)
+            escape(&response.connect_url),
+            escape(&resume_url)
         ))
     }
 }

@@ -189,7 +189,7 @@ class PlaceTwilioCallResponse(_message.Message):
     def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ...) -> None: ...
 
 class Call(_message.Message):
-    __slots__ = ("call_id", "provider", "direction", "state", "room_name", "participant_identity", "carrier_call_id", "carrier_status", "to", "created_at", "started_at", "ended_at", "end_reason", "end_detail", "transfer_to", "transfer_status")
+    __slots__ = ("call_id", "provider", "direction", "state", "room_name", "participant_identity", "carrier_call_id", "carrier_status", "to", "created_at", "started_at", "ended_at", "end_reason", "end_detail", "transfer_to", "transfer_status", "resume_url")
     class Provider(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PROVIDER_UNSPECIFIED: _ClassVar[Call.Provider]
@@ -237,6 +237,7 @@ class Call(_message.Message):
     END_DETAIL_FIELD_NUMBER: _ClassVar[int]
     TRANSFER_TO_FIELD_NUMBER: _ClassVar[int]
     TRANSFER_STATUS_FIELD_NUMBER: _ClassVar[int]
+    RESUME_URL_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     provider: Call.Provider
     direction: Call.Direction
@@ -253,7 +254,8 @@ class Call(_message.Message):
     end_detail: str
     transfer_to: str
     transfer_status: str
-    def __init__(self, call_id: _Optional[str] = ..., provider: _Optional[_Union[Call.Provider, str]] = ..., direction: _Optional[_Union[Call.Direction, str]] = ..., state: _Optional[_Union[Call.State, str]] = ..., room_name: _Optional[str] = ..., participant_identity: _Optional[str] = ..., carrier_call_id: _Optional[str] = ..., carrier_status: _Optional[str] = ..., to: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_reason: _Optional[str] = ..., end_detail: _Optional[str] = ..., transfer_to: _Optional[str] = ..., transfer_status: _Optional[str] = ..., **kwargs) -> None: ...
+    resume_url: str
+    def __init__(self, call_id: _Optional[str] = ..., provider: _Optional[_Union[Call.Provider, str]] = ..., direction: _Optional[_Union[Call.Direction, str]] = ..., state: _Optional[_Union[Call.State, str]] = ..., room_name: _Optional[str] = ..., participant_identity: _Optional[str] = ..., carrier_call_id: _Optional[str] = ..., carrier_status: _Optional[str] = ..., to: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_reason: _Optional[str] = ..., end_detail: _Optional[str] = ..., transfer_to: _Optional[str] = ..., transfer_status: _Optional[str] = ..., resume_url: _Optional[str] = ..., **kwargs) -> None: ...
 
 class ListCallsRequest(_message.Message):
     __slots__ = ("room_name", "state", "provider", "created_after", "created_before", "page_size", "page_token")

@@ -81,13 +81,18 @@ class Control:
         return await self._do(call_id, "switch", room, room=room)
 
 
+class ResumeUrls:
+    async def of(self, record: CallRecord) -> str:
+        return "" if record.end_reason else f"{PUBLIC}/{record.provider.value}/{record.call_id}/resume"
+
+
 def operations(store: Store, control: Control) -> list[Operation]:
     origins = Origins(PUBLIC, {}, {})
     signatures = SignatureCheck(origins, CARRIERS, ACCOUNTS)
     return [
         *ConnectorRest(store, WebhookKeys(SECRET), origins, CARRIERS, signatures, RuleRest(store, {KEY})).operations(),
         *RuleRest(store, KEY).operations(),
-        *CallRest(control, store).operations(),
+        *CallRest(control, store, ResumeUrls()).operations(),
     ]
 
 

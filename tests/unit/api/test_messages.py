@@ -49,8 +49,9 @@ TIMES = st.floats(min_value=0, max_value=4e9)
 
 
 def test_every_fact_of_a_record_is_told() -> None:
-    message = call_message(RECORD)
+    message = call_message(RECORD, "https://calls.example.com/twilio/t/resume")
     assert {field.name for field, _ in message.ListFields()} == {field.name for field in pb.Call.DESCRIPTOR.fields}
+    assert message.resume_url == "https://calls.example.com/twilio/t/resume"
     assert (message.call_id, message.room_name, message.participant_identity) == ("call_1", "room", "caller")
     assert (message.provider, message.direction) == (pb.Call.PROVIDER_TWILIO, pb.Call.DIRECTION_INBOUND)
     assert (message.state, message.end_reason, message.end_detail) == (pb.Call.STATE_ENDED, "busy", "why")

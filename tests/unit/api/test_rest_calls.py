@@ -66,12 +66,20 @@ async def test_a_call_as_the_sdk_reads_it(rest: Rest) -> None:
         "endReason": "carrier_hangup",
         "transferTo": None,
         "transferStatus": None,
+        "resumeUrl": None,
         "timelog": [
             {"status": "incoming", "timestamp": "2025-06-15T15:06:40.000Z"},
             {"status": "answered", "timestamp": "2025-06-15T15:06:41.000Z"},
             {"status": "ended", "timestamp": "2025-06-15T15:06:49.500Z"},
         ],
     }
+
+
+async def test_a_call_that_goes_on_tells_where_its_carrier_comes_back(rest: Rest) -> None:
+    await rest.store.save_call(replace(RECORD, state=CallState.ACTIVE, end_reason=None, ended_at=0.0))
+    call = (await rest.ok("GET", f"{PATH}/call_1"))["data"]
+    assert call["resumeUrl"] == "https://calls.example.com/twilio/call_1/resume"
+    assert "resumeUrl" not in (await rest.ok("GET", PATH))["data"][0]
 
 
 @pytest.mark.parametrize(

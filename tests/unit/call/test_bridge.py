@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from connector.audio.g711 import ulaw_decode, ulaw_encode
-from connector.call.media.bridge import Bridge
+from connector.call.media.bridge import TELEPHONE, Bridge
 from connector.call.media.to_carrier import MAX_TONES
 from connector.carriers.events import AudioReceived
 from connector.metrics import Metrics
@@ -191,6 +191,12 @@ def test_what_the_sdk_dropped_is_counted_once(rig: Rig) -> None:
     rig.bridge.collect_drops()
     rig.bridge.collect_drops()
     assert rig.dropped("from_carrier", "sdk_slow") == 3
+
+
+def test_a_stream_that_comes_back_hears_those_who_are_in_the_room_already(rig: Rig) -> None:
+    """The tracks are known before the stream has started and named its format."""
+    rig.bridge.start(TELEPHONE, TELEPHONE)
+    assert rig.room_says() == ["audio 160"]
 
 
 def test_a_source_that_went_is_not_heard_and_not_waited_for(rig: Rig) -> None:

@@ -41,6 +41,7 @@ class TestStreams:
             "  <Connect>\n"
             '    <Stream url="wss://calls.example.com/twilio/AQ-_x" />\n'
             "  </Connect>\n"
+            '  <Redirect method="POST">https://calls.example.com/twilio/AQ-_x/resume</Redirect>\n'
             "</Response>\n"
         )
 
@@ -51,7 +52,8 @@ class TestStreams:
             '    <Stream url="wss://calls.example.com/telnyx?ref=AQ-_x&amp;more=1" track="both_tracks" '
             'bidirectionalMode="rtp" bidirectionalCodec="PCMU" codec="PCMU" />\n'
             "  </Start>\n"
-            '  <Pause length="86400" />\n'
+            '  <Pause length="10" />\n'
+            '  <Redirect method="POST">https://calls.example.com/telnyx/AQ-_x/resume</Redirect>\n'
             "</Response>\n"
         )
 
@@ -61,8 +63,17 @@ class TestStreams:
             "<Response>\n"
             '  <Stream bidirectional="true" keepCallAlive="true" contentType="audio/x-mulaw;rate=8000">'
             "wss://calls.example.com/telnyx?ref=AQ-_x&amp;more=1</Stream>\n"
+            '  <Redirect method="POST">https://calls.example.com/telnyx/AQ-_x/resume</Redirect>\n'
             "</Response>\n"
         )
+
+    def test_telnyxs_document_with_a_connect_waits_for_the_end_of_the_stream(self) -> None:
+        carrier = Telnyx(in_connect=True)
+        root = ElementTree.fromstring(carrier.stream_answer(REF))
+        assert [child.tag for child in root] == ["Connect", "Redirect"]
+        assert root[0][0].attrib["bidirectionalMode"] == "rtp"
+        assert not carrier.stream_outlives_document
+        assert Telnyx().stream_outlives_document
 
     @pytest.mark.parametrize(
         ("carrier", "wanted"),
@@ -117,6 +128,13 @@ class TestOtherAnswers:
     @ALL
     def test_hanging_up(self, provider: Provider) -> None:
         assert CARRIERS[provider].hang_up() == f"{HEAD}<Response>\n  <Hangup />\n</Response>\n"
+
+    @ALL
+    def test_a_phone_is_held_and_comes_back(self, provider: Provider) -> None:
+        root = ElementTree.fromstring(CARRIERS[provider].hold("https://x/y/resume?tried=2", 7))
+        pause, back = root
+        assert (pause.tag, pause.attrib) == ("Wait" if provider is Provider.PLIVO else "Pause", {"length": "7"})
+        assert (back.tag, back.text, back.attrib) == ("Redirect", "https://x/y/resume?tried=2", {"method": "POST"})
 
     @ALL
     def test_a_refusal_is_polite(self, provider: Provider) -> None:

@@ -2,10 +2,12 @@
 
 import com.sun.net.httpserver.HttpExchange
 import com.sun.net.httpserver.HttpServer
+import com.twilio.http.HttpMethod
 import com.twilio.security.RequestValidator
 import com.twilio.twiml.VoiceResponse
 import com.twilio.twiml.voice.Connect
 import com.twilio.twiml.voice.Hangup
+import com.twilio.twiml.voice.Redirect
 import com.twilio.twiml.voice.Say
 import com.twilio.twiml.voice.Stream
 import io.livekit.server.ConnectorServiceClient
@@ -110,6 +112,8 @@ private class Webhook(
     return VoiceResponse.Builder()
       .say(Say.Builder("This is LiveKit Twilio Connector.").build())
       .connect(Connect.Builder().stream(Stream.Builder().url(connectUrl).build()).build())
+      // When the stream has ended, the connector tells Twilio how the call goes on: stream again, or hang up.
+      .redirect(Redirect.Builder("http${connectUrl.removePrefix("ws")}/resume").method(HttpMethod.POST).build())
       .build()
       .toXml()
   }

@@ -1,0 +1,167 @@
+"""The resume URL: `/<carrier>/<token>/resume`, GET or POST. A carrier asks how the phone of a call goes on after its
+media stream has ended, and gets the next document. Any process that shares the store can answer.
+
+Every answer is a document: after an error, too, the phone is hung up instead of left on a silent line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+from urllib.parse import urlencode
+
+import structlog
+from aiohttp import web
+
+from connector.api.carrier.forms import Posted, posted, require_no_event
+from connector.api.carrier.signed import SignatureCheck
+from connector.api.origins import Origins
+from connector.call.dependencies import FINAL_STATUSES
+from connector.call.session.returns import Resume, ResumeVerdict
+from connector.carriers.carrier import POLL_SECONDS, Carrier, Carriers
+from connector.carriers.facts import CallFacts
+from connector.carriers.resume import resume_url
+from connector.errors import ConnectorError, SignatureInvalid, TokenInvalid, Unavailable
+from connector.logs import bind_call
+from connector.metrics import Metrics
+from connector.model.call import CallRecord
+from connector.storage.base import StoreError
+from connector.tokens import TokenSigner, stream_name, stream_named
+
+log = structlog.get_logger()
+
+PATIENCE = 8.0
+"""Seconds for the store's answer. Carriers give up after 15 s."""
+TRIES = 5
+"""Requests after which the phone is hung up, if the store cannot be reached."""
+TRY_AGAIN_IN = 1
+"""Seconds."""
+_TRIED = "tried"
+"""Query parameter: number of requests that the store did not answer."""
+
+
+class ReturningCalls(Protocol):
+    """See `connector.call.registry.manager.CallManager`."""
+
+    def known_record(self, call_id: str) -> CallRecord | None: ...
+    async def resume(self, call_id: str, stream: int, *, carrier_let_go: bool) -> Resume: ...
+    async def carrier_said(self, call_id: str, status: str, number: int) -> object: ...
+
+
+class Records(Protocol):
+    """See `connector.storage.base.Store`."""
+
+    async def get_call(self, call_id: str) -> CallRecord | None: ...
+
+
+class ResumeRoutes:
+    """`streams` makes and verifies the tokens of streams; the token of the stream that has ended names the call."""
+
+    def __init__(
+        self,
+        calls: ReturningCalls,
+        store: Records,
+        streams: TokenSigner,
+        signatures: SignatureCheck,
+        origins: Origins,
+        carriers: Carriers,
+        metrics: Metrics,
+    ) -> None:
+        self._calls = calls
+        self._store = store
+        self._streams = streams
+        self._signatures = signatures
+        self._origins = origins
+        self._carriers = carriers
+        self._metrics = metrics
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        for carrier in self._carriers.values():
+            path = f"/{carrier.provider.value}/{{token}}/resume"
+            for method in ("GET", "POST"):
+                router.add_route(method, path, self._of(carrier))
+
+    def _of(self, carrier: Carrier) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handler(request: web.Request) -> web.Response:
+            try:
+                form = await posted(request)
+                self._signatures.require(carrier.provider, request, form.body, form.fields)
+                require_no_event(carrier, form)
+                # The token may have expired: it names a call, and the call decides.
+                call_id, stream = stream_named(self._streams.peek(request.match_info["token"])[0])
+            except ConnectorError as error:
+                self._note(error)
+                status = error.http_status if isinstance(error, SignatureInvalid) else 200
+                return _document(carrier, carrier.hang_up(), status)
+            with bind_call(call_id):
+                return _document(carrier, await self._answer(carrier, request, form, call_id, stream))
+
+        return handler
+
+    async def _answer(self, carrier: Carrier, request: web.Request, form: Posted, call_id: str, stream: int) -> str:
+        """Returns the document for the phone."""
+        facts = carrier.call_facts(dict(form.fields) or dict(request.query))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._next(carrier, facts, call_id, stream)
+        except (StoreError, Unavailable, TimeoutError) as error:
+            return self._later(carrier, request, error)
+        except ConnectorError as error:
+            self._note(error)
+        except Exception:
+            log.exception("resume failed")
+        return carrier.hang_up()
+
+    async def _next(self, carrier: Carrier, facts: CallFacts, call_id: str, stream: int) -> str:
+        if facts.status in FINAL_STATUSES:
+            await self._calls.carrier_said(call_id, facts.status, facts.report_number)
+            return carrier.hang_up()
+        await self._require_of_the_call(carrier, facts, call_id)
+        resume = await self._calls.resume(call_id, stream, carrier_let_go=not carrier.stream_outlives_document)
+        log.info("the carrier asks how the call goes on", stream=stream, verdict=resume.verdict.name.lower())
+        request = resume.request
+        if resume.verdict is ResumeVerdict.OVER or request is None:
+            return carrier.hang_up()
+        if resume.verdict is ResumeVerdict.LIVES:
+            # The expiry of this token is never looked at.
+            url = self._stream_url(carrier, request.region, call_id, stream, time.time())
+            return carrier.hold(resume_url(url), POLL_SECONDS)
+        return carrier.stream_answer(self._stream_url(carrier, request.region, call_id, resume.stream, resume.deadline))
+
+    async def _require_of_the_call(self, carrier: Carrier, facts: CallFacts, call_id: str) -> None:
+        """Raises TokenInvalid if the token is not of this carrier, or not of the carrier call that asks."""
+        record = self._calls.known_record(call_id) or await self._store.get_call(call_id)
+        if record is None:
+            raise TokenInvalid("no such call")
+        if record.provider is not carrier.provider:
+            raise TokenInvalid("this resume URL is another carrier's")
+        known = record.carrier_call_id
+        # If the stream has ids of its own, the record may have that one, and nothing connects the two.
+        if known and facts.call_id != known and not carrier.stream_has_own_ids:
+            raise TokenInvalid("this resume URL belongs to another carrier call")
+
+    def _stream_url(self, carrier: Carrier, region: str, call_id: str, stream: int, expires_at: float) -> str:
+        token = self._streams.mint(stream_name(call_id, stream), expires_at)
+        return carrier.stream_url(self._origins.pick(region), token)
+
+    def _later(self, carrier: Carrier, request: web.Request, error: Exception) -> str:
+        """The store cannot be reached: nobody knows how the call goes on. The phone waits a moment, a few times."""
+        tried = request.query.get(_TRIED, "0")
+        done = int(tried) + 1 if tried.isascii() and tried.isdigit() and len(tried) < 3 else TRIES
+        if done >= TRIES:
+            log.warning("the store cannot be reached: the phone is hung up", error=str(error), tried=done)
+            return carrier.hang_up()
+        log.warning("the store cannot be reached: the phone waits", error=str(error), tried=done)
+        # The call's region is not known now; every origin leads to this service.
+        url = f"{self._origins.default}{request.rel_url.raw_path}?{urlencode({_TRIED: done})}"
+        return carrier.hold(url, TRY_AGAIN_IN)
+
+    def _note(self, error: ConnectorError) -> None:
+        self._metrics.refused.labels("resume", type(error).__name__).inc()
+        log.warning("resume refused", error=error.message, status=error.http_status)
+
+
+def _document(carrier: Carrier, text: str, status: int = 200) -> web.Response:
+    return web.Response(status=status, text=text, content_type=carrier.document_type)
