@@ -296,8 +296,8 @@ class Settings(BaseSettings):
     def _peer_address(self) -> Settings:
         if self.peer_host in _EVERY_ADDRESS and not self.peer_url:
             raise ValueError(
-                f"CONNECTOR_PEER_HOST {self.peer_host} is no address that other processes can use: name one, or set "
-                "CONNECTOR_PEER_URL too"
+                f"CONNECTOR_PEER_HOST {self.peer_host} is not an address that other processes can use: give one, or "
+                "set CONNECTOR_PEER_URL too"
             )
         if self.peer_url and not self.peer_port:
             raise ValueError("CONNECTOR_PEER_URL needs a fixed CONNECTOR_PEER_PORT")

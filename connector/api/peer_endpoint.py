@@ -113,7 +113,7 @@ class PeerEndpoint:
                 raise TokenInvalid("the token is for another body")
         except TokenInvalid as error:
             self._metrics.refused.labels("peer", type(error).__name__).inc()
-            log.warning("request of a stranger at the address for the other processes", error=error.message)
+            log.warning("unauthenticated request at the endpoint for the other processes", error=error.message)
             return web.Response(status=403, text="only processes with the same secret are answered\n")
         answer = encoded(await self._answer(token, body))
         return web.Response(body=answer, content_type="application/json", headers={PROOF: token.proof(answer)})
@@ -131,7 +131,7 @@ class PeerEndpoint:
         try:
             request = request_of(body)
         except UnreadableMessage as error:
-            log.warning("the request of another process cannot be read: is it of another version?", fields=str(error))
+            log.warning("the request of another process cannot be read: it may have another version", fields=str(error))
             return _refused(Unimplemented(f"the process {self._owner} is of a version that cannot do that"))
         return await self._carried_out(request)
 

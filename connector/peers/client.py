@@ -172,7 +172,7 @@ class PeerClient:
             log.info("a process does not exist any more", owner=owner)
             return False
         except ConnectorError as error:
-            log.debug("whether a process lives is not known", owner=owner, error=error.message)
+            log.debug("could not check whether a process is alive", owner=owner, error=error.message)
         return True
 
     async def _ask(self, owner: str, command: CallCommand) -> CallRecord:

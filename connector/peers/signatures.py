@@ -76,7 +76,7 @@ class PeerSignatures:
             receiver, body_digest = name[:_DIGEST], name[_DIGEST:]
             is_for_us = hmac.compare_digest(receiver, _digest(owner.encode()))
             return CheckedToken(token, is_for_us, expires_at, body_digest, key)
-        raise TokenInvalid("this is no token of another process of the service")
+        raise TokenInvalid("the token was not issued by another process of the service")
 
 
 def _digest(data: bytes) -> str:

@@ -1,12 +1,11 @@
-"""Audio into and out of the LiveKit SDK, by its native interface, one call of ours per frame.
+"""Audio into and out of the LiveKit SDK, over its native interface, with one native call per frame.
 
-The SDK's own `AudioSource.capture_frame` and `AudioStream` subscribe a new queue for every captured frame
-and hand every media event to every room of the process, which costs a quarter of a call's CPU and grows
-with the square of the number of calls. `MediaRouter` takes the SDK's event queue's place: media events go
-straight to their track by a dictionary, everything else takes the SDK's own way. It relies on names of the
-SDK that are not public (`FfiClient` with its library and queue, `FfiQueue`, `_ffi_handle`);
-`tests/integration/test_media.py` fails when one of them changes, and `pyproject.toml` pins the SDK's minor
-version.
+The SDK's own `AudioSource.capture_frame` and `AudioStream` subscribe a new queue for every captured frame and pass
+every media event to every room of the process. That costs a quarter of a call's CPU, and grows with the square of the
+number of calls. `MediaRouter` replaces the SDK's event queue: it finds the track of a media event in a dictionary, and
+passes all other events on to the SDK. It uses names of the SDK that are not public (`FfiClient` with its library and
+queue, `FfiQueue`, `_ffi_handle`). `tests/integration/test_media.py` fails when one of them changes, and
+`pyproject.toml` pins the SDK's minor version.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ CAPTURES_A_SECOND = 100
 """A source without a queue takes frames of exactly 10 ms; any other length is an InvalidState error."""
 STREAM_FRAME_MS = 20
 MAX_WAITING = 20
-"""10 ms frames that may wait for the SDK before the oldest goes: 200 ms."""
+"""Maximum number of 10 ms frames that wait for the SDK: 200 ms. Beyond it, the oldest frame is dropped."""
 LOST_AFTER = 0.5
 """Seconds without an answer after which a captured frame counts as lost by the SDK, and the next one is sent."""
 MAX_LOST_AFTER = 8.0
-"""The same after several losses in a row: the wait doubles with each, and is short again after an answer."""
+"""Upper limit of that wait: it doubles with each loss in a row, and is reset by an answer."""
 MAX_KNOWN_THREADS = 64
-"""The SDK has a handful, for the life of the process; should that change, what is kept for them stays small."""
+"""Limit on the threads whose state is kept. The SDK has a handful of threads, for the life of the process."""
 
 _ensure_thread_state = ctypes.pythonapi.PyGILState_Ensure
 _ensure_thread_state.restype = ctypes.c_int
@@ -48,7 +47,7 @@ OnAudio = Callable[[NDArray[np.int16], float], None]
 
 
 class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
-    """The SDK's event queue with a short cut for media. One a process; see `media_router`."""
+    """The SDK's event queue, with a shorter path for media events. One per process; see `media_router`."""
 
     def __init__(self, client: FfiClient) -> None:
         super().__init__()
@@ -56,10 +55,10 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
         self._guard = threading.RLock()
         self._taps: dict[int, AudioTap] = {}
         self._closing: set[int] = set()
-        """Streams that were closed: frames already on their way must be freed, until the SDK says that it is done."""
+        """Closed streams. Their frames that still arrive must be freed, until the SDK reports the end of the stream."""
         self._captures: dict[int, CallerSource] = {}
         self._late: dict[int, CaptureRequest] = {}
-        """Captures that count as lost. The SDK may still read their buffers, so they are kept until it answers."""
+        """Captures that count as lost. The SDK may still read their buffers, so these are kept until it answers."""
         self._known_threads: set[int] = set()
 
     def put(self, item: ffi_pb2.FfiEvent) -> None:
@@ -76,7 +75,7 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
             super().put(item)
 
     def _take_audio(self, event: audio_frame_pb2.AudioStreamEvent) -> bool:
-        """Whether the event is of a stream of ours, open or closed."""
+        """Handle an event of one of our streams, open or closed. Returns whether it was one."""
         handle = event.stream_handle
         tap = self._taps.get(handle)
         if tap is not None:
@@ -95,7 +94,7 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
         return True
 
     def _take_captured(self, async_id: int, error: str) -> bool:
-        """Whether the answer is to a capture of ours."""
+        """Handle the answer to one of our captures. Returns whether it was one."""
         with self._guard:
             source = self._captures.pop(async_id, None)
             if source is not None:
@@ -103,11 +102,11 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
             return source is not None or self._late.pop(async_id, None) is not None
 
     def _know_thread(self) -> None:
-        """Keep the interpreter's state for the SDK's thread we are on, until the process ends.
+        """Keep the interpreter's state of the current SDK thread until the process ends.
 
-        A thread that Python did not start gets its state, with a fresh stack, at each call into Python and loses
-        it at the end of the call. That takes two system calls that change the process's memory map, and as long
-        as the rest of a captured frame. An `Ensure` without its `Release` keeps the state.
+        A thread that Python did not start gets a state, with a new stack, at the beginning of each call into Python,
+        and loses it at the end of the call. That needs two system calls that change the process's memory map, and takes
+        as long as the rest of a captured frame. An `Ensure` without its `Release` keeps the state.
         """
         thread = threading.get_ident()
         if thread not in self._known_threads and len(self._known_threads) < MAX_KNOWN_THREADS:
@@ -128,7 +127,7 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
         self._client._ffi_lib.livekit_ffi_drop_handle(ctypes.c_uint64(handle))
 
     def _request_capture(self, source: CallerSource, request: CaptureRequest, data: bytes) -> int:
-        """The id under which the SDK will answer."""
+        """Returns the id of the SDK's answer."""
         with self._guard:
             # The callback runs on another thread and may be faster than this line; the guard holds it back.
             async_id = request.send(data)
@@ -136,7 +135,7 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
             return async_id
 
     def _give_up_capture(self, async_id: int, request: CaptureRequest) -> None:
-        """Wait no longer for this answer; should it come after all, it is nobody's."""
+        """Stop waiting for this answer. If it still arrives, it is ignored."""
         with self._guard:
             if self._captures.pop(async_id, None) is not None:
                 self._late[async_id] = request
@@ -163,7 +162,7 @@ class MediaRouter(FfiQueue[ffi_pb2.FfiEvent]):
 
 
 class CaptureRequest:
-    """What `FfiClient.request` does for 10 ms of one source: always the same message about the same buffer."""
+    """Does the work of `FfiClient.request` for 10 ms of one source, with one message and one buffer for all frames."""
 
     def __init__(self, library: ctypes.CDLL, source_handle: int, rate: int) -> None:
         self._library = library
@@ -182,7 +181,7 @@ class CaptureRequest:
         self._answer_size = ctypes.c_size_t()
 
     def send(self, data: bytes) -> int:
-        """Capture 10 ms of int16; the id that the callback will have. Not again before it has come."""
+        """Send 10 ms of int16 samples. Returns the id of the callback. Must not be called again before the callback."""
         ctypes.memmove(self._samples, data, self._bytes)
         handle = self._library.livekit_ffi_request(
             self._message, len(self._message), ctypes.byref(self._answer), ctypes.byref(self._answer_size)
@@ -198,7 +197,7 @@ _installing = threading.Lock()
 
 
 def media_router() -> MediaRouter:
-    """The process's router; installs it at the first call, which must come before the first room."""
+    """Returns the process's router. The first call installs it, and must happen before the first room is joined."""
     client = FfiClient.instance
     with _installing:
         current = client._queue
@@ -213,13 +212,12 @@ def media_router() -> MediaRouter:
 class CallerSource:
     """The caller's voice as a LiveKit audio source without a send queue.
 
-    `capture` never waits. Frames go to the SDK one after the other, each when the one before was taken,
-    because the SDK spawns a task a frame and would otherwise be free to swap two of them. An answer that does not come
-    within `LOST_AFTER` is given up.
+    `capture` never waits. Each frame is sent when the SDK has accepted the previous one: the SDK starts a task for each
+    frame, so two frames at once could be swapped. A frame without an answer within `LOST_AFTER` counts as lost.
     """
 
     def __init__(self, rate: int, now: Callable[[], float] = time.monotonic) -> None:
-        """`rate`: samples a second, a multiple of 100."""
+        """`rate`: samples per second, a multiple of 100."""
         self.rate = rate
         self._now = now
         self._piece_bytes = rate // CAPTURES_A_SECOND * 2
@@ -234,7 +232,7 @@ class CallerSource:
         self._lost_after = LOST_AFTER
         self.dropped = 0
         self.on_fault: Callable[[str], None] | None = None
-        """Told of each `capture_lost` (no answer), on the event loop, and each `capture_refused`, on any thread."""
+        """Called with `capture_lost` (no answer) on the event loop, and with `capture_refused` on any thread."""
 
     def _new_request(self) -> CaptureRequest:
         return CaptureRequest(self._router._client._ffi_lib, self._handle.handle, self.rate)
@@ -258,7 +256,7 @@ class CallerSource:
                 self._next()
 
     def _captured(self, error: str) -> None:
-        """The SDK has answered; on one of its threads."""
+        """The SDK has answered. Called on one of its threads."""
         self._in_flight = None
         self._lost_after = LOST_AFTER
         if error:
@@ -291,7 +289,7 @@ class CallerSource:
                 self._tell("capture_refused")
 
     def take_back(self) -> None:
-        """Forget what has not been sent or answered; the source is ready for another call."""
+        """Drop all frames that were not sent or answered. Then the source can be used for another call."""
         with self._router._guard:
             self._waiting.clear()
             self._forget_flight()
@@ -309,7 +307,7 @@ class CallerSource:
 
 
 class AudioTap:
-    """One remote audio track, its frames delivered at `rate` to a callback on the event loop."""
+    """Receives one remote audio track: passes its frames, resampled to `rate`, to a callback on the event loop."""
 
     def __init__(self, track: rtc.Track, on_audio: OnAudio, rate: int, frame_ms: int = STREAM_FRAME_MS) -> None:
         self._loop = asyncio.get_running_loop()

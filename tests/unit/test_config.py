@@ -244,7 +244,7 @@ def test_a_store_that_cannot_be_meant_is_refused_without_quoting_it(
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ("peer_host: 0.0.0.0", "CONNECTOR_PEER_HOST 0.0.0.0 is no address that other processes can use"),
+        ("peer_host: 0.0.0.0", "CONNECTOR_PEER_HOST 0.0.0.0 is not an address that other processes can use"),
         ("peer_host: '::'", "CONNECTOR_PEER_HOST"),
         ("peer_url: http://connector-1:8090", "needs a fixed CONNECTOR_PEER_PORT"),
         ("{peer_url: 'https://connector-1', peer_port: 8090, share_ports: true}", "CONNECTOR_PEER_URL needs a port"),

@@ -192,7 +192,7 @@ class Resumes:
                     raise
                 except Exception:
                     # One call that cannot be looked at must not keep the others waiting.
-                    log.exception("a call whose process is gone could not be looked at")
+                    log.exception("call of a dead process could not be checked")
         by_id = {entry.id: entry for entry in entries}
         for call in self._calls.live():
             call.wait.seen(by_id.get(call.call_id))
@@ -225,7 +225,7 @@ class Resumes:
         opened = replace(entry, served=False, expires_at=expires_at, returns=returns)
         if not await self._parts.store.waiting.replace(opened, entry):
             return
-        log.warning("the process of a call is gone: the call waits for its carrier", owner=entry.owner)
+        log.warning("the process of a call has died: the call waits for its carrier", owner=entry.owner)
         if self._bring_back is not None:
             self._background.start(self._bring_back(opened), f"bring back {entry.id}")
 
@@ -238,7 +238,10 @@ class Resumes:
             async with asyncio.timeout(STEP_TIMEOUT):
                 return await self._parts.admin.has_call(record.room, record.identity, record.call_id)
         except (ConnectorError, TimeoutError) as error:
-            log.warning("whether the call lives is not known", error=str(error) or "no answer in time")
+            log.warning(
+                "the carrier's API could not be asked whether the call is still live",
+                error=str(error) or "no answer in time",
+            )
             return True
 
     async def _end(self, entry: WaitingCall, reason: EndReason, detail: str, at: float) -> bool:
@@ -254,7 +257,7 @@ class Resumes:
             return True
         ended = await end_calls(self._parts, [record], at, reason, detail)
         if ended:
-            log.warning("a call was not carried on: it has ended", owner=entry.owner, reason=reason.value)
+            log.warning("call could not be resumed: it has ended", owner=entry.owner, reason=reason.value)
             self._parts.metrics.returns.labels("expired").inc()
             self.remove_ghosts(ended)
         return True

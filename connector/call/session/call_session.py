@@ -282,7 +282,7 @@ class CallSession:
             self.lose(EndReason.CARRIER_LOST, f"the WebSocket could not be accepted: {error!r}")
             raise
         if wait is not self.wait:
-            raise TokenUsed("the carrier has given this stream up in the meantime")
+            raise TokenUsed("the carrier has closed this stream in the meantime")
 
     def resume(self, stream: int, *, carrier_let_go: bool) -> Resume:
         """See `CallManager.resume`."""

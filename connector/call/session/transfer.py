@@ -352,10 +352,7 @@ class Transfers:
             return None
         if caller_left:
             transfer.hear(TransferStatus.CANCELED)
-            self._call.end(
-                EndReason.CARRIER_HANGUP,
-                "the caller the caller the caller the caller the caller the caller hung up while the number rang",
-            )
+            self._call.end(EndReason.CARRIER_HANGUP, "the caller hung up while the number rang")
             return None
         transfer.hear(status)
         wait.transfer = transfer.order

@@ -176,7 +176,10 @@ class Wait:
                     async with asyncio.timeout(STORE_PATIENCE):
                         is_ours = await self._write()
                 except (ConnectorError, TimeoutError) as error:
-                    log.warning("other processes could not be told of the call", error=str(error) or "no answer")
+                    log.warning(
+                        "the state of the waiting call could not be saved for other processes",
+                        error=str(error) or "no answer",
+                    )
                     await asyncio.sleep(WRITE_AGAIN)
                     continue
                 if not is_ours:
@@ -245,7 +248,7 @@ class Wait:
             # The call is active: its entry is there already.
             if not await self._write():
                 self.stage = Stage.LOST
-                raise TokenUsed("another process has the call")
+                raise TokenUsed("another process has claimed the call")
         else:
             try:
                 await self._store.waiting.insert(self.entry())
@@ -256,7 +259,7 @@ class Wait:
                 # An entry for an earlier stream, or one of ours for which the store's answer was lost.
                 if not await self._write():
                     self.stage = Stage.LOST
-                    raise TokenUsed("another process has the call") from None
+                    raise TokenUsed("another process has claimed the call") from None
         self._is_written = True
         if self.stage is Stage.ALONE:
             self.stage = Stage.SHARED
@@ -368,7 +371,7 @@ class Wait:
         except (ConnectorError, TimeoutError) as error:
             if not self.is_return:
                 raise StoreError("the store did not answer in time") from error
-            log.warning("the stream is let in without the store", error=str(error) or "no answer in time")
+            log.warning("the stream is accepted without a check in the store", error=str(error) or "no answer in time")
             decision, entry = Stage.OURS, None
         finally:
             self.stage, self.is_certain = decision, is_certain
