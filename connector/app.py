@@ -46,6 +46,7 @@ from connector.call.registry.lease import LOOK_EVERY as LOOK_FOR_OTHERS_EVERY
 from connector.call.registry.lease import RENEW_EVERY, OwnerLease
 from connector.call.registry.manager import CallManager
 from connector.call.registry.owners import LOOK_EVERY as LOOK_FOR_GONE_EVERY
+from connector.call.registry.reports import CarrierReports
 from connector.carrier_table import TABLE, Entry, carrier_secrets, carriers_of, controls_of
 from connector.carriers.carrier import Carriers
 from connector.chores import Chore
@@ -133,10 +134,12 @@ class Connector:
         authorizer = Authorizer(settings.livekit_api_key, secret, settings.client_secrets)
         refusals = Refusals(self.metrics)
         self.grpc = GrpcServer(rpcs, authorizer, refusals, shares_port=settings.share_ports)
+        reports = CarrierReports(self.calls, self.control)
         routes = (
             TwirpRoutes(rpcs, authorizer, refusals),
             ConnectUrl(
                 self.calls,
+                reports,
                 self.store,
                 signer,
                 say_signer(own),
@@ -157,6 +160,7 @@ class Connector:
             ),
             TransferRoutes(
                 self.calls,
+                reports,
                 TokenSigner(own, TRANSFER_PURPOSE),
                 signer,
                 signatures,
@@ -166,6 +170,7 @@ class Connector:
             ),
             HookRoutes(
                 self.calls,
+                reports,
                 self.store,
                 self._webhook_keys,
                 signer,

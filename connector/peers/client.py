@@ -147,7 +147,11 @@ class PeerClient:
             result = "refused"
             raise
         except asyncio.CancelledError:
-            result = "deadline" if remaining() == 0 else "canceled"
+            if remaining() == 0:
+                # The client still gets the error that names the process.
+                result = "deadline"
+                raise _too_slow(owner) from None
+            result = "canceled"
             raise
         finally:
             self._metrics.peer_requests.labels(command.name, result).inc()
@@ -177,7 +181,7 @@ class PeerClient:
 
     async def _ask(self, owner: str, command: CallCommand) -> CallRecord:
         left = remaining()
-        # A little less, so that the client still gets the error that names the process.
+        # A little less, so that the client gets an answer before it gives up.
         seconds = patience(command) if left is None else left - min(ANSWER_MARGIN, left / 10)
         answer = await self._send(owner, command, seconds)
         match answer:
@@ -236,10 +240,7 @@ class PeerClient:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise _unconnected(owner, url, error) from error
         except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"the process {owner}, which holds the call, did not answer in time: whether the request succeeds is "
-                "not known"
-            ) from error
+            raise _too_slow(owner) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _lost(owner) from error
         if not token.is_proven(answer, proof):
@@ -264,6 +265,12 @@ def _unconnected(owner: str, url: str, error: Exception) -> PeerError:
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno == errno.ECONNREFUSED:
         return PeerGone(f"the process {owner}, which held the call, is gone")
     return PeerUnreachable(f"the process {owner}, which holds the call, cannot be reached at {url}")
+
+
+def _too_slow(owner: str) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"the process {owner}, which holds the call, did not answer in time: whether the request succeeds is not known"
+    )
 
 
 def _lost(owner: str) -> AnswerLost:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from connector.model.call import AgentDispatch, CallRecord, Transfer
+from connector.model.call import AgentDispatch, CallRecord, Transfer, TransferStatus
 
 T = TypeVar("T")
 
@@ -53,7 +53,38 @@ class EndCall:
     name: Literal["EndCall"] = "EndCall"
 
 
-CallCommand = SendDtmf | ClearAudio | SwitchRoom | TransferCall | EndCall
+@dataclass(frozen=True, slots=True)
+class CarrierReport:
+    """A carrier's report on a call; see `connector.call.session.call_session.CallSession.carrier_said`."""
+
+    call_id: str
+    status: str
+    number: int
+    name: Literal["CarrierReport"] = "CarrierReport"
+
+
+@dataclass(frozen=True, slots=True)
+class TransferReport:
+    """A carrier's report that the number of a transfer rings, or has answered. `stream`: the number of the stream with
+    which the phone would come back."""
+
+    call_id: str
+    stream: int
+    status: TransferStatus
+    name: Literal["TransferReport"] = "TransferReport"
+
+
+@dataclass(frozen=True, slots=True)
+class EndStream:
+    """The phone follows another document, and the carrier leaves the old stream open: the call ends."""
+
+    call_id: str
+    name: Literal["EndStream"] = "EndStream"
+
+
+ClientCommand = SendDtmf | ClearAudio | SwitchRoom | TransferCall | EndCall
+ReportCommand = CarrierReport | TransferReport | EndStream
+CallCommand = ClientCommand | ReportCommand
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ from connector.api.origins import Origins
 from connector.api.resume_urls import HEADER
 from connector.call.dependencies import FINAL_STATUSES
 from connector.call.registry.manager import CallManager
+from connector.call.registry.reports import CarrierReports
+from connector.call.session.call_session import CallSession
 from connector.carriers.carrier import Carrier, Carriers
 from connector.carriers.facts import CallFacts
 from connector.carriers.resume import resume_url
@@ -60,6 +62,7 @@ class ConnectUrl:
     def __init__(
         self,
         calls: CallManager,
+        reports: CarrierReports,
         store: Store,
         signer: TokenSigner,
         saying: TokenSigner,
@@ -70,6 +73,7 @@ class ConnectUrl:
         metrics: Metrics,
     ) -> None:
         self._calls = calls
+        self._reports = reports
         self._store = store
         self._signer = signer
         self._saying = saying
@@ -182,16 +186,16 @@ class ConnectUrl:
         status = facts.status
         with bind_call(call_id):
             log.info("carrier status", status=status)
-            call = await self._calls.carrier_said(call_id, status, facts.report_number)
-            if call is not None:
-                if call.state is not CallState.ENDED:
-                    return
+            call = await self._reports.status(call_id, status, facts.report_number)
+            if call is not None and call.state is not CallState.ENDED:
+                return
+            if isinstance(call, CallSession):
                 # Teardown is running; the call's record may already be written.
                 await call.finished.wait()
             await self._keep(call_id, status)
 
     async def _keep(self, call_id: str, status: str) -> None:
-        """Writes the status into the record of a call that has ended, or that another process carries."""
+        """Writes the status into the record of a call that has ended, or whose process could not be asked."""
         while True:
             record = await self._store.get_call(call_id)
             if record is None:

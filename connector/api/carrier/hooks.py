@@ -79,9 +79,14 @@ class IncomingCalls(Protocol):
     async def until_over(self, call_id: str, seconds: float) -> bool: ...
     async def phone_is_back(self, call_id: str) -> None: ...
     async def phone_has_stayed(self, call_id: str) -> None: ...
-    def end_stream(self, call_id: str) -> None: ...
     def waiting_of(self, connector_id: str) -> int: ...
-    async def carrier_said(self, call_id: str, status: str, number: int) -> object: ...
+
+
+class Reports(Protocol):
+    """See `connector.call.registry.reports.CarrierReports`."""
+
+    async def status(self, call_id: str, status: str, number: int) -> object: ...
+    async def end_stream(self, call_id: str) -> None: ...
 
 
 class HookRoutes:
@@ -90,6 +95,7 @@ class HookRoutes:
     def __init__(
         self,
         calls: IncomingCalls,
+        reports: Reports,
         store: Store,
         keys: WebhookKeys,
         signer: TokenSigner,
@@ -103,6 +109,7 @@ class HookRoutes:
         """`max_waiting`: limit of calls per connector that wait for their stream; callers above it hear the busy
         sentence."""
         self._calls = calls
+        self._reports = reports
         self._store = store
         self._signer = signer
         self._pins = PinTries(signer, store)
@@ -146,7 +153,7 @@ class HookRoutes:
             # Plivo reports the end of a call to the answer URL. Other carriers do so if the same URL is configured as
             # answer URL and status callback.
             for call_id in await self._legs.known(announced.connector.id, announced.call.call_id):
-                await self._calls.carrier_said(call_id, announced.call.status, 0)
+                await self._reports.status(call_id, announced.call.status, 0)
             log.info("carrier webhook reports the end of the call", status=announced.call.status)
             return announced.carrier.hang_up()
         first, delivery = announced.call_id, announced.arrival.delivery
@@ -233,7 +240,7 @@ class HookRoutes:
             return self._same_answer(announced, record)
         log.warning("the carrier requests another document although the stream is still open")
         if announced.carrier.stream_outlives_document:
-            self._calls.end_stream(call_id)
+            await self._reports.end_stream(call_id)
         return None
 
     def _same_answer(self, announced: Announced, record: CallRecord) -> str:

@@ -17,6 +17,7 @@ from connector.api.carrier.signed import SignatureCheck
 from connector.api.origins import Origins
 from connector.call.ports import Addresses
 from connector.call.registry.manager import CallManager
+from connector.call.registry.reports import CarrierReports
 from connector.carriers.carrier import Carrier, Carriers
 from connector.carriers.transfers import TransferDial
 from connector.errors import ConnectorError, ConnectUrlError, Malformed, TokenExpired
@@ -52,6 +53,7 @@ class TransferRoutes:
     def __init__(
         self,
         calls: CallManager,
+        reports: CarrierReports,
         signer: TokenSigner,
         streams: TokenSigner,
         signatures: SignatureCheck,
@@ -60,6 +62,7 @@ class TransferRoutes:
         metrics: Metrics,
     ) -> None:
         self._calls = calls
+        self._reports = reports
         self._signer = signer
         self._streams = streams
         self._signatures = signatures
@@ -111,7 +114,7 @@ class TransferRoutes:
     async def _progress(self, carrier: Carrier, call_id: str, stream: int, fields: dict[str, str]) -> str:
         status = carrier.dial_progress(fields)
         if status is not None:
-            await self._calls.transfer_progress(call_id, stream, status)
+            await self._reports.transfer_progress(call_id, stream, status)
         return carrier.hang_up()  # Carriers read only the HTTP status of the response to a status callback.
 
     async def _document(self, carrier: Carrier, call_id: str, stream: int, _: dict[str, str]) -> str:

@@ -16,7 +16,15 @@ from connector.errors import FailedPrecondition, InvalidArgument, NotFound
 from connector.model.call import AgentDispatch, CallRecord, Transfer
 from connector.model.end_reason import EndReason
 from connector.numbers import E164
-from connector.peers.commands import CallCommand, ClearAudio, EndCall, SendDtmf, SwitchRoom, TransferCall
+from connector.peers.commands import (
+    CallCommand,
+    ClearAudio,
+    EndCall,
+    ReportCommand,
+    SendDtmf,
+    SwitchRoom,
+    TransferCall,
+)
 from connector.peers.errors import NotHeld
 
 MAX_SENTENCE = 4096
@@ -106,6 +114,11 @@ class CallControl:
                     )
             return await self._dialled.transfer(record, order)
         return await self._carry_out(TransferCall(call_id, order, wait))
+
+    async def report(self, report: ReportCommand) -> CallRecord:
+        """Have the process that holds the call handle a carrier's report. Raises the errors of the methods above;
+        FailedPrecondition if no process holds the call."""
+        return await self._carry_out(report)
 
     async def _carry_out(self, command: CallCommand) -> CallRecord:
         """By the process that holds the call. Raises the errors of the call; Unavailable if that process is gone or its

@@ -13,7 +13,17 @@ from connector.call.session.call_session import CallSession
 from connector.errors import FailedPrecondition, Unavailable
 from connector.model.call import CallRecord
 from connector.model.end_reason import EndReason
-from connector.peers.commands import CallCommand, ClearAudio, EndCall, SendDtmf, SwitchRoom, TransferCall
+from connector.peers.commands import (
+    CallCommand,
+    CarrierReport,
+    ClearAudio,
+    EndCall,
+    EndStream,
+    SendDtmf,
+    SwitchRoom,
+    TransferCall,
+    TransferReport,
+)
 from connector.peers.errors import AnswerLost, NoPeerAddress, NotCarried, NotHeld
 
 log = structlog.get_logger()
@@ -60,6 +70,13 @@ async def _carried_out(call: CallSession, command: CallCommand) -> CallRecord:
             await call.finished.wait()
             if call.record.end_reason is None:
                 raise NotHeld("another process has taken the call over")
+        case CarrierReport(status=status, number=number):
+            call.carrier_said(status, number)
+        case TransferReport(stream=stream, status=status):
+            if call.wait.stream == stream:
+                await call.transfers.progress(status)
+        case EndStream():
+            call.end(EndReason.CARRIER_CLOSED, "the carrier executes another document")
     return call.record
 
 

@@ -316,12 +316,6 @@ class CallManager:
             call.is_elsewhere(False)
         await self._parts.hang_ups.allow(call_id)
 
-    def end_stream(self, call_id: str) -> None:
-        """End the call: the phone follows another document, and the carrier leaves the old stream open."""
-        call = self._calls.get(call_id)
-        if call is not None:
-            call.end(EndReason.CARRIER_CLOSED, "the carrier executes another document")
-
     # What a carrier tells of a transfer, wherever the call is held
 
     async def transfer_over(

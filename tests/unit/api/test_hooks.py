@@ -110,10 +110,10 @@ class Calls:
     async def phone_has_stayed(self, call_id: str) -> None:
         self.stayed.append(call_id)
 
-    def end_stream(self, call_id: str) -> None:
+    async def end_stream(self, call_id: str) -> None:
         self.ended.append(call_id)
 
-    async def carrier_said(self, call_id: str, status: str, number: int) -> None:
+    async def status(self, call_id: str, status: str, number: int) -> None:
         self.said.append((call_id, status))
 
 
@@ -167,6 +167,7 @@ async def hooks_on(accounts: Accounts | None = None, **options: Any) -> AsyncIte
     origins = Origins(PUBLIC, {"us002": US}, {"US": "us002"})
     async with empty_store() as store:
         routes = HookRoutes(
+            calls,
             calls,
             store,
             KEYS,

@@ -12,13 +12,15 @@ import pytest
 from connector.call.registry.control import CallControl, TransferWish
 from connector.call.registry.dialled import OWNER, DialledCalls
 from connector.call.registry.forwarding import END_PATIENCE, Commands
+from connector.call.registry.reports import PATIENCE, CarrierReports
 from connector.call.session.call_session import CallSession
-from connector.errors import DeadlineExceeded, FailedPrecondition, NotFound, Unavailable
-from connector.model.call import AgentDispatch, CallRecord, CallState
+from connector.errors import ConnectorError, DeadlineExceeded, FailedPrecondition, NotFound, Unavailable
+from connector.model.call import AgentDispatch, CallRecord, CallState, TransferStatus
 from connector.model.end_reason import EndReason
 from connector.peers.commands import CallCommand
 from connector.peers.errors import AnswerLost, NoPeerAddress, NotHeld, PeerError, PeerGone, PeerUnreachable
-from tests.unit.call.fakes import FakeSocket, World
+from connector.storage.base import StoreError
+from tests.unit.call.fakes import FakeControl, FakeSocket, Faults, World
 from tests.unit.call.virtual_time import virtual_time
 
 Control = Callable[[CallControl], Awaitable[Any]]
@@ -38,7 +40,8 @@ class Peers:
 
     def __init__(self) -> None:
         self.processes: dict[str, Commands] = {}
-        self.errors: dict[str, PeerError | DeadlineExceeded] = {}
+        self.errors: dict[str, ConnectorError] = {}
+        self.hangs = False
         self.asked: list[tuple[str, str]] = []
         self.commands: list[CallCommand] = []
         self.before: dict[str, Callable[[], None]] = {}
@@ -46,6 +49,8 @@ class Peers:
 
     async def ask(self, owner: str, command: CallCommand) -> CallRecord:
         self.asked.append((owner, command.name))
+        if self.hangs:
+            await asyncio.Event().wait()
         self.commands.append(command)
         if owner in self.before:
             self.before[owner]()
@@ -60,14 +65,16 @@ class Peers:
 class Scene:
     """`holder` holds the call, `asked` gets the requests; both have one store."""
 
-    def __init__(self) -> None:
-        self.holder = World(owner="holder")
+    def __init__(self, carrier: FakeControl | None = None) -> None:
+        self.holder = World(owner="holder", control=carrier)
         self.asked = World(owner="asked", store=self.holder.store)
         self.peers = Peers()
         self.peers.processes = {world.owner: Commands(world.manager) for world in (self.holder, self.asked)}
         self.control = CallControl(
             self.asked.manager, self.asked.store, self.asked.admin, DialledCalls(self.asked.parts), self.peers, "asked"
         )
+
+        self.reports = CarrierReports(self.asked.manager, self.control)
 
     @property
     def record(self) -> CallRecord:
@@ -316,4 +323,77 @@ async def test_calls_of_livekit_sip_belong_to_no_process() -> None:
             await REQUESTS[name](scene.control)
     assert scene.peers.asked == []
     scene.holder.manager.end_all()
+    await scene.carrying
+
+
+# Reports of carriers
+
+
+@virtual_time
+async def test_a_report_reaches_the_process_that_holds_the_call() -> None:
+    scene = Scene()
+    call = await scene.active()
+    told = await scene.reports.status("call_1", "completed", 1)
+    assert told == call.record
+    assert (call.record.carrier_status, call.is_ending) == ("completed", False), "the stream tells the end"
+    await scene.reports.end_stream("call_1")
+    await call.finished.wait()
+    assert call.record.end_reason is EndReason.CARRIER_CLOSED
+    assert scene.peers.asked == [("holder", "CarrierReport"), ("holder", "EndStream")]
+    assert await scene.reports.status("call_1", "completed", 2) is None, "it is over: the record gets the status"
+    assert await scene.reports.status("call_unknown", "completed", 2) is None
+    await scene.carrying
+
+
+@virtual_time
+async def test_a_call_rings_wherever_the_report_arrives() -> None:
+    scene = Scene()
+    call = await scene.holder.manager.create(scene.holder.request())
+    await scene.reports.status("call_1", "ringing", 1)
+    assert "call-ringing" in [event for event, _ in call.record.timelog]
+    call.end(EndReason.SHUTDOWN)
+    await call.finished.wait()
+
+
+@pytest.mark.parametrize("error", [PeerGone("gone"), AnswerLost("lost"), StoreError("away")], ids=lambda e: e.message)
+@virtual_time
+async def test_a_report_on_a_call_of_a_dead_process_is_no_error(error: PeerError) -> None:
+    scene = Scene()
+    await scene.active()
+    scene.peers.errors["holder"] = error
+    assert await scene.reports.status("call_1", "completed", 1) is None
+    await scene.reports.transfer_progress("call_1", 2, TransferStatus.RINGING)
+    await scene.reports.end_stream("call_1")
+    assert {name for _, name in scene.peers.asked} == {"CarrierReport", "TransferReport", "EndStream"}
+    scene.holder.manager.end_all()
+    await scene.carrying
+
+
+@virtual_time
+async def test_a_carrier_does_not_wait_long_for_a_process_that_is_stopped() -> None:
+    scene = Scene()
+    await scene.active()
+    scene.peers.hangs = True
+    started = asyncio.get_running_loop().time()
+    assert await scene.reports.status("call_1", "completed", 1) is None
+    assert asyncio.get_running_loop().time() - started == pytest.approx(PATIENCE, abs=0.1)
+    scene.holder.manager.end_all()
+    await scene.carrying
+
+
+@virtual_time
+async def test_the_number_of_a_transfer_rings_and_answers_wherever_that_is_told() -> None:
+    scene = Scene(FakeControl(Faults()))
+    call = await scene.active()
+    call._recorder.learn(carrier_call_id="CA1")
+    await scene.control.transfer("call_1", TransferWish("+15550001111"))
+    stream = call.wait.stream
+    await scene.reports.transfer_progress("call_1", stream + 1, TransferStatus.RINGING)
+    assert call.record.transfer_status == "initiated", "a report on another transfer"
+    await scene.reports.transfer_progress("call_1", stream, TransferStatus.RINGING)
+    assert call.record.transfer_status == "ringing"
+    await scene.reports.transfer_progress("call_1", stream, TransferStatus.ANSWERED)
+    await call.finished.wait()
+    assert (call.record.end_reason, call.record.owner) == (EndReason.TRANSFERRED, "holder")
+    assert scene.asked.manager.live() == [], "nobody took the call over for that"
     await scene.carrying
