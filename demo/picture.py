@@ -20,6 +20,7 @@ _FAINT: _Color = (112, 118, 126)
 _SAID: _Color = (38, 100, 190)
 _HEARD: _Color = (196, 88, 28)
 _MARK: _Color = (18, 128, 84)
+_GAP: _Color = (176, 32, 48)
 
 _WIDTH, _HEIGHT = 1400, 720
 _LEFT, _RIGHT = 110, 40
@@ -76,8 +77,10 @@ def draw_call(
     title: str,
     delay: Delay | None = None,
     heard_spans: Sequence[Span] = (),
+    gap: Span | None = None,
 ) -> None:
-    """Writes a PNG. `said` and `heard` are mono int16 at `rate` and begin at the same moment."""
+    """Writes a PNG. `said` and `heard` are mono int16 at `rate` and begin at the same moment. `gap`: a time in which
+    nothing was heard."""
     sheet = _Sheet(max(len(said), len(heard)) / rate)
     sheet.text((_LEFT, 24), title, 26)
     _panel(sheet, _SAID_TOP, "said")
@@ -86,10 +89,15 @@ def draw_call(
     if delay:
         _shade(sheet, _SAID_TOP, delay.said_at, delay.lasts)
         _shade(sheet, _HEARD_TOP, delay.heard_at, delay.lasts)
+    if gap:
+        _shade(sheet, _HEARD_TOP, gap.begins, gap.lasts, (250, 220, 222))
     _wave(sheet, _SAID_TOP, said, rate, _SAID)
     _wave(sheet, _HEARD_TOP, heard, rate, _HEARD)
     for span in heard_spans:
         _name(sheet, span)
+    if gap:
+        middle = sheet.x(gap.begins + gap.lasts / 2)
+        _label(sheet, middle, _HEARD_TOP + 18, gap.label, _GAP)
     if delay:
         _bracket(sheet, delay)
     sheet.image.save(path, "PNG")
@@ -115,9 +123,9 @@ def _axis(sheet: _Sheet) -> None:
     sheet.text((_LEFT + sheet.width / 2, bottom + 44), "seconds since the stream began", 18, _FAINT, "ma")
 
 
-def _shade(sheet: _Sheet, top: int, begins: float, lasts: float) -> None:
+def _shade(sheet: _Sheet, top: int, begins: float, lasts: float, color: _Color = (226, 242, 234)) -> None:
     box = (sheet.x(begins), top + 1, sheet.x(begins + lasts), top + _PANEL_HEIGHT - 1)
-    sheet.draw.rectangle(box, fill=(226, 242, 234))
+    sheet.draw.rectangle(box, fill=color)
 
 
 def _wave(sheet: _Sheet, top: int, sound: NDArray[np.int16], rate: int, color: _Color) -> None:

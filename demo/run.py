@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from livekit import api
 from rich.console import Console
 
 from demo import script
+from demo.crash import Crash, CrashScene, judge_crash
 from demo.keep import keep_running
 from demo.livekit_server import ServerMissing
 from demo.picture import Delay, Span, draw_call
@@ -20,8 +22,10 @@ from demo.providers import ACCOUNTS
 from demo.scene import RATE, Recording, Scene
 from demo.sound import write_wav
 from demo.timeline import Timeline
-from demo.verdict import Verdict, judge
+from demo.verdict import Check, Verdict, judge
 from demo.world import World, whole_world
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class Options:
     out: Path
     keep: bool = False
     provider: str = "twilio"
+    crash: bool = False
 
 
 async def run(options: Options, console: Console) -> int:
@@ -62,14 +67,9 @@ async def _run(options: Options, console: Console) -> int:
     console.print(f"starting livekit-server, the connector, an agent and a simulated {name} ...")
     # Both voices are synthesised before the timeline starts: each takes a tenth of a second.
     await asyncio.to_thread(lambda: (script.greeting(), script.sentence()))
-    async with whole_world(account) as world:
-        recording = await _play(world, console)
-        status = 1
-        if recording:
-            verdict = await asyncio.to_thread(judge, recording)
-            await asyncio.to_thread(_write, options.out, recording, verdict)
-            _report(console, verdict, options.out)
-            status = 0 if verdict.passed else 1
+    async with whole_world(account, workers=2 if options.crash else 1) as world:
+        passed = await (_crash if options.crash else _call)(world, options, console)
+        status = 0 if passed else 1
         if status:
             _show_logs(console, world)
         if options.keep:
@@ -77,13 +77,34 @@ async def _run(options: Options, console: Console) -> int:
         return status
 
 
-async def _play(world: World, console: Console) -> Recording | None:
+async def _call(world: World, options: Options, console: Console) -> bool:
+    recording = await _play(Scene(world, Timeline(console)).play(), world, console)
+    if recording is None:
+        return False
+    verdict = await asyncio.to_thread(judge, recording)
+    await asyncio.to_thread(_write, options.out, recording, verdict)
+    _report(console, verdict.checks, options.out)
+    return verdict.passed
+
+
+async def _crash(world: World, options: Options, console: Console) -> bool:
+    crash = await _play(CrashScene(world, Timeline(console)).play_crash(), world, console)
+    if crash is None:
+        return False
+    checks = await asyncio.to_thread(judge_crash, crash)
+    await asyncio.to_thread(_write_crash, options.out, crash)
+    _report(console, checks, options.out, "crash.png")
+    return all(check.passed for check in checks)
+
+
+async def _play(call: Awaitable[T], world: World, console: Console) -> T | None:
+    """Returns None, after an explanation, if the call did not come to its end."""
     try:
-        return await Scene(world, Timeline(console)).play()
+        return await call
     except (TimeoutError, api.TwirpError, OSError) as error:
         console.print(f"[red]the call failed:[/] {error or type(error).__name__}", highlight=False)
-        for call in world.carrier.calls.values():
-            for fault in call.errors:
+        for phone in world.carrier.calls.values():
+            for fault in phone.errors:
                 console.print(
                     f"{world.carrier.dialect.name}'s error {int(fault.code)}: {fault.message}", highlight=False
                 )
@@ -107,12 +128,26 @@ def _write(out: Path, recording: Recording, verdict: Verdict) -> None:
     )
 
 
-def _report(console: Console, verdict: Verdict, out: Path) -> None:
+def _write_crash(out: Path, crash: Crash) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    write_wav(out / "said.wav", crash.said, RATE)
+    write_wav(out / "heard.wav", crash.heard, RATE)
+    draw_call(
+        out / "crash.png",
+        crash.said,
+        crash.heard,
+        RATE,
+        title=f"The process that carries a simulated {crash.carrier} call is killed; another one goes on",
+        gap=Span(f"killed: {crash.gap:.2f} s", crash.silent_from, crash.silent_until - crash.silent_from),
+    )
+
+
+def _report(console: Console, checks: Sequence[Check], out: Path, picture: str = "waveforms.png") -> None:
     console.print()
-    for check in verdict.checks:
+    for check in checks:
         mark = "[green]ok[/]  " if check.passed else "[red]FAIL[/]"
         console.print(f"{mark} {check.name} ({check.found})", highlight=False)
-    console.print(f"\nwrote {out}/heard.wav, {out}/said.wav and {out}/waveforms.png", highlight=False)
+    console.print(f"\nwrote {out}/heard.wav, {out}/said.wav and {out}/{picture}", highlight=False)
 
 
 def _show_logs(console: Console, world: World) -> None:

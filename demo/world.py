@@ -32,12 +32,15 @@ class World:
 
 
 @asynccontextmanager
-async def whole_world(account: Account) -> AsyncIterator[World]:
-    """Starts LiveKit, then concurrently the parts that need it. Raises ProcessFailed or ServerMissing."""
+async def whole_world(account: Account, workers: int = 1) -> AsyncIterator[World]:
+    """Starts LiveKit, then concurrently the parts that need it. `workers`: number of the connector's processes. Raises
+    ProcessFailed or ServerMissing."""
     async with AsyncExitStack() as stack:
         livekit = await stack.enter_async_context(LiveKitServer())
         await stack.enter_async_context(account.carrier)
-        connector = ConnectorProcess({**livekit.environment, **account.environment()})
+        connector = ConnectorProcess(
+            {**livekit.environment, **account.environment(), "CONNECTOR_WORKERS": str(workers)}
+        )
         agent = EchoAgent(livekit.environment)
         stack.push_async_callback(_stop_both, connector, agent)
         await asyncio.gather(connector.start(), agent.start())
