@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from itertools import pairwise
 
+import aiohttp
 import numpy as np
 import psutil
 from numpy.typing import NDArray
@@ -20,9 +21,11 @@ from demo.connector_process import ConnectorProcess
 from demo.scene import RATE, Scene
 from demo.verdict import GOOD_SCORE, LONGEST_DELAY, Check, find_whole
 
+WORKERS = 2
 INTO_THE_SENTENCE = 1.2
 """Seconds of the agent's greeting before the worker is killed."""
 LONGEST_GAP = 2.0
+_START_PATIENCE = 30.0
 _RETURN_PATIENCE = 20.0
 _AFTERWARDS = 0.7
 _AUDIBLE = 200
@@ -57,6 +60,7 @@ class CrashScene(Scene):
     async def play_crash(self) -> Crash:
         """Raises TimeoutError, with the name of the missing event, if an event does not occur."""
         async with self._cleanup() as stack:
+            await _until_both_ready(self._world.connector.url)
             connect_url = await self._create()
             observer = await self._observe(stack)
             await observer.agent_joined.wait()
@@ -102,6 +106,15 @@ class CrashScene(Scene):
         second = call.streams[1]
         self._timeline.show("phone", "the carrier has come back: a new media stream", await second.started.wait())
         self._timeline.show("phone", "audio from the room again", await second.first_sound.wait())
+
+
+async def _until_both_ready(url: str) -> None:
+    async with asyncio.timeout(_START_PATIENCE), aiohttp.ClientSession() as session:
+        ready = 0
+        while ready < WORKERS:
+            async with session.get(f"{url}/readyz") as answer:
+                ready = (await answer.json()).get("workers", {}).get("ready", 0)
+            await asyncio.sleep(0.05)
 
 
 def carrying_worker(connector: ConnectorProcess) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from livekit import api
 from rich.console import Console
 
 from demo import script
-from demo.crash import Crash, CrashScene, judge_crash
+from demo.crash import WORKERS, Crash, CrashScene, judge_crash
 from demo.keep import keep_running
 from demo.livekit_server import ServerMissing
 from demo.picture import Delay, Span, draw_call
@@ -67,7 +67,7 @@ async def _run(options: Options, console: Console) -> int:
     console.print(f"starting livekit-server, the connector, an agent and a simulated {name} ...")
     # Both voices are synthesised before the timeline starts: each takes a tenth of a second.
     await asyncio.to_thread(lambda: (script.greeting(), script.sentence()))
-    async with whole_world(account, workers=2 if options.crash else 1) as world:
+    async with whole_world(account, workers=WORKERS if options.crash else 1) as world:
         passed = await (_crash if options.crash else _call)(world, options, console)
         status = 0 if passed else 1
         if status:

@@ -83,7 +83,13 @@ class Web:
     async def _request(self, url: str, method: str, form: Form) -> tuple[int, Page]:
         try:
             async with asyncio.timeout(FETCH_TIMEOUT):
-                return await self._send(url, method, form)
+                try:
+                    return await self._send(url, method, form)
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                    if isinstance(error, aiohttp.ClientConnectorError):
+                        raise
+                    # The connection was kept from an earlier request, and its server has died since.
+                    return await self._send(url, method, form)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Refused(Fault.HTTP_RETRIEVAL, f"{method} {url}: {error or type(error).__name__}") from error
 
