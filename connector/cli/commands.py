@@ -55,10 +55,6 @@ def serve_command(
 ) -> None:
     """Run the service until SIGTERM."""
     link = WorkerLink.of(os.environ)
-    # Imported late: importing the whole service takes longer than the other commands take to run.
-    from connector.app import serve
-    from connector.supervisor import supervise
-
     settings = settings_of_service(config, host=host, port=port, public_url=public_url, workers=workers)
     configure_logging(settings.log_level, settings.log_format)
     if link is not None:
@@ -70,9 +66,14 @@ def serve_command(
     try:
         if link is None and settings.has_supervisor:
             options = {"--config": config, "--host": host, "--public-url": public_url}
+            # Imported late, like the service below: neither needs the other, and the other commands need none of them.
+            from connector.supervisor import supervise
+
             given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
             status = supervise(settings, (sys.executable, "-m", "connector", "serve", *given))
         else:
+            from connector.app import serve
+
             uvloop.run(serve(settings, link=link))
     except (ConnectorError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
