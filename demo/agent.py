@@ -37,6 +37,13 @@ _ECHO_BACKLOG = 5
 """Maximum number of 10 ms frames that wait to be echoed; older ones are dropped."""
 
 _SUBSCRIPTION_PATIENCE = 0.3
+LEFT_FOR_GOOD = (
+    rtc.DisconnectReason.CLIENT_INITIATED,
+    rtc.DisconnectReason.ROOM_DELETED,
+    rtc.DisconnectReason.USER_REJECTED,
+)
+"""As livekit-agents' RoomIO has it. After other reasons the caller may come back: the process that carries the call has
+died, and another one goes on."""
 
 log = logging.getLogger("demo.agent")
 
@@ -134,7 +141,7 @@ class Conversation:
             await self._context.room.local_participant.publish_dtmf(code=event_code(digit), digit=digit)
 
     def _on_left(self, participant: rtc.RemoteParticipant) -> None:
-        if participant.identity == self._caller:
+        if participant.identity == self._caller and participant.disconnect_reason in LEFT_FOR_GOOD:
             self._context.shutdown("the caller left")
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
