@@ -11,7 +11,7 @@ from pathlib import Path
 from demo.ports import PortLease
 from demo.process import ChildProcess, Server
 
-_START_PATIENCE = 20.0
+_START_PATIENCE = 40.0
 _OURS = ("CONNECTOR_", "LIVEKIT_", "TWILIO_", "TELNYX_", "PLIVO_")
 
 

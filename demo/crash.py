@@ -25,7 +25,7 @@ WORKERS = 2
 INTO_THE_SENTENCE = 1.2
 """Seconds of the agent's greeting before the worker is killed."""
 LONGEST_GAP = 2.0
-_START_PATIENCE = 30.0
+_START_PATIENCE = 40.0
 _RETURN_PATIENCE = 20.0
 _AFTERWARDS = 0.7
 _AUDIBLE = 200
