@@ -66,6 +66,7 @@ class Conversation:
         self._tasks: set[asyncio.Task[None]] = set()
         self._caller: str | None = None
         self._greeted = False
+        self._echoing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         room = self._context.room
@@ -121,7 +122,10 @@ class Conversation:
 
     def _listen_to(self, track: rtc.Track) -> None:
         if track.kind == rtc.TrackKind.KIND_AUDIO:
-            self._spawn(self._echo(track))
+            # A caller who comes back has a new track, and the stream of the former one may go on with silence.
+            if self._echoing is not None:
+                self._echoing.cancel()
+            self._echoing = self._spawn(self._echo(track))
 
     async def _echo(self, track: rtc.Track) -> None:
         stream = rtc.AudioStream(track, capacity=_ECHO_BACKLOG, sample_rate=RATE, num_channels=1, frame_size_ms=10)
@@ -144,10 +148,11 @@ class Conversation:
         if participant.identity == self._caller and participant.disconnect_reason in LEFT_FOR_GOOD:
             self._context.shutdown("the caller left")
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
