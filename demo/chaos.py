@@ -1,0 +1,304 @@
+"""`make chaos`: live calls over two processes, and one outage after the other. Each line tells what the callers heard.
+
+Two connectors behind a load balancer, with a Redis and a livekit-server, and a simulated Twilio. Somebody in each room
+plays a tone without a pause, so the phone's silence is the gap that a caller hears.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import numpy as np
+from livekit import api, rtc
+from rich.console import Console
+
+from carrier_simulator import Document, PhoneCall, TwilioSimulator
+from demo.balancer import BalancerProcess
+from demo.connector_process import ConnectorProcess
+from demo.livekit_server import LiveKitServer
+from demo.ports import PortLease
+from demo.redis_server import RedisServer
+
+CALLS = 8
+CALLER = "caller"
+LONGEST_GAP = 2.0
+PATIENCE = 40.0
+SETTLE = 2.0
+"""Seconds after an outage in which a gap that comes late is still counted."""
+_RATE = 48_000
+_TONE = 440
+_AUDIBLE = 400
+_FRAMES = 50
+"""Frames of 20 ms in a second."""
+
+
+class Tone:
+    """A participant who plays a tone without a pause."""
+
+    def __init__(self) -> None:
+        self._source = rtc.AudioSource(_RATE, 1)
+        self._room = rtc.Room()
+        self._playing: asyncio.Task[None] | None = None
+
+    async def start(self, url: str, token: str) -> None:
+        await self._room.connect(url, token)
+        track = rtc.LocalAudioTrack.create_audio_track("tone", self._source)
+        await self._room.local_participant.publish_track(track, rtc.TrackPublishOptions(dtx=False))
+        self._playing = asyncio.create_task(self._play())
+
+    async def _play(self) -> None:
+        second = (8000 * np.sin(2 * np.pi * _TONE * np.arange(_RATE) / _RATE)).astype(np.int16)
+        frames = [rtc.AudioFrame(piece.tobytes(), _RATE, 1, len(piece)) for piece in second.reshape(_FRAMES, -1)]
+        while True:
+            for frame in frames:
+                await self._source.capture_frame(frame)
+
+    async def stop(self) -> None:
+        if self._playing is not None:
+            self._playing.cancel()
+        await self._room.disconnect()
+        await self._source.aclose()
+
+
+@dataclass(slots=True)
+class Talk:
+    """One phone call with the tone in its room."""
+
+    room: str
+    phone: PhoneCall
+    tone: Tone
+
+    def audible(self, since: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """The moments (`time.monotonic` seconds) of all 20 ms in which the phone heard the tone."""
+        moments = []
+        for stream in self.phone.streams:
+            if stream.started.at is None or not len(stream.heard):
+                continue
+            size = stream.heard_rate // _FRAMES
+            heard = stream.heard[: len(stream.heard) // size * size].reshape(-1, size)
+            loud = np.flatnonzero(np.abs(heard.astype(np.int32)).max(axis=1) > _AUDIBLE)
+            moments.append(stream.started.at + loud / _FRAMES)
+        found = np.concatenate(moments) if moments else np.zeros(0)
+        return np.sort(found[found >= since])
+
+    def gap(self, since: float, until: float) -> float:
+        """The longest silence that the phone heard, in seconds."""
+        moments = np.concatenate(([since], self.audible(since), [until]))
+        return float(np.diff(moments).max())
+
+    def hears(self) -> bool:
+        now = time.monotonic()
+        return bool(len(self.audible(now - 0.5)))
+
+    @property
+    def lives(self) -> bool:
+        return not self.phone.ended.has_come()
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    livekit: LiveKitServer
+    redis: RedisServer
+    connectors: Sequence[ConnectorProcess]
+    balancer: BalancerProcess
+    twilio: TwilioSimulator
+    client: api.LiveKitAPI
+
+    def token(self, identity: str, room: str) -> str:
+        token = api.AccessToken(self.livekit.api_key, self.livekit.api_secret).with_identity(identity)
+        grants = api.VideoGrants(room_join=True, room=room, room_create=True)
+        return token.with_ttl(timedelta(hours=1)).with_grants(grants).to_jwt()
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    async with AsyncExitStack() as stack:
+        livekit = await stack.enter_async_context(LiveKitServer())
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-"))
+        redis = await stack.enter_async_context(RedisServer(folder=Path(folder)))
+        twilio = await stack.enter_async_context(TwilioSimulator())
+        lease = PortLease()
+        environment = {
+            **livekit.environment,
+            "CONNECTOR_STORE": redis.url,
+            "CONNECTOR_PUBLIC_URL": f"http://127.0.0.1:{lease.port}",
+            "TWILIO_ACCOUNT_SID": twilio.account_sid,
+            "TWILIO_AUTH_TOKEN": twilio.auth_token,
+            "TWILIO_API_URL": twilio.base_url,
+        }
+        connectors = [ConnectorProcess({**environment, "CONNECTOR_INSTANCE": name}) for name in ("a", "b")]
+        for connector in connectors:
+            await stack.enter_async_context(connector)
+        balancer = BalancerProcess(lease, [urlsplit(connector.url).port or 0 for connector in connectors])
+        await stack.enter_async_context(balancer)
+        client = api.LiveKitAPI(balancer.url, livekit.api_key, livekit.api_secret, failover=False)
+        stack.push_async_callback(client.aclose)
+        yield Scene(livekit, redis, connectors, balancer, twilio, client)
+
+
+class Chaos:
+    """The calls, and the outages that happen to them."""
+
+    def __init__(self, scene: Scene, console: Console) -> None:
+        self._scene = scene
+        self._console = console
+        self._talks: list[Talk] = []
+        self.faults: list[str] = []
+
+    async def call(self, number: int) -> None:
+        """One more call, inbound and outbound in turn."""
+        scene, room = self._scene, f"chaos-{number}"
+        tone = Tone()
+        await tone.start(scene.livekit.url, scene.token("tone", room))
+        directions = api.ConnectTwilioCallRequest.TwilioCallDirection
+        inbound, outbound = directions.TWILIO_CALL_DIRECTION_INBOUND, directions.TWILIO_CALL_DIRECTION_OUTBOUND
+        direction = inbound if number % 2 else outbound
+        request = api.ConnectTwilioCallRequest(
+            twilio_call_direction=direction, room_name=room, participant_identity=CALLER
+        )
+        url = (await scene.client.connector.connect_twilio_call(request)).connect_url
+        phone = scene.twilio.dial("+15551234567", f"+155500000{number:02}", Document("http" + url.removeprefix("ws")))
+        self._talks.append(Talk(room, phone, tone))
+        await phone.stream_started.wait(PATIENCE)
+
+    async def all_hear(self) -> None:
+        """Wait until every living call hears the tone; TimeoutError after PATIENCE."""
+        async with asyncio.timeout(PATIENCE):
+            while not all(talk.hears() for talk in self._talks if talk.lives):  # noqa: ASYNC110 - sound announces nothing
+                await asyncio.sleep(0.1)
+
+    async def outage(self, name: str, work: Callable[[], Awaitable[None]], longest: float = LONGEST_GAP) -> None:
+        """Let an outage happen; print one line. `longest`: the gap in seconds that is no fault."""
+        await self.all_hear()
+        before, began = sum(talk.lives for talk in self._talks), time.monotonic()
+        await work()
+        with contextlib.suppress(TimeoutError):
+            await self.all_hear()
+        await asyncio.sleep(SETTLE)
+        now = time.monotonic()
+        living = [talk for talk in self._talks if talk.lives]
+        gap = max((talk.gap(began, now) for talk in living), default=0.0)
+        if len(living) < before:
+            self.faults.append(f"{name}: {before - len(living)} calls lost")
+        if gap >= longest:
+            self.faults.append(f"{name}: a gap of {gap:.2f} s")
+        returns = sum(len(talk.phone.streams) - 1 for talk in living)
+        self._console.print(
+            f"{name:<46} calls {before} -> {len(living)}   longest gap {gap:5.2f} s   returns so far {returns}",
+            highlight=False,
+        )
+
+    # The outages
+
+    async def kill(self, connector: ConnectorProcess) -> None:
+        await connector.kill()
+        await asyncio.sleep(1.0)
+        await connector.start()
+
+    async def terminate(self, connector: ConnectorProcess) -> None:
+        os.kill(connector.pid, signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE):
+            while connector.is_running:  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.05)
+        await connector.start()
+
+    async def stop_for(self, server: RedisServer | LiveKitServer, seconds: float) -> None:
+        await server.kill()
+        await asyncio.sleep(seconds)
+        await server.start()
+
+    # The end
+
+    async def end(self) -> None:
+        """Hang up; count what is left over."""
+        await asyncio.gather(*(talk.phone.hangup() for talk in self._talks if talk.lives))
+        left = await self._until_none(self._participants)
+        records = await self._until_none(self._open_records)
+        self._console.print(
+            f"{'afterwards':<46} participants left over {left}   records open {records}", highlight=False
+        )
+        if left or records:
+            self.faults.append(f"left over: {left} participants, {records} open records")
+        await asyncio.gather(*(talk.tone.stop() for talk in self._talks))
+
+    async def _until_none(self, count: Callable[[], Awaitable[int]]) -> int:
+        deadline = time.monotonic() + PATIENCE
+        while (found := await count()) and time.monotonic() < deadline:  # noqa: ASYNC110 - of other processes
+            await asyncio.sleep(0.2)
+        return found
+
+    async def _participants(self) -> int:
+        """Callers that LiveKit still has, hidden ones included."""
+        scene, found = self._scene, 0
+        async with api.LiveKitAPI(scene.livekit.http_url, scene.livekit.api_key, scene.livekit.api_secret) as livekit:
+            for talk in self._talks:
+                answer = await livekit.room.list_participants(api.ListParticipantsRequest(room=talk.room))
+                found += sum(participant.identity.startswith(CALLER) for participant in answer.participants)
+        return found
+
+    async def _open_records(self) -> int:
+        scene = self._scene
+        token = api.AccessToken(scene.livekit.api_key, scene.livekit.api_secret)
+        headers = {"Authorization": f"Bearer {token.with_grants(api.VideoGrants(room_create=True)).to_jwt()}"}
+        url = f"{scene.balancer.url}/twirp/connector.v1.Connector/ListCalls"
+        found = 0
+        async with aiohttp.ClientSession(headers=headers) as session:
+            for state in ("STATE_PENDING", "STATE_RINGING", "STATE_ACTIVE"):
+                async with session.post(url, json={"state": state}) as answer:
+                    found += len((await answer.json()).get("calls", []))
+        return found
+
+
+async def run(calls: int, console: Console) -> int:
+    """Return the exit status: 0 if no call was lost, no gap was too long, and nothing is left over."""
+    async with scene() as stage:
+        chaos = Chaos(stage, console)
+        try:
+            for number in range(calls):
+                await chaos.call(number)
+            a, b = stage.connectors
+            await chaos.outage("kill -9 of one connector", lambda: chaos.kill(a))
+            await chaos.outage("kill -9 of the other", lambda: chaos.kill(b))
+            await chaos.outage("SIGTERM of one, with hand-over", lambda: chaos.terminate(a))
+            await chaos.outage("Redis stopped for 5 s", lambda: chaos.stop_for(stage.redis, 5.0))
+            await chaos.outage("the load balancer restarted", stage.balancer.restart)
+            await chaos.outage("livekit-server stopped for 3 s", lambda: chaos.stop_for(stage.livekit, 3.0), PATIENCE)
+            await chaos.end()
+        except TimeoutError as error:
+            chaos.faults.append(str(error) or "something did not come in time")
+        if chaos.faults:
+            for connector in stage.connectors:
+                console.print(f"\n[bold]last lines of the connector at {connector.url}[/]")
+                console.print(connector.log(60), highlight=False, markup=False, soft_wrap=True)
+        for fault in chaos.faults:
+            console.print(f"[red]FAIL[/] {fault}", highlight=False)
+        return 1 if chaos.faults else 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.chaos", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    parser.add_argument("--calls", type=int, default=CALLS, help="live calls")
+    options = parser.parse_args()
+    logging.getLogger("livekit").setLevel(logging.CRITICAL)
+    sys.exit(asyncio.run(run(options.calls, Console())))
+
+
+if __name__ == "__main__":
+    main()
