@@ -33,6 +33,7 @@ from demo.connector_process import ConnectorProcess
 from demo.livekit_server import LiveKitServer
 from demo.ports import PortLease
 from demo.redis_server import RedisServer
+from demo.run import until_signal
 
 CALLS = 8
 CALLER = "caller"
@@ -297,7 +298,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=CALLS, help="live calls")
     options = parser.parse_args()
     logging.getLogger("livekit").setLevel(logging.CRITICAL)
-    sys.exit(asyncio.run(run(options.calls, Console())))
+    sys.exit(asyncio.run(until_signal(run(options.calls, Console(width=200)))))
 
 
 if __name__ == "__main__":

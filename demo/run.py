@@ -39,7 +39,7 @@ class Options:
 async def run(options: Options, console: Console) -> int:
     """Returns the exit status: 0 if the caller heard the right audio and all other checks passed."""
     try:
-        return await _until_signal(_run(options, console))
+        return await until_signal(_run(options, console))
     except asyncio.CancelledError:
         console.print("stopped")
         return 130
@@ -48,7 +48,7 @@ async def run(options: Options, console: Console) -> int:
         return 1
 
 
-async def _until_signal(work: Awaitable[int]) -> int:
+async def until_signal(work: Awaitable[int]) -> int:
     """The first Ctrl-C, SIGTERM or SIGHUP cancels the work, which then cleans up."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
