@@ -16,7 +16,7 @@ from connector.app import Connector
 from connector.cli.commands import app
 from connector.sip.secrets import SipCredentials, SipSecrets
 from demo.connector_process import clean_environment
-from tests.integration.harness import TWILIO_TOKEN, Stage
+from tests.integration.harness import PATIENCE, TWILIO_TOKEN, Stage
 from tests.integration.rpc import TRANSPORTS, RpcFailed, grpc_connector, rpc_over
 from tests.sip_endpoint import SipEndpoint
 
@@ -87,7 +87,7 @@ async def test_livekit_comes_in_once_and_goes(scene: Scene, transport: str) -> N
         assert len(guests(conference)) == 1
 
         assert (await rpc.unbridge(conference_sid=conference.sid)).removed
-        await asyncio.wait_for(scene.endpoint.hung_up.wait(), 5)
+        await asyncio.wait_for(scene.endpoint.hung_up.wait(), PATIENCE)
         assert guests(conference) == []
         assert not (await rpc.unbridge(conference_sid=conference.sid)).removed
 

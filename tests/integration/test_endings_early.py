@@ -137,7 +137,7 @@ async def test_a_peer_that_never_answers_the_close_is_cut_off(stage: Stage, room
     assert b"101" in await reader.readline()
     started = time.monotonic()
     with contextlib.suppress(ConnectionResetError):
-        await asyncio.wait_for(reader.read(), 8)
+        await asyncio.wait_for(reader.read(), PATIENCE)
     assert time.monotonic() - started < 5
     writer.close()
     await scene.assert_all_free(EndReason.MEDIA_TIMEOUT)
@@ -171,7 +171,7 @@ async def test_livekit_lost_and_not_regained_ends_the_call(own_stage: Stage, roo
     call = await scene.talk()
     await own_stage.livekit.kill()
     killed = time.monotonic()
-    await call.ended.wait(15)
+    await call.ended.wait(PATIENCE)
     # Seconds to notice, the time allowed, and none for a goodbye that nobody can hear.
     assert time.monotonic() - killed < 8.0
     assert scene.stream.close_code == 1000
@@ -184,6 +184,6 @@ async def test_livekit_gone_when_the_stream_starts(own_stage: Stage, room: str, 
     scene.log = log
     await own_stage.livekit.kill()
     call = scene.answer()
-    await call.ended.wait(10)
+    await call.ended.wait(PATIENCE)
     assert call.spoken
     await scene.assert_all_free(EndReason.LIVEKIT_UNAVAILABLE)

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from connector.app import Connector
 from connectorpb.v1 import connector_pb2 as pb
 from connectorpb.v1 import connector_pb2_grpc as pb_grpc
-from tests.integration.harness import OUTBOUND, Stage, connect_call
+from tests.integration.harness import OUTBOUND, PATIENCE, Stage, connect_call
 from tests.integration.rpc import bearer, grpc_connector, open_channel
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -83,5 +83,5 @@ async def test_a_drain_is_seen_by_health_watchers_while_calls_can_still_be_ended
         (call,) = (await stub.ListCalls(pb.ListCallsRequest(), metadata=bearer(stage))).calls
         await stub.EndCall(pb.EndCallRequest(call_id=call.call_id), metadata=bearer(stage))
         watch.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await stopping

@@ -25,7 +25,7 @@ from connector.model.end_reason import EndReason
 from connector.sip import plan
 from connector.sip.secrets import SipCredentials, SipSecrets
 from demo.livekit_server import LiveKitServer
-from tests.integration.harness import Stage, stage_on, until
+from tests.integration.harness import PATIENCE, Stage, stage_on, until
 from tests.integration.rest import RestClient
 from tests.integration.sip_livekit import all_rules, lkapi, sip, sip_livekit
 from tests.integration.webhooks import Receiver, Rest
@@ -56,7 +56,7 @@ class Scene:
     async def talking(self, phone: InboundCall) -> CallRecord:
         """The call's record once LiveKit SIP has picked up."""
         await phone.transferred.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while (record := await self.record()).state is not CallState.ACTIVE:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.01)
         return record
@@ -105,7 +105,7 @@ async def test_a_caller_reaches_livekit_sip_and_the_record_tells_it(scene: Scene
     assert f"<sip:{CALLER}@" in (answered.invite.get_header("from") or "")
     assert await scene.rules_of_calls() == []
     await phone.hangup()
-    await asyncio.wait_for(scene.endpoint.hung_up.wait(), 5)
+    await asyncio.wait_for(scene.endpoint.hung_up.wait(), PATIENCE)
     record = await scene.over(phone)
     assert (record.end_reason, record.carrier_status) == (EndReason.CARRIER_HANGUP, "completed")
     assert record.started_at
@@ -177,7 +177,7 @@ async def test_a_password_that_the_trunk_does_not_have_is_refused(scene: Scene) 
 async def test_a_caller_who_gives_up_while_it_rings_is_missed(scene: Scene) -> None:
     scene.endpoint.manners.rings_for = float("inf")
     phone = scene.call(await scene.webhook())
-    await asyncio.wait_for(scene.endpoint.ringing.wait(), 5)
+    await asyncio.wait_for(scene.endpoint.ringing.wait(), PATIENCE)
     await phone.hangup()
     record = await scene.over(phone)
     assert (record.end_reason, record.timelog[-1][0]) == (EndReason.CANCELED, "call-missed")
@@ -284,7 +284,7 @@ async def test_the_api_ends_a_call(scene: Scene, room: str) -> None:
     record = await scene.talking(phone)
     ended = (await scene.rest.ok("POST", "/v2/sip/call/end", {"callId": record.call_id}))["data"]
     assert (ended["status"], ended["endReason"]) == ("ended", "ended_by_api")
-    await asyncio.wait_for(scene.endpoint.hung_up.wait(), 5)
+    await asyncio.wait_for(scene.endpoint.hung_up.wait(), PATIENCE)
     assert (await scene.over(phone)).end_reason is EndReason.ENDED_BY_API
     assert await scene.rules_of_calls() == []
 
@@ -298,7 +298,7 @@ async def test_the_api_transfers_a_call(scene: Scene) -> None:
         status, answer = await scene.rest("POST", "/v2/sip/call/transfer", body | {field: value})
         assert (status, "LiveKit SIP" in answer["message"]) == (400, True)
     await scene.rest.ok("POST", "/v2/sip/call/transfer", body)
-    await asyncio.wait_for(scene.endpoint.hung_up.wait(), 5)
+    await asyncio.wait_for(scene.endpoint.hung_up.wait(), PATIENCE)
     await until(lambda: len(phone.dialled) == 2)
     assert phone.dialled[1].address == "+15556667777"
     record = await scene.record()

@@ -14,7 +14,17 @@ from connector.app import Connector
 from connector.model.call import CallRecord, CallState, Transfer
 from connector.model.end_reason import EndReason
 from connector.model.webhook import LifecycleEvent
-from tests.integration.harness import INBOUND, OUTBOUND, Stage, connect_call, ended, only_session, place, until
+from tests.integration.harness import (
+    INBOUND,
+    OUTBOUND,
+    PATIENCE,
+    Stage,
+    connect_call,
+    ended,
+    only_session,
+    place,
+    until,
+)
 
 
 class Listener:
@@ -122,7 +132,7 @@ async def test_a_listener_that_fails_holds_up_no_call(
 
     listen(connector, monkeypatch, fail)
     guest = await stage.guest(room)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         call = await talk(stage, room, connector, twilio)
         await guest.event("track_subscribed")
     assert asked.is_set()

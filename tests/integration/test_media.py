@@ -28,7 +28,7 @@ from connector.room.media import (
     MediaRouter,
     media_router,
 )
-from tests.integration.harness import RATE, Stage, strength, tone, until
+from tests.integration.harness import PATIENCE, RATE, Stage, strength, tone, until
 
 PIECE = RATE // 100
 
@@ -51,7 +51,7 @@ async def test_events_of_the_sdk_still_reach_its_own_subscribers() -> None:
     queue = router.subscribe()
     source = rtc.AudioSource(RATE, 1, queue_size_ms=0)
     await source.capture_frame(rtc.AudioFrame(bytes(160), RATE, 1, 80))
-    event = await asyncio.wait_for(queue.get(), 5)
+    event = await asyncio.wait_for(queue.get(), PATIENCE)
     assert event.WhichOneof("message") == "capture_audio_frame"
     router.unsubscribe(queue)
     await source.aclose()

@@ -13,7 +13,7 @@ from carrier_simulator import Answer, CallStatus, OutboundCall, Outcome, TwilioS
 from connector.app import Connector
 from connector.model.end_reason import EndReason
 from connectorpb.v1 import connector_pb2 as pb
-from tests.integration.harness import Stage, ended, only_session, strength, tone, until
+from tests.integration.harness import PATIENCE, Stage, ended, only_session, strength, tone, until
 from tests.integration.rpc import TRANSPORTS, Rpc, RpcFailed, grpc_connector, rpc_over
 
 TO, FROM = "+15551234567", "+15557654321"
@@ -44,7 +44,7 @@ async def twirp(stage: Stage, connector: Connector) -> AsyncIterator[Rpc]:
 
 async def over(phone: OutboundCall) -> CallStatus:
     """The phone's final status, once everything it tells has been told; no request of it failed."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await phone.finished()
     assert phone.errors == []
     return phone.status

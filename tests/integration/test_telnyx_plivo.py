@@ -119,7 +119,7 @@ async def test_both_talk_in_every_format(
     await until(lambda: at(rate, 900, call.heard[-rate // 4 :]) > 4000)
     assert call.errors == []
     await line.end()
-    await asyncio.wait_for(call.ended.wait(), 5)
+    await asyncio.wait_for(call.ended.wait(), PATIENCE)
 
 
 async def test_frames_of_telnyx_that_overtake_each_other_are_heard_in_order(stage: Stage, room: str) -> None:
@@ -167,7 +167,7 @@ async def test_a_phone_whose_room_is_gone_is_hung_up(stage: Stage, room: str, pr
     only_session(line.connector).end(EndReason.ROOM_DELETED)
     record = await ended(line.connector)
     assert record.end_reason is EndReason.ROOM_DELETED
-    await asyncio.wait_for(call.ended.wait(), 5)
+    await asyncio.wait_for(call.ended.wait(), PATIENCE)
     assert call.status is CallStatus.COMPLETED
 
 
@@ -176,7 +176,7 @@ async def test_a_phone_is_transferred(stage: Stage, room: str, provider: Provide
     line = await line_at(stage, room, provider)
     call = await line.call()
     await line.connector.control.transfer(only_session(line.connector).call_id, TransferWish(THIRD))
-    await asyncio.wait_for(call.transferred.wait(), 5)
+    await asyncio.wait_for(call.transferred.wait(), PATIENCE)
     assert [str(target.address) for target in call.dialled] == [THIRD]
     record = await ended(line.connector, patience=20)
     assert record.end_reason is EndReason.TRANSFERRED
@@ -358,7 +358,7 @@ async def test_a_phone_whose_stream_reaches_another_process_is_carried_there(
     await until(lambda: strength(call.heard[-2000:], 900) > 4000)
     # Its hang-up is the taker's to do now, and it knows the carrier's names for the call.
     await taker.control.end(only_session(taker).call_id)
-    await asyncio.wait_for(call.ended.wait(), 5)
+    await asyncio.wait_for(call.ended.wait(), PATIENCE)
     assert (await ended(taker)).end_reason is EndReason.ENDED_BY_API
     assert call.errors == []
 

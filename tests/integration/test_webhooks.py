@@ -21,7 +21,7 @@ from connector.cli.commands import app
 from connector.model.webhook import Delivery, LifecycleEvent, WebhookEndpoint
 from connector.webhooks.sender import GIVE_UP_AFTER
 from demo.connector_process import clean_environment
-from tests.integration.harness import Stage
+from tests.integration.harness import PATIENCE, Stage
 from tests.integration.webhooks import EVERY_EVENT, Received, Receiver, Rest, happened
 
 WEBHOOKS = "/v2/sip/webhooks"
@@ -56,7 +56,7 @@ async def receiver(new_receiver: Callable[[], Awaitable[Receiver]]) -> Receiver:
 
 async def logged(rest: Rest, webhook_id: str, number: int) -> list[dict[str, Any]]:
     """The delivery log, once it has this many lines: the answer reaches it after the request has been answered."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while len(lines := await rest.log_of(webhook_id)) < number:  # noqa: ASYNC110 - it announces nothing
             await asyncio.sleep(0.02)
     return lines

@@ -18,7 +18,7 @@ from connector.app import Connector
 from connector.config import Settings
 from connector.storage.sqlite import SqliteStore
 from demo.connector_process import clean_environment
-from tests.integration.harness import INBOUND, TWILIO_TOKEN, Stage, connect_call, ended, place
+from tests.integration.harness import INBOUND, PATIENCE, TWILIO_TOKEN, Stage, connect_call, ended, place
 from tests.integration.webhooks import Received, Receiver, Rest
 
 CALLEE, CALLER = "+15551234567", "+15557654321"
@@ -246,7 +246,7 @@ async def test_what_a_killed_process_had_on_its_way_is_delivered_by_the_next(
 
 
 async def until_logged(rest: Rest, webhook: str) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while not await rest.log_of(webhook):  # noqa: ASYNC110 - it announces nothing
             await asyncio.sleep(0.02)
 
@@ -256,7 +256,7 @@ async def until_kept(settings: Settings) -> None:
     store = SqliteStore(Path(settings.store.removeprefix("sqlite:///")))
     await store.open()
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 (record,) = await store.list_calls()
                 told = [name for name, _ in record.timelog]

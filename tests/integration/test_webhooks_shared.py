@@ -11,7 +11,7 @@ import pytest
 from connector.app import Connector
 from connector.model.webhook import LifecycleEvent
 from demo.redis_server import RedisServer
-from tests.integration.harness import Stage
+from tests.integration.harness import PATIENCE, Stage
 from tests.integration.webhooks import Receiver, Rest, happened
 
 
@@ -96,6 +96,6 @@ async def test_events_wait_for_a_store_that_has_failed(stage: Stage, redis: Redi
 
 async def settled(connector: Connector) -> None:
     """Until nothing is on its way: what is settled a moment too late is sent once more, after its lease."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while await connector.store.deliveries.pending():  # noqa: ASYNC110 - it announces nothing
             await asyncio.sleep(0.01)

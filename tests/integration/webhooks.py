@@ -26,7 +26,7 @@ from connector.model.webhook import LifecycleEvent
 from demo.ports import PortLease
 
 EVERY_EVENT = [event.value for event in LifecycleEvent]
-PATIENCE = 15.0
+PATIENCE = 20.0
 
 
 @dataclass(frozen=True)

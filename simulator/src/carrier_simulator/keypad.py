@@ -6,7 +6,7 @@ import asyncio
 
 from carrier_simulator.verbs import Gather
 
-_PATIENCE = 10.0
+_PATIENCE = 20.0
 
 
 class Keypad:
@@ -32,7 +32,7 @@ class Keypad:
         self._asked.clear()
 
     async def asked(self) -> None:
-        """Until the carrier asks a question that nobody has answered; TimeoutError after 10 s."""
+        """Until the carrier asks a question that nobody has answered; TimeoutError after 20 s."""
         try:
             async with asyncio.timeout(_PATIENCE):
                 await self._asked.wait()

@@ -23,7 +23,7 @@ class Moment:
     def has_come(self) -> bool:
         return self.at is not None
 
-    async def wait(self, timeout: float | None = 10.0) -> float:  # noqa: ASYNC109 - a test names its patience here
+    async def wait(self, timeout: float | None = 20.0) -> float:  # noqa: ASYNC109 - a test names its patience here
         """Return when it came; raise TimeoutError, naming the moment, when it does not come in time (None: never)."""
         try:
             async with asyncio.timeout(timeout):

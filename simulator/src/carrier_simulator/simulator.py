@@ -198,7 +198,7 @@ class CarrierSimulator:
     ) -> InboundCall:
         return self.call_in(webhook_url, from_, to, method)
 
-    async def next_call(self, timeout: float = 10.0) -> OutboundCall:  # noqa: ASYNC109 - a test's patience
+    async def next_call(self, timeout: float = 20.0) -> OutboundCall:  # noqa: ASYNC109 - a test's patience
         """The next call that somebody places (over REST or with `dial`), in order."""
         async with asyncio.timeout(timeout):
             return await self._placed.get()
