@@ -416,7 +416,9 @@ class FakeStore:
         self.saves += 1
         await self._faults.step("store.save")
         await self._faults.step(f"store.save {record.state}")
-        self.records[record.call_id] = record
+        known = self.records.get(record.call_id)
+        if known is None or known.end_reason is None or record.end_reason is not None:
+            self.records[record.call_id] = record
 
     async def change_call(self, before: CallRecord | None, after: CallRecord) -> bool:
         await self._faults.step("store.save")
@@ -432,7 +434,7 @@ class FakeStore:
         await self._faults.step(f"store.save {record.state}")
         known = self.records.get(record.call_id)
         if known is not None and known.end_reason is not None:
-            return known.end_id == record.end_id
+            return known.end_id == record.end_id != ""
         if expected not in (None, known):
             return False
         self.records[record.call_id] = record
@@ -461,7 +463,17 @@ class FakeStore:
         return self.records.get(call_id)
 
     async def list_calls(self, limit: int = 50, where: CallFilter = EVERY_CALL) -> list[CallRecord]:
-        return [record for record in self.records.values() if admits(where, record)][:limit]
+        found = [record for record in self.records.values() if admits(where, record)]
+        return sorted(found, key=lambda record: (-record.created_at, record.call_id))[:limit]
+
+    async def forget_before(self, created_before: float) -> int:
+        before = len(self.records)
+        self.records = {
+            call_id: record
+            for call_id, record in self.records.items()
+            if record.end_reason is None or record.created_at >= created_before
+        }
+        return before - len(self.records)
 
 
 class FakeControl:

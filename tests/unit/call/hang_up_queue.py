@@ -11,7 +11,8 @@ class MemoryHangUps:
     def __init__(self) -> None:
         self.kept: dict[str, tuple[HangUp, float]] = {}
         """By id, and from when each may be taken."""
-        self.withdrawn: set[str] = set()
+        self.withdrawn: dict[str, float] = {}
+        """By id, until when."""
 
     async def put(self, hang_up: HangUp, leased_until: float) -> bool:
         if hang_up.id in self.kept or hang_up.id in self.withdrawn:
@@ -20,11 +21,11 @@ class MemoryHangUps:
         return True
 
     async def withdraw(self, hang_up_id: str, now: float, until: float) -> None:
-        self.withdrawn.add(hang_up_id)
+        self.withdrawn = {each: end for each, end in self.withdrawn.items() if end >= now} | {hang_up_id: until}
         self.kept.pop(hang_up_id, None)
 
     async def allow(self, hang_up_id: str) -> None:
-        self.withdrawn.discard(hang_up_id)
+        self.withdrawn.pop(hang_up_id, None)
 
     async def take(self, now: float, leased_until: float, limit: int) -> list[HangUp]:
         due = sorted((at, hang_up.id) for hang_up, at in self.kept.values() if at <= now)[:limit]

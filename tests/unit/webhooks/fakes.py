@@ -124,6 +124,15 @@ class FakeQueue:
         self.waiting = [one for one in self.waiting if one.endpoint_id != endpoint_id]
         return before - len(self.waiting)
 
+    async def attempts(self, limit: int = 50, endpoint_id: str = "", call_id: str = "") -> list[Attempt]:
+        newest = self.log[::-1]
+        newest.sort(key=lambda attempt: -attempt.at)
+        return [
+            attempt
+            for attempt in newest
+            if endpoint_id in ("", attempt.endpoint_id) and call_id in ("", attempt.call_id)
+        ][:limit]
+
     async def forget_before(self, at: float) -> int:
         before = len(self.log)
         self.log = [attempt for attempt in self.log if attempt.at >= at]
