@@ -20,6 +20,7 @@ from connector.api.carrier.connect_url import ConnectUrl, Words
 from connector.api.carrier.hooks import HookRoutes
 from connector.api.carrier.pins import forget_locks
 from connector.api.carrier.resume import ResumeRoutes
+from connector.api.carrier.return_urls import return_urls
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.carrier.sip_dial import PURPOSE as SIP_PURPOSE
 from connector.api.carrier.sip_dial import SipDialler, SipParts
@@ -103,9 +104,9 @@ class Connector:
         self.hang_ups = HangUps(self.store.hang_ups, self.carriers, self._apis.controls, self.metrics)
         self._call_parts = self._parts()
         self._dialled = DialledCalls(self._call_parts)
-        self.calls = CallManager(self._call_parts, settings.max_calls)
         peer_signatures = PeerSignatures(own)
         self.peers = PeerClient(settings.owner, peer_signatures, self.store, self.metrics)
+        self.calls = CallManager(self._call_parts, settings.max_calls, self.peers)
         defaults = TransferDefaults(settings.transfer_timeout, settings.transfer_failed_sentence)
         self.control = CallControl(
             self.calls, self.store, self.admin, self._dialled, self.peers, settings.owner, defaults
@@ -245,6 +246,11 @@ class Connector:
                 message=settings.no_agent_message,
             ),
             sip_attributes=settings.sip_attributes,
+            return_urls=return_urls(
+                TokenSigner(settings.own_secrets),
+                Origins(settings.public_origin, settings.regions, settings.countries),
+                self.carriers,
+            ),
             transfer_urls=TransferAddresses(
                 TokenSigner(settings.own_secrets, TRANSFER_PURPOSE),
                 Origins(settings.public_origin, settings.regions, settings.countries),

@@ -13,8 +13,10 @@ from connector.call.ports import (
     CarrierControl,
     CodecFactory,
     Lifecycle,
+    ReturnUrls,
     RoomFactory,
     TransferUrls,
+    no_return_urls,
     no_transfer_urls,
 )
 from connector.call.registry.hang_ups import HangUps
@@ -80,6 +82,7 @@ class CallDependencies:
     sip_attributes: bool = False
     """Whether participants also get LiveKit SIP's attributes."""
     transfer_urls: TransferUrls = no_transfer_urls
+    return_urls: ReturnUrls = no_return_urls
 
 
 CARRIER_ENDS = {

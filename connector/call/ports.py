@@ -179,6 +179,11 @@ class CarrierControl(Protocol):
         stream then goes on."""
         ...
 
+    async def bring_back(self, call: CarrierCall, document_url: str, stream_url: str) -> None:
+        """Have the phone of a lost stream come back: its leg follows the document at `document_url`, or streams to
+        `stream_url`, whichever the carrier offers. Raises NotFound if the call has ended, and other ConnectorErrors."""
+        ...
+
     async def is_live(self, call: CarrierCall) -> bool:
         """Whether this call still exists at the carrier. Raises ConnectorError if that is unknown."""
         ...
@@ -212,6 +217,25 @@ class Addresses:
 TransferUrls = Callable[[Provider, str, str, int], Addresses]
 """Arguments: the provider, the call's id, its region, and the number of the stream with which the phone would come
 back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnAddresses:
+    """URLs for the return of a lost stream."""
+
+    document: str
+    """The resume URL of the stream that was lost."""
+    stream: str
+    """The media socket of the stream that is expected."""
+
+
+ReturnUrls = Callable[[WaitingCall], ReturnAddresses | None]
+"""None if no carrier can reach us."""
+
+
+def no_return_urls(entry: WaitingCall) -> ReturnAddresses | None:
+    """See `ReturnUrls`."""
+    return None
 
 
 def no_transfer_urls(provider: Provider, call_id: str, region: str, stream: int) -> Addresses:

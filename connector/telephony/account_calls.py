@@ -29,6 +29,7 @@ class AccountClient(Protocol):
     async def close(self) -> None: ...
     async def hang_up(self, call: CarrierCall, say: str = "") -> None: ...
     async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool: ...
+    async def bring_back(self, call: CarrierCall, document_url: str, stream_url: str) -> None: ...
     async def is_live(self, call: CarrierCall) -> bool: ...
 
 
@@ -76,6 +77,9 @@ class AccountCalls(Generic[ClientT]):
 
     async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
         return await self.take(call.account_id, lambda client: client.transfer(call, dial, document_url))
+
+    async def bring_back(self, call: CarrierCall, document_url: str, stream_url: str) -> None:
+        await self.take(call.account_id, lambda client: client.bring_back(call, document_url, stream_url))
 
     async def is_live(self, call: CarrierCall) -> bool:
         return await self.take(call.account_id, lambda client: client.is_live(call))

@@ -66,6 +66,10 @@ class PlivoCalls:
         await self._turn_to(call, document_url)
         return True
 
+    async def bring_back(self, call: CarrierCall, document_url: str, stream_url: str) -> None:
+        """Makes the phone's leg follow the document that answers a return. Raises NotFound if the call has ended."""
+        await self._turn_to(call, document_url)
+
     async def _turn_to(self, call: CarrierCall, url: str) -> None:
         """Makes the phone's leg follow another document."""
         await self._api.send("POST", self._path_of(call), {"legs": "aleg", "aleg_url": url, "aleg_method": "POST"})

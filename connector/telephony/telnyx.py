@@ -103,6 +103,26 @@ class TelnyxCalls:
             return False
         return True
 
+    async def bring_back(self, call: CarrierCall, document_url: str, stream_url: str) -> None:
+        """Makes a TeXML call follow the document that answers a return; starts a stream for a call without TeXML, with
+        the settings of our documents. Raises NotFound if the call has ended.
+
+        https://developers.telnyx.com/api-reference/call-commands/streaming-start
+        """
+        try:
+            await self._update(call, {"Url": document_url, "Method": "POST"})
+        except (NotFound, FailedPrecondition):
+            stream = {
+                "stream_url": stream_url,
+                "stream_track": "inbound_track",
+                "stream_bidirectional_mode": "rtp",
+                "stream_bidirectional_codec": "PCMU",
+            }
+            try:
+                await self._act(call, "streaming_start", stream)
+            except FailedPrecondition as error:
+                raise NotFound(error.message) from error
+
     async def is_live(self, call: CarrierCall) -> bool:
         """Whether the call has not ended."""
         name = quote(call.stream_call_id or call.id, safe="")

@@ -159,6 +159,11 @@ class TwilioCalls:
             number = str((found.to if found.direction == "inbound" else found.from_) or "")
         return number if E164.fullmatch(number) else ""
 
+    async def bring_back(self, call: CarrierCall, document_url: str, stream_url: str) -> None:
+        """Makes the call follow the document that answers a return. Raises NotFound if the call has ended."""
+        async with translated(HANG_UP_TIMEOUT):
+            await self._call(call).update_async(url=document_url, method="POST")
+
     async def is_live(self, call: CarrierCall) -> bool:
         """Whether the call has not ended."""
         try:

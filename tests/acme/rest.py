@@ -42,6 +42,9 @@ class AcmeCalls:
             return False
         return True
 
+    async def bring_back(self, call: CarrierCall, document_url: str, stream_url: str) -> None:
+        raise NotImplementedError
+
     async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
         await self._api.send("PUT", _path(call), {"document": Acme().transfer_document(dial)})
         return True

@@ -24,6 +24,8 @@ def test_the_text_parses_and_has_every_family_before_the_first_call() -> None:
         "connector_dtmf",
         "connector_refused",
         "connector_agents",
+        "connector_returns",
+        "connector_return_gap_seconds",
         "connector_webhooks",
         "connector_webhooks_pending",
         "connector_peer_requests",

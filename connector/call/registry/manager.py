@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from connector.call.dependencies import FINAL_STATUSES, CallDependencies
+from connector.call.ports import Peers
 from connector.call.record.call_recorder import CallRecorder
 from connector.call.record.changes import new_record
 from connector.call.record.late_ends import LateEnds
@@ -72,7 +73,7 @@ class Expected:
 class CallManager:
     """Holds every live call of this process, until the call's resources are released."""
 
-    def __init__(self, parts: CallDependencies, max_calls: int) -> None:
+    def __init__(self, parts: CallDependencies, max_calls: int, peers: Peers | None = None) -> None:
         self._parts = parts
         self._max_calls = max_calls
         self.taken = 0
@@ -84,7 +85,7 @@ class CallManager:
         self.draining = False
         self._drained = False
         self._taking = BackgroundTasks()
-        self._resumes = Resumes(parts, self)
+        self._resumes = Resumes(parts, self, peers)
 
     @property
     def full(self) -> bool:

@@ -12,6 +12,8 @@ from connector.model.call import WaitingCall
 
 LEASE_LAPSE = 3.0
 """Seconds without a renewal after which the calls of a process are brought back to another one."""
+LATE = 1.5
+"""Seconds without a renewal after which a process is asked whether it lives."""
 LOOK_EVERY = 1.0
 MAX_GAP = 2.0
 """Longest time in seconds between two looks that count together. After a longer gap (this process or the store was
@@ -25,6 +27,8 @@ class OwnerWatch:
         self._looked = float("-inf")
         self._leases: dict[str, tuple[float, float]] = {}
         """By owner: the last renewal (Unix time by the owner's clock), and since when we have seen it."""
+        self._dead: set[str] = set()
+        """Owners whose address refuses connections, or belongs to another process."""
         self._entries: dict[tuple[str, int], float] = {}
         """By call and stream of each entry of an active call: since when we have seen it. The lease of a process
         without calls is renewed seldom, so an entry must be seen for LEASE_LAPSE, too."""
@@ -39,7 +43,10 @@ class OwnerWatch:
         for owner in owners:
             renewed_at = leases.get(owner, 0.0)
             seen = before.get(owner)
-            self._leases[owner] = seen if seen is not None and seen[0] == renewed_at else (renewed_at, now)
+            is_same = seen is not None and seen[0] == renewed_at
+            self._leases[owner] = seen if seen is not None and is_same else (renewed_at, now)
+            if not is_same:
+                self._dead.discard(owner)
         known = self._entries
         self._entries = {(entry.id, entry.stream): known.get((entry.id, entry.stream), now) for entry in entries}
 
@@ -47,12 +54,23 @@ class OwnerWatch:
         """The store failed, or we did not look for too long."""
         self._leases.clear()
         self._entries.clear()
+        self._dead.clear()
 
     def is_gone(self, now: float, owner: str, entry: WaitingCall) -> bool:
+        if owner in self._dead:
+            return True
         seen, since = self._leases.get(owner), self._entries.get((entry.id, entry.stream))
         if seen is None or since is None or now > self._looked + MAX_GAP:
             return False
         return now - max(seen[1], since) >= LEASE_LAPSE
+
+    def is_late(self, now: float, owner: str) -> bool:
+        seen = self._leases.get(owner)
+        return seen is not None and owner not in self._dead and now - seen[1] >= LATE
+
+    def is_dead(self, owner: str) -> None:
+        """Until it renews its lease, this owner counts as gone."""
+        self._dead.add(owner)
 
     def others_live(self, now: float, me: str) -> bool:
         """Whether another process has renewed its lease within the last LEASE_LAPSE seconds."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
 from connector.call.dependencies import CARRIER_ENDS, STEP_TIMEOUT, CallDependencies
+from connector.call.ports import Peers
 from connector.call.registry.abandoned import INTERRUPTED_DETAIL, end_calls, remove_ghosts
 from connector.call.registry.owners import LEASE_LAPSE, OwnerWatch
 from connector.call.session.call_session import CallSession
@@ -29,9 +30,9 @@ from connector.call.session.returns import (
     counted,
     decide,
 )
-from connector.errors import ConnectorError, TokenInvalid, TokenUsed
+from connector.errors import ConnectorError, NotFound, TokenInvalid, TokenUsed
 from connector.logs import bind_call
-from connector.model.call import CallRecord, WaitingCall
+from connector.model.call import CallRecord, CarrierCall, WaitingCall
 from connector.model.end_reason import EndReason
 from connector.storage.base import NameTaken, StoreError
 from connector.tasks import BackgroundTasks
@@ -39,6 +40,8 @@ from connector.tasks import BackgroundTasks
 log = structlog.get_logger()
 
 LOOK_AGAIN = 0.2
+BRING_BACK_AGAIN = (1.0, 3.0)
+"""Pauses in seconds between the requests to a carrier that does not answer."""
 TAKE_OVER_TIME = 2.0
 """Seconds in which a call may be without an entry, while a process takes it over or becomes active with it."""
 HOLD = LEASE_LAPSE + 1.0
@@ -55,17 +58,13 @@ class Holder(Protocol):
     def known_record(self, call_id: str) -> CallRecord | None: ...
 
 
-BringBack = Callable[[WaitingCall], Coroutine[Any, Any, None]]
-
-
 class Resumes:
     """See the module."""
 
-    def __init__(self, parts: CallDependencies, calls: Holder, bring_back: BringBack | None = None) -> None:
-        """`bring_back`: tells the carrier to ask for the call's next document."""
+    def __init__(self, parts: CallDependencies, calls: Holder, peers: Peers | None = None) -> None:
         self._parts = parts
         self._calls = calls
-        self._bring_back = bring_back
+        self._peers = peers
         self._grace = parts.limits.resume_grace
         self._owners = OwnerWatch()
         self._loop = asyncio.get_running_loop
@@ -184,6 +183,7 @@ class Resumes:
             raise
         active = [entry for entry in entries if entry.started_at and entry.transfer is None]
         self._owners.observe(self._loop().time(), leases, active)
+        await self._ask_silent_owners(active)
         for entry in active:
             with bind_call(entry.id):
                 try:
@@ -196,6 +196,16 @@ class Resumes:
         by_id = {entry.id: entry for entry in entries}
         for call in self._calls.live():
             call.wait.seen(by_id.get(call.call_id))
+
+    async def _ask_silent_owners(self, entries: Sequence[WaitingCall]) -> None:
+        """A dead process is known sooner than by its lease: its address refuses connections."""
+        if self._peers is None:
+            return
+        me, now = self._parts.owner, self._loop().time()
+        silent = {entry.owner for entry in entries if entry.owner != me and self._owners.is_late(now, entry.owner)}
+        for owner in silent:
+            if not await self._peers.is_reachable(owner):
+                self._owners.is_dead(owner)
 
     async def _look_at(self, entry: WaitingCall) -> None:
         if self._calls.live_call(entry.id) is not None or not self.is_gone(entry):
@@ -226,8 +236,31 @@ class Resumes:
         if not await self._parts.store.waiting.replace(opened, entry):
             return
         log.warning("the process of a call has died: the call waits for its carrier", owner=entry.owner)
-        if self._bring_back is not None:
-            self._background.start(self._bring_back(opened), f"bring back {entry.id}")
+        self._background.start(self._bring_back(opened), f"bring back {entry.id}")
+
+    async def _bring_back(self, entry: WaitingCall) -> None:
+        """Tell the carrier to open the next stream: it may not have noticed that the last one is lost. A carrier that
+        comes by itself in the meantime does so with the same number, and one of both streams is let in."""
+        control, urls = self._parts.control.get(entry.request.provider), self._parts.return_urls(entry)
+        if control is None or urls is None or not entry.carrier_call_id:
+            return
+        call = CarrierCall(entry.carrier_call_id, entry.account_id)
+        for pause in (*BRING_BACK_AGAIN, None):
+            try:
+                async with asyncio.timeout(STEP_TIMEOUT):
+                    await control.bring_back(call, urls.document, urls.stream)
+                log.info("the carrier was told to bring the call back")
+                return
+            except NotFound:
+                await self._end(
+                    entry, EndReason.CARRIER_HANGUP, "the carrier has the call no longer", entry.returns[-1]
+                )
+                return
+            except (ConnectorError, TimeoutError) as error:
+                log.warning("the carrier could not be told to bring the call back", error=str(error) or "no answer")
+            if pause is None or await self._parts.store.waiting.get(entry.id) != entry:
+                return
+            await asyncio.sleep(pause)
 
     async def _may_live(self, entry: WaitingCall, record: CallRecord) -> bool:
         """Whether the owner may be alive, cut off from the store alone: its caller is in the room. LiveKit removes the

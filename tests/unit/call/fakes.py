@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from connector.call.dependencies import CallDependencies, Limits
-from connector.call.ports import CarrierControl
+from connector.call.ports import CarrierControl, ReturnAddresses
 from connector.call.record.late_ends import LateEnds
 from connector.call.registry.hang_ups import HangUps
 from connector.call.registry.manager import CallManager
@@ -485,6 +485,8 @@ class FakeControl:
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self.hung_up: list[str] = []
+        self.brought_back: list[tuple[str, str, str]] = []
+        """Ids of calls, URLs of documents and of streams."""
         self.said: list[str] = []
         """Sentences read out before a hang-up."""
         self.transferred: list[tuple[str, str]] = []
@@ -504,6 +506,10 @@ class FakeControl:
         self.transferred.append((call.id, dial.number))
         self.dials.append(dial)
         return self.follows
+
+    async def bring_back(self, call: CarrierCall, document_url: str, stream_url: str) -> None:
+        await self._faults.step("control.bring_back")
+        self.brought_back.append((call.id, document_url, stream_url))
 
     async def is_live(self, call: CarrierCall) -> bool:
         await self._faults.step("control.is_live")
@@ -550,6 +556,7 @@ class World:
             new_room=self._new_room,
             carriers=CARRIERS,
             new_codec=lambda _: FakeCodec(),
+            return_urls=lambda entry: ReturnAddresses(f"document {entry.stream - 1}", f"stream {entry.stream}"),
             owner=self.owner,
             lifecycle=self.lifecycle,
             watch=self.watch,

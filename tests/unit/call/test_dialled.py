@@ -34,6 +34,9 @@ class Control(FakeControl):
         await self._first()
         await super().hang_up(call, say)
 
+    async def bring_back(self, call: CarrierCall, document_url: str, stream_url: str) -> None:
+        raise NotImplementedError
+
     async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
         await self._first()
         return await super().transfer(call, dial, document_url)

@@ -37,6 +37,9 @@ class Control:
             self.fails_for = ""
             raise Unavailable("no answer")
 
+    async def bring_back(self, call: CarrierCall, document_url: str, stream_url: str) -> None:
+        raise NotImplementedError
+
     async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
         raise AssertionError
 

@@ -8,14 +8,16 @@ from dataclasses import replace
 
 import pytest
 
+from connector.call.registry.manager import CallManager
 from connector.call.registry.owners import LEASE_LAPSE
 from connector.call.session.call_session import CallSession
 from connector.call.session.presence import REPLACED_WAIT
 from connector.call.session.returns import MOST_RETURNS, ResumeVerdict
-from connector.errors import FailedPrecondition, TokenInvalid, TokenUsed, Unavailable
-from connector.model.call import NO_EXPIRY, CallState, Direction, Transfer
+from connector.errors import FailedPrecondition, NotFound, TokenInvalid, TokenUsed, Unavailable
+from connector.model.call import NO_EXPIRY, CallRecord, CallState, Direction, Transfer
 from connector.model.end_reason import EndReason
 from connector.model.webhook import LifecycleEvent
+from connector.peers.commands import CallCommand
 from connector.storage.base import StoreError
 from tests.unit.call.fakes import LIMITS, FakeControl, FakeSocket, Faults, World
 from tests.unit.call.virtual_time import virtual_time
@@ -733,3 +735,69 @@ async def test_the_maker_cannot_claim_a_call_that_another_process_serves() -> No
     assert (entry.owner, entry.served) == ("taker", True)
     await ends(call, socket, carrying)
     assert (maker.counted(), taker.counted()) == ({}, {"carrier_hangup": 1.0})
+
+
+# The carrier is told
+
+
+def two_with_control() -> tuple[World, World]:
+    maker = world_on(owner="maker")
+    faults = Faults()
+    return maker, world_on(owner="taker", store=maker.store, faults=faults, control=FakeControl(faults))
+
+
+@virtual_time
+async def test_the_carrier_of_a_dead_process_is_told_to_come_back() -> None:
+    maker, taker = two_with_control()
+    third = world_on(owner="third", store=maker.store, faults=taker.faults, control=taker.control)
+    former, carried = await talking(maker)
+    await looks(maker, taker, third, seconds=4)
+    await freeze(maker, former, carried)
+    taker.faults.planned["control.bring_back"] = Unavailable("not now")
+    await looks(taker, third, seconds=LEASE_LAPSE + 1)
+    taker.faults.planned.clear()
+    await looks(taker, third, seconds=3)
+    assert taker.control is not None
+    assert taker.control.brought_back == [("CA1", "document 1", "stream 2")]
+    # It streams, and then asks for the document, too.
+    call, socket, carrying = await streams_again(third, "call_1", 2)
+    assert (await third.manager.resume("call_1", 1, carrier_let_go=False)).stream == 2
+    await ends(call, socket, carrying)
+
+
+@virtual_time
+async def test_a_call_that_its_carrier_has_no_longer_ends_at_once() -> None:
+    maker, taker = two_with_control()
+    former, carried = await talking(maker)
+    await looks(maker, taker, seconds=4)
+    await freeze(maker, former, carried)
+    taker.faults.planned["control.bring_back"] = NotFound("no such call")
+    await looks(taker, seconds=LEASE_LAPSE + 2)
+    assert taker.counted() == {"carrier_hangup": 1.0}
+    assert taker.store.waiting.entries == {}
+    assert taker.control is not None
+    assert taker.control.hung_up == []
+    await taker.manager.close()
+
+
+class FakePeers:
+    """The addresses of all processes refuse connections."""
+
+    async def ask(self, owner: str, command: CallCommand) -> CallRecord:
+        raise NotImplementedError
+
+    async def is_reachable(self, owner: str) -> bool:
+        return False
+
+
+@virtual_time
+async def test_an_owner_whose_address_is_closed_is_known_to_be_dead_sooner() -> None:
+    maker, taker = two()
+    taker.manager = CallManager(taker.parts, 10, FakePeers())
+    former, carried = await talking(maker)
+    await looks(maker, taker, seconds=4)
+    assert next(iter(maker.store.waiting.entries.values())).served
+    await freeze(maker, former, carried)
+    await looks(taker, seconds=3)
+    assert not next(iter(maker.store.waiting.entries.values())).served
+    await taker.manager.close()

@@ -33,6 +33,9 @@ class Client:
         if error := self._world.errors.get(self._secret):
             raise error
 
+    async def bring_back(self, call: CarrierCall, document_url: str, stream_url: str) -> None:
+        raise NotImplementedError
+
     async def transfer(self, call: CarrierCall, dial: TransferDial, document_url: str) -> bool:
         await self.hang_up(call)
         return True
