@@ -114,7 +114,6 @@ class TelnyxCalls:
         except (NotFound, FailedPrecondition):
             stream = {
                 "stream_url": stream_url,
-                "stream_track": "inbound_track",
                 "stream_bidirectional_mode": "rtp",
                 "stream_bidirectional_codec": "PCMU",
             }
