@@ -322,7 +322,9 @@ class Connector:
         # Every step of `start` is undone, even if an error is raised on the way.
         async with self._undo:
             await self.grpc.not_serving()
-            await self.calls.drain(drain)
+            if self.settings.handover == "at_once" and await self.calls.has_heirs():
+                drain = 0.0
+            await self.calls.drain(drain, self._http.stop_listening)
             await self.calls.close()
             await drain_abandoned()
         log.info("connector stopped")

@@ -135,6 +135,8 @@ class Settings(BaseSettings):
     """The number to transfer the phone to before a call ends with `no_agent`."""
     no_agent_message: str = Field("", max_length=4096, validation_alias=_env("CONNECTOR_NO_AGENT_MESSAGE"))
     """The sentence that the phone hears before a call ends with `no_agent`."""
+    handover: Literal["after_drain", "at_once"] = Field("after_drain", validation_alias=_env("CONNECTOR_HANDOVER"))
+    """When a process that stops hands its calls over to another one: after the drain timeout, or at once."""
     drain_timeout: float = Field(30, ge=0, validation_alias=_env("CONNECTOR_DRAIN_TIMEOUT"))
     max_waiting_per_connector: int = Field(50, ge=1, validation_alias=_env("CONNECTOR_MAX_WAITING_PER_CONNECTOR"))
     """Maximum number of calls per connector, in this process, that wait for their stream."""

@@ -47,6 +47,12 @@ class HttpServer:
             raise OSError(_cannot_listen(host, port, error)) from error
         return int(self._runner.addresses[0][1])
 
+    async def stop_listening(self) -> None:
+        """Accept no new connection; open ones go on."""
+        if self._runner is not None:
+            for site in list(self._runner.sites):
+                await site.stop()
+
     async def stop(self) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:

@@ -37,6 +37,8 @@ BUSY = "We are sorry, all lines are busy. Please try again later. Goodbye."
 CLOSE_NORMAL = 1000
 CLOSE_POLICY = 1008
 CLOSE_INTERNAL = 1011
+CLOSE_RESTART = 1012
+"""The service restarts: the carrier should open the next stream."""
 CLOSE_CODES = {EndReason.CALL_MISMATCH: CLOSE_POLICY, EndReason.INTERNAL_ERROR: CLOSE_INTERNAL}
 
 

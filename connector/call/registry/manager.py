@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 
 import structlog
@@ -68,6 +68,10 @@ class Expected:
     """Latest Unix time at which the stream may open."""
     stream: int = 1
     """Number of the expected stream within the call, from 1."""
+
+
+async def nothing_before() -> None:
+    """The default of `CallManager.drain`."""
 
 
 class CallManager:
@@ -478,9 +482,15 @@ class CallManager:
 
     # The end
 
-    async def drain(self, limit: float) -> None:
-        """Accept no new calls, wait up to `limit` seconds for live calls to finish, then end them and wait until they
-        have ended. Unsaved final records are tried a last time."""
+    async def has_heirs(self) -> bool:
+        """Whether another process can carry on with the calls of this one."""
+        return await self._resumes.has_others()
+
+    async def drain(self, limit: float, before_hand_over: Callable[[], Awaitable[None]] = nothing_before) -> None:
+        """Accept no new calls, wait up to `limit` seconds for live calls to finish, then hand them over to another
+        process; without one, end them and wait until they have ended. Unsaved final records are tried a last time.
+
+        `before_hand_over`: closes the doors, so that carriers that come back reach another process."""
         self.draining = True
         if self._calls and limit:
             log.info("draining", calls=len(self._calls), limit_seconds=limit)
@@ -488,6 +498,9 @@ class CallManager:
                 await asyncio.wait_for(self._empty.wait(), limit)
             except TimeoutError:
                 log.warning("drain limit reached, ending live calls", calls=len(self._calls))
+        if self._calls and await self.has_heirs():
+            await before_hand_over()
+            await self._resumes.hand_over(self.live())
         while self._calls or self._taking:
             self.end_all()
             await self._empty.wait()

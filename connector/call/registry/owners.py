@@ -12,6 +12,8 @@ from connector.model.call import WaitingCall
 
 LEASE_LAPSE = 3.0
 """Seconds without a renewal after which the calls of a process are brought back to another one."""
+IDLE_LAPSE = 20.0
+"""As LEASE_LAPSE, for a process without calls."""
 LATE = 1.5
 """Seconds without a renewal after which a process is asked whether it lives."""
 LOOK_EVERY = 1.0
@@ -72,9 +74,10 @@ class OwnerWatch:
         """Until it renews its lease, this owner counts as gone."""
         self._dead.add(owner)
 
-    def others_live(self, now: float, me: str) -> bool:
-        """Whether another process has renewed its lease within the last LEASE_LAPSE seconds."""
-        return any(owner != me and seen[0] and now - seen[1] < LEASE_LAPSE for owner, seen in self._leases.items())
+    def others(self, now: float, me: str) -> list[str]:
+        """The other processes that may live; those without calls renew their leases seldom."""
+        leases = self._leases.items()
+        return [owner for owner, seen in leases if owner != me and seen[0] and now - seen[1] < IDLE_LAPSE]
 
     def last_renewal(self, owner: str) -> float:
         """Unix time by the owner's clock; 0.0: unknown."""

@@ -197,6 +197,34 @@ class Resumes:
         for call in self._calls.live():
             call.wait.seen(by_id.get(call.call_id))
 
+    async def hand_over(self, calls: Sequence[CallSession]) -> None:
+        """This process stops: leave these calls to another one, and wait until it has them, or the time is over."""
+        patience = max(2 * self._grace, LONGEST_WAIT)
+        handed = [call for call in calls if call.hand_over(patience)]
+        for call in handed:
+            control = self._parts.control.get(call.request.provider)
+            if control is not None and control.stream_outlives_transfer:
+                # This carrier does not follow the end of the socket by itself.
+                self._background.start(self._bring_back(call.wait.entry()), f"bring back {call.call_id}")
+        if handed:
+            log.info("calls are handed over to another process", calls=len(handed))
+            overs = [asyncio.ensure_future(call.finished.wait()) for call in handed]
+            await asyncio.wait(overs, timeout=patience)
+            for over in overs:
+                over.cancel()
+
+    async def has_others(self) -> bool:
+        """Whether another process shares the store, and calls can be left to it."""
+        if not self._grace:
+            return False
+        others = self._owners.others(self._loop().time(), self._parts.owner)
+        if self._peers is None:
+            return bool(others)
+        for owner in others:
+            if await self._peers.is_reachable(owner):
+                return True
+        return False
+
     async def _ask_silent_owners(self, entries: Sequence[WaitingCall]) -> None:
         """A dead process is known sooner than by its lease: its address refuses connections."""
         if self._peers is None:

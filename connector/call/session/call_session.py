@@ -262,6 +262,8 @@ class CallSession:
     async def claim(self, stream: int = 0) -> None:
         """Claim the call for one WebSocket: first among those of this process, then among all processes. Raises
         TokenUsed for every other WebSocket. `stream`: the number of the stream in its token; 0: the expected one."""
+        if self.returns.is_handed_over:
+            raise Unavailable("the connector is shutting down: another process is to carry on")
         if self.wait.stage is Stage.SERVED and stream == self.wait.stream:
             # Another process has told the carrier to come back, since it took this one for dead.
             self.returns.begin(EndReason.CARRIER_LOST, "the carrier opens the next stream")
@@ -338,12 +340,12 @@ class CallSession:
         self.begin("send", line.send())
         return line
 
-    def detach(self, status: str, grace: float) -> None:
+    def detach(self, status: str, grace: float, close_code: int = CLOSE_NORMAL) -> None:
         """Release the stream; the call goes on and waits for a claim of the next one. The carrier has `grace` seconds
         to end the old one. `status` is the participant's `connector.callStatus` in the meantime."""
         line, self._line = self._line, None
         if line is not None:
-            line.let_go(status)
+            line.let_go(status, close_code)
             self.begin("release", line.release(grace))
             self.begin("tell the room", self.presence.is_away(status))
 
@@ -357,6 +359,11 @@ class CallSession:
     def silent_for(self) -> float | None:
         """Seconds since the current stream's last message; None if there is no stream."""
         return self._line.silent_for if self._line is not None else None
+
+    def hand_over(self, seconds: float) -> bool:
+        """Let another process carry on: the carrier is told to open its next stream, within `seconds`. The participant
+        stays until that process has joined. False: the call has no stream that could be opened again."""
+        return not self.transfers.is_open and self.returns.hand_over(seconds)
 
     def lose(self, reason: EndReason, detail: str = "") -> None:
         """The stream is lost: the call waits for the next one if it can, otherwise it ends."""

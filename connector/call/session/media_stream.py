@@ -46,6 +46,7 @@ class MediaStream:
         self._sending: asyncio.Task[None] | None = None
         self.let_go_for = ""
         """The reason why the call goes on without this stream; empty if it does not."""
+        self._close_code = CLOSE_NORMAL
         self.is_closed = False
 
     @property
@@ -76,9 +77,9 @@ class MediaStream:
         """Ignore further messages, because the call ends."""
         self._stream.stop()
 
-    def let_go(self, why: str) -> None:
+    def let_go(self, why: str, close_code: int = CLOSE_NORMAL) -> None:
         """Stop both directions of this stream, because the call goes on without it."""
-        self.let_go_for = why
+        self.let_go_for, self._close_code = why, close_code
         self._bridge.close()
         self._bridge.collect_drops()
         self._stream.stop()
@@ -96,4 +97,4 @@ class MediaStream:
         """Close the socket once. After `let_go` no other code closes it."""
         if not self.is_closed:
             self.is_closed = True
-            await self._socket.close(CLOSE_NORMAL, self.let_go_for)
+            await self._socket.close(self._close_code, self.let_go_for)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import structlog
 
-from connector.call.dependencies import CallDependencies
+from connector.call.dependencies import CLOSE_RESTART, CallDependencies
 from connector.call.record.call_recorder import CallRecorder
 from connector.call.session.call_watch import CallWatch
 from connector.call.session.presence import Presence
@@ -119,7 +119,7 @@ class Returning(Protocol):
     watch: CallWatch
 
     def end(self, reason: EndReason, detail: str = "") -> None: ...
-    def detach(self, status: str, grace: float) -> None: ...
+    def detach(self, status: str, grace: float, close_code: int = ...) -> None: ...
     @property
     def state(self) -> CallState: ...
     @property
@@ -145,6 +145,8 @@ class Returns:
         self._lost_at = 0.0
         """Unix time."""
         self._is_taken = False
+        self.is_handed_over = False
+        """This process stops: another one is to claim the next stream."""
 
     @property
     def is_open(self) -> bool:
@@ -217,6 +219,22 @@ class Returns:
         call.detach(AWAY, 0.0)
         self._recorder.stream_changed(AWAY)
         log.warning("the stream is lost: waiting for the carrier to come back", detail=detail, seconds=self._patience)
+        return True
+
+    def hand_over(self, seconds: float) -> bool:
+        """See `CallSession.hand_over`."""
+        call, wait = self._call, self._call.wait
+        if not self._grace or call.is_ending or wait.stage is not Stage.SERVED:
+            return False
+        now = time.time()
+        self._lost, self._lost_at = (EndReason.SHUTDOWN, "no other process has carried on"), now
+        self.is_handed_over = True
+        call.watch.hold(AWAY)
+        wait.returns = counted(wait.returns, now)
+        wait.open(seconds, self._on_time_over)
+        call.detach(AWAY, 0.0, CLOSE_RESTART)
+        self._recorder.stream_changed(AWAY)
+        log.info("the call is handed over: the carrier is told to open the next stream", seconds=seconds)
         return True
 
     def _on_time_over(self) -> None:

@@ -801,3 +801,63 @@ async def test_an_owner_whose_address_is_closed_is_known_to_be_dead_sooner() -> 
     await looks(taker, seconds=3)
     assert not next(iter(maker.store.waiting.entries.values())).served
     await taker.manager.close()
+
+
+# A process that stops
+
+
+@virtual_time
+async def test_a_process_that_stops_hands_its_calls_over() -> None:
+    maker, taker = two()
+    former, carried = await talking(maker)
+    await taker.store.renew_lease("taker", time.time())
+    await looks(maker, taker, seconds=2)
+    closed: list[str] = []
+
+    async def close() -> None:
+        closed.append("doors")
+
+    draining = asyncio.create_task(maker.manager.drain(0.0, close))
+    await settle()
+    await carried
+    assert closed == ["doors"]
+    assert maker.socket.closed_with == [(1012, "reconnecting")]
+    with pytest.raises(Unavailable):
+        await maker.manager.claim("call_1", 2)
+    assert (await taker.manager.resume("call_1", 1, carrier_let_go=True)).stream == 2
+    call, socket, carrying = await streams_again(taker, "call_1", 2)
+    assert maker.room.left == 0
+    await looks(maker, taker, seconds=3)
+    maker.room.goes(EndReason.DUPLICATE_IDENTITY)
+    await draining
+    assert maker.counted() == {}
+    assert former.finished.is_set()
+    await ends(call, socket, carrying)
+    assert taker.counted() == {"carrier_hangup": 1.0}
+
+
+@virtual_time
+async def test_without_another_process_calls_end_as_shutdown() -> None:
+    world = world_on()
+    _, carrying = await talking(world)
+    await looks(world, seconds=2)
+    await world.manager.drain(0.0)
+    await carrying
+    assert world.counted() == {"shutdown": 1.0}
+    assert world.store.waiting.entries == {}
+
+
+@virtual_time
+async def test_a_call_that_nobody_claims_is_left_in_the_store() -> None:
+    maker, taker = two()
+    _, carried = await talking(maker)
+    await taker.store.renew_lease("taker", time.time())
+    await looks(maker, taker, seconds=2)
+    await maker.manager.drain(0.0)
+    await carried
+    assert maker.counted() == {}
+    assert len(maker.store.waiting.entries) == 1
+    await maker.store.drop_lease("maker")
+    await looks(taker, seconds=6)
+    assert taker.counted() == {"interrupted": 1.0}
+    await taker.manager.close()
