@@ -125,14 +125,14 @@ async def test_an_agents_session_goes_on_with_the_caller_of_another_process(
         call = await victims_call(stage, room, twilio, victim)
         guest = await stage.guest(room)
         agent = Listener()
-        session: AgentSession[None] = AgentSession()
+        session: AgentSession[None] = AgentSession(vad=None, turn_detection="manual")
         closed: list[Any] = []
         session.on("close", closed.append)
         await session.start(agent, room=guest.room)
         try:
             await guest.event("track_subscribed")
             await call.stream_started.wait()
-            sentence = session.say("a long one", audio=spoken(900, 30), allow_interruptions=False)
+            sentence = session.say("a long one", audio=spoken(900, 30))
             await until(lambda: strength(call.heard[-RATE // 4 :], 900) > 2000)
             twilio.web.routes[PUBLIC] = f"http://127.0.0.1:{heir.port}"
             os.kill(victim.pid, how)
