@@ -29,8 +29,6 @@ def test_the_text_parses_and_has_every_family_before_the_first_call() -> None:
         "connector_webhooks",
         "connector_webhooks_pending",
         "connector_peer_requests",
-        "connector_returns",
-        "connector_return_gap_seconds",
         "connector_hang_ups",
         "connector_hang_ups_pending",
     }
