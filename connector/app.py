@@ -59,7 +59,7 @@ from connector.metrics import Metrics
 from connector.model.call import AgentWatch, CallRequest
 from connector.model.provider import Provider
 from connector.peers.client import PeerClient
-from connector.peers.signatures import PeerSignatures
+from connector.peers.request_tokens import PeerSignatures
 from connector.room.admin import RoomAdmin
 from connector.room.admission import JoinAdmission
 from connector.room.gateway import RoomGateway

@@ -16,7 +16,6 @@ from connector.errors import ConnectorError, InvalidArgument, TokenInvalid, Unim
 from connector.logs import bind_call
 from connector.metrics import Metrics
 from connector.model.call import CallRecord
-from connector.peers.addresses import advertised
 from connector.peers.client import PATH, PROOF
 from connector.peers.commands import (
     Answer,
@@ -30,8 +29,9 @@ from connector.peers.commands import (
     encoded,
     request_of,
 )
-from connector.peers.errors import NotHeld
-from connector.peers.signatures import CheckedToken, PeerSignatures
+from connector.peers.failures import NotHeld
+from connector.peers.lease_address import advertised
+from connector.peers.request_tokens import CheckedToken, PeerSignatures
 from connector.urls import bracketed
 
 log = structlog.get_logger()
@@ -44,7 +44,7 @@ MAX_BODY = 4 * 1024 * 1024
 
 
 class PeerEndpoint:
-    """Answers only requests with a token for this process (`connector.peers.signatures`), each once. A command is
+    """Answers only requests with a token for this process (`connector.peers.request_tokens`), each once. A command is
     carried out here or not at all: it is never passed on again."""
 
     def __init__(

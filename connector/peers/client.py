@@ -26,7 +26,6 @@ from connector.errors import (
 )
 from connector.metrics import Metrics
 from connector.model.call import CallRecord
-from connector.peers.addresses import reachable_from_here
 from connector.peers.commands import (
     Answer,
     CallCommand,
@@ -43,8 +42,9 @@ from connector.peers.commands import (
     answer_of,
     encoded,
 )
-from connector.peers.errors import AnswerLost, NoPeerAddress, NotHeld, PeerError, PeerGone, PeerUnreachable
-from connector.peers.signatures import PeerSignatures, RequestToken
+from connector.peers.failures import AnswerLost, NoPeerAddress, NotHeld, PeerError, PeerGone, PeerUnreachable
+from connector.peers.lease_address import reachable_from_here
+from connector.peers.request_tokens import PeerSignatures, RequestToken
 
 log = structlog.get_logger()
 
@@ -173,7 +173,8 @@ class PeerClient:
         try:
             await self._send(owner, Hello(), HELLO_TIMEOUT)
         except PeerGone:
-            log.info("a process does not exist any more", owner=owner)
+            # Asked every second as long as the lease stands: its callers log what follows from it.
+            log.debug("a process does not exist any more", owner=owner)
             return False
         except ConnectorError as error:
             log.debug("could not check whether a process is alive", owner=owner, error=error.message)

@@ -26,7 +26,7 @@ from connector.app import Connector
 from connector.metrics import Metrics
 from connector.model.call import CallRecord
 from connector.peers.commands import CallCommand
-from connector.peers.signatures import PeerSignatures
+from connector.peers.request_tokens import PeerSignatures
 from connectorpb.v1 import connector_pb2 as pb
 from connectorpb.v1 import connector_pb2_grpc as pb_grpc
 from demo.connector_process import ConnectorProcess

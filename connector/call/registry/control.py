@@ -25,7 +25,7 @@ from connector.peers.commands import (
     SwitchRoom,
     TransferCall,
 )
-from connector.peers.errors import NotHeld
+from connector.peers.failures import NotHeld
 
 MAX_SENTENCE = 4096
 

@@ -24,7 +24,7 @@ from connector.peers.commands import (
     TransferCall,
     TransferReport,
 )
-from connector.peers.errors import AnswerLost, NoPeerAddress, NotCarried, NotHeld
+from connector.peers.failures import AnswerLost, NoPeerAddress, NotCarried, NotHeld
 
 log = structlog.get_logger()
 

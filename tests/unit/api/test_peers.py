@@ -30,8 +30,7 @@ from connector.metrics import Metrics
 from connector.model.call import AgentDispatch, CallRecord, CallState, Direction, Transfer
 from connector.model.end_reason import EndReason
 from connector.model.provider import Provider
-from connector.peers import addresses
-from connector.peers.addresses import advertised, reachable_from_here
+from connector.peers import lease_address
 from connector.peers.client import PATH, PROOF, PeerClient, patience
 from connector.peers.commands import (
     CallCommand,
@@ -48,8 +47,9 @@ from connector.peers.commands import (
     encoded,
     request_of,
 )
-from connector.peers.errors import AnswerLost, NoPeerAddress, NotHeld, PeerGone, PeerUnreachable
-from connector.peers.signatures import PeerSignatures
+from connector.peers.failures import AnswerLost, NoPeerAddress, NotHeld, PeerGone, PeerUnreachable
+from connector.peers.lease_address import advertised, reachable_from_here
+from connector.peers.request_tokens import PeerSignatures
 from connector.storage.base import StoreError
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes"
@@ -315,7 +315,7 @@ async def test_a_loopback_address_of_another_machine_is_not_asked(
     """It would be another process here, or nobody: a process that lives would be taken for dead."""
     async with scene.client() as client:
         async with scene.endpoint():
-            monkeypatch.setattr(addresses, "network_id", lambda: "another machine")
+            monkeypatch.setattr(lease_address, "network_id", lambda: "another machine")
             with pytest.raises(NoPeerAddress, match="CONNECTOR_PEER_HOST"):
                 await client.ask("holder", DTMF)
         assert await client.is_reachable("holder")
@@ -334,10 +334,10 @@ async def test_a_process_without_an_address_cannot_be_asked(scene: Scene) -> Non
     [
         ("http://10.0.0.5:8090", "http://10.0.0.5:8090"),
         ("https://connector-1.example.com", "https://connector-1.example.com"),
-        ("http://127.0.0.1:1", f"http://127.0.0.1:1#{addresses.network_id()}"),
-        ("http://127.8.8.8:1", f"http://127.8.8.8:1#{addresses.network_id()}"),
-        ("http://[::1]:1", f"http://[::1]:1#{addresses.network_id()}"),
-        ("http://localhost:1", f"http://localhost:1#{addresses.network_id()}"),
+        ("http://127.0.0.1:1", f"http://127.0.0.1:1#{lease_address.network_id()}"),
+        ("http://127.8.8.8:1", f"http://127.8.8.8:1#{lease_address.network_id()}"),
+        ("http://[::1]:1", f"http://[::1]:1#{lease_address.network_id()}"),
+        ("http://localhost:1", f"http://localhost:1#{lease_address.network_id()}"),
     ],
 )
 def test_a_loopback_address_tells_where_it_is_valid(url: str, address: str) -> None:

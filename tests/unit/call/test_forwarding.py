@@ -18,7 +18,7 @@ from connector.errors import ConnectorError, DeadlineExceeded, FailedPreconditio
 from connector.model.call import AgentDispatch, CallRecord, CallState, TransferStatus
 from connector.model.end_reason import EndReason
 from connector.peers.commands import CallCommand
-from connector.peers.errors import AnswerLost, NoPeerAddress, NotHeld, PeerError, PeerGone, PeerUnreachable
+from connector.peers.failures import AnswerLost, NoPeerAddress, NotHeld, PeerError, PeerGone, PeerUnreachable
 from connector.storage.base import StoreError
 from tests.unit.call.fakes import FakeControl, FakeSocket, Faults, World
 from tests.unit.call.virtual_time import virtual_time
