@@ -65,6 +65,10 @@ async def comes_in_talks_and_is_transferred(stage: Stage, room: str, line: Line,
     await call.press("5")
     (digit,) = await guest.event("sip_dtmf_received")
     assert digit.digit == "5"
+    call.stream.abort()
+    await until(lambda: len(call.streams) == 2 and call.stream.started.has_come())
+    guest.start_saying(tone(900, 6.0))
+    await until(lambda: strength(call.heard[-2000:], 900) > 4000)
     await line.ask("/v2/sip/call/transfer", callId=told["connector.callId"], transferTo=THIRD)
     await guest.event("participant_disconnected")
     await call.hangup()
@@ -72,7 +76,7 @@ async def comes_in_talks_and_is_transferred(stage: Stage, room: str, line: Line,
 
 
 async def is_held_and_hung_up_over_the_api(stage: Stage, room: str, line: Line, webhook: str) -> None:
-    """Its document holds the phone when the stream is over."""
+    """The phone is hung up over the REST API, before its document could go on."""
     guest = await stage.guest(room, "second guest")
     call = line.acme.inbound_call(webhook, to=CALLED, from_=CALLER)
     (caller,) = await guest.event("participant_connected")
