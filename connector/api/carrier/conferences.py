@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 
 from connector.carriers.twilio.dial import sip_uri, valid_caller_id
 from connector.errors import FailedPrecondition, InvalidArgument
-from connector.sip.secrets import SipCredentials
-from connector.telephony.twilio_conferences import SipGuest
+from connector.sip.secrets import SipSecrets
+from connector.telephony.twilio_conferences import SipGuest, TwilioConferences
 from connectorpb.v1 import connector_pb2 as pb
 
 log = structlog.get_logger()
@@ -19,20 +18,6 @@ log = structlog.get_logger()
 LABEL = "livekit"
 """Label of our participant in every conference."""
 _CONFERENCE = re.compile(r"CF[0-9a-f]{32}")
-
-
-class Conferences(Protocol):
-    """See `connector.telephony.twilio_conferences.TwilioConferences`."""
-
-    async def add(self, conference_sid: str, label: str, guest: SipGuest, account_id: str = "") -> tuple[str, bool]: ...
-    async def remove(self, conference_sid: str, label: str, account_id: str = "") -> bool: ...
-
-
-class Credentials(Protocol):
-    """See `connector.sip.secrets.SipSecrets`."""
-
-    async def of(self, number: str) -> SipCredentials: ...
-    async def only(self) -> SipCredentials: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +31,7 @@ class Bridged:
 class ConferenceBridge:
     """`conferences` is None if no Twilio account is configured; `endpoint` is empty if no LiveKit SIP is."""
 
-    def __init__(self, conferences: Conferences | None, credentials: Credentials, endpoint: str) -> None:
+    def __init__(self, conferences: TwilioConferences | None, credentials: SipSecrets, endpoint: str) -> None:
         self._conferences = conferences
         self._credentials = credentials
         self._endpoint = endpoint
@@ -74,7 +59,7 @@ class ConferenceBridge:
         """Removes LiveKit; returns whether it was in the conference."""
         return await self._ready(conference_sid).remove(conference_sid, LABEL)
 
-    def _ready(self, conference_sid: str) -> Conferences:
+    def _ready(self, conference_sid: str) -> TwilioConferences:
         if not _CONFERENCE.fullmatch(conference_sid):
             raise InvalidArgument("conference_sid", "must be CF and 32 hexadecimal digits")
         if self._conferences is None:

@@ -11,11 +11,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from hmac import compare_digest
-from typing import Protocol
 
 from connector.errors import TokenInvalid
 from connector.model.rule import PinLock
-from connector.storage.base import Collection, NameTaken
+from connector.storage.base import NameTaken, Store
 from connector.tokens import TokenSigner
 
 TRIES = 3
@@ -26,17 +25,10 @@ TIME = 300.0
 _NAME = re.compile(r"pin:(\d):(.+)")
 
 
-class LockStore(Protocol):
-    """See `connector.storage.base.Store`."""
-
-    @property
-    def pin_locks(self) -> Collection[PinLock]: ...
-
-
 class PinTries:
     """Methods that use the store raise StoreError if it fails."""
 
-    def __init__(self, signer: TokenSigner, store: LockStore) -> None:
+    def __init__(self, signer: TokenSigner, store: Store) -> None:
         self._signer = signer
         self._store = store
 
@@ -86,7 +78,7 @@ class PinTries:
         return self._signer.fingerprint(f"pin|{rule_id}|{caller}")
 
 
-async def forget_locks(store: LockStore, now: float) -> int:
+async def forget_locks(store: Store, now: float) -> int:
     """Deletes expired locks; returns their number."""
     over = [lock for lock in await store.pin_locks.list() if lock.until <= now]
     return sum([await store.pin_locks.delete(lock.id) for lock in over])

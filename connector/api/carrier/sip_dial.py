@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -29,8 +29,8 @@ from connector.model.connector import ConnectorEntry
 from connector.numbers import WITHHELD
 from connector.routing import Arrival, Route, call_request, normal_number
 from connector.sip.plan import RoomForCall
-from connector.sip.provisioning import CallerTaken
-from connector.sip.secrets import SipCredentials
+from connector.sip.provisioning import CallerTaken, SipProvisioning
+from connector.sip.secrets import SipCredentials, SipSecrets
 from connector.tokens import TokenSigner
 
 log = structlog.get_logger()
@@ -42,28 +42,14 @@ LONGEST_DIAL = 86400
 """Seconds: one day, Twilio's limit for a Dial."""
 
 
-class SipNumbers(Protocol):
-    """See `connector.sip.secrets.SipSecrets`."""
-
-    async def of(self, number: str) -> SipCredentials: ...
-
-
-class SipRooms(Protocol):
-    """See `connector.sip.provisioning.SipProvisioning`."""
-
-    async def send_to_room(self, call: RoomForCall) -> None: ...
-    async def forget_call(self, call_id: str) -> None: ...
-    async def calls_with_rules(self) -> list[str]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class SipParts:
     """Dependencies of mode `sip`, besides the calls."""
 
     endpoint: str
     """Empty if none is configured."""
-    numbers: SipNumbers
-    rooms: SipRooms
+    numbers: SipSecrets
+    rooms: SipProvisioning
     admin: Admin
     max_duration: float
     """Seconds."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Protocol
 
 import structlog
 
@@ -20,6 +19,7 @@ from connector.errors import ConnectorError, FailedPrecondition
 from connector.model.call import CallRequest
 from connector.model.end_reason import EndReason
 from connector.storage.base import Store
+from connector.telephony.twilio import TwilioAccounts
 from connector.tokens import TokenSigner
 from connectorpb.v1 import connector_pb2 as pb
 
@@ -27,12 +27,6 @@ log = structlog.get_logger()
 
 ANSWER_MARGIN = 10.0
 """Seconds after the ringing time to wait for the last status callback."""
-
-
-class CallPlacer(Protocol):
-    """See `connector.telephony.twilio.TwilioCalls.place`."""
-
-    async def place(self, to: str, from_: str, url: str, status_url: str, ring_timeout: int) -> tuple[str, str]: ...
 
 
 class ConnectorService:
@@ -47,7 +41,7 @@ class ConnectorService:
         carriers: Carriers,
         origins: Origins,
         connect_timeout: float,
-        placer: CallPlacer | None,
+        placer: TwilioAccounts | None,
         resume_urls: ResumeUrls,
     ) -> None:
         self._calls = calls
@@ -107,7 +101,9 @@ class ConnectorService:
             raise
         return pb.PlaceTwilioCallResponse(call=call_message(call.record))
 
-    async def _dial(self, placer: CallPlacer, call: CallSession, request: pb.PlaceTwilioCallRequest, ring: int) -> None:
+    async def _dial(
+        self, placer: TwilioAccounts, call: CallSession, request: pb.PlaceTwilioCallRequest, ring: int
+    ) -> None:
         from_number: str = getattr(request, "from")
         url = "http" + self._stream_url(call).removeprefix("ws")
         await call.dial(
