@@ -19,7 +19,7 @@ from connector.api.carrier.conferences import ConferenceBridge, ConferenceRpc
 from connector.api.carrier.connect_url import ConnectUrl, Words
 from connector.api.carrier.hooks import HookRoutes
 from connector.api.carrier.pins import forget_locks
-from connector.api.carrier.resume import ResumeRoutes
+from connector.api.carrier.resume_routes import ResumeRoutes
 from connector.api.carrier.return_urls import return_urls
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.carrier.sip_dial import PURPOSE as SIP_PURPOSE

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from connector.api.origins import Origins
 from connector.call.registry.dialled import OWNER
 from connector.carriers.carrier import Carriers
-from connector.carriers.resume import resume_url
+from connector.carriers.resume_url import resume_url
 from connector.model.call import CallRecord
 from connector.tokens import TokenSigner, stream_name
 

@@ -6,7 +6,7 @@ import warnings
 
 from jwt.warnings import InsecureKeyLengthWarning
 
-from connector.cli.commands import app
+from connector.cli.root_commands import app
 
 
 def main() -> None:

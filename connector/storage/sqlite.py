@@ -6,18 +6,10 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from connector.model import (
-    LIVE_STATES,
-    CallFilter,
-    CallRecord,
-    ConnectorEntry,
-    PinLock,
-    RoutingRule,
-    SigningKey,
-    SipNumber,
-    WaitingCall,
-    WebhookEndpoint,
-)
+from connector.model.call import LIVE_STATES, CallFilter, CallRecord, WaitingCall
+from connector.model.connector import ConnectorEntry, SipNumber
+from connector.model.rule import PinLock, RoutingRule
+from connector.model.webhook import SigningKey, WebhookEndpoint
 from connector.storage.base import EVERY_CALL, Page
 from connector.storage.rows import COLUMNS, folded, from_row, searched, to_row
 from connector.storage.sqlite_deliveries import SqliteDeliveries

@@ -13,7 +13,7 @@ from aiohappyeyeballs import AddrInfoType
 from yarl import URL
 
 from connector import __version__
-from connector.webhooks.addresses import is_public
+from connector.webhooks.blocked_addresses import is_public
 
 TIME_OUT = 10.0
 """Seconds in total: DNS, connection, TLS, request and response headers."""

@@ -12,7 +12,7 @@ from connector.accounts import AccountRules, CarrierAccounts, listed, merged
 from connector.carriers.carrier import Carrier
 from connector.carriers.codec import Codec
 from connector.carriers.facts import MAX_LEARNED, CallFacts, caller_in
-from connector.carriers.resume import resume_url
+from connector.carriers.resume_url import resume_url
 from connector.carriers.signatures import SignedRequest
 from connector.carriers.transfers import DialOver, TransferDial, dial_outcome, progress_of
 from connector.config import Settings

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from typer.testing import CliRunner
 
-from connector.cli.commands import app
+from connector.cli.root_commands import app
 from connector.model.call import CallRecord, CallState, Direction
 from connector.model.end_reason import EndReason
 from connector.model.provider import Provider

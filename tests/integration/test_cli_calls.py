@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from carrier_simulator import Answer, CallStatus, Outcome, TwilioSimulator
-from connector.cli.commands import app
+from connector.cli.root_commands import app
 from demo.connector_process import ConnectorProcess, clean_environment
 from demo.livekit_server import LiveKitServer
 from tests.integration.harness import PATIENCE, TWILIO_TOKEN, Stage, until

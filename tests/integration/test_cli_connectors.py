@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from connector.app import Connector
-from connector.cli.commands import app
+from connector.cli.root_commands import app
 from demo.connector_process import clean_environment
 from demo.ports import PortLease
 from tests.integration.harness import PATIENCE, TWILIO_TOKEN, Stage

@@ -14,9 +14,9 @@ from livekit import api
 from typer.testing import CliRunner
 
 from carrier_simulator import Document, TwilioSimulator
-from connector.cli.commands import app
 from connector.cli.doctor_sip import sip_findings
 from connector.cli.findings import Finding
+from connector.cli.root_commands import app
 from connector.config_sources import load_settings
 from connector.livekit_api import opened_livekit
 from connector.sip.secrets import SipSecrets

@@ -13,7 +13,7 @@ from carrier_simulator import Callback, TwilioSimulator
 from carrier_simulator.faults import Fault
 from carrier_simulator.twilio.conferences import Conference
 from connector.app import Connector
-from connector.cli.commands import app
+from connector.cli.root_commands import app
 from connector.sip.secrets import SipCredentials, SipSecrets
 from demo.connector_process import clean_environment
 from tests.integration.harness import PATIENCE, TWILIO_TOKEN, Stage

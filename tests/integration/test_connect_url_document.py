@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from connector.app import Connector
-from connector.carriers.resume import resume_url
+from connector.carriers.resume_url import resume_url
 from connector.model.call import CallState
 from connector.model.end_reason import EndReason
 from tests.integration.harness import INBOUND, OUTBOUND, Stage, connect_call, ended, only_session, until

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from livekit.protocol import connector_twilio, connector_whatsapp
 
 from connector.app import Connector
-from connector.carriers.resume import resume_url
+from connector.carriers.resume_url import resume_url
 from connectorpb.v1 import connector_pb2 as pb
 from connectorpb.v1 import connector_pb2_grpc as pb_grpc
 from tests.integration.harness import OUTBOUND, Stage

@@ -25,7 +25,8 @@ from livekit.rtc._ffi_client import FfiClient
 from carrier_simulator import TwilioSimulator
 from connector.app import Connector
 from connector.call.session.call_session import CallSession
-from connector.model import CallState, EndReason
+from connector.model.call import CallState
+from connector.model.end_reason import EndReason
 from connector.room.gateway import RoomGateway
 from connector.room.media import media_router
 from demo.connector_process import ConnectorProcess

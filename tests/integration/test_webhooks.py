@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from typer.testing import CliRunner
 
 from connector.app import Connector
-from connector.cli.commands import app
+from connector.cli.root_commands import app
 from connector.model.webhook import Delivery, LifecycleEvent, WebhookEndpoint
 from connector.webhooks.sender import GIVE_UP_AFTER
 from demo.connector_process import clean_environment

@@ -11,7 +11,7 @@ import typer.main
 import yaml
 from pydantic import AliasChoices, SecretStr
 
-from connector.cli.commands import app
+from connector.cli.root_commands import app
 from connector.config import Settings
 from connector.config_sources import load_settings
 from connector.metrics import Metrics

@@ -149,3 +149,12 @@ def test_a_carriers_word_is_found() -> None:
 
 def test_there_is_something_to_check() -> None:
     assert all(sources(part) for part in ("carriers", "audio"))
+
+
+SAME_MEANING = {"__init__", "codec", "documents", "signatures"}
+"""Names in the packages of several carriers, which mean the same in each."""
+
+
+def test_a_module_name_stands_for_one_thing() -> None:
+    names = [path.stem for path in PACKAGE.rglob("*.py")]
+    assert {name for name in names if names.count(name) > 1} - SAME_MEANING == set()

@@ -27,7 +27,7 @@ from connector.call.registry.reports import CarrierReports
 from connector.call.session.call_session import CallSession
 from connector.carriers.carrier import Carrier, Carriers
 from connector.carriers.facts import CallFacts
-from connector.carriers.resume import resume_url
+from connector.carriers.resume_url import resume_url
 from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid
 from connector.logs import bind_call
 from connector.metrics import Metrics

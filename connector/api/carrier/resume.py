@@ -22,7 +22,7 @@ from connector.call.dependencies import FINAL_STATUSES
 from connector.call.session.returns import Resume, ResumeVerdict
 from connector.carriers.carrier import POLL_SECONDS, Carrier, Carriers
 from connector.carriers.facts import CallFacts
-from connector.carriers.resume import resume_url
+from connector.carriers.resume_url import resume_url
 from connector.errors import ConnectorError, SignatureInvalid, TokenInvalid, Unavailable
 from connector.logs import bind_call
 from connector.metrics import Metrics

@@ -7,7 +7,7 @@ import time
 from connector.api.origins import Origins
 from connector.call.ports import ReturnAddresses, ReturnUrls
 from connector.carriers.carrier import Carriers
-from connector.carriers.resume import resume_url
+from connector.carriers.resume_url import resume_url
 from connector.model.call import WaitingCall
 from connector.tokens import TokenSigner, stream_name
 

@@ -20,7 +20,7 @@ from connector.errors import NotFound, ResourceExhausted
 from connector.model.webhook import Attempt, LifecycleEvent, WebhookEndpoint
 from connector.storage.base import EVERY_DOCUMENT, DocumentFilter, Store
 from connector.times import iso_utc
-from connector.webhooks.addresses import MAX_URL_LENGTH, check_public, check_url
+from connector.webhooks.blocked_addresses import MAX_URL_LENGTH, check_public, check_url
 from connector.webhooks.signing import KeyRing, PublicKey
 
 log = structlog.get_logger()

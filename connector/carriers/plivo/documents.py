@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from connector.carriers.carrier import PIN_TIMEOUT
-from connector.carriers.resume import resume_url
+from connector.carriers.resume_url import resume_url
 from connector.carriers.transfers import TransferDial
 from connector.carriers.xml import child, document, response, spoken
 

@@ -7,7 +7,7 @@ from typing import Literal
 from connector.carriers.carrier import PIN_TIMEOUT, POLL_SECONDS
 from connector.carriers.codec import MediaFormat
 from connector.carriers.events import Encoding
-from connector.carriers.resume import resume_url
+from connector.carriers.resume_url import resume_url
 from connector.carriers.twiml import gather, say, way_back
 from connector.carriers.xml import child, document, response
 

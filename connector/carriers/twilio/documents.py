@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from connector.carriers.carrier import PIN_TIMEOUT
-from connector.carriers.resume import resume_url
+from connector.carriers.resume_url import resume_url
 from connector.carriers.twiml import gather, say, way_back
 from connector.carriers.xml import child, document, response
 

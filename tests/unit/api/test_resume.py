@@ -19,12 +19,12 @@ from twilio.request_validator import RequestValidator
 from carrier_simulator.plivo.signing import PlivoSigner
 from connector.accounts import CarrierAccount, CarrierAccounts
 from connector.api.carrier import resume
-from connector.api.carrier.resume import TRIES, ResumeRoutes
+from connector.api.carrier.resume_routes import TRIES, ResumeRoutes
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.origins import Origins
 from connector.call.record.changes import new_record
 from connector.call.session.returns import Resume, ResumeVerdict
-from connector.carriers.resume import resume_url
+from connector.carriers.resume_url import resume_url
 from connector.carriers.telnyx import Telnyx
 from connector.errors import ConnectorError, TokenExpired, Unavailable
 from connector.metrics import Metrics

@@ -13,7 +13,8 @@ import pytest
 from connector.call.dependencies import BUSY
 from connector.errors import ResourceExhausted, Unavailable
 from connector.metrics import Metrics
-from connector.model import Direction, EndReason
+from connector.model.call import Direction
+from connector.model.end_reason import EndReason
 from connector.room import admission, rejoin
 from connector.room.admission import SLOT_LIMIT, JoinAdmission
 from tests.unit.call.fakes import FakeControl, FakeSocket, Faults, World

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from connector.carriers.resume import resume_url
+from connector.carriers.resume_url import resume_url
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from connector.cli.commands import app
+from connector.cli.root_commands import app
 from tests.captured_logs import logging_as_before
 
 

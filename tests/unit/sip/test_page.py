@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from connector.carriers.twilio.dial import SipDial, twilio_dial
-from connector.cli.commands import app
+from connector.cli.root_commands import app
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "sip.md").read_text()

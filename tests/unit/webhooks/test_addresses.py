@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from connector.errors import InvalidArgument
-from connector.webhooks.addresses import MAX_URL_LENGTH, check_public, check_url, is_public
+from connector.webhooks.blocked_addresses import MAX_URL_LENGTH, check_public, check_url, is_public
 
 PUBLIC = [
     "8.8.8.8",
