@@ -109,8 +109,8 @@ class Carrier(ABC):
         """Reads `say` aloud unless it is empty, then streams the call in both directions to `url` (ws or wss).
 
         The document ends in a way back: when the stream has ended, the carrier requests the resume URL, see
-        `connector.carriers.resume.resume_url`. If the stream runs in parallel with the document, the carrier requests
-        that URL every POLL_SECONDS."""
+        `connector.carriers.resume_url`. If the stream runs in parallel with the document, the carrier requests that
+        URL every POLL_SECONDS."""
 
     @abstractmethod
     def hold(self, url: str, seconds: int) -> str:

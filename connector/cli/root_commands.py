@@ -72,7 +72,7 @@ def serve_command(
             given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
             status = supervise(settings, (sys.executable, "-m", "connector", "serve", *given))
         else:
-            from connector.app import serve
+            from connector.serve import serve
 
             uvloop.run(serve(settings, link=link))
     except (ConnectorError, OSError) as error:

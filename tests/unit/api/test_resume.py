@@ -18,7 +18,7 @@ from twilio.request_validator import RequestValidator
 
 from carrier_simulator.plivo.signing import PlivoSigner
 from connector.accounts import CarrierAccount, CarrierAccounts
-from connector.api.carrier import resume
+from connector.api.carrier import resume_routes
 from connector.api.carrier.resume_routes import TRIES, ResumeRoutes
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.origins import Origins
@@ -333,6 +333,6 @@ async def test_a_counter_of_somebody_elses_ends_the_waiting(phone: Phone, calls:
 async def test_a_store_that_does_not_answer_is_not_waited_for(
     phone: Phone, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resume, "PATIENCE", 0.01)
+    monkeypatch.setattr(resume_routes, "PATIENCE", 0.01)
     calls.hangs = True
     assert len((await phone.ask())[1]) == 2
