@@ -85,7 +85,7 @@ class Wait:
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(seconds, self._on_timer)
         self._looking: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
-        self._write_again = False
+        self._write_again = self._is_at_the_store = self._is_ending = False
         self.is_certain = False
         """The store has confirmed that this process owns the call, and no other process can claim it."""
         self._is_written: bool = former is not None and former.stage is Stage.SERVED and former._is_written
@@ -170,9 +170,10 @@ class Wait:
 
     async def _sync(self) -> None:
         try:
-            while self.stage in (Stage.SERVED, Stage.SHARED):
+            while self.stage in (Stage.SERVED, Stage.SHARED) and not self._is_ending:
                 self._write_again = False
                 try:
+                    self._is_at_the_store = True
                     async with asyncio.timeout(STORE_PATIENCE):
                         is_ours = await self._write()
                 except (ConnectorError, TimeoutError) as error:
@@ -180,8 +181,11 @@ class Wait:
                         "the state of the waiting call could not be saved for other processes",
                         error=str(error) or "no answer",
                     )
+                    self._is_at_the_store = False
                     await asyncio.sleep(WRITE_AGAIN)
                     continue
+                finally:
+                    self._is_at_the_store = False
                 if not is_ours:
                     self.on_taken()
                     return
@@ -190,6 +194,16 @@ class Wait:
         except Exception:
             # Top level of a task: the call goes on as if the store failed.
             log.exception("the entry of an active call could not be written")
+
+    async def _end_writing(self) -> None:
+        """A write that the store has got may still be carried out: it must not put the entry back after the end."""
+        self._is_ending = True
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        if self._is_at_the_store:
+            await asyncio.wait([writing], timeout=STORE_PATIENCE)
+        writing.cancel()
 
     async def _write(self) -> bool:
         """Insert the entry, or replace the one in the store. False: another process has the call."""
@@ -415,7 +429,8 @@ class Wait:
 
         If the store fails, the call is ended anyway; a process that claims it in spite of that finds its record ended.
         """
-        self.stop()
+        self._disarm()
+        await self._end_writing()
         if self._looking is not None:
             self._looking.cancel()
         if self.stage is Stage.CLAIMING:

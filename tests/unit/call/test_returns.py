@@ -20,6 +20,7 @@ from connector.model.webhook import LifecycleEvent
 from connector.peers.commands import CallCommand
 from connector.storage.base import StoreError
 from tests.unit.call.fakes import LIMITS, FakeControl, FakeSocket, Faults, World
+from tests.unit.call.freezing import freeze
 from tests.unit.call.virtual_time import virtual_time
 
 GRACE = 5.0
@@ -89,22 +90,6 @@ async def looks(*worlds: World, seconds: float = 1.0) -> None:
             await world.manager.look()
         await asyncio.sleep(1.0)
         await settle()
-
-
-async def freeze(world: World, call: CallSession, carrying: asyncio.Task[None]) -> None:
-    """What is left of a process after `kill -9`, in the same event loop: nothing of it runs any more."""
-    world.manager._calls.clear()
-    line, call._line = call._line, None
-    assert line is not None
-    line.stop()
-    call.watch.stop()
-    call.wait.stop()
-    for timer in call._timers:
-        timer.cancel()
-    tasks = [*call._tasks, *call.watch.tasks, call._supervisor, carrying]
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
 
 
 # In one process
