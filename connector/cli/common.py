@@ -58,7 +58,7 @@ def settings_or_exit(config: Path | None, **flags: object) -> Settings:
 def misspelt() -> list[str]:
     """One line for each environment variable that looks like a setting but is not."""
     return [
-        f"{name} is not a setting and is ignored" + (f"; did you mean {meant}?" if meant else "")
+        f"{name} is not a setting" + (f"; did you mean {meant}?" if meant else "")
         for name, meant in unknown_variables(os.environ, setting_names())
     ]
 

@@ -106,7 +106,9 @@ async def test_an_answered_call_from_the_dial_to_the_end(
     assert (shown["call_id"], shown["state"], shown["carrier_call_id"]) == (call_id, "STATE_ACTIVE", phone.sid)
     assert (shown["from"], shown["to"], shown["room_name"]) == (FROM, TO, room)
 
-    assert (await terminal.run("calls", "dtmf", call_id, "42#")).out == f"{call_id}: 3 digits are being played\n"
+    assert (
+        await terminal.run("calls", "dtmf", call_id, "42#")
+    ).out == f"{call_id}: 3 digits are queued for the phone\n"
     await until(lambda: keys_heard(phone.heard) == "42#")
     assert (await terminal.run("calls", "clear", call_id)).out == f"{call_id}: cleared\n"
     await until(lambda: phone.stream.received_clears == 1)

@@ -57,7 +57,7 @@ async def test_the_carrier_tells_where_each_number_points(stage: Stage, provider
     assert account[0] == "ok"
     assert "the credentials are valid, 5 numbers" in account[1]
     assert [level for level, _ in numbers] == ["ok", "problem", "ok", "warning", "problem"]
-    assert "+1********01 points to https://app.example.com/voice, no connector's URL" in numbers[0][1]
+    assert "+1********01 points to https://app.example.com/voice, which is not a connector's URL" in numbers[0][1]
     assert "which no connector in" in numbers[1][1]
     assert "has no voice URL" in numbers[2][1]
     assert "at https://old.example.com, which is not CONNECTOR_PUBLIC_URL" in numbers[3][1]

@@ -74,7 +74,7 @@ def test_and_json_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"regions": {"us": "us.example.com"}}, "URL that starts with"),
         ({"regions": {"us": "https://a/?b"}}, "origin"),
         ({"countries": {"USA": "us"}}, "USA: must be ISO"),
-        ({"countries": {"US": "us"}}, "CONNECTOR_REGIONS has not: us"),
+        ({"countries": {"US": "us"}}, "not in CONNECTOR_REGIONS: us"),
     ],
 )
 def test_what_cannot_be_is_refused(values: dict[str, Any], why: str) -> None:
