@@ -137,6 +137,19 @@ async def test_plivo_opens_the_same_url_again_by_itself(stage: Stage, room: str)
     assert not line.call.errors
 
 
+async def test_telnyx_is_told_to_come_back_where_there_is_a_key(
+    stage: Stage, room: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (carriers, texml):
+        monkeypatch.setattr(module, "POLL_SECONDS", 600)
+    line = await line_at(stage, room, Provider.TELNYX)
+    await line.answer()
+    line.stream.abort()
+    await until(lambda: len(line.call.streams) == 2 and line.stream.started.has_come())
+    await hears_again(line)
+    assert not line.call.errors
+
+
 async def test_telnyx_asks_in_vain_while_the_stream_lives(stage: Stage, room: str) -> None:
     with captured_log() as entries:
         line = await line_at(stage, room, Provider.TELNYX)

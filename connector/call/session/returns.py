@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
-from connector.call.dependencies import CLOSE_RESTART, CallDependencies
+from connector.call.dependencies import CLOSE_RESTART, STEP_TIMEOUT, CallDependencies
 from connector.call.record.call_recorder import CallRecorder
 from connector.call.session.call_watch import CallWatch
 from connector.call.session.presence import Presence
 from connector.call.session.wait import Stage, Wait
-from connector.model.call import CallRequest, CallState, WaitingCall
+from connector.errors import ConnectorError
+from connector.model.call import CallRequest, CallState, CarrierCall, WaitingCall
 from connector.model.end_reason import EndReason
 
 log = structlog.get_logger()
@@ -119,6 +121,7 @@ class Returning(Protocol):
     watch: CallWatch
 
     def end(self, reason: EndReason, detail: str = "") -> None: ...
+    def begin(self, what: str, work: Coroutine[Any, Any, None]) -> None: ...
     def detach(self, status: str, grace: float, close_code: int = ...) -> None: ...
     @property
     def state(self) -> CallState: ...
@@ -133,6 +136,7 @@ class Returns:
 
     def __init__(self, call: Returning, parts: CallDependencies, recorder: CallRecorder, presence: Presence) -> None:
         self._call = call
+        self._parts = parts
         self._grace = parts.limits.resume_grace
         self._patience = self._grace + parts.carriers[recorder.request.provider].comes_back_within
         """Seconds for which a lost stream is waited for: a carrier that polls may come at the end of its interval."""
@@ -219,7 +223,23 @@ class Returns:
         call.detach(AWAY, 0.0)
         self._recorder.stream_changed(AWAY)
         log.warning("the stream is lost: waiting for the carrier to come back", detail=detail, seconds=self._patience)
+        if self._patience > self._grace:
+            call.begin("bring back", self._bring_back(wait.entry()))
         return True
+
+    async def _bring_back(self, entry: WaitingCall) -> None:
+        """Tell a carrier that would come only at its next interval to come now. If that fails, it comes then."""
+        control, urls = self._parts.control.get(entry.request.provider), self._parts.return_urls(entry)
+        if control is None or urls is None or not entry.carrier_call_id:
+            return
+        try:
+            async with asyncio.timeout(STEP_TIMEOUT):
+                phone = CarrierCall(entry.carrier_call_id, entry.account_id)
+                await control.bring_back(phone, urls.document, urls.stream)
+        except (ConnectorError, TimeoutError) as error:
+            log.warning("the carrier could not be told to bring the call back", error=str(error) or "no answer")
+        else:
+            log.info("the carrier was told to bring the call back")
 
     def hand_over(self, seconds: float) -> bool:
         """See `CallSession.hand_over`."""
