@@ -56,6 +56,9 @@ class Carrier(ABC):
     to the resume URL does not mean that it has ended."""
     stream_has_own_ids: ClassVar[bool] = False
     """Whether the stream may name the call by another id than the carrier's HTTP requests."""
+    reopens_streams: ClassVar[bool] = False
+    """Whether the carrier itself opens the URL of a lost media stream again. At other carriers a second socket with the
+    same URL is a repeated webhook: it must not end the first one, even if that is silent (a held phone)."""
     cuts_queries: ClassVar[bool] = False
     """Whether the carrier removes the query from the stream URL."""
     needs_caller_id: ClassVar[bool] = False

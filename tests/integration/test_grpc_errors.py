@@ -32,6 +32,7 @@ CODES = {
     errors.Aborted: "ABORTED",
     errors.ResourceExhausted: "RESOURCE_EXHAUSTED",
     errors.Unavailable: "UNAVAILABLE",
+    errors.DeadlineExceeded: "DEADLINE_EXCEEDED",
     errors.Unimplemented: "UNIMPLEMENTED",
     errors.Internal: "INTERNAL",
     errors.CredentialsRefused: "INTERNAL",

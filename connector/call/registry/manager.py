@@ -15,7 +15,7 @@ from connector.call.ports import Peers
 from connector.call.record.call_recorder import CallRecorder
 from connector.call.record.changes import new_record
 from connector.call.record.late_ends import LateEnds
-from connector.call.registry.resume import Resumes
+from connector.call.registry.resume import LOOK_AGAIN, TAKE_OVER_TIME, Resumes
 from connector.call.session.call_session import CallSession
 from connector.call.session.returns import Resume
 from connector.call.session.transfer import WayBack
@@ -203,7 +203,7 @@ class CallManager:
                 raise TokenUsed("this connect_url has been used by a WebSocket")
             deadline = math.inf if call.claimed or is_former else call.deadline
             return Expected(call.request, deadline, stream or wait.stream)
-        waiting = await self._entry(call_id)
+        waiting = await self._entry_for(call_id, stream)
         if stream and stream == waiting.stream - 1 and waiting.started_at:
             # The carrier opens the URL of a stream again, or fetches its document again: `claim` knows more.
             return Expected(waiting.request, math.inf, stream)
@@ -393,6 +393,21 @@ class CallManager:
             return waiting
         raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
 
+    async def _entry_for(self, call_id: str, stream: int) -> WaitingCall:
+        """The entry of the call. The owner of an active call writes it in the background, so for a later stream it may
+        come a moment after the carrier has asked for that stream."""
+        until = asyncio.get_running_loop().time() + (TAKE_OVER_TIME if stream > 1 else 0.0)
+        while True:
+            try:
+                entry = await self._entry(call_id)
+            except TokenUsed:
+                if asyncio.get_running_loop().time() >= until:
+                    raise
+            else:
+                if entry.stream >= stream or asyncio.get_running_loop().time() >= until:
+                    return entry
+            await asyncio.sleep(LOOK_AGAIN)
+
     async def _take_over(self, call_id: str, stream: int = 0) -> CallSession:
         """Take over a waiting call; it continues here. Raises the errors of `expected`, and Unavailable after the
         drain, because the store closes then."""
@@ -407,9 +422,10 @@ class CallManager:
             raise
 
     async def _take(self, call_id: str, stream: int) -> CallSession:
-        entry = await self._entry(call_id)
+        entry = await self._entry_for(call_id, stream)
         is_gone = self._resumes.is_gone(entry)
-        if stream and stream == entry.stream - 1 and entry.started_at:
+        reopens = self._parts.carriers[entry.request.provider].reopens_streams
+        if reopens and stream and stream == entry.stream - 1 and entry.started_at:
             is_gone = await self._resumes.until_lost(entry)
         elif stream not in (0, entry.stream):
             raise TokenUsed("this connect_url has been used by a WebSocket, on another process")

@@ -267,8 +267,7 @@ class CallSession:
         if self.wait.stage is Stage.SERVED and stream == self.wait.stream:
             # Another process has told the carrier to come back, since it took this one for dead.
             self.returns.begin(EndReason.CARRIER_LOST, "the carrier opens the next stream")
-        elif stream and stream == self.wait.stream - 1 and not self.transfers.is_open:
-            # Some carriers open the same URL again when its socket breaks.
+        elif self._reopens and stream and stream == self.wait.stream - 1 and not self.transfers.is_open:
             await self.returns.until_free()
         elif stream and stream != self.wait.stream:
             raise TokenUsed("this connect_url has been used by a WebSocket")
@@ -285,6 +284,10 @@ class CallSession:
             raise
         if wait is not self.wait:
             raise TokenUsed("the carrier has closed this stream in the meantime")
+
+    @property
+    def _reopens(self) -> bool:
+        return self._parts.carriers[self.request.provider].reopens_streams
 
     def resume(self, stream: int, *, carrier_let_go: bool) -> Resume:
         """See `CallManager.resume`."""

@@ -28,6 +28,7 @@ class Plivo(Carrier):
     account_rules = AccountRules("Plivo", "PLIVO_ACCOUNTS", unnamed_prefix="SA")
     unsigned = "X-Plivo-Signature-V3 is missing or does not match"
     holds_calls = True
+    reopens_streams = True
     without_rest = "a phone may stay on a silent line if this service cannot be reached; calls cannot be transferred"
     fetches_sentences = True
 

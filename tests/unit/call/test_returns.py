@@ -16,9 +16,11 @@ from connector.call.session.returns import MOST_RETURNS, ResumeVerdict
 from connector.errors import FailedPrecondition, NotFound, TokenInvalid, TokenUsed, Unavailable
 from connector.model.call import NO_EXPIRY, CallRecord, CallState, Direction, Transfer
 from connector.model.end_reason import EndReason
+from connector.model.provider import Provider
 from connector.model.webhook import LifecycleEvent
 from connector.peers.commands import CallCommand
 from connector.storage.base import StoreError
+from tests.carriers import CARRIERS
 from tests.unit.call.fakes import LIMITS, FakeControl, FakeSocket, Faults, World
 from tests.unit.call.freezing import freeze
 from tests.unit.call.virtual_time import virtual_time
@@ -37,6 +39,12 @@ def _wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
             return START
 
     monkeypatch.setattr(time, "time", now)
+
+
+@pytest.fixture
+def reopening(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The carrier opens the URL of a lost stream again by itself."""
+    monkeypatch.setattr(type(CARRIERS[Provider.TWILIO]), "reopens_streams", True)
 
 
 async def settle() -> None:
@@ -338,6 +346,18 @@ async def test_a_second_socket_never_ends_the_first_that_lives() -> None:
     await ends(call, world.socket, carrying)
 
 
+@virtual_time
+async def test_a_carrier_that_does_not_reopen_streams_keeps_the_silent_one() -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    await asyncio.sleep(5)
+    with pytest.raises(TokenUsed):
+        await world.manager.claim(call.call_id, 1)
+    assert not call.returns.is_open
+    await ends(call, world.socket, carrying)
+
+
+@pytest.mark.usefixtures("reopening")
 @pytest.mark.parametrize("how", ["broken", "silent"])
 @virtual_time
 async def test_a_second_socket_replaces_the_first_that_is_lost(how: str) -> None:
@@ -538,6 +558,7 @@ async def test_a_poll_finds_that_the_owner_is_dead() -> None:
     await ends(call, socket, carrying)
 
 
+@pytest.mark.usefixtures("reopening")
 @pytest.mark.parametrize("dead", [True, False])
 @virtual_time
 async def test_the_same_url_again_at_another_process(dead: bool) -> None:
