@@ -88,7 +88,7 @@ class BalancerProcess(Server):
 
 async def serve(port: int, ports: Sequence[int]) -> None:
     balancer = Balancer(ports)
-    server = await asyncio.start_server(balancer.carry, "127.0.0.1", port, reuse_address=True)
+    server = await asyncio.start_server(balancer.carry, "127.0.0.1", port, reuse_address=True, reuse_port=True)
     async with server:
         await asyncio.gather(server.serve_forever(), balancer.probe())
 

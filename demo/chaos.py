@@ -39,6 +39,8 @@ CALLS = 8
 CALLER = "caller"
 LONGEST_GAP = 2.0
 PATIENCE = 40.0
+MOST_RETURNS, RETURNS_WITHIN = 3, 61.0
+"""docs/endings.md, and a second."""
 SETTLE = 2.0
 """Seconds after an outage in which a gap that comes late is still counted."""
 _RATE = 48_000
@@ -88,10 +90,11 @@ class Talk:
         """The moments (`time.monotonic` seconds) of all 20 ms in which the phone heard the tone."""
         moments = []
         for stream in self.phone.streams:
-            if stream.started.at is None or not len(stream.heard):
+            whole = stream.heard  # Once: it grows while the call goes on.
+            if stream.started.at is None or not len(whole):
                 continue
             size = stream.heard_rate // _FRAMES
-            heard = stream.heard[: len(stream.heard) // size * size].reshape(-1, size)
+            heard = whole[: len(whole) // size * size].reshape(-1, size)
             loud = np.flatnonzero(np.abs(heard.astype(np.int32)).max(axis=1) > _AUDIBLE)
             moments.append(stream.started.at + loud / _FRAMES)
         found = np.concatenate(moments) if moments else np.zeros(0)
@@ -117,6 +120,8 @@ class Scene:
     redis: RedisServer
     connectors: Sequence[ConnectorProcess]
     balancer: BalancerProcess
+    successor: BalancerProcess
+    """A second load balancer on the same port, not running."""
     twilio: TwilioSimulator
     client: api.LiveKitAPI
 
@@ -145,11 +150,13 @@ async def scene() -> AsyncIterator[Scene]:
         connectors = [ConnectorProcess({**environment, "CONNECTOR_INSTANCE": name}) for name in ("a", "b")]
         for connector in connectors:
             await stack.enter_async_context(connector)
-        balancer = BalancerProcess(lease, [urlsplit(connector.url).port or 0 for connector in connectors])
+        ports = [urlsplit(connector.url).port or 0 for connector in connectors]
+        balancer, successor = (BalancerProcess(lease, ports) for _ in range(2))
+        stack.push_async_callback(successor.stop)
         await stack.enter_async_context(balancer)
         client = api.LiveKitAPI(balancer.url, livekit.api_key, livekit.api_secret, failover=False)
         stack.push_async_callback(client.aclose)
-        yield Scene(livekit, redis, connectors, balancer, twilio, client)
+        yield Scene(livekit, redis, connectors, balancer, successor, twilio, client)
 
 
 class Chaos:
@@ -185,6 +192,7 @@ class Chaos:
 
     async def outage(self, name: str, work: Callable[[], Awaitable[None]], longest: float = LONGEST_GAP) -> None:
         """Let an outage happen; print one line. `longest`: the gap in seconds that is no fault."""
+        await self._until_returns_are_allowed()
         await self.all_hear()
         before, began = sum(talk.lives for talk in self._talks), time.monotonic()
         await work()
@@ -204,6 +212,17 @@ class Chaos:
             highlight=False,
         )
 
+    async def _until_returns_are_allowed(self) -> None:
+        """A call may come back MOST_RETURNS times in RETURNS_WITHIN seconds; with one more it is given up."""
+        while True:
+            since = time.monotonic() - RETURNS_WITHIN
+            returns = [
+                sum((stream.started.at or 0.0) > since for stream in talk.phone.streams[1:]) for talk in self._talks
+            ]
+            if max(returns, default=0) < MOST_RETURNS:
+                return
+            await asyncio.sleep(0.5)
+
     # The outages
 
     async def kill(self, connector: ConnectorProcess) -> None:
@@ -217,6 +236,11 @@ class Chaos:
             while connector.is_running:  # noqa: ASYNC110 - of another process
                 await asyncio.sleep(0.05)
         await connector.start()
+
+    async def replace_balancer(self) -> None:
+        """As a proxy does that takes over a new version: its port stays open, its connections break."""
+        await self._scene.successor.start()
+        await self._scene.balancer.kill()
 
     async def stop_for(self, server: RedisServer | LiveKitServer, seconds: float) -> None:
         await server.kill()
@@ -277,7 +301,7 @@ async def run(calls: int, console: Console) -> int:
             await chaos.outage("kill -9 of the other", lambda: chaos.kill(b))
             await chaos.outage("SIGTERM of one, with hand-over", lambda: chaos.terminate(a))
             await chaos.outage("Redis stopped for 5 s", lambda: chaos.stop_for(stage.redis, 5.0))
-            await chaos.outage("the load balancer restarted", stage.balancer.restart)
+            await chaos.outage("the load balancer replaced", chaos.replace_balancer)
             await chaos.outage("livekit-server stopped for 3 s", lambda: chaos.stop_for(stage.livekit, 3.0), PATIENCE)
             await chaos.end()
         except TimeoutError as error:
