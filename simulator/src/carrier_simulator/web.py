@@ -15,6 +15,8 @@ from yarl import URL
 from carrier_simulator.faults import Fault, Refused
 
 FETCH_TIMEOUT = 15.0
+MOST_KEPT = 8
+"""Connections kept from earlier requests that may be dead, before one that fails is a fault."""
 Form = Sequence[tuple[str, str]]
 _FORM_TYPE = "application/x-www-form-urlencoded"
 
@@ -83,13 +85,15 @@ class Web:
     async def _request(self, url: str, method: str, form: Form) -> tuple[int, Page]:
         try:
             async with asyncio.timeout(FETCH_TIMEOUT):
-                try:
-                    return await self._send(url, method, form)
-                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-                    if isinstance(error, aiohttp.ClientConnectorError):
+                for _ in range(MOST_KEPT):
+                    try:
+                        return await self._send(url, method, form)
+                    except aiohttp.ClientConnectorError:
                         raise
-                    # The connection was kept from an earlier request, and its server has died since.
-                    return await self._send(url, method, form)
+                    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                        # The connection was kept from an earlier request, and its server has died since.
+                        continue
+                return await self._send(url, method, form)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Refused(Fault.HTTP_RETRIEVAL, f"{method} {url}: {error or type(error).__name__}") from error
 
