@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -16,8 +17,6 @@ LINK = "CONNECTOR_WORKER_LINK"
 """Environment variable with the number of the worker's file descriptor; set by the supervisor."""
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable of prometheus-client: all workers write their metrics into this folder."""
-PAGE = 4096
-"""Bytes of a memory page in /proc; the same on all common Linux systems (statm counts in pages)."""
 
 
 class WorkerLink:
@@ -89,6 +88,6 @@ class Recycling:
 def resident_megabytes() -> float:
     """Resident memory of this process in megabytes; 0.0 where the system has no /proc."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     except OSError:
         return 0.0

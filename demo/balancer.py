@@ -20,6 +20,7 @@ from demo.process import CHECKOUT, ChildProcess, Server
 _PROBE_EVERY = 0.2
 _START_PATIENCE = 20.0
 _BLOCK = 65536
+_LISTENING = "listening"
 
 
 class Balancer:
@@ -83,12 +84,14 @@ class BalancerProcess(Server):
         return f"http://127.0.0.1:{self._lease.port}"
 
     async def _until_ready(self) -> None:
-        await self._process.until_answers(f"{self.url}/readyz", _START_PATIENCE)
+        # Not by a request: another balancer on the same port would answer it.
+        await self._process.until_prints(_LISTENING, _START_PATIENCE)
 
 
 async def serve(port: int, ports: Sequence[int]) -> None:
     balancer = Balancer(ports)
     server = await asyncio.start_server(balancer.carry, "127.0.0.1", port, reuse_address=True, reuse_port=True)
+    print(_LISTENING, flush=True)
     async with server:
         await asyncio.gather(server.serve_forever(), balancer.probe())
 
