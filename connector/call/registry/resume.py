@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -46,6 +47,8 @@ TAKE_OVER_TIME = 2.0
 """Seconds in which a call may be without an entry, while a process takes it over or becomes active with it."""
 HOLD = LEASE_LAPSE + 1.0
 """Seconds for which the handshake of a second socket waits until the owner of the first one is known to be gone."""
+ASK_PATIENCE = 0.3
+"""Seconds for which a look waits for the answers of silent processes. A dead one's machine answers at once."""
 LONGEST_WAIT = 15.0
 """Least seconds for which a call without a process waits for its carrier. A carrier that polls must be able to come."""
 
@@ -69,6 +72,8 @@ class Resumes:
         self._owners = OwnerWatch()
         self._loop = asyncio.get_running_loop
         self._background = BackgroundTasks()
+        self._asked: dict[str, asyncio.Task[None]] = {}
+        """By owner: the question whether it lives, as long as the answer is open."""
 
     async def close(self) -> None:
         await self._background.close()
@@ -226,14 +231,23 @@ class Resumes:
         return False
 
     async def _ask_silent_owners(self, entries: Sequence[WaitingCall]) -> None:
-        """A dead process is known sooner than by its lease: its address refuses connections."""
+        """A dead process is known sooner than by its lease: its address refuses connections. A process that is frozen,
+        or whose machine is gone, does not answer at all: it must not delay the look, which counts its lease."""
         if self._peers is None:
             return
         me, now = self._parts.owner, self._loop().time()
         silent = {entry.owner for entry in entries if entry.owner != me and self._owners.is_late(now, entry.owner)}
-        for owner in silent:
-            if not await self._peers.is_reachable(owner):
-                self._owners.is_dead(owner)
+        for owner in silent - self._asked.keys():
+            self._asked[owner] = self._background.start(
+                self._ask(self._peers, owner), f"ask whether {owner} lives", partial(self._asked.pop, owner, None)
+            )
+        if self._asked:
+            await asyncio.wait(self._asked.values(), timeout=ASK_PATIENCE)
+
+    async def _ask(self, peers: Peers, owner: str) -> None:
+        # The answer may be late: the process may have been replaced by one that renews its lease.
+        if not await peers.is_reachable(owner) and self._owners.is_late(self._loop().time(), owner):
+            self._owners.is_dead(owner)
 
     async def _look_at(self, entry: WaitingCall) -> None:
         if self._calls.live_call(entry.id) is not None or not self.is_gone(entry):

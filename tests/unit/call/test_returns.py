@@ -809,6 +809,53 @@ async def test_an_owner_whose_address_is_closed_is_known_to_be_dead_sooner() -> 
     await taker.manager.close()
 
 
+class SilentPeers(FakePeers):
+    """No address answers: the machines are gone, or their processes are frozen."""
+
+    async def is_reachable(self, owner: str) -> bool:
+        await asyncio.sleep(2.1)
+        return True
+
+
+@virtual_time
+async def test_an_owner_that_does_not_answer_is_gone_when_its_lease_has_lapsed() -> None:
+    maker, taker = two()
+    taker.manager = CallManager(taker.parts, 10, SilentPeers())
+    former, carried = await talking(maker)
+    await looks(maker, taker, seconds=4)
+    await freeze(maker, former, carried)
+    await looks(taker, seconds=LEASE_LAPSE + 2)
+    assert not next(iter(maker.store.waiting.entries.values())).served
+    await taker.manager.close()
+
+
+class LatePeers(FakePeers):
+    """The answer of an address comes late: until then, another process with the owner's name has started."""
+
+    def __init__(self, restarted: World) -> None:
+        self._restarted = restarted
+
+    async def is_reachable(self, owner: str) -> bool:
+        await asyncio.sleep(0.5)
+        await looks(self._restarted, seconds=1)
+        return False
+
+
+@virtual_time
+async def test_a_late_answer_does_not_count_against_an_owner_that_renews_its_lease() -> None:
+    maker, taker = two()
+    taker.manager = CallManager(taker.parts, 10, LatePeers(maker))
+    call, carrying = await talking(maker)
+    await looks(maker, taker, seconds=4)
+    await looks(taker, seconds=3)
+    await looks(maker, taker, seconds=4)
+    assert next(iter(maker.store.waiting.entries.values())).served
+    await taker.manager.close()
+    call.end(EndReason.ENDED_BY_API)
+    await carrying
+    await call.finished.wait()
+
+
 # A process that stops
 
 
