@@ -45,7 +45,8 @@ from connector.call.session.phone_leg import PhoneLeg
 from connector.call.session.presence import Presence, RoomGone
 from connector.call.session.returns import Resume, Returns
 from connector.call.session.teardown import Teardown, stop_tasks
-from connector.call.session.transfer import CallTransfer, Transfers
+from connector.call.session.transfer import Transfers
+from connector.call.session.transfer_progress import CallTransfer
 from connector.call.session.wait import Stage, Wait
 from connector.carriers.events import FormatRefused, StreamStarted
 from connector.errors import (

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from connector.call.session.call_session import CallSession
-from connector.call.session.transfer import MARGIN, STREAM_GRACE, CallTransfer
+from connector.call.session.transfer import MARGIN, STREAM_GRACE
+from connector.call.session.transfer_progress import CallTransfer
 from connector.errors import ConnectorError, FailedPrecondition, NotFound, TokenUsed, Unavailable
 from connector.model.call import CallState, Direction, Transfer, TransferStatus
 from connector.model.end_reason import EndReason
