@@ -45,7 +45,7 @@ from connector.call.registry.lease import LOOK_EVERY as LOOK_FOR_OTHERS_EVERY
 from connector.call.registry.lease import RENEW_EVERY, OwnerLease
 from connector.call.registry.manager import CallManager
 from connector.call.registry.owners import LOOK_EVERY as LOOK_FOR_GONE_EVERY
-from connector.call.registry.reports import CarrierReports
+from connector.call.registry.reports import CarrierReports, TransferReports
 from connector.carrier_table import TABLE, Entry, carrier_secrets, carriers_of, controls_of
 from connector.carriers.carrier import Carriers
 from connector.chores import Chore
@@ -106,10 +106,10 @@ class Connector:
         self.peers = PeerClient(settings.owner, peer_signatures, self.store, self.metrics)
         self.calls = CallManager(self._call_parts, settings.max_calls, self.peers)
         defaults = TransferDefaults(settings.transfer_timeout, settings.transfer_failed_sentence)
-        self.control = CallControl(
-            self.calls, self.store, self.admin, self._dialled, self.peers, settings.owner, defaults
+        self.control = CallControl(self.calls, self.admin, self._dialled, self.peers, settings.owner, defaults)
+        self.peer_endpoint = PeerEndpoint(
+            settings.owner, peer_signatures, Commands(self.calls.held).carry_out, self.metrics
         )
-        self.peer_endpoint = PeerEndpoint(settings.owner, peer_signatures, Commands(self.calls).carry_out, self.metrics)
         signer = TokenSigner(own)
         self._webhook_keys = WebhookKeys(own)
         origins = Origins(settings.public_origin, settings.regions, settings.countries)
@@ -133,7 +133,8 @@ class Connector:
         authorizer = Authorizer(settings.livekit_api_key, secret, settings.client_secrets)
         refusals = Refusals(self.metrics)
         self.grpc = GrpcServer(rpcs, authorizer, refusals, shares_port=settings.share_ports)
-        reports = CarrierReports(self.calls, self.control)
+        transfer_reports = TransferReports(self.calls, self._call_parts)
+        reports = CarrierReports(self.calls, self.control, transfer_reports)
         routes = (
             TwirpRoutes(rpcs, authorizer, refusals),
             ConnectUrl(
@@ -150,7 +151,6 @@ class Connector:
             ),
             ResumeRoutes(
                 self.calls,
-                self.store,
                 signer,
                 signatures,
                 origins,
@@ -158,7 +158,7 @@ class Connector:
                 self.metrics,
             ),
             TransferRoutes(
-                self.calls,
+                transfer_reports,
                 reports,
                 TokenSigner(own, TRANSFER_PURPOSE),
                 signer,
@@ -189,7 +189,7 @@ class Connector:
             OpsRoutes(self.calls, self.admin, self.metrics, link),
         )
         self._http = HttpServer(routes, shares_port=settings.share_ports)
-        self._lease = OwnerLease(self._call_parts, lambda: bool(self.calls.live()), lambda: self.peer_endpoint.address)
+        self._lease = OwnerLease(self._call_parts, lambda: bool(self.calls.held), lambda: self.peer_endpoint.address)
         self._undo = contextlib.AsyncExitStack()
         self._chores: list[asyncio.Task[None]] = []
         self.port = settings.port
@@ -320,10 +320,10 @@ class Connector:
         # Every step of `start` is undone, even if an error is raised on the way.
         async with self._undo:
             await self.grpc.not_serving()
-            if self.settings.handover == "at_once" and await self.calls.has_heirs():
+            if self.settings.handover == "at_once" and await self.calls.resumes.has_others():
                 drain = 0.0
             await self.calls.drain(drain, self._http.stop_listening)
-            await self.calls.close()
+            await self.calls.resumes.close()
             await drain_abandoned()
         log.info("connector stopped")
 
@@ -331,8 +331,8 @@ class Connector:
         chores = [
             Chore("delete old call records", self._forget_old_calls).repeat(FORGET_EVERY),
             Chore("clean up after LiveKit SIP calls", self._sweep_sip).repeat(FORGET_EVERY),
-            Chore("end abandoned calls", self.calls.sweep).repeat(SWEEP_EVERY, SWEEP_EVERY),
-            Chore("look for calls of dead processes", self.calls.look).repeat(LOOK_FOR_GONE_EVERY),
+            Chore("end abandoned calls", self.calls.take_overs.sweep).repeat(SWEEP_EVERY, SWEEP_EVERY),
+            Chore("look for calls of dead processes", self.calls.resumes.look).repeat(LOOK_FOR_GONE_EVERY),
             Chore("renew the lease", self._lease.renew).repeat(RENEW_EVERY),
             Chore("look for dead processes", self._lease.look).repeat(LOOK_FOR_OTHERS_EVERY),
         ]
@@ -340,9 +340,9 @@ class Connector:
             recycling = Recycling(self.settings.worker_max_calls, self.settings.worker_max_memory, self._link)
             chores += [
                 Chore("count the calls", self._count).repeat(COUNT_EVERY),
-                Chore("ask for a successor", lambda: recycling.look(self.calls.taken, resident_megabytes())).repeat(
-                    COUNT_EVERY
-                ),
+                Chore(
+                    "ask for a successor", lambda: recycling.look(self.calls.held.taken, resident_megabytes())
+                ).repeat(COUNT_EVERY),
             ]
         self._chores = [asyncio.create_task(chore) for chore in chores]
         self._chores.append(asyncio.create_task(startup.watch_livekit(self.admin)))

@@ -17,7 +17,7 @@ from livekit import api
 
 from carrier_simulator import Document, OutboundCall, TwilioSimulator
 from connector.app import Connector
-from connector.call.registry import manager
+from connector.call.registry import take_over
 from connector.call.registry.lease import RENEW_EVERY
 from connector.model.call import CallRecord, CallState
 from connector.model.end_reason import EndReason
@@ -346,10 +346,10 @@ async def test_a_restart_leaves_a_waiting_call_to_the_others_and_a_sweep_ends_it
     found = await successor.store.get_call(DEAD)
     assert found is not None
     assert found.end_reason is None
-    await taker.calls.sweep()
+    await taker.calls.take_overs.sweep()
     assert not taker.calls.live()
-    monkeypatch.setattr(manager, "ORPHAN_GRACE", -1e6)
-    await asyncio.gather(taker.calls.sweep(), successor.calls.sweep())
+    monkeypatch.setattr(take_over, "ORPHAN_GRACE", -1e6)
+    await asyncio.gather(taker.calls.take_overs.sweep(), successor.calls.take_overs.sweep())
     await until(lambda: not taker.calls.live() and not successor.calls.live())
     dead = await ended(taker, DEAD)
     assert dead.end_reason is EndReason.INTERRUPTED

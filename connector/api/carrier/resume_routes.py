@@ -45,15 +45,9 @@ _TRIED = "tried"
 class ReturningCalls(Protocol):
     """See `connector.call.registry.manager.CallManager`."""
 
-    def known_record(self, call_id: str) -> CallRecord | None: ...
+    async def record(self, call_id: str) -> CallRecord | None: ...
     async def resume(self, call_id: str, stream: int, *, carrier_let_go: bool) -> Resume: ...
     async def carrier_said(self, call_id: str, status: str, number: int) -> object: ...
-
-
-class Records(Protocol):
-    """See `connector.storage.base.Store`."""
-
-    async def get_call(self, call_id: str) -> CallRecord | None: ...
 
 
 class ResumeRoutes:
@@ -62,7 +56,6 @@ class ResumeRoutes:
     def __init__(
         self,
         calls: ReturningCalls,
-        store: Records,
         streams: TokenSigner,
         signatures: SignatureCheck,
         origins: Origins,
@@ -70,7 +63,6 @@ class ResumeRoutes:
         metrics: Metrics,
     ) -> None:
         self._calls = calls
-        self._store = store
         self._streams = streams
         self._signatures = signatures
         self._origins = origins
@@ -132,7 +124,7 @@ class ResumeRoutes:
 
     async def _require_of_the_call(self, carrier: Carrier, facts: CallFacts, call_id: str) -> None:
         """Raises TokenInvalid if the token is not of this carrier, or not of the carrier call that asks."""
-        record = self._calls.known_record(call_id) or await self._store.get_call(call_id)
+        record = await self._calls.record(call_id)
         if record is None:
             raise TokenInvalid("no such call")
         if record.provider is not carrier.provider:

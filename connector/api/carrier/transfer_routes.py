@@ -16,8 +16,7 @@ from connector.api.carrier.forms import posted
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.origins import Origins
 from connector.call.ports import Addresses
-from connector.call.registry.manager import CallManager
-from connector.call.registry.reports import CarrierReports
+from connector.call.registry.reports import CarrierReports, TransferReports
 from connector.carriers.carrier import Carrier, Carriers
 from connector.carriers.transfers import TransferDial
 from connector.errors import ConnectorError, ConnectUrlError, Malformed, TokenExpired
@@ -52,7 +51,7 @@ class TransferRoutes:
 
     def __init__(
         self,
-        calls: CallManager,
+        transfers: TransferReports,
         reports: CarrierReports,
         signer: TokenSigner,
         streams: TokenSigner,
@@ -61,7 +60,7 @@ class TransferRoutes:
         carriers: Carriers,
         metrics: Metrics,
     ) -> None:
-        self._calls = calls
+        self._transfers = transfers
         self._reports = reports
         self._signer = signer
         self._streams = streams
@@ -103,7 +102,7 @@ class TransferRoutes:
         if told is None:
             raise Malformed("the form has no result of a dial")
         log.info("transfer ended", status=told.status.value, caller_left=told.caller_left)
-        way = await self._calls.transfer_over(call_id, stream, told.status, caller_left=told.caller_left)
+        way = await self._transfers.over(call_id, stream, told.status, caller_left=told.caller_left)
         if way is None:
             return carrier.hang_up()
         if way.say:
@@ -119,7 +118,7 @@ class TransferRoutes:
 
     async def _document(self, carrier: Carrier, call_id: str, stream: int, _: dict[str, str]) -> str:
         """Returns the transfer document, for a carrier with an API that accepts only the URL of a document."""
-        order = await self._calls.transfer_order(call_id, stream)
+        order = await self._transfers.order(call_id, stream)
         if order is None:
             raise TokenExpired("the call is not being transferred any more")
         urls = self._addresses(carrier.provider, call_id, stream)

@@ -36,7 +36,7 @@ async def open_calls(parts: CallDependencies, owner: str = "", created_before: f
     """The calls that have not ended according to their records. Raises StoreError.
 
     Calls that still wait for their stream are left out: the process that the stream reaches will own such a call, and
-    when its time is over, `CallManager.sweep` ends it.
+    when its time is over, `TakeOvers.sweep` ends it.
     """
     waiting = {call.id for call in await parts.store.waiting.list()}
     found: list[CallRecord] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from connector.call.ports import Peers, Remover
 from connector.call.registry.dialled import OWNER, DialledCalls
@@ -48,17 +47,12 @@ class TransferDefaults:
     say: str = ""
 
 
-class Records(Protocol):
-    async def get_call(self, call_id: str) -> CallRecord | None: ...
-
-
 class CallControl:
     """Reads, ends, moves and transfers calls. Methods with a call id raise NotFound if there never was such a call."""
 
     def __init__(
         self,
         calls: CallManager,
-        store: Records,
         admin: Remover,
         dialled: DialledCalls,
         peers: Peers,
@@ -68,21 +62,20 @@ class CallControl:
         """`owner`: the name of this process."""
         self._defaults = defaults
         self._calls = calls
-        self._store = store
         self._dialled = dialled
-        self._here = Commands(calls)
+        self._here = Commands(calls.held)
         self._forwarding = Forwarding(self._here, peers, owner, admin, self.record)
 
     async def record(self, call_id: str) -> CallRecord:
         """The record of a call, including changes that this process has not saved yet."""
-        record = self._calls.known_record(call_id) or await self._store.get_call(call_id)
+        record = await self._calls.record(call_id)
         if record is None:
             raise NotFound("no such call")
         return record
 
     def freshest(self, record: CallRecord) -> CallRecord:
         """The record of this process, which may be newer than the saved `record`; otherwise `record`."""
-        return self._calls.known_record(record.call_id) or record
+        return self._calls.held.known_record(record.call_id) or record
 
     async def send_dtmf(self, call_id: str, digits: str) -> None:
         """See `CallSession.send_dtmf`. If it raises `Unavailable` or DeadlineExceeded, the digits may have been

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from connector.call.ports import Peers, Remover
-from connector.call.registry.manager import CallManager
+from connector.call.registry.live_calls import LiveCalls
 from connector.call.session.call_session import CallSession
 from connector.errors import FailedPrecondition, Unavailable
 from connector.model.call import CallRecord
@@ -36,13 +36,13 @@ LOOK_EVERY = 0.1
 class Commands:
     """Carries out commands on calls of this process. What another process asks for is never passed on."""
 
-    def __init__(self, calls: CallManager) -> None:
+    def __init__(self, calls: LiveCalls) -> None:
         self._calls = calls
 
     async def carry_out(self, command: CallCommand) -> CallRecord:
         """Returns the record after the command. Raises NotHeld if this process does not hold the call, and the errors
         of the call. If the caller is cancelled, the call completes a move or a transfer that it has begun."""
-        call = self._calls.live_call(command.call_id)
+        call = self._calls.get(command.call_id)
         if call is not None:
             return await _carried_out(call, command)
         late = self._calls.known_record(command.call_id)

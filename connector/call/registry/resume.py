@@ -12,13 +12,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 import structlog
 
 from connector.call.dependencies import CARRIER_ENDS, STEP_TIMEOUT, CallDependencies
 from connector.call.ports import Peers
 from connector.call.registry.abandoned import INTERRUPTED_DETAIL, end_calls, remove_ghosts
+from connector.call.registry.live_calls import LiveCalls
 from connector.call.registry.owners import LEASE_LAPSE, OwnerWatch
 from connector.call.session.call_session import CallSession
 from connector.call.session.returns import (
@@ -53,18 +53,10 @@ LONGEST_WAIT = 15.0
 """Least seconds for which a call without a process waits for its carrier. A carrier that polls must be able to come."""
 
 
-class Holder(Protocol):
-    """The part of `CallManager` that this module needs."""
-
-    def live_call(self, call_id: str) -> CallSession | None: ...
-    def live(self) -> list[CallSession]: ...
-    def known_record(self, call_id: str) -> CallRecord | None: ...
-
-
 class Resumes:
     """See the module."""
 
-    def __init__(self, parts: CallDependencies, calls: Holder, peers: Peers | None = None) -> None:
+    def __init__(self, parts: CallDependencies, calls: LiveCalls, peers: Peers | None = None) -> None:
         self._parts = parts
         self._calls = calls
         self._peers = peers
@@ -81,7 +73,7 @@ class Resumes:
     def is_gone(self, entry: WaitingCall) -> bool:
         """Whether the process that owns the call is gone. A predecessor with our own name is."""
         if entry.owner == self._parts.owner:
-            return self._calls.live_call(entry.id) is None
+            return self._calls.get(entry.id) is None
         return self._owners.is_gone(self._loop().time(), entry.owner, entry)
 
     # A carrier comes
@@ -199,7 +191,7 @@ class Resumes:
                     # One call that cannot be looked at must not keep the others waiting.
                     log.exception("call of a dead process could not be checked")
         by_id = {entry.id: entry for entry in entries}
-        for call in self._calls.live():
+        for call in self._calls.all():
             call.wait.seen(by_id.get(call.call_id))
 
     async def hand_over(self, calls: Sequence[CallSession]) -> None:
@@ -250,7 +242,7 @@ class Resumes:
             self._owners.is_dead(owner)
 
     async def _look_at(self, entry: WaitingCall) -> None:
-        if self._calls.live_call(entry.id) is not None or not self.is_gone(entry):
+        if self._calls.get(entry.id) is not None or not self.is_gone(entry):
             return
         record = self._calls.known_record(entry.id) or await self._parts.store.get_call(entry.id)
         if record is None or record.end_reason is not None:

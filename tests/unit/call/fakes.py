@@ -13,6 +13,7 @@ from connector.call.ports import CarrierControl, ReturnAddresses
 from connector.call.record.late_ends import LateEnds
 from connector.call.registry.hang_ups import HangUps
 from connector.call.registry.manager import CallManager
+from connector.call.registry.reports import TransferReports
 from connector.call.session.call_session import CallSession
 from connector.carriers.codec import MediaFormat
 from connector.carriers.events import (
@@ -564,6 +565,7 @@ class World:
             hang_ups=self.hang_ups,
         )
         self.manager = CallManager(self.parts, self.max_calls)
+        self.transfers = TransferReports(self.manager, self.parts)
         self.late = LateEnds(self.parts)
         self.log = structlog.testing.LogCapture()
         structlog.configure(processors=[structlog.contextvars.merge_contextvars, self.log])

@@ -10,7 +10,7 @@ from tests.unit.call.fakes import World
 
 async def freeze(world: World, call: CallSession, carrying: asyncio.Task[None]) -> None:
     """What is left of a process after `kill -9`, in the same event loop: nothing of it runs any more."""
-    world.manager._calls.clear()
+    world.manager.held._calls.clear()
     line, call._line = call._line, None
     assert line is not None
     line.stop()

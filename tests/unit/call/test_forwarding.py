@@ -69,12 +69,12 @@ class Scene:
         self.holder = World(owner="holder", control=carrier)
         self.asked = World(owner="asked", store=self.holder.store)
         self.peers = Peers()
-        self.peers.processes = {world.owner: Commands(world.manager) for world in (self.holder, self.asked)}
+        self.peers.processes = {world.owner: Commands(world.manager.held) for world in (self.holder, self.asked)}
         self.control = CallControl(
-            self.asked.manager, self.asked.store, self.asked.admin, DialledCalls(self.asked.parts), self.peers, "asked"
+            self.asked.manager, self.asked.admin, DialledCalls(self.asked.parts), self.peers, "asked"
         )
 
-        self.reports = CarrierReports(self.asked.manager, self.control)
+        self.reports = CarrierReports(self.asked.manager, self.control, self.asked.transfers)
 
     @property
     def record(self) -> CallRecord:
@@ -193,7 +193,7 @@ async def test_a_call_that_comes_here_meanwhile_is_commanded_here(request_: Cont
     def taken_over() -> None:
         scene.becomes(owner="asked")()
         call._recorder.record = scene.record
-        scene.asked.manager._calls["call_1"] = call
+        scene.asked.manager.held._calls["call_1"] = call
 
     scene.peers.before["former"] = taken_over
     if request_ is REQUESTS["TransferCall"]:

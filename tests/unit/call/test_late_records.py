@@ -63,7 +63,7 @@ async def test_the_record_is_saved_when_the_store_is_back() -> None:
 async def test_until_then_the_api_tells_the_end_that_the_store_does_not_know() -> None:
     world = World()
     call = await ended_without_store(world)
-    control = CallControl(world.manager, world.store, world.admin, cast(DialledCalls, None), cast(Peers, None), "test")
+    control = CallControl(world.manager, world.admin, cast(DialledCalls, None), cast(Peers, None), "test")
     saved = world.store.records[call.call_id]
     assert (
         await control.record(call.call_id) == control.freshest(saved) == await control.end(call.call_id) == call.record

@@ -42,6 +42,18 @@ async def test_a_connector_s_waiting_calls_are_those_without_a_stream() -> None:
 
 
 @virtual_time
+async def test_the_record_of_a_call_is_this_process_s_own_or_else_the_stored_one() -> None:
+    world = World()
+    other = World(owner="other", store=world.store)
+    call = await world.manager.create(world.request())
+    await call.fetched("CA1", "+15550001111", "")
+    assert await world.manager.record("call_1") == call.record
+    assert await other.manager.record("call_1") == world.store.records["call_1"] != call.record
+    assert await world.manager.record("call_2") is None
+    await world.manager.drain(0)
+
+
+@virtual_time
 async def test_a_call_that_could_not_open_is_not_held() -> None:
     world = World()
     world.faults.planned["room.join_hidden"] = Unavailable("gone")

@@ -95,7 +95,7 @@ async def looks(*worlds: World, seconds: float = 1.0) -> None:
     for _ in range(round(seconds)):
         for world in worlds:
             await world.store.renew_lease(world.owner, time.time())
-            await world.manager.look()
+            await world.manager.resumes.look()
         await asyncio.sleep(1.0)
         await settle()
 
@@ -600,7 +600,7 @@ async def test_a_call_whose_carrier_does_not_come_ends_as_interrupted() -> None:
     assert taker.admin.ghosts == [("lobby", "caller", "call_1")]
     assert taker.lifecycle.events == ["call-hangup"]
     assert taker.store.waiting.entries == {}
-    await taker.manager.close()
+    await taker.manager.resumes.close()
 
 
 @virtual_time
@@ -615,7 +615,7 @@ async def test_the_carrier_hung_up_while_the_owner_was_dead() -> None:
     await looks(taker, seconds=6)
     assert taker.store.records["call_1"].end_reason is EndReason.CARRIER_HANGUP
     assert taker.store.waiting.entries == {}
-    await taker.manager.close()
+    await taker.manager.resumes.close()
 
 
 @virtual_time
@@ -624,7 +624,7 @@ async def test_a_successor_of_the_same_name_resumes_the_calls() -> None:
     former, carried = await talking(maker)
     await freeze(maker, former, carried)
     successor = world_on(owner="one", store=maker.store)
-    await successor.manager.look()
+    await successor.manager.resumes.look()
     (entry,) = successor.store.waiting.entries.values()
     assert not entry.served
     call, socket, carrying = await streams_again(successor, "call_1", 2)
@@ -638,7 +638,7 @@ async def test_an_outage_of_the_store_does_not_make_owners_dead() -> None:
     former, carried = await talking(maker)
     await looks(maker, taker, seconds=4)
     await asyncio.sleep(6)  # Redis is stopped: nobody renews, nobody looks.
-    await taker.manager.look()
+    await taker.manager.resumes.look()
     (entry,) = maker.store.waiting.entries.values()
     assert entry.served
     await looks(maker, taker, seconds=4)
@@ -783,7 +783,7 @@ async def test_a_call_that_its_carrier_has_no_longer_ends_at_once() -> None:
     assert taker.store.waiting.entries == {}
     assert taker.control is not None
     assert taker.control.hung_up == []
-    await taker.manager.close()
+    await taker.manager.resumes.close()
 
 
 class FakePeers:
@@ -806,7 +806,7 @@ async def test_an_owner_whose_address_is_closed_is_known_to_be_dead_sooner() -> 
     await freeze(maker, former, carried)
     await looks(taker, seconds=3)
     assert not next(iter(maker.store.waiting.entries.values())).served
-    await taker.manager.close()
+    await taker.manager.resumes.close()
 
 
 class SilentPeers(FakePeers):
@@ -826,7 +826,7 @@ async def test_an_owner_that_does_not_answer_is_gone_when_its_lease_has_lapsed()
     await freeze(maker, former, carried)
     await looks(taker, seconds=LEASE_LAPSE + 2)
     assert not next(iter(maker.store.waiting.entries.values())).served
-    await taker.manager.close()
+    await taker.manager.resumes.close()
 
 
 class LatePeers(FakePeers):
@@ -850,7 +850,7 @@ async def test_a_late_answer_does_not_count_against_an_owner_that_renews_its_lea
     await looks(taker, seconds=3)
     await looks(maker, taker, seconds=4)
     assert next(iter(maker.store.waiting.entries.values())).served
-    await taker.manager.close()
+    await taker.manager.resumes.close()
     call.end(EndReason.ENDED_BY_API)
     await carrying
     await call.finished.wait()
@@ -913,4 +913,4 @@ async def test_a_call_that_nobody_claims_is_left_in_the_store() -> None:
     await maker.store.drop_lease("maker")
     await looks(taker, seconds=6)
     assert taker.counted() == {"interrupted": 1.0}
-    await taker.manager.close()
+    await taker.manager.resumes.close()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from connector.call.record.changes import end_of
-from connector.call.registry import manager
+from connector.call.registry import take_over
 from connector.call.registry.lease import OwnerLease
 from connector.call.session.call_session import CallSession
 from connector.errors import ResourceExhausted, TokenExpired, TokenInvalid, TokenUsed, Unavailable
@@ -50,7 +50,7 @@ async def test_the_taker_joins_visible_and_the_maker_ends_without_a_word() -> No
     maker, taker = two()
     former = await maker.manager.create(maker.request())
     call = await taker.manager.claim("call_1")
-    assert taker.manager.live_call("call_1") is call
+    assert taker.manager.held.get("call_1") is call
     assert maker.store.records["call_1"].owner == "taker"
     carrying = await carry(taker, call)
     assert taker.faults.in_livekit == ["admin.keep_room", "room.join_visible", "room.publish"]
@@ -367,13 +367,13 @@ async def test_a_sweep_ends_what_nobody_ended_and_leaves_alone_what_somebody_may
 ) -> None:
     maker, taker = two()
     await maker.manager.create(maker.request())
-    await taker.manager.sweep()
+    await taker.manager.take_overs.sweep()
     assert taker.manager.live() == []
     (entry,) = maker.store.waiting.entries.values()
-    await maker.store.waiting.replace(replace(entry, expires_at=entry.created_at - manager.ORPHAN_GRACE - 1))
-    await maker.manager.sweep()  # Its own: that has a timer.
+    await maker.store.waiting.replace(replace(entry, expires_at=entry.created_at - take_over.ORPHAN_GRACE - 1))
+    await maker.manager.take_overs.sweep()  # Its own: that has a timer.
     assert len(maker.manager.live()) == 1
-    await taker.manager.sweep()
+    await taker.manager.take_overs.sweep()
     await settle()
     assert taker.counted() == {"interrupted": 1.0}
     put_out(maker)
@@ -394,8 +394,8 @@ async def test_what_a_failing_store_kept_of_an_ended_call_is_swept_away_and_cann
     with pytest.raises(TokenExpired):
         await taker.manager.claim("call_1")
     (entry,) = maker.store.waiting.entries.values()
-    await maker.store.waiting.replace(replace(entry, expires_at=entry.created_at - manager.ORPHAN_GRACE - 1))
-    await taker.manager.sweep()
+    await maker.store.waiting.replace(replace(entry, expires_at=entry.created_at - take_over.ORPHAN_GRACE - 1))
+    await taker.manager.take_overs.sweep()
     assert maker.store.waiting.entries == {}
     assert taker.counted() == {}
 

@@ -82,11 +82,11 @@ async def test_a_phone_that_reached_nobody_comes_back_to_the_same_participant(
     call = await ringing(world)
     joins = [step for step in world.faults.steps if step.startswith(("room.join", "admin.ensure"))]
     assert world.room.attributes["connector.callStatus"] == "transferring"
-    way = await world.manager.transfer_over(call.call_id, 2, status, caller_left=False)
+    way = await world.transfers.over(call.call_id, 2, status, caller_left=False)
     assert way is not None
     assert (way.stream, way.say) == (2, "")
     # Told again, the same.
-    assert await world.manager.transfer_over(call.call_id, 2, status, caller_left=False) == way
+    assert await world.transfers.over(call.call_id, 2, status, caller_left=False) == way
     socket, returned = await comes_back(world, call)
     assert world.room.attributes["connector.callStatus"] == "active"
     assert joins == [step for step in world.faults.steps if step.startswith(("room.join", "admin.ensure"))]
@@ -129,9 +129,9 @@ async def test_while_it_rings_no_audio_passes_and_no_timer_of_the_stream_runs() 
 async def test_the_call_ends_when_somebody_answers(direction: Direction) -> None:
     world = world_on(direction)
     call = await ringing(world)
-    await world.manager.transfer_progress(call.call_id, 2, TransferStatus.RINGING)
+    await world.transfers.progress(call.call_id, 2, TransferStatus.RINGING)
     assert call.record.transfer_status == "ringing"
-    await world.manager.transfer_progress(call.call_id, 2, TransferStatus.ANSWERED)
+    await world.transfers.progress(call.call_id, 2, TransferStatus.ANSWERED)
     await call.finished.wait()
     assert world.lifecycle.events[-6:] == [
         "call-transfer-initiated",
@@ -145,14 +145,14 @@ async def test_the_call_ends_when_somebody_answers(direction: Direction) -> None
     assert world.control.hung_up == []
     assert_over(world, call, EndReason.TRANSFERRED)
     # The talk ends, an hour later.
-    assert await world.manager.transfer_over(call.call_id, 2, TransferStatus.ANSWERED, caller_left=False) is None
+    assert await world.transfers.over(call.call_id, 2, TransferStatus.ANSWERED, caller_left=False) is None
 
 
 @virtual_time
 async def test_an_answer_that_was_not_told_is_told_with_the_end_of_the_talk() -> None:
     world = world_on()
     call = await ringing(world)
-    assert await world.manager.transfer_over(call.call_id, 2, TransferStatus.ANSWERED, caller_left=True) is None
+    assert await world.transfers.over(call.call_id, 2, TransferStatus.ANSWERED, caller_left=True) is None
     await call.finished.wait()
     assert_over(world, call, EndReason.TRANSFERRED)
 
@@ -163,7 +163,7 @@ async def test_a_caller_who_hangs_up_while_it_rings_has_hung_up(how: str) -> Non
     world = world_on()
     call = await ringing(world)
     if how == "action":
-        over = await world.manager.transfer_over(call.call_id, 2, TransferStatus.CANCELED, caller_left=True)
+        over = await world.transfers.over(call.call_id, 2, TransferStatus.CANCELED, caller_left=True)
         assert over is None
     else:
         await world.manager.carrier_said(call.call_id, "completed", 1)
@@ -178,7 +178,7 @@ async def test_a_sentence_instead_of_the_return() -> None:
     world = world_on()
     call = await ringing(world, replace(ORDER, say="Nobody is there."))
     for _ in range(2):
-        way = await world.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+        way = await world.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
         assert way is not None
         assert way.say == "Nobody is there."
     await call.finished.wait()
@@ -192,7 +192,7 @@ async def test_a_phone_that_does_not_come_back_is_waited_for_in_bounded_time_and
     world = world_on()
     call = await ringing(world)
     began = asyncio.get_running_loop().time()
-    assert await world.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    assert await world.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
     await call.finished.wait()
     assert asyncio.get_running_loop().time() - began <= ORDER.timeout + MARGIN + LIMITS.answer_grace
     assert world.control is not None
@@ -259,7 +259,7 @@ async def test_an_end_while_it_rings_hangs_the_phone_up(reason: EndReason) -> No
     await call.finished.wait()
     assert world.control is not None
     assert world.control.hung_up == [CARRIER_CALL]
-    assert await world.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False) is None
+    assert await world.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False) is None
     assert_over(world, call, reason)
 
 
@@ -280,7 +280,7 @@ async def test_a_room_that_ends_meanwhile_is_joined_again_when_the_phone_comes_b
         world.room.listener.room_ended(EndReason.ROOM_DELETED, "")
     await settle()
     assert not call.is_ending
-    await world.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    await world.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
     socket, returned = await comes_back(world, call)
     assert len(world.rooms) == 2
     assert (world.rooms[0].left, world.rooms[1].listening) == (1, True)
@@ -333,7 +333,7 @@ async def test_an_outcome_that_overtakes_the_carriers_answer() -> None:
     call, carrying = await talking(world)
     transferring = asyncio.create_task(call.transfer(ORDER))
     await asyncio.sleep(0.5)
-    assert await world.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    assert await world.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
     await carrying
     socket, returned = await comes_back(world, call)
     transfer: CallTransfer = await transferring
@@ -399,7 +399,7 @@ async def test_a_transfer_whose_answer_was_lost_is_known_by_the_end_of_the_strea
     await transferring
     await carrying
     assert not call.is_ending
-    await world.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    await world.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
     socket, returned = await comes_back(world, call)
     socket.feed("stop")
     await returned
@@ -427,7 +427,7 @@ async def test_without_the_store_there_is_no_way_back_and_so_no_transfer() -> No
 async def test_only_one_stream_comes_back_and_the_former_one_has_no_say() -> None:
     world = world_on()
     call = await ringing(world)
-    await world.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    await world.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
     socket, returned = await comes_back(world, call)
     with pytest.raises(TokenUsed):
         await world.manager.claim(call.call_id)
@@ -443,17 +443,17 @@ async def test_only_one_stream_comes_back_and_the_former_one_has_no_say() -> Non
 async def test_transferred_twice_in_one_call() -> None:
     world = world_on()
     call = await ringing(world)
-    await world.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    await world.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
     socket, returned = await comes_back(world, call)
     await call.transfer(Transfer("+15550002222", 30))
     socket.feed("stop")
     await returned
     # What is told late of the first one changes nothing.
-    assert await world.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False) is None
-    await world.manager.transfer_progress(call.call_id, 2, TransferStatus.ANSWERED)
+    assert await world.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False) is None
+    await world.transfers.progress(call.call_id, 2, TransferStatus.ANSWERED)
     assert not call.is_ending
     assert (await world.manager.expected(call.call_id)).stream == 3
-    await world.manager.transfer_progress(call.call_id, 3, TransferStatus.ANSWERED)
+    await world.transfers.progress(call.call_id, 3, TransferStatus.ANSWERED)
     await call.finished.wait()
     assert (call.record.transfer_to, call.record.transfer_status) == ("+15550002222", "answered")
     assert_over(world, call, EndReason.TRANSFERRED)
@@ -480,9 +480,9 @@ async def test_the_outcome_may_reach_another_process_and_the_stream_the_first(di
     world = world_on(direction)
     other = neighbour(world)
     call = await ringing(world)
-    way = await other.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    way = await other.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
     assert way is not None
-    assert way == await other.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    assert way == await other.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
     socket, returned = await comes_back(world, call)
     assert call.record.transfer_status == "busy"
     assert world.lifecycle.told[-1][2] == {"to": TO, "reason": "busy"}
@@ -497,7 +497,7 @@ async def test_the_outcome_and_the_stream_may_both_reach_another_process(directi
     world = world_on(direction)
     other = neighbour(world)
     call = await ringing(world)
-    assert await other.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    assert await other.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
     theirs = await other.manager.claim(call.call_id)
     carrying = asyncio.create_task(theirs.carry(other.socket))
     other.socket.feed("connected", "start")
@@ -528,10 +528,10 @@ async def test_another_process_ends_the_call_of_which_it_is_told(what: str, reas
     other = neighbour(world)
     call = await ringing(world, replace(ORDER, say="Sorry." if what == "say" else ""))
     if what == "answered":
-        await other.manager.transfer_progress(call.call_id, 2, TransferStatus.ANSWERED)
+        await other.transfers.progress(call.call_id, 2, TransferStatus.ANSWERED)
     else:
         left = what == "left"
-        way = await other.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=left)
+        way = await other.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=left)
         assert (way.say if way else "") == ("" if left else "Sorry.")
     (theirs,) = other.manager.live()
     await theirs.finished.wait()
@@ -554,7 +554,7 @@ async def test_a_process_that_stops_meanwhile_leaves_the_phone_to_the_others() -
     assert world.counted() == {}
     assert world.control is not None
     assert world.control.hung_up == []
-    assert await other.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    assert await other.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
     theirs = await other.manager.claim(call.call_id)
     carrying = asyncio.create_task(theirs.carry(other.socket))
     other.socket.feed("connected", "start", "audio")
@@ -572,7 +572,7 @@ async def test_a_transfer_whose_process_died_ends_when_its_time_is_over() -> Non
     call = await ringing(world)
     entry = world.store.waiting.entries[call.call_id]
     world.store.waiting.entries[call.call_id] = replace(entry, expires_at=1.0)
-    await other.manager.sweep()
+    await other.manager.take_overs.sweep()
     await settle()
     record = world.store.records[call.call_id]
     assert (record.end_reason, record.transfer_status) == (EndReason.TRANSFERRED, "unknown")
@@ -599,7 +599,7 @@ async def test_an_outcome_is_told_once_when_the_stream_reaches_another_process(t
     other = neighbour(world)
     call = await ringing(world)
     told = world if told_at == "the first" else other
-    assert await told.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    assert await told.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
     await settle()
     theirs = await other.manager.claim(call.call_id)
     carrying = asyncio.create_task(theirs.carry(other.socket))
@@ -618,14 +618,14 @@ async def test_an_outcome_stands_when_the_process_that_was_told_dies() -> None:
     world = world_on()
     other = neighbour(world)
     call = await ringing(world)
-    assert await world.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    assert await world.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
     await settle()
     entry = world.store.waiting.entries[call.call_id]
     assert entry.transfer is not None
     assert entry.transfer.status is TransferStatus.BUSY
     # The phone does not come back either.
     world.store.waiting.entries[call.call_id] = replace(entry, expires_at=1.0)
-    await other.manager.sweep()
+    await other.manager.take_overs.sweep()
     await settle()
     record = world.store.records[call.call_id]
     assert (record.end_reason, record.transfer_status) == (EndReason.CONNECT_TIMEOUT, "busy")
@@ -643,9 +643,9 @@ async def test_an_answer_that_two_processes_are_told_is_told_once(how: str) -> N
 
     async def tell(at: World, what: str) -> None:
         if what == "progress":
-            await at.manager.transfer_progress(call.call_id, 2, TransferStatus.ANSWERED)
+            await at.transfers.progress(call.call_id, 2, TransferStatus.ANSWERED)
         else:
-            await at.manager.transfer_over(call.call_id, 2, TransferStatus.ANSWERED, caller_left=False)
+            await at.transfers.over(call.call_id, 2, TransferStatus.ANSWERED, caller_left=False)
 
     first, second = ("progress", "action") if how == "both" else (how, how)
     await asyncio.gather(tell(other, first), tell(world, second), tell(world, first))
@@ -664,7 +664,7 @@ async def test_a_process_that_has_lost_the_call_tells_nothing_when_its_time_is_o
     call = await ringing(world)
     # Nobody tells this process that the other has taken the call: its room is gone.
     world.room.listener.room_ended(EndReason.ROOM_DELETED, "")
-    assert await other.manager.transfer_over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
+    assert await other.transfers.over(call.call_id, 2, TransferStatus.BUSY, caller_left=False)
     theirs = await other.manager.claim(call.call_id)
     carrying = asyncio.create_task(theirs.carry(other.socket))
     other.socket.feed("connected", "start")
@@ -683,7 +683,7 @@ async def test_an_outcome_that_comes_while_the_carrier_is_asked_is_the_one_that_
     world.faults.delays["control.is_live"] = 2.0
     call = await ringing(world)
     await asyncio.sleep(ORDER.timeout + MARGIN + 1.0)
-    assert await world.manager.transfer_over(call.call_id, 2, TransferStatus.NO_ANSWER, caller_left=False)
+    assert await world.transfers.over(call.call_id, 2, TransferStatus.NO_ANSWER, caller_left=False)
     await asyncio.sleep(5)
     socket, returned = await comes_back(world, call)
     assert call.record.transfer_status == "no-answer"
