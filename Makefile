@@ -21,7 +21,7 @@ MYPY_PATHS := connector simulator/src demo scripts tests $(wildcard bench)
 JITTERED := $(addprefix tests/integration/test_,hooks_carriers.py hooks_twilio.py place_call.py place_call_status.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chaos check test jitter lint format gen conformance bench dist lock clean
+.PHONY: help setup demo chaos soak check test jitter lint format gen conformance bench dist lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ demo: setup ## a simulated phone call talks with an agent in a real room (ARGS=-
 
 chaos: setup ## live calls over two processes, and one outage after the other (ARGS="--calls 4")
 	@$(PY) -m demo.chaos $(ARGS)
+
+soak: setup ## many short calls: memory, threads, descriptors, and what is left over (ARGS="--calls 2000")
+	@$(PY) -m demo.soak $(ARGS)
 
 check: setup ## run the tests that need no livekit-server
 	@$(PY) -m pytest -n $(CHECK_JOBS) --dist loadfile tests/unit tests/contract $(ARGS)

@@ -18,22 +18,22 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import aiohttp
 import numpy as np
-from livekit import api, rtc
+from livekit import api
 from rich.console import Console
 
 from carrier_simulator import Document, PhoneCall, TwilioSimulator
 from demo.balancer import BalancerProcess
 from demo.connector_process import ConnectorProcess
+from demo.leftovers import callers_in, open_records, room_token, until_none
 from demo.livekit_server import LiveKitServer
 from demo.ports import PortLease
 from demo.redis_server import RedisServer
 from demo.run import until_signal
+from demo.tone import Tone
 
 CALLS = 8
 CALLER = "caller"
@@ -43,39 +43,9 @@ MOST_RETURNS, RETURNS_WITHIN = 3, 61.0
 """docs/endings.md, and a second."""
 SETTLE = 2.0
 """Seconds after an outage in which a gap that comes late is still counted."""
-_RATE = 48_000
-_TONE = 440
 _AUDIBLE = 400
 _FRAMES = 50
 """Frames of 20 ms in a second."""
-
-
-class Tone:
-    """A participant who plays a tone without a pause."""
-
-    def __init__(self) -> None:
-        self._source = rtc.AudioSource(_RATE, 1)
-        self._room = rtc.Room()
-        self._playing: asyncio.Task[None] | None = None
-
-    async def start(self, url: str, token: str) -> None:
-        await self._room.connect(url, token)
-        track = rtc.LocalAudioTrack.create_audio_track("tone", self._source)
-        await self._room.local_participant.publish_track(track, rtc.TrackPublishOptions(dtx=False))
-        self._playing = asyncio.create_task(self._play())
-
-    async def _play(self) -> None:
-        second = (8000 * np.sin(2 * np.pi * _TONE * np.arange(_RATE) / _RATE)).astype(np.int16)
-        frames = [rtc.AudioFrame(piece.tobytes(), _RATE, 1, len(piece)) for piece in second.reshape(_FRAMES, -1)]
-        while True:
-            for frame in frames:
-                await self._source.capture_frame(frame)
-
-    async def stop(self) -> None:
-        if self._playing is not None:
-            self._playing.cancel()
-        await self._room.disconnect()
-        await self._source.aclose()
 
 
 @dataclass(slots=True)
@@ -125,11 +95,6 @@ class Scene:
     twilio: TwilioSimulator
     client: api.LiveKitAPI
 
-    def token(self, identity: str, room: str) -> str:
-        token = api.AccessToken(self.livekit.api_key, self.livekit.api_secret).with_identity(identity)
-        grants = api.VideoGrants(room_join=True, room=room, room_create=True)
-        return token.with_ttl(timedelta(hours=1)).with_grants(grants).to_jwt()
-
 
 @asynccontextmanager
 async def scene() -> AsyncIterator[Scene]:
@@ -172,7 +137,7 @@ class Chaos:
         """One more call, inbound and outbound in turn."""
         scene, room = self._scene, f"chaos-{number}"
         tone = Tone()
-        await tone.start(scene.livekit.url, scene.token("tone", room))
+        await tone.start(scene.livekit.url, room_token(scene.livekit, "tone", room))
         directions = api.ConnectTwilioCallRequest.TwilioCallDirection
         inbound, outbound = directions.TWILIO_CALL_DIRECTION_INBOUND, directions.TWILIO_CALL_DIRECTION_OUTBOUND
         direction = inbound if number % 2 else outbound
@@ -252,41 +217,15 @@ class Chaos:
     async def end(self) -> None:
         """Hang up; count what is left over."""
         await asyncio.gather(*(talk.phone.hangup() for talk in self._talks if talk.lives))
-        left = await self._until_none(self._participants)
-        records = await self._until_none(self._open_records)
+        livekit, rooms = self._scene.livekit, [talk.room for talk in self._talks]
+        left = await until_none(lambda: callers_in(livekit, rooms, CALLER), PATIENCE)
+        records = await until_none(lambda: open_records(livekit, self._scene.balancer.url), PATIENCE)
         self._console.print(
             f"{'afterwards':<46} participants left over {left}   records open {records}", highlight=False
         )
         if left or records:
             self.faults.append(f"left over: {left} participants, {records} open records")
         await asyncio.gather(*(talk.tone.stop() for talk in self._talks))
-
-    async def _until_none(self, count: Callable[[], Awaitable[int]]) -> int:
-        deadline = time.monotonic() + PATIENCE
-        while (found := await count()) and time.monotonic() < deadline:  # noqa: ASYNC110 - of other processes
-            await asyncio.sleep(0.2)
-        return found
-
-    async def _participants(self) -> int:
-        """Callers that LiveKit still has, hidden ones included."""
-        scene, found = self._scene, 0
-        async with api.LiveKitAPI(scene.livekit.http_url, scene.livekit.api_key, scene.livekit.api_secret) as livekit:
-            for talk in self._talks:
-                answer = await livekit.room.list_participants(api.ListParticipantsRequest(room=talk.room))
-                found += sum(participant.identity.startswith(CALLER) for participant in answer.participants)
-        return found
-
-    async def _open_records(self) -> int:
-        scene = self._scene
-        token = api.AccessToken(scene.livekit.api_key, scene.livekit.api_secret)
-        headers = {"Authorization": f"Bearer {token.with_grants(api.VideoGrants(room_create=True)).to_jwt()}"}
-        url = f"{scene.balancer.url}/twirp/connector.v1.Connector/ListCalls"
-        found = 0
-        async with aiohttp.ClientSession(headers=headers) as session:
-            for state in ("STATE_PENDING", "STATE_RINGING", "STATE_ACTIVE"):
-                async with session.post(url, json={"state": state}) as answer:
-                    found += len((await answer.json()).get("calls", []))
-        return found
 
 
 async def run(calls: int, console: Console) -> int:
