@@ -111,6 +111,7 @@ class CallSession:
         if record is None:
             seconds = parts.limits.connect_timeout
             self.wait = Wait(self._recorder, parts.store, seconds, self._on_connect_timeout)
+            self.wait.on_taken = self._on_taken
         else:
             taken = (waiting.stream, waiting.transfer, waiting.returns) if waiting else (1, None, ())
             self.wait = Wait.taken(self._recorder, parts.store, *taken)
@@ -582,6 +583,9 @@ class CallSession:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task of the call failed with an unexpected error", task=task.get_name(), exc_info=error)
             self.end(EndReason.INTERNAL_ERROR, repr(error))
+
+    def _on_taken(self) -> None:
+        self.end(EndReason.INTERRUPTED, "another process has claimed the call")
 
     def _on_connect_timeout(self) -> None:
         self.end(EndReason.CONNECT_TIMEOUT, "no media WebSocket was opened in time")

@@ -84,6 +84,7 @@ class Wait:
         """Latest Unix time at which the stream may open."""
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(seconds, self._on_timer)
         self._looking: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
         self._write_again = self._is_at_the_store = self._is_ending = False
         self.is_certain = False
@@ -248,12 +249,31 @@ class Wait:
     def seen(self, there: WaitingCall | None) -> None:
         """`there`: the entry that was read from the store a moment ago. Write it again if it differs; that shows, too,
         whether another process has taken the call."""
+        is_ours = there is not None and there.stream == self.stream and there.owner == self._recorder.record.owner
+        if self.stage is Stage.SHARED and self.stream == 1 and not is_ours and self._checking is None:
+            self._checking = asyncio.create_task(self._step_aside(), name=f"check {self._recorder.record.call_id}")
+            return
         is_wrong = self.stage is Stage.SERVED and there != self.entry()
         is_lost = self.stage is Stage.SHARED and self.is_return and (there is None or there.stream > self.stream)
         if is_wrong or is_lost:
             self.sync()
 
     # A call that waits
+
+    async def _step_aside(self) -> None:
+        """Our entry is missing: end the wait if another process has taken the call. An inbound call has no participant
+        yet, so nothing else would tell."""
+        try:
+            async with asyncio.timeout(STORE_PATIENCE):
+                is_taken = await self._has_another_owner()
+        except (ConnectorError, TimeoutError):
+            is_taken = False  # The next look asks again.
+        except Exception:
+            log.exception("the wait of the call could not be checked in the store")
+            is_taken = False
+        self._checking = None
+        if is_taken and self.stage is Stage.SHARED:
+            self.on_taken()
 
     async def share(self) -> None:
         """Write the entry to the store, so that any process that the stream reaches can claim the call. Raises
@@ -431,8 +451,9 @@ class Wait:
         """
         self._disarm()
         await self._end_writing()
-        if self._looking is not None:
-            self._looking.cancel()
+        for task in (self._looking, self._checking):
+            if task is not None:
+                task.cancel()
         if self.stage is Stage.CLAIMING:
             await self._decided.wait()
         if self.stage is Stage.SERVED or (self.is_return and self.stage in (Stage.SHARED, Stage.UNSURE)):

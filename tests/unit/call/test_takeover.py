@@ -56,7 +56,7 @@ async def test_the_taker_joins_visible_and_the_maker_ends_without_a_word() -> No
     assert taker.faults.in_livekit == ["admin.keep_room", "room.join_visible", "room.publish"]
     put_out(maker)
     await former.finished.wait()
-    assert maker.manager.live() == []
+    assert maker.manager.held.all() == []
     assert maker.counted() == {}
     assert maker.endings() == []
     assert maker.admin.undone == []
@@ -84,9 +84,48 @@ async def test_an_inbound_call_is_prepared_by_whoever_carries_it() -> None:
     await carrying
     # The maker notices when the time it gave the call is over.
     await asyncio.sleep(LIMITS.connect_timeout + 1)
-    assert maker.manager.live() == []
+    assert maker.manager.held.all() == []
     assert maker.counted() == {}
     assert maker.store.records["call_1"].end_reason is EndReason.CARRIER_HANGUP
+
+
+@pytest.mark.parametrize("ends_first", [False, True])
+@virtual_time
+async def test_the_maker_of_an_inbound_call_steps_aside_at_its_next_look(ends_first: bool) -> None:
+    limits = replace(LIMITS, resume_grace=5.0)
+    maker = World(Direction.INBOUND, owner="maker", limits=limits)
+    taker = World(Direction.INBOUND, owner="taker", limits=limits, store=maker.store)
+    former = await maker.manager.create(maker.request())
+    await maker.manager.resumes.look()
+    await settle()
+    assert maker.manager.held.all() == [former]
+    call = await taker.manager.claim("call_1")
+    carrying = await carry(taker, call)
+    if ends_first:
+        taker.socket.feed("stop")
+        await carrying
+    await maker.manager.resumes.look()
+    await asyncio.wait_for(former.finished.wait(), 1.0)
+    assert maker.manager.held.all() == []
+    assert (maker.counted(), maker.lifecycle.events) == ({}, ["call-started"])
+    if not ends_first:
+        assert maker.store.records["call_1"].end_reason is None
+        taker.socket.feed("stop")
+        await carrying
+    assert taker.counted() == {"carrier_hangup": 1.0}
+
+
+@virtual_time
+async def test_a_waiting_call_whose_entry_the_store_has_lost_goes_on_waiting() -> None:
+    maker = World(Direction.INBOUND, owner="maker", limits=replace(LIMITS, resume_grace=5.0))
+    call = await maker.manager.create(maker.request())
+    maker.store.waiting.entries.clear()
+    for _ in range(3):
+        await maker.manager.resumes.look()
+        await asyncio.sleep(1.0)
+    assert not call.is_ending
+    call.end(EndReason.ENDED_BY_API)
+    await call.finished.wait()
 
 
 @pytest.mark.parametrize("reason", [EndReason.SHUTDOWN, EndReason.ENDED_BY_API, EndReason.PARTICIPANT_REMOVED])
@@ -123,7 +162,7 @@ async def test_of_many_claims_everywhere_one_is_granted(first: str) -> None:
     await granted[0].finished.wait()
     put_out(maker)
     await settle()
-    assert [*maker.manager.live(), *taker.manager.live()] == []
+    assert [*maker.manager.held.all(), *taker.manager.live()] == []
     assert len(maker.endings()) + len(taker.endings()) == 1
 
 
@@ -318,7 +357,7 @@ async def test_a_client_that_goes_away_while_it_takes_a_call_over_leaves_nobody_
     await asyncio.sleep(5)
     put_out(maker)
     await asyncio.sleep(5)
-    assert [*maker.manager.live(), *taker.manager.live()] == []
+    assert [*maker.manager.held.all(), *taker.manager.live()] == []
     assert maker.store.waiting.entries == {}
     assert taker.counted() == {"carrier_lost": 1.0}
     assert maker.counted() == {}
@@ -372,7 +411,7 @@ async def test_a_sweep_ends_what_nobody_ended_and_leaves_alone_what_somebody_may
     (entry,) = maker.store.waiting.entries.values()
     await maker.store.waiting.replace(replace(entry, expires_at=entry.created_at - take_over.ORPHAN_GRACE - 1))
     await maker.manager.take_overs.sweep()  # Its own: that has a timer.
-    assert len(maker.manager.live()) == 1
+    assert len(maker.manager.held.all()) == 1
     await taker.manager.take_overs.sweep()
     await settle()
     assert taker.counted() == {"interrupted": 1.0}
