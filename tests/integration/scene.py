@@ -70,7 +70,7 @@ class Scene:
         assert [line["reason"] for line in self.log if line["event"] == "call ended"] == [reason.value]
         assert not [line for line in self.log if line["log_level"] in ("error", "critical")]
         try:
-            await until(lambda: not tasks() - self.tasks_before, 2)
+            await until(lambda: not tasks() - self.tasks_before)
         except TimeoutError:
             raise AssertionError(f"tasks left: {tasks() - self.tasks_before}") from None
         return record

@@ -72,7 +72,7 @@ async def test_a_port_where_nobody_listens(stage: Stage, room: str, direction: A
     lease.close()
     assert (error.status, error.code) == (503, "unavailable")
     assert error.message == f"livekit-server at http://127.0.0.1:{lease.port} cannot be reached: connection refused"
-    assert took < 1
+    assert took < PATIENCE
 
 
 @BOTH
@@ -82,17 +82,18 @@ async def test_a_port_that_accepts_but_never_answers(gate: Gate, stage: Stage, r
     error, took = await refusal(stage, connector, room, direction)
     assert (error.status, error.code) == (503, "unavailable")
     assert "did not answer in 3 s" in error.message
-    assert took < 5
+    assert took < PATIENCE
 
 
 async def test_calls_to_one_room_do_not_wait_for_each_other_to_fail(gate: Gate, stage: Stage, room: str) -> None:
     gate.api = "hang"
     connector = await stage.connector(livekit_url=gate.url)
     client = stage.client(connector)
-    attempts = [connect_call(client, room, OUTBOUND, participant_identity=f"caller-{n}") for n in range(4)]
-    async with asyncio.timeout(5):
+    attempts = [connect_call(client, room, OUTBOUND, participant_identity=f"caller-{n}") for n in range(8)]
+    # One after the other they would take 3 s each.
+    async with asyncio.timeout(PATIENCE):
         outcomes = await asyncio.gather(*attempts, return_exceptions=True)
-    assert [error.code for error in outcomes if isinstance(error, api.TwirpError)] == ["unavailable"] * 4
+    assert [error.code for error in outcomes if isinstance(error, api.TwirpError)] == ["unavailable"] * 8
 
 
 @BOTH
@@ -106,7 +107,7 @@ async def test_something_else_than_livekit_answers(
     assert (error.status, error.code) == (503, "unavailable")
     assert gate.url.replace("ws", "http") in error.message
     assert {"close": "cannot be reached", "bad gateway": "502", "not found": "404"}[manner] in error.message
-    assert took < 5
+    assert took < PATIENCE
 
 
 @BOTH
@@ -118,7 +119,7 @@ async def test_credentials_that_livekit_refuses(stage: Stage, room: str, directi
     assert "check LIVEKIT_API_KEY and LIVEKIT_API_SECRET" in error.message
     assert "x" * 20 not in error.message
     assert room not in await stage.rooms()
-    assert took < 5
+    assert took < PATIENCE
 
 
 @pytest.mark.parametrize("manner", ["hang", "close", "not found"])
@@ -130,21 +131,21 @@ async def test_a_join_that_fails_takes_its_new_room_back(gate: Gate, stage: Stag
     assert (error.status, error.code) == (503, "unavailable")
     assert f"livekit-server at {gate.url}" in error.message
     assert room not in await stage.rooms()
-    assert took < 5
+    assert took < PATIENCE
 
 
 async def test_slowness_at_every_step_adds_up_to_no_more_than_a_client_waits(
     gate: Gate, stage: Stage, room: str
 ) -> None:
     """Each step within its own limit, all of them together past five seconds."""
-    gate.api_delay = 2.8
+    gate.api_delay = 2.0
     gate.signalling = "hang"
     connector = await stage.connector(livekit_url=gate.url)
     error, took = await refusal(stage, connector, room, OUTBOUND)
     assert gate.signalling_attempts
     assert (error.status, error.code) == (503, "unavailable")
     assert "took longer than" in error.message
-    assert took < 5
+    assert took < PATIENCE
     assert (await ended(connector)).end_reason is EndReason.LIVEKIT_UNAVAILABLE
     await until(lambda: not connector.calls.live())
     assert room not in await stage.rooms()

@@ -29,6 +29,7 @@ from tests.integration.harness import PATIENCE, TWILIO_TOKEN, Guest, Stage, conn
 
 # A Python process with all its libraries starts slowly on a busy machine.
 pytestmark = pytest.mark.timeout(120)
+START = 50
 
 
 class Service:
@@ -65,7 +66,7 @@ class Service:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "connector", "serve", env=self.environment, stderr=asyncio.subprocess.DEVNULL
         )
-        await self.until_status("/readyz", 200, 50)
+        await self.until_status("/readyz", 200, START)
 
     async def status(self, path: str) -> int:
         """0 when nobody answers."""
@@ -75,7 +76,7 @@ class Service:
         except aiohttp.ClientConnectionError:
             return 0
 
-    async def until_status(self, path: str, status: int, patience: float) -> None:
+    async def until_status(self, path: str, status: int, patience: float = PATIENCE) -> None:
         async with asyncio.timeout(patience):
             while await self.status(path) != status:  # noqa: ASYNC110 - another process announces nothing
                 await asyncio.sleep(0.02)
@@ -83,7 +84,7 @@ class Service:
     def send(self, number: signal.Signals) -> None:
         os.kill(self._process.pid, number)
 
-    async def exit_status(self, patience: float) -> int:
+    async def exit_status(self, patience: float = PATIENCE) -> int:
         async with asyncio.timeout(patience):
             return await self._process.wait()
 
@@ -129,7 +130,7 @@ async def test_a_drain_refuses_new_calls_and_lets_the_live_one_finish(stage: Sta
         client = await service.ring()
         call = await service.talk()
         service.send(signal.SIGTERM)
-        await service.until_status("/readyz", 503, 5)
+        await service.until_status("/readyz", 503)
         assert await service.status("/healthz") == 200
         with pytest.raises(api.TwirpError) as refused:
             await connect_call(client, room, participant_identity="another")
@@ -139,7 +140,7 @@ async def test_a_drain_refuses_new_calls_and_lets_the_live_one_finish(stage: Sta
         call.say(tone(600, 1.0))
         await service.guest.until(lambda: strength(service.guest.sound_of("caller")[-4000:], 600) > 4000)
         await call.hangup()
-        assert await service.exit_status(5) == 0
+        assert await service.exit_status() == 0
         assert (await service.record()).end_reason is EndReason.CARRIER_HANGUP
 
 
@@ -149,12 +150,13 @@ async def test_a_drain_has_a_limit_then_calls_are_ended(stage: Stage, room: str)
         call = await service.talk()
         stopped = time.monotonic()
         service.send(signal.SIGTERM)
+        # Without the limit the call would go on.
         ended = await call.ended.wait()
-        assert 0.9 < ended - stopped < 10
+        assert ended - stopped > 0.9
         assert call.stream.close_code == 1000
         assert not call.errors
         await service.guest.event("participant_disconnected")
-        assert await service.exit_status(5) == 0
+        assert await service.exit_status() == 0
         assert (await service.record()).end_reason is EndReason.SHUTDOWN
 
 
@@ -163,10 +165,10 @@ async def test_a_second_signal_cuts_the_drain_short(stage: Stage, room: str) -> 
         await service.ring()
         call = await service.talk()
         service.send(signal.SIGTERM)
-        await service.until_status("/readyz", 503, 5)
+        await service.until_status("/readyz", 503)
         assert not call.is_over
         service.send(signal.SIGINT)
-        assert await service.exit_status(8) == 0
+        assert await service.exit_status() == 0
         assert call.stream.close_code == 1000
         assert (await service.record()).end_reason is EndReason.SHUTDOWN
 
@@ -176,7 +178,7 @@ async def test_a_call_that_rings_is_ended_with_the_service(stage: Stage, room: s
         await service.ring()
         assert set(await stage.participants(room)) == {"guest", "caller"}
         service.send(signal.SIGTERM)
-        assert await service.exit_status(8) == 0
+        assert await service.exit_status() == 0
         assert set(await stage.participants(room)) == {"guest"}
         assert (await service.record()).end_reason is EndReason.SHUTDOWN
 
@@ -186,7 +188,7 @@ async def test_a_process_that_dies_leaves_a_call_that_its_successor_finds(stage:
         await service.ring()
         call = await service.talk()
         service.send(signal.SIGKILL)
-        assert await service.exit_status(5) == -signal.SIGKILL
+        assert await service.exit_status() == -signal.SIGKILL
         await call.ended.wait()
         # Twilio asks how the call goes on, and reaches nobody.
         assert [error.code for error in call.errors] == [Fault.STREAM_CLOSED, Fault.HTTP_RETRIEVAL]

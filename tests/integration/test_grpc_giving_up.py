@@ -15,11 +15,12 @@ from connectorpb.v1 import connector_pb2 as pb
 from connectorpb.v1 import connector_pb2_grpc as pb_grpc
 from demo.livekit_server import LiveKitServer
 from tests.integration.gate import Gate, gate_to
-from tests.integration.harness import Stage, until
+from tests.integration.harness import PATIENCE, Stage, until
 from tests.integration.rpc import bearer, grpc_connector, open_channel
 
-PATIENCE = 0.5
-"""Far less than the connector would wait for LiveKit (3 s for a request, 4 s for a join)."""
+GIVES_UP = 1.0
+"""Seconds; the request must have reached the connector by then. Far less than the connector would wait for LiveKit (3 s
+for a request, 4 s for a join)."""
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ async def deadline_passes(stage: Stage, connector: Connector, room: str) -> None
     async with open_channel(connector) as channel:
         stub = pb_grpc.ConnectorStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.ConnectTwilioCall(request(room), metadata=bearer(stage), timeout=PATIENCE)
+            await stub.ConnectTwilioCall(request(room), metadata=bearer(stage), timeout=GIVES_UP)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
@@ -57,7 +58,7 @@ async def grpc_cancelled(stage: Stage, connector: Connector, room: str) -> None:
 async def http_hung_up(stage: Stage, connector: Connector, room: str) -> None:
     url = f"http://127.0.0.1:{connector.port}/twirp/connector.v1.Connector/ConnectTwilioCall"
     headers = {"Content-Type": "application/protobuf"} | {key.title(): value for key, value in bearer(stage)}
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(GIVES_UP)) as session:
         with pytest.raises(TimeoutError):
             await session.post(url, data=request(room).SerializeToString(), headers=headers)
 
@@ -89,5 +90,5 @@ async def test_a_request_in_time_is_answered(gate: Gate, stage: Stage, room: str
     connector = await grpc_connector(stage, livekit_url=gate.url)
     async with open_channel(connector) as channel:
         stub = pb_grpc.ConnectorStub(channel)
-        assert await stub.ConnectTwilioCall(request(room), metadata=bearer(stage), timeout=5)
+        assert await stub.ConnectTwilioCall(request(room), metadata=bearer(stage), timeout=PATIENCE)
     assert len(connector.calls.live()) == 1

@@ -137,7 +137,7 @@ async def test_a_listener_that_fails_holds_up_no_call(
         await guest.event("track_subscribed")
     assert asked.is_set()
     await call.hangup()
-    record = await ended(connector, patience=15)
+    record = await ended(connector)
     assert record.end_reason is EndReason.CARRIER_HANGUP
     assert [event for event, _ in record.timelog] == ["call-started", "call-ringing", "call-answered", "call-hangup"]
     await stage.gone(room, "caller")

@@ -130,7 +130,7 @@ async def test_digits_of_other_phones_are_not_played(line: Line) -> None:
         await other.press("1")
         await send(sip, "2")
         received = line.guest.saw
-        await until(lambda: {event.digit for (event,) in received("sip_dtmf_received")} == {"1", "2"}, 3)
+        await until(lambda: {event.digit for (event,) in received("sip_dtmf_received")} == {"1", "2"})
         # Comes after them on the same channel: when it is heard, they would have been.
         await send(line.guest, "9")
         await until(lambda: "9" in digits(line.call.heard))
@@ -188,5 +188,7 @@ async def test_the_room_can_drop_what_the_caller_has_yet_to_hear(line: Line, cle
     await until(lambda: line.call.stream.received_clears == 1)
     assert line.call.stream.buffered < 0.3
     # And the line is free at once for what comes next.
+    cleared = len(line.call.heard)
     await send(line.guest, "8")
-    await until(lambda: sounds(line.call.heard, "8"), 1.5)
+    await until(lambda: sounds(line.call.heard, "8"))
+    assert digits(line.call.heard[cleared:]).count("7") <= 2

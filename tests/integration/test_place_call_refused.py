@@ -17,7 +17,7 @@ from connector.app import Connector
 from connector.call.session import phone_leg as leg
 from connector.model.end_reason import EndReason
 from connector.telephony import twilio
-from tests.integration.harness import TWILIO_TOKEN, Stage, ended, only_session, until
+from tests.integration.harness import PATIENCE, TWILIO_TOKEN, Stage, ended, only_session, until
 from tests.integration.rpc import TRANSPORTS, Rpc, RpcFailed, grpc_connector, rpc_over
 from tests.integration.twilio_api import ACCOUNT, SID, TwilioApi, created, error, twilio_api
 
@@ -176,7 +176,8 @@ async def test_a_hang_up_that_twilio_does_not_answer_holds_up_no_end(
     monkeypatch.setattr(twilio, "HANG_UP_TIMEOUT", 0.3)
     carrier.hang_up_answer = carrier.hang
     placed = await twirp.place(TO, FROM, room)
-    async with asyncio.timeout(3):
+    # The carrier would keep the end waiting for ever.
+    async with asyncio.timeout(PATIENCE):
         call = await twirp.end(placed.call_id)
     assert (call.end_reason, carrier.hung_up.is_set()) == ("ended_by_api", True)
 

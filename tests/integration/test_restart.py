@@ -27,6 +27,7 @@ from tests.integration.gate import gate_to
 from tests.integration.harness import (
     INBOUND,
     OUTBOUND,
+    PATIENCE,
     Guest,
     Stage,
     connect_call,
@@ -224,8 +225,9 @@ async def test_a_scene_without_an_outage_asks_for_no_removal(stage: Stage, room:
 
 
 async def test_a_phone_that_hangs_up_as_its_room_is_deleted_is_free_at_once(
-    stage: Stage, room: str, log: list[Any]
+    stage: Stage, room: str, log: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(joining, "REQUEST_TIMEOUT", 10 * PATIENCE)
     scene = await set_scene(stage, room)
     scene.log = log
     await scene.talk()
@@ -238,7 +240,7 @@ async def test_a_phone_that_hangs_up_as_its_room_is_deleted_is_free_at_once(
     await delete_room(scene)
     await connection.lost
     with suppress(Unavailable):
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE):
             await waiting
     await scene.assert_all_free(EndReason.ROOM_DELETED)
     assert not [line for line in log if line["event"] == "teardown step failed"]

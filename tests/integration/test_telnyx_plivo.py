@@ -178,7 +178,7 @@ async def test_a_phone_is_transferred(stage: Stage, room: str, provider: Provide
     await line.connector.control.transfer(only_session(line.connector).call_id, TransferWish(THIRD))
     await asyncio.wait_for(call.transferred.wait(), PATIENCE)
     assert [str(target.address) for target in call.dialled] == [THIRD]
-    record = await ended(line.connector, patience=20)
+    record = await ended(line.connector)
     assert record.end_reason is EndReason.TRANSFERRED
     assert not call.ended.has_come()
     assert call.errors == []

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 from aiohttp import WebSocketError, WSMsgType, web
 
@@ -27,8 +28,17 @@ _CLOSE_ABNORMAL = 1006
 _OVER = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED)
 
 
+class _WebSocketResponse(web.WebSocketResponse):
+    def _close_transport(self) -> None:
+        """After a message that violates RFC 6455 or is too long, aiohttp sends a close frame and closes the TCP
+        connection at once. The peer may still be sending that message: the kernel would answer with a reset, and the
+        peer could lose the close frame. `MediaSocket.close` closes the connection instead."""
+        if not isinstance(self.exception(), WebSocketError):
+            super()._close_transport()
+
+
 def new_websocket() -> web.WebSocketResponse:
-    return web.WebSocketResponse(
+    return _WebSocketResponse(
         timeout=CLOSE_TIMEOUT, autoping=False, compress=False, max_msg_size=MAX_MESSAGE, writer_limit=1
     )
 
@@ -93,4 +103,33 @@ class MediaSocket:
         with contextlib.suppress(TimeoutError, OSError, RuntimeError):
             await asyncio.wait_for(self._websocket.close(code=code, message=reason.encode()), CLOSE_TIMEOUT + 1)
         if self._transport is not None and not self._transport.is_closing():
+            if isinstance(self._websocket.exception(), WebSocketError):
+                await _discard_input(self._transport)
             self._transport.abort()
+
+
+async def _discard_input(transport: asyncio.Transport) -> None:
+    """Read until the peer closes the connection, at most CLOSE_TIMEOUT."""
+    discarding = _Discarding(transport.get_protocol())
+    transport.set_protocol(discarding)
+    transport.resume_reading()
+    await asyncio.wait([discarding.lost], timeout=CLOSE_TIMEOUT)
+
+
+class _Discarding(asyncio.Protocol):
+    """Takes the place of aiohttp's protocol, which has stopped to interpret the input."""
+
+    def __init__(self, before: Any) -> None:
+        self._before = before
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._before.connection_lost(error)
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._before.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._before.resume_writing()

@@ -53,7 +53,7 @@ class Socket:
 
     async def expect(self, event: str) -> dict[str, Any]:
         """The next message of this kind; others are passed over (they stay in `seen`)."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while (message := await self.inbox.get())["event"] != event:
                 pass
         return message
@@ -114,14 +114,14 @@ class Application:
         )
 
     async def hit(self, where: Callable[[Hit], bool] = lambda _: True) -> Hit:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not where(hit := await self.hits.get()):
                 pass
         return hit
 
     async def socket(self) -> Socket:
         """The next media socket, after its start message."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             socket = await self.sockets.get()
         await socket.expect("start")
         return socket

@@ -313,7 +313,7 @@ async def test_the_api_reads_a_text_out_beside_the_document(
         assert (await api("POST", speak, json=said))[0] == 200
     for wrong in ({"payload": "Goodbye."}, {"voice": "female"}, said | {"text": "x"}, said | {"payload": "x" * 3001}):
         assert (await api("POST", speak, json=wrong))[0] == 422
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not call.spoken:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
     assert (call.spoken, call.is_over) == (["Goodbye."], False)
