@@ -57,7 +57,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def is_written(call: CallSession) -> bool:
-    return call.wait._is_written
+    return call.wait.stored.is_written
 
 
 class Processes:

@@ -18,7 +18,8 @@ from connector.call.registry.resume import Resumes
 from connector.call.registry.take_over import TakeOvers, record_of
 from connector.call.session.call_session import CallSession
 from connector.call.session.returns import Resume
-from connector.call.session.wait import place_of, with_facts
+from connector.call.session.wait import USED_ELSEWHERE
+from connector.call.session.waiting_entry import place_of, with_facts
 from connector.errors import (
     ResourceExhausted,
     TokenUsed,
@@ -170,7 +171,7 @@ class CallManager:
             # The carrier opens the URL of a stream again, or fetches its document again: `claim` knows more.
             return Expected(waiting.request, math.inf, stream)
         if stream not in (0, waiting.stream) or (waiting.served and not stream):
-            raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+            raise TokenUsed(USED_ELSEWHERE)
         return Expected(waiting.request, math.inf if waiting.served else waiting.expires_at, waiting.stream)
 
     async def resume(self, call_id: str, stream: int, *, carrier_let_go: bool) -> Resume:

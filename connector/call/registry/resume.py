@@ -31,6 +31,7 @@ from connector.call.session.returns import (
     counted,
     decide,
 )
+from connector.call.session.wait import USED_ELSEWHERE
 from connector.errors import ConnectorError, NotFound, TokenInvalid, TokenUsed
 from connector.logs import bind_call
 from connector.model.call import CallRecord, CarrierCall, WaitingCall
@@ -151,7 +152,7 @@ class Resumes:
                 break
             await asyncio.sleep(LOOK_AGAIN)
             present = await self._parts.store.waiting.get(entry.id)
-        raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+        raise TokenUsed(USED_ELSEWHERE)
 
     def lost(self, entry: WaitingCall) -> WaitingCall:
         """The entry of a call that is taken over while it is marked as served: its stream is lost now."""

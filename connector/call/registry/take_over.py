@@ -16,6 +16,7 @@ from connector.call.record.changes import new_record
 from connector.call.registry.live_calls import LiveCalls
 from connector.call.registry.resume import LOOK_AGAIN, TAKE_OVER_TIME, Resumes
 from connector.call.session.call_session import CallSession
+from connector.call.session.wait import USED_ELSEWHERE
 from connector.errors import ConnectorError, ConnectUrlError, TokenExpired, TokenInvalid, TokenUsed, Unavailable
 from connector.logs import bind_call
 from connector.model.call import CallRecord, CallState, Direction, WaitingCall
@@ -48,7 +49,7 @@ class TakeOvers:
         """The entry of a call that waits for its stream. Raises the errors of the class."""
         waiting = await self._entry(call_id)
         if waiting.served:
-            raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+            raise TokenUsed(USED_ELSEWHERE)
         return waiting
 
     async def _entry(self, call_id: str) -> WaitingCall:
@@ -64,7 +65,7 @@ class TakeOvers:
             raise TokenExpired("the call has ended")
         if waiting is not None:
             return waiting
-        raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+        raise TokenUsed(USED_ELSEWHERE)
 
     async def entry_for(self, call_id: str, stream: int) -> WaitingCall:
         """The entry of the call. The owner of an active call writes it in the background, so for a later stream it may
@@ -114,17 +115,17 @@ class TakeOvers:
         if reopens and stream and stream == entry.stream - 1 and entry.started_at:
             is_gone = await self._resumes.until_lost(entry)
         elif stream not in (0, entry.stream):
-            raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+            raise TokenUsed(USED_ELSEWHERE)
         # The token of the next stream is only given out when the carrier has let go of the one before.
         may_be_served = is_gone or (stream != 0 and stream == entry.stream)
         if entry.served and not may_be_served:
-            raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+            raise TokenUsed(USED_ELSEWHERE)
         waiting = await self._parts.store.waiting.take(call_id)
         if waiting is not None and (waiting.stream != entry.stream or (waiting.served and not may_be_served)):
             await self._resumes.put_back(waiting)
             waiting = None
         if waiting is None:
-            raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+            raise TokenUsed(USED_ELSEWHERE)
         return await self._carry_on(waiting)
 
     async def _carry_on(self, taken: WaitingCall) -> CallSession:

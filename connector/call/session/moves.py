@@ -10,7 +10,7 @@ import structlog
 
 from connector.call.record.call_recorder import CallRecorder
 from connector.call.session.presence import Presence
-from connector.call.session.wait import STORE_PATIENCE
+from connector.call.session.waiting_entry import STORE_PATIENCE
 from connector.errors import FailedPrecondition
 from connector.model.call import AgentDispatch
 from connector.storage.base import StoreError

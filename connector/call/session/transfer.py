@@ -16,7 +16,8 @@ from connector.call.session.call_watch import CallWatch
 from connector.call.session.phone_leg import PhoneLeg
 from connector.call.session.presence import Presence
 from connector.call.session.transfer_progress import CallTransfer
-from connector.call.session.wait import STORE_PATIENCE, Stage, Wait
+from connector.call.session.wait import Stage, Wait
+from connector.call.session.waiting_entry import STORE_PATIENCE
 from connector.errors import ConnectorError, FailedPrecondition, TokenUsed, Unavailable
 from connector.model.call import Transfer, TransferStatus
 from connector.model.end_reason import EndReason

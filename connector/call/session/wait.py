@@ -1,8 +1,9 @@
 """Waits for the carrier's media stream: how long, and which process owns the call when the stream arrives.
 
-While a call waits, it has an entry in `store.waiting`, visible to every process with the same store. The process that
-deletes the entry owns the call: the process that created it (for its own socket, or to end the call), or another
-process that the stream has reached. So the store decides about ownership, not this process's memory.
+While a call waits, it has an entry in `store.waiting` (`connector.call.session.waiting_entry`), visible to every
+process with the same store. The process that deletes the entry owns the call: the process that created it (for its
+own socket, or to end the call), or another process that the stream has reached. So the store decides about ownership,
+not this process's memory.
 
 An active call has an entry, too, for the stream after the one that it serves: if its process or its socket is lost,
 another process can take the call over. That entry is written in the background and retried; audio does not depend on
@@ -12,29 +13,22 @@ the store.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from enum import Enum, auto
 
 import structlog
 
 from connector.call.ports import CallStore
 from connector.call.record.call_recorder import CallRecorder
+from connector.call.session.waiting_entry import STORE_PATIENCE, EntryWriter, StoredEntry, place_of
 from connector.errors import ConnectorError, TokenUsed
-from connector.model.call import NO_EXPIRY, NOT_REACHED, CallRequest, Transfer, WaitingCall
+from connector.model.call import NO_EXPIRY, NOT_REACHED, Transfer, WaitingCall
 from connector.storage.base import NameTaken, StoreError
 
 log = structlog.get_logger()
 
-STORE_PATIENCE = 3.0
-"""Seconds for the store's answer to a claim; the carrier waits for the handshake meanwhile."""
-SIGNING = 2.0
-"""Seconds in which a process that takes a call over has written its name into the record."""
-WRITE_AGAIN = 1.0
-"""Seconds between two attempts to write the entry of an active call."""
-LOOK_AGAIN = 0.2
+USED_ELSEWHERE = "this connect_url has been used by a WebSocket, on another process"
 
 
 class Stage(Enum):
@@ -77,20 +71,19 @@ class Wait:
         self.returns: tuple[float, ...] = former.returns if former is not None else ()
         """See `WaitingCall.returns`."""
         self._store = store
+        is_written = former is not None and former.stage is Stage.SERVED and former.stored.is_written
+        self.stored: StoredEntry = StoredEntry(recorder, store, stream, is_written=is_written)
+        self._writer = EntryWriter(recorder.record.call_id, self._write, lambda: self._is_kept, lambda: self.on_taken())
         self._on_over = on_over
         self._loop = asyncio.get_running_loop()
-        self.stage = Stage.ALONE
+        self.stage: Stage = Stage.ALONE
         self.deadline = (recorder.record.created_at if stream == 1 else time.time()) + seconds
         """Latest Unix time at which the stream may open."""
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(seconds, self._on_timer)
         self._looking: asyncio.Task[None] | None = None
         self._checking: asyncio.Task[None] | None = None
-        self._writing: asyncio.Task[None] | None = None
-        self._write_again = self._is_at_the_store = self._is_ending = False
         self.is_certain = False
         """The store has confirmed that this process owns the call, and no other process can claim it."""
-        self._is_written: bool = former is not None and former.stage is Stage.SERVED and former._is_written
-        """The store has had an entry for this stream."""
         self.reopened_at = float("-inf")
         """Event loop time at which another process was seen to have opened the entry of a stream served here: it has
         taken this process for dead, and the carrier may leave the stream."""
@@ -164,70 +157,15 @@ class Wait:
 
     def sync(self) -> None:
         """Bring the entry in the store up to date, in the background and with retries."""
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._sync(), name=f"keep {self._recorder.record.call_id}")
-        else:
-            self._write_again = True
+        self._writer.sync()
 
-    async def _sync(self) -> None:
-        try:
-            while self.stage in (Stage.SERVED, Stage.SHARED) and not self._is_ending:
-                self._write_again = False
-                try:
-                    self._is_at_the_store = True
-                    async with asyncio.timeout(STORE_PATIENCE):
-                        is_ours = await self._write()
-                except (ConnectorError, TimeoutError) as error:
-                    log.warning(
-                        "the state of the waiting call could not be saved for other processes",
-                        error=str(error) or "no answer",
-                    )
-                    self._is_at_the_store = False
-                    await asyncio.sleep(WRITE_AGAIN)
-                    continue
-                finally:
-                    self._is_at_the_store = False
-                if not is_ours:
-                    self.on_taken()
-                    return
-                if not self._write_again:
-                    return
-        except Exception:
-            # Top level of a task: the call goes on as if the store failed.
-            log.exception("the entry of an active call could not be written")
-
-    async def _end_writing(self) -> None:
-        """A write that the store has got may still be carried out: it must not put the entry back after the end."""
-        self._is_ending = True
-        writing, self._writing = self._writing, None
-        if writing is None:
-            return
-        if self._is_at_the_store:
-            await asyncio.wait([writing], timeout=STORE_PATIENCE)
-        writing.cancel()
+    @property
+    def _is_kept(self) -> bool:
+        """Whether the entry must be in the store."""
+        return self.stage in (Stage.SERVED, Stage.SHARED)
 
     async def _write(self) -> bool:
-        """Insert the entry, or replace the one in the store. False: another process has the call."""
-        while True:
-            there = await self._store.waiting.get(self._recorder.record.call_id)
-            if there is None:
-                if self._is_written and await self._has_been_taken(SIGNING):
-                    return False
-                try:
-                    await self._store.waiting.insert(self.entry())
-                except NameTaken:
-                    continue
-                self._is_written = True
-                return True
-            is_anothers = there.stream == self.stream and there.owner != self._recorder.record.owner
-            if there.stream > self.stream or (is_anothers and await self._has_another_owner()):
-                return False
-            if there.stream == self.stream and not there.served and there.transfer is None:
-                self._note_opening(there)
-            self._is_written = True
-            entry = self.entry()
-            if there == entry or await self._store.waiting.replace(entry, there):
-                return True
+        return await self.stored.write(self.entry, self._note_opening)
 
     def _note_opening(self, there: WaitingCall) -> None:
         if self.stage is Stage.SERVED:
@@ -235,16 +173,6 @@ class Wait:
             self.returns = max(self.returns, there.returns, key=len)
         else:
             self._adopt(there)
-
-    async def _has_been_taken(self, seconds: float) -> bool:
-        """The entry is missing: whether another process has the call. A process that takes a call writes its name into
-        the record within SIGNING. Otherwise the store has lost the entry."""
-        until = self._loop.time() + seconds
-        while not await self._has_another_owner():
-            if self._loop.time() >= until:
-                return False
-            await asyncio.sleep(LOOK_AGAIN)
-        return True
 
     def seen(self, there: WaitingCall | None) -> None:
         """`there`: the entry that was read from the store a moment ago. Write it again if it differs; that shows, too,
@@ -265,7 +193,7 @@ class Wait:
         yet, so nothing else would tell."""
         try:
             async with asyncio.timeout(STORE_PATIENCE):
-                is_taken = await self._has_another_owner()
+                is_taken = await self.stored.has_another_owner()
         except (ConnectorError, TimeoutError):
             is_taken = False  # The next look asks again.
         except Exception:
@@ -278,25 +206,28 @@ class Wait:
     async def share(self) -> None:
         """Write the entry to the store, so that any process that the stream reaches can claim the call. Raises
         StoreError, and NameTaken if another process has written the same call before: that process owns it."""
-        if self._is_written:
-            # The call is active: its entry is there already.
-            if not await self._write():
-                self.stage = Stage.LOST
-                raise TokenUsed("another process has claimed the call")
-        else:
-            try:
-                await self._store.waiting.insert(self.entry())
-            except NameTaken:
-                if self.stream == 1:
-                    self.stage = Stage.LOST
-                    raise
-                # An entry for an earlier stream, or one of ours for which the store's answer was lost.
-                if not await self._write():
-                    self.stage = Stage.LOST
-                    raise TokenUsed("another process has claimed the call") from None
-        self._is_written = True
+        try:
+            is_ours = await self._shared()
+        except NameTaken:
+            self.stage = Stage.LOST
+            raise
+        if not is_ours:
+            self.stage = Stage.LOST
+            raise TokenUsed("another process has claimed the call")
         if self.stage is Stage.ALONE:
             self.stage = Stage.SHARED
+
+    async def _shared(self) -> bool:
+        if not self.stored.is_written:
+            try:
+                await self.stored.insert(self.entry())
+                return True
+            except NameTaken:
+                if self.stream == 1:
+                    raise
+        # The call is active, and its entry is there already; or there is an entry for an earlier stream, or one of ours
+        # for which the store's answer was lost.
+        return await self._write()
 
     async def update(self) -> bool:
         """Write new facts to the store. False: the call does not wait any more, and we must not write its record."""
@@ -304,20 +235,10 @@ class Wait:
             return self.stage is not Stage.LOST
         try:
             async with asyncio.timeout(STORE_PATIENCE):
-                return await self._merge()
+                return await self.stored.merge(self.entry, self._adopt)
         except (ConnectorError, TimeoutError) as error:
             log.warning("the state of the waiting call could not be saved for other processes", error=str(error))
             return True
-
-    async def _merge(self) -> bool:
-        """Write our facts together with those of other processes, which may have served the answer document."""
-        while (entry := await self._store.waiting.get(self._recorder.record.call_id)) is not None:
-            if entry.stream != self.stream:
-                return False
-            self._adopt(entry)
-            if await self._store.waiting.replace(self.entry(), entry):
-                return True
-        return False
 
     def extend(self, seconds: float) -> None:
         """Give the stream at least `seconds` from now to open; `update` writes this to the store."""
@@ -336,9 +257,7 @@ class Wait:
     def stop(self) -> None:
         """Stop the timer, and the writing in the background."""
         self._disarm()
-        if self._writing is not None:
-            self._writing.cancel()
-            self._writing = None
+        self._writer.stop()
 
     def _on_timer(self) -> None:
         self._looking = asyncio.create_task(self._look(), name=f"look for {self._recorder.record.call_id}")
@@ -347,7 +266,7 @@ class Wait:
         """The time is over according to this process; another process may have extended it in the store."""
         try:
             async with asyncio.timeout(STORE_PATIENCE):
-                entry = await self._store.waiting.get(self._recorder.record.call_id)
+                entry = await self.stored.read()
         except (StoreError, TimeoutError) as error:
             log.warning("the wait of the call could not be checked in the store", error=str(error))
             entry = None
@@ -396,9 +315,9 @@ class Wait:
         decision, is_certain = Stage.UNSURE, False
         try:
             async with asyncio.timeout(STORE_PATIENCE):
-                entry = await self._take()
+                entry = await self.stored.take()
                 if entry is None and self.is_return:
-                    is_lost = await self._has_been_taken(SIGNING if self._is_written else 0.0)
+                    is_lost = await self.stored.has_been_taken()
                 else:
                     is_lost = entry is None
             decision, is_certain = (Stage.LOST, False) if is_lost else (Stage.OURS, True)
@@ -411,30 +330,16 @@ class Wait:
             self.stage, self.is_certain = decision, is_certain
             self._decided.set()
         if decision is Stage.LOST:
-            raise TokenUsed("this connect_url has been used by a WebSocket, on another process")
+            raise TokenUsed(USED_ELSEWHERE)
         if entry is not None:
             self._adopt(entry)
-
-    async def _take(self) -> WaitingCall | None:
-        """Take our entry out of the store. None: it is not there, or the entry is for another stream: another process
-        has taken the call, and serves it."""
-        call_id = self._recorder.record.call_id
-        there = await self._store.waiting.get(call_id)
-        if there is None or there.stream > self.stream:
-            return None
-        entry = await self._store.waiting.take(call_id)
-        if entry is not None and entry.stream > self.stream:
-            with contextlib.suppress(NameTaken):
-                await self._store.waiting.insert(entry)
-            return None
-        return entry
 
     async def withdraw(self) -> None:
         """Stop the wait: the call goes on with its current stream. Raises StoreError."""
         self.stop()
         self.stage = Stage.OURS
         self.is_certain = True
-        await self._store.waiting.delete(self._recorder.record.call_id)
+        await self.stored.delete()
 
     def leave(self) -> None:
         """This process stops; the call stays in the store for another process, or for its successor of the same
@@ -450,7 +355,7 @@ class Wait:
         If the store fails, the call is ended anyway; a process that claims it in spite of that finds its record ended.
         """
         self._disarm()
-        await self._end_writing()
+        await self._writer.end()
         for task in (self._looking, self._checking):
             if task is not None:
                 task.cancel()
@@ -460,8 +365,10 @@ class Wait:
             return await self._settle_return(yields and self.stage is Stage.SERVED)
         if self.stage in (Stage.ALONE, Stage.SHARED, Stage.UNSURE):
             stage, self.stage = self.stage, Stage.OVER
-            deleted = self.is_certain = await self._take() is not None
-            if not deleted and (stage is Stage.SHARED or (stage is Stage.UNSURE and await self._has_another_owner())):
+            deleted = self.is_certain = await self.stored.take() is not None
+            if not deleted and (
+                stage is Stage.SHARED or (stage is Stage.UNSURE and await self.stored.has_another_owner())
+            ):
                 # Not for ALONE: its `share` may have been cancelled before or after the entry was written.
                 self.stage = Stage.LOST
         return self.stage is not Stage.LOST
@@ -470,26 +377,19 @@ class Wait:
         # While the store fails, an active call belongs to the process that has its participant. Its late end is dropped
         # if the record has another owner by then.
         self.stage, self.is_certain = Stage.OURS, True
-        entry = await self._take()
+        entry = await self.stored.take()
         if entry is None:
-            is_lost = await self._has_been_taken(SIGNING if self._is_written else 0.0)
+            is_lost = await self.stored.has_been_taken()
         else:
             is_lost = entry.stream == self.stream and entry.owner != self._recorder.record.owner
             is_opened = not entry.served and entry.stream == self.stream and entry.transfer is None
             if is_lost or (yields and is_opened):
                 # Another process has the call, or is about to get its stream: put the entry back.
                 is_lost = True
-                with contextlib.suppress(NameTaken):
-                    await self._store.waiting.insert(entry)
+                await self.stored.put_back(entry)
         if is_lost:
             self.stage, self.is_certain = Stage.LOST, False
         return not is_lost
-
-    async def _has_another_owner(self) -> bool:
-        """Whether another process owns the call, or has ended it. If our own delete succeeded but its answer was lost,
-        the record still names us as the owner; another process would have written its own name."""
-        record = await self._store.get_call(self._recorder.record.call_id)
-        return record is not None and (record.owner != self._recorder.record.owner or record.end_reason is not None)
 
 
 def _nothing() -> None:
@@ -498,30 +398,3 @@ def _nothing() -> None:
 
 def _as_it_is(entry: WaitingCall) -> WaitingCall:
     return entry
-
-
-def place_of(request: CallRequest) -> str:
-    """See `WaitingCall.place`."""
-    return f"{request.room}\n{request.participant.identity}"
-
-
-def with_facts(
-    entry: WaitingCall,
-    recorder: CallRecorder,
-    carrier_call_id: str,
-    from_number: str,
-    to_number: str,
-    account_id: str,
-    seconds: float,
-) -> WaitingCall:
-    """Another process's entry, with the facts from a fetch of the answer document, and a later deadline."""
-    recorder.learn(carrier_call_id=carrier_call_id, from_number=from_number, to_number=to_number, account_id=account_id)
-    record = recorder.record
-    return replace(
-        entry,
-        carrier_call_id=record.carrier_call_id,
-        from_number=record.from_number,
-        to_number=record.to_number,
-        account_id=record.account_id,
-        expires_at=max(entry.expires_at, time.time() + seconds),
-    )
