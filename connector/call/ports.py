@@ -8,7 +8,15 @@ from typing import Any, Protocol
 
 from connector.carriers.codec import Codec
 from connector.carriers.transfers import TransferDial
-from connector.model.call import AgentDispatch, CallFilter, CallRecord, CallRequest, CarrierCall, WaitingCall
+from connector.model.call import (
+    AgentDispatch,
+    CallFilter,
+    CallRecord,
+    CallRequest,
+    CarrierCall,
+    ParticipantSpec,
+    WaitingCall,
+)
 from connector.model.provider import Provider
 from connector.model.webhook import LifecycleEvent
 from connector.peers.commands import CallCommand
@@ -56,7 +64,7 @@ class Room(Protocol):
     """A caller's session in a room; see `connector.room.gateway.RoomGateway`."""
 
     async def join_hidden(self, attributes: Mapping[str, str]) -> None: ...
-    async def join_visible(self, attributes: Mapping[str, str]) -> None: ...
+    async def join_visible(self, participant: ParticipantSpec) -> None: ...
     async def publish(self, rate: int) -> None:
         """Publish the track. Afterwards `capture` accepts int16 mono at `rate` samples per second."""
         ...
@@ -83,8 +91,9 @@ class Room(Protocol):
     async def send_dtmf(self, code: int, digit: str) -> None: ...
     async def set_attributes(self, attributes: Mapping[str, str]) -> None: ...
     @property
-    def attributes(self) -> Mapping[str, str]:
-        """The caller's current attributes in the room; empty before the join."""
+    def participant(self) -> ParticipantSpec:
+        """The caller as the room has it now: others may have changed its name, metadata and attributes. During an
+        outage, and after leaving, as it was last; before the join as it was asked for."""
         ...
 
     async def leave(self) -> None: ...
@@ -119,6 +128,10 @@ class Admin(Protocol):
     async def has(self, room: str, identity: str) -> bool: ...
     async def remove(self, room: str, identity: str, sid: str = "") -> None:
         """Remove a participant; with `sid`, only if it has this SID. A participant that is not there is no error."""
+        ...
+
+    async def participant(self, room: str, identity: str, call_id: str) -> ParticipantSpec | None:
+        """The participant of this call as the room has it now; None if it is not there."""
         ...
 
     async def has_call(self, room: str, identity: str, call_id: str) -> bool: ...

@@ -16,7 +16,7 @@ from livekit import api
 
 from connector.errors import ConnectorError, NotFound
 from connector.livekit_api import REQUEST_TIMEOUT, LiveKitApi
-from connector.model.call import AgentDispatch
+from connector.model.call import AgentDispatch, ParticipantSpec
 from connector.room.dispatches import (
     Dispatched,
     create_dispatch,
@@ -289,16 +289,23 @@ class RoomAdmin:
         except NotFound:
             return
 
-    async def has_call(self, room: str, identity: str, call_id: str) -> bool:
-        """Whether the participant of this call is in the room."""
+    async def participant(self, room: str, identity: str, call_id: str) -> ParticipantSpec | None:
+        """The participant of this call as the room has it now; None if it is not there. LiveKit keeps the one of a dead
+        process for some seconds."""
         try:
             async with self._livekit.request():
                 there = await self._livekit.sdk.room.get_participant(
                     api.RoomParticipantIdentity(room=room, identity=identity)
                 )
         except NotFound:
-            return False
-        return there.attributes.get("connector.callId") == call_id
+            return None
+        if there.attributes.get("connector.callId") != call_id:
+            return None
+        return ParticipantSpec(identity, there.name, there.metadata, dict(there.attributes))
+
+    async def has_call(self, room: str, identity: str, call_id: str) -> bool:
+        """Whether the participant of this call is in the room."""
+        return await self.participant(room, identity, call_id) is not None
 
     async def remove_call(self, room: str, identity: str, call_id: str) -> None:
         """Remove the participant of a finished call. A participant of a later call with the same identity stays."""

@@ -61,6 +61,7 @@ class RoomGateway:
         self._secret = api_secret
         self._name = room
         self._participant = participant
+        """The caller as it is to appear; after a connection was lost, as it was last."""
         self._kind_details = kind_details
         self._outage = Outage(reconnect_timeout, find_room, self._is_alone, listener.room_ended, self._on_regained)
         self._listener = listener
@@ -73,8 +74,6 @@ class RoomGateway:
         self._rejoining: asyncio.Task[None] | None = None
         self._unseen: dict[asyncio.Future[None], dict[str, str]] = {}
         """Pending attribute requests: the future is done once the caller is seen with these attributes."""
-        self._attributes: dict[str, str] = {}
-        """The caller's attributes when the last connection was lost."""
         self._sid = ""
         """The participant's SID in its latest connection."""
         self._is_hidden = False
@@ -90,11 +89,12 @@ class RoomGateway:
         self._is_hidden = True
         await self._join_first(attributes)
 
-    async def join_visible(self, attributes: Mapping[str, str]) -> None:
-        """Join as a visible participant. Publish right after it: the others may see a participant without a track only
-        after a second or more. Raises Unavailable."""
+    async def join_visible(self, participant: ParticipantSpec) -> None:
+        """Join as a visible participant, with this name, metadata and attributes. Publish right after it: the
+        others may see a participant without a track only after a second or more. Raises Unavailable."""
+        self._participant = participant
         self._sounds.seen()
-        await self._join_first(attributes)
+        await self._join_first(participant.attributes)
 
     async def _join_first(self, attributes: Mapping[str, str]) -> None:
         connection = await self._join(attributes)
@@ -234,11 +234,12 @@ class RoomGateway:
             del self._unseen[seen]
 
     @property
-    def attributes(self) -> Mapping[str, str]:
-        """The caller's current attributes; during an outage the last known ones; empty before the join."""
-        if self._connection is not None:
-            return dict(self._connection.room.local_participant.attributes)
-        return dict(self._attributes)
+    def participant(self) -> ParticipantSpec:
+        """See `connector.call.ports.Room`."""
+        if self._connection is None:
+            return self._participant
+        here = self._connection.room.local_participant
+        return ParticipantSpec(self._participant.identity, here.name, here.metadata, dict(here.attributes))
 
     @property
     def connected(self) -> bool:
@@ -280,11 +281,11 @@ class RoomGateway:
 
     async def _drop(self) -> None:
         """Close the connection, leave the room if the caller is still in it, and free the SDK's objects."""
+        self._participant = self.participant
         connection, self._connection = self._connection, None
         if connection is None:
             return
         room = connection.room
-        self._attributes = dict(room.local_participant.attributes)
         for event, handler in self._handlers():
             room.off(event, handler)
         self._sounds.detach()
@@ -375,7 +376,7 @@ class RoomGateway:
         self._outage.ends()
 
     async def _join_again(self) -> None:
-        connection = await self._join(self._attributes)
+        connection = await self._join(self._participant.attributes)
         try:
             if self._microphone is not None:
                 await self._microphone.publish(connection)

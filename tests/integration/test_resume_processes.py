@@ -134,6 +134,11 @@ async def test_an_agents_session_goes_on_with_the_caller_of_another_process(
             await call.stream_started.wait()
             sentence = session.say("a long one", audio=spoken(900, 30))
             await until(lambda: strength(call.heard[-RATE // 4 :], 900) > 2000)
+            await stage.admin.room.update_participant(
+                api.UpdateParticipantRequest(
+                    room=room, identity="caller", metadata="a note", attributes={"language": "fr"}
+                )
+            )
             twilio.web.routes[PUBLIC] = f"http://127.0.0.1:{heir.port}"
             os.kill(victim.pid, how)
             killed = time.monotonic()
@@ -146,7 +151,9 @@ async def test_an_agents_session_goes_on_with_the_caller_of_another_process(
             assert not closed
             assert not sentence.done()
             assert gap < LONGEST_GAP
-            assert [one.identity for one in guest.room.remote_participants.values()] == ["caller"]
+            (caller,) = guest.room.remote_participants.values()
+            assert (caller.identity, caller.metadata, caller.attributes["language"]) == ("caller", "a note", "fr")
+            assert caller.attributes["connector.callStatus"] == "active"
         finally:
             await session.aclose()
         await call.hangup()

@@ -155,13 +155,17 @@ async def test_the_move_takes_less_than_a_second_of_silence(stage: Stage, room: 
 
 async def test_what_the_caller_is_moves_with_it(stage: Stage, room: str) -> None:
     async with talking(stage, room) as talk:
-        request = api.UpdateParticipantRequest(room=room, identity="caller", attributes={"added": "in the room"})
+        request = api.UpdateParticipantRequest(
+            room=room, identity="caller", metadata="a note", attributes={"added": "in the room"}
+        )
         await stage.admin.room.update_participant(request)
-        await until(lambda: only_session(talk.connector).presence.room.attributes.get("added") == "in the room")
+        await until(
+            lambda: only_session(talk.connector).presence.room.participant.attributes.get("added") == "in the room"
+        )
         await talk.switch("", AGENT)
         (joined,) = await talk.there.event("participant_connected", lambda person: person.identity == "caller")
         caller = (await stage.participants(talk.other))["caller"]
-        assert (joined.identity, caller.name, caller.metadata) == ("caller", "The Caller", "data")
+        assert (joined.identity, caller.name, caller.metadata) == ("caller", "The Caller", "a note")
         assert caller.kind == 7
         attributes = dict(caller.attributes)
         assert (attributes["mine"], attributes["added"]) == ("1", "in the room")

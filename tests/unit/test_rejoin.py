@@ -29,7 +29,7 @@ class SdkRoom:
         self.is_connected = True
         self.handlers: dict[str, list[Callable[..., None]]] = {}
         self.remote_participants: dict[str, Any] = {}
-        self.local_participant = SimpleNamespace(sid="PA_1", attributes={}, permissions=None)
+        self.local_participant = SimpleNamespace(sid="PA_1", name="", metadata="", attributes={}, permissions=None)
         self._ffi_handle = None  # Nothing native is to be freed.
 
     @property
@@ -134,7 +134,7 @@ async def test_a_connection_that_is_lost_as_it_is_regained_is_regained_again(mon
         metrics=Metrics(),
         turn=at_once,
     )
-    await caller.join_visible({})
+    await caller.join_visible(ParticipantSpec("caller"))
     caller._microphone = Microphone(lost_in=1)  # type: ignore[assignment]
     rooms[0].lose()
     async with asyncio.timeout(30):

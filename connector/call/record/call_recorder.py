@@ -42,6 +42,8 @@ class CallRecorder:
         self.dispatcher = EventDispatcher(parts.lifecycle)
         self.told_attributes: dict[str, str] = {}
         """The attributes that we last set on the participant."""
+        self._our_names: frozenset[str] = frozenset()
+        """Those of `told_attributes` that tell of call and stream: nobody else may change them."""
         self.unwritten: CallEnd | None = None
         """The end of the call, while the store has not yet accepted or rejected it; otherwise None."""
         self.inherited = record is not None
@@ -161,6 +163,7 @@ class CallRecorder:
         if self._parts.sip_attributes:
             ours |= sip_attributes(self.record, status)
         self.told_attributes = self.privacy.own(self.request.participant.attributes) | ours
+        self._our_names = frozenset(ours)
         return dict(self.told_attributes)
 
     def status(self, status: str) -> dict[str, str]:
@@ -187,6 +190,21 @@ class CallRecorder:
         }
         like_sip = of_carrier(carriers) if self._parts.sip_attributes else {}
         self.told_attributes = kept | that_fit(self.privacy.foreign({**carriers, **named, **like_sip}), kept)
+        self._our_names |= (carriers.keys() | like_sip.keys()) - named.keys()
+        return dict(self.told_attributes)
+
+    def ours(self, attributes: Mapping[str, str]) -> dict[str, str]:
+        """Those of `attributes` that tell of call and stream."""
+        return {name: value for name, value in attributes.items() if name in self._our_names}
+
+    def theirs(self, attributes: Mapping[str, str]) -> dict[str, str]:
+        """The others of `attributes`: from the request, and of participants who have changed them."""
+        return {name: value for name, value in attributes.items() if name not in self._our_names}
+
+    def attributes_after(self, last: Mapping[str, str], attributes: Mapping[str, str]) -> dict[str, str]:
+        """The attributes of a caller that comes back. `last`: as they were in the room; `attributes`: from
+        `attributes_of` for the new stream."""
+        self.told_attributes = self.theirs(last) | self.ours(attributes)
         return dict(self.told_attributes)
 
     async def save(self) -> bool:

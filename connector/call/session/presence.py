@@ -18,7 +18,7 @@ from connector.call.record.call_recorder import CallRecorder
 from connector.call.session.room_events import OnEnd, RoomEvents, RoomWatcher
 from connector.carriers.codec import Codec
 from connector.errors import ConnectorError, FailedPrecondition, Unavailable
-from connector.model.call import AgentDispatch, Direction
+from connector.model.call import AgentDispatch, Direction, ParticipantSpec
 
 log = structlog.get_logger()
 
@@ -128,7 +128,7 @@ class Presence:
                 self._place.setup = await self._parts.admin.keep_room(self._place.name, request.agents)
             else:
                 await self._ensure_room()
-            await self._place.room.join_visible(attributes)
+            await self._place.room.join_visible(replace(request.participant, attributes=dict(attributes)))
         self._visible = True
         await self._publish()
 
@@ -213,19 +213,37 @@ class Presence:
             if self._reply_rate != self._codec.reply_format.rate:
                 self._listen()
             self.bridge.open_to_carrier()
-            # Do not overwrite the attributes of the request: they may have been changed in the room.
-            asked = self._recorder.request.participant.attributes
-            await self._set_attributes({name: value for name, value in attributes.items() if name not in asked})
+            # Others may have changed the rest in the room.
+            await self._set_attributes(self._recorder.ours(attributes))
         else:
-            # Another process joined the room. LiveKit removes its participant, because ours has the same identity.
-            if self._expected_sid is not None:
-                await self._require_room()
-            else:
-                self._place.setup = await self._parts.admin.keep_room(self._place.name, self._recorder.request.agents)
-            self._listen()
-            await self._place.room.join_visible(attributes)
-            self._visible = True
-            await self._publish()
+            await self._replace(attributes)
+
+    async def _replace(self, attributes: Mapping[str, str]) -> None:
+        """Join instead of the participant of another process. LiveKit removes that one, because ours has the same
+        identity."""
+        if self._expected_sid is not None:
+            await self._require_room()
+        else:
+            self._place.setup = await self._parts.admin.keep_room(self._place.name, self._recorder.request.agents)
+        last = await self._last_participant()
+        self._listen()
+        await self._place.room.join_visible(self._as_before(last, attributes))
+        self._visible = True
+        await self._publish()
+
+    def _as_before(self, last: ParticipantSpec, attributes: Mapping[str, str]) -> ParticipantSpec:
+        return replace(last, attributes=self._recorder.attributes_after(last.attributes, attributes))
+
+    async def _last_participant(self) -> ParticipantSpec:
+        """The caller as it was last: in the room, or else as its process has left it in the store."""
+        request = self._recorder.request
+        identity = request.participant.identity
+        try:
+            there = await self._parts.admin.participant(self._place.name, identity, request.call_id)
+        except ConnectorError as error:
+            log.warning("changes of the caller's attributes could not be read", error=error.message)
+            there = None
+        return there or request.participant
 
     async def _rejoin(self, attributes: Mapping[str, str]) -> None:
         here, name = self._place, self._place.name
@@ -236,7 +254,7 @@ class Presence:
         left, self._leaving_lost = self._leaving_lost, None
         await (here.room.leave() if left is None else asyncio.wait([left]))
         there.setup = await self._parts.admin.keep_room(name, self._recorder.request.agents)
-        await there.room.join_visible(attributes)
+        await there.room.join_visible(self._as_before(here.room.participant, attributes))
         self._listen()
         await self._publish()
 
@@ -263,7 +281,9 @@ class Presence:
             there.room.listen(codec.reply_format.rate)
             async with self._parts.joins.live_call(self._recorder.request.call_id):
                 there.setup = await self._parts.admin.ensure_room(name, agents)
-                await there.room.join_visible({**self._recorder.told_attributes, **self._place.room.attributes})
+                caller = self._place.room.participant
+                told = self._recorder.told_attributes
+                await there.room.join_visible(replace(caller, attributes={**told, **caller.attributes}))
                 await there.room.publish(codec.format.rate)
             if there.events.ended is not None:
                 raise Unavailable(

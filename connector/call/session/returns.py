@@ -176,9 +176,18 @@ class Returns:
             self._call.wait.sync()
 
     def _complete(self, entry: WaitingCall) -> WaitingCall:
-        """Add what another process needs to carry on: the caller's current room and its agents."""
-        request = replace(entry.request, room=self._recorder.record.room, agents=tuple(self._call.watch.agents))
-        return replace(entry, request=request, room_sid=self._presence.room.sid)
+        """Add what another process needs to carry on: the caller's current room, its agents, and how the caller appears
+        there. A change is written within a second; see `Wait.seen`."""
+        room = self._presence.room
+        now = room.participant
+        theirs = self._recorder.privacy.own(self._recorder.theirs(now.attributes))
+        request = replace(
+            entry.request,
+            room=self._recorder.record.room,
+            agents=tuple(self._call.watch.agents),
+            participant=replace(now, attributes=theirs),
+        )
+        return replace(entry, request=request, room_sid=room.sid)
 
     def _on_taken(self) -> None:
         self._call.end(EndReason.INTERRUPTED, "another process has claimed the call")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -177,8 +177,9 @@ class FakeSocket:
 
 
 class FakeRoom:
-    def __init__(self, faults: Faults, listener: RoomListener) -> None:
+    def __init__(self, faults: Faults, listener: RoomListener, participant: ParticipantSpec) -> None:
         self._faults = faults
+        self.spec = participant
         self.listener = listener
         self.connected = False
         self.listening = self.is_revealed = False
@@ -190,15 +191,26 @@ class FakeRoom:
         self.digits: list[tuple[int, str]] = []
         self.attributes: dict[str, str] = {}
 
+    @property
+    def participant(self) -> ParticipantSpec:
+        return replace(self.spec, attributes=dict(self.attributes))
+
+    def change(self, metadata: str, **attributes: str) -> None:
+        """Somebody changes the caller through LiveKit's API."""
+        self.spec = replace(self.spec, metadata=metadata)
+        self.attributes |= attributes
+        self.listener.room_attributes(attributes)
+
     async def join_hidden(self, attributes: Mapping[str, str]) -> None:
         await self._faults.step("room.join_hidden")
         self.connected = True
         self.attributes |= attributes
 
-    async def join_visible(self, attributes: Mapping[str, str]) -> None:
+    async def join_visible(self, participant: ParticipantSpec) -> None:
         await self._faults.step("room.join_visible")
         self.connected = True
-        self.attributes |= attributes
+        self.spec = participant
+        self.attributes |= participant.attributes
 
     async def publish(self, rate: int) -> None:
         await self._faults.step("room.publish")
@@ -259,6 +271,8 @@ class FakeAdmin:
         """Rooms, identities and call ids of callers that a dead process has left."""
         self.there: set[str] = set()
         """Ids of calls of other processes whose caller is in its room."""
+        self.participants: dict[str, ParticipantSpec] = {}
+        """By call id: callers of other processes."""
         self.removed: list[tuple[str, str]] = []
         self.revealed: dict[str, str] = {}
         self.taken: set[tuple[str, str]] = set()
@@ -305,6 +319,10 @@ class FakeAdmin:
         await self._faults.step("admin.withdraw")
         self.withdrawn.append(sorted(memory.ours))
         memory.ours.clear()
+
+    async def participant(self, room: str, identity: str, call_id: str) -> ParticipantSpec | None:
+        await self._faults.step("admin.participant")
+        return self.participants.get(call_id)
 
     async def has_call(self, room: str, identity: str, call_id: str) -> bool:
         await self._faults.step("admin.has_call")
@@ -570,8 +588,8 @@ class World:
         self.log = structlog.testing.LogCapture()
         structlog.configure(processors=[structlog.contextvars.merge_contextvars, self.log])
 
-    def _new_room(self, _: CallRequest, listener: RoomListener) -> FakeRoom:
-        self.rooms.append(FakeRoom(self.faults, listener))
+    def _new_room(self, request: CallRequest, listener: RoomListener) -> FakeRoom:
+        self.rooms.append(FakeRoom(self.faults, listener, request.participant))
         return self.rooms[-1]
 
     def request(self, call_id: str = "call_1") -> CallRequest:

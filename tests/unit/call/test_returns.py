@@ -457,7 +457,7 @@ async def test_another_process_carries_on_when_the_owner_is_killed(direction: Di
     assert (answer.verdict, answer.stream) == (ResumeVerdict.STREAM, 2)
     await asyncio.sleep(0.2)
     call, socket, carrying = await streams_again(taker, "call_1", 2)
-    assert taker.faults.in_livekit == ["admin.sid", "room.join_visible", "room.publish"]
+    assert taker.faults.in_livekit == ["admin.sid", "admin.participant", "room.join_visible", "room.publish"]
     assert taker.room.attributes["theirs"] == "kept"
     assert taker.store.records["call_1"].owner == "taker"
     (entry,) = taker.store.waiting.entries.values()
@@ -483,6 +483,87 @@ async def test_a_room_deleted_while_the_owner_was_dead_is_not_made_anew(now: str
     await call.finished.wait()
     assert taker.counted() == {"room_deleted": 1.0}
     assert "room.join_visible" not in taker.faults.steps
+
+
+CHANGED = {"language": "fr"}
+
+
+async def changed_call() -> tuple[World, World, CallSession, asyncio.Task[None]]:
+    """A call whose caller has been changed in its room."""
+    owner, taker = two()
+    call, carrying = await talking(owner)
+    owner.room.change("a note of the agent", **CHANGED)
+    return owner, taker, call, carrying
+
+
+def assert_is_as_it_was(world: World) -> None:
+    assert world.room.participant.metadata == "a note of the agent"
+    assert CHANGED.items() <= world.room.attributes.items()
+    assert world.room.attributes["theirs"] == "kept"
+    assert world.room.attributes["connector.callStatus"] == "active"
+    assert world.room.attributes["fake.a"] == "b"
+
+
+@pytest.mark.parametrize("is_at_livekit", [True, False], ids=["LiveKit still has it", "only the store has it"])
+@virtual_time
+async def test_the_caller_returns_as_the_room_has_changed_it(is_at_livekit: bool) -> None:
+    owner, taker, call, carrying = await changed_call()
+    if is_at_livekit:
+        # The owner dies before it has written the change.
+        taker.admin.participants["call_1"] = replace(
+            owner.room.participant, attributes={**owner.room.attributes, "connector.callStatus": "reconnecting"}
+        )
+    else:
+        await looks(owner)
+    await freeze(owner, call, carrying)
+    await taker.manager.resume("call_1", 1, carrier_let_go=True)
+    resumed, socket, returned = await streams_again(taker, "call_1", 2)
+    assert_is_as_it_was(taker)
+    assert taker.lifecycle.events.count("call-update") == 1, "only the return itself"
+    await ends(resumed, socket, returned)
+
+
+@virtual_time
+async def test_an_attribute_that_the_room_has_removed_does_not_return() -> None:
+    owner, taker, call, carrying = await changed_call()
+    del owner.room.attributes["theirs"]
+    await looks(owner)
+    await freeze(owner, call, carrying)
+    await taker.manager.resume("call_1", 1, carrier_let_go=True)
+    resumed, socket, returned = await streams_again(taker, "call_1", 2)
+    assert "theirs" not in taker.room.attributes
+    assert CHANGED.items() <= taker.room.attributes.items()
+    await ends(resumed, socket, returned)
+
+
+@virtual_time
+async def test_a_livekit_that_cannot_say_how_the_caller_was_does_not_stop_the_return() -> None:
+    owner, taker, call, carrying = await changed_call()
+    await looks(owner)
+    taker.faults.planned["admin.participant"] = Unavailable("LiveKit does not answer")
+    await freeze(owner, call, carrying)
+    await taker.manager.resume("call_1", 1, carrier_let_go=True)
+    resumed, socket, returned = await streams_again(taker, "call_1", 2)
+    assert_is_as_it_was(taker)
+    await ends(resumed, socket, returned)
+
+
+@virtual_time
+async def test_changes_outlive_a_second_return() -> None:
+    owner, taker, call, carrying = await changed_call()
+    await looks(owner)
+    await freeze(owner, call, carrying)
+    await taker.manager.resume("call_1", 1, carrier_let_go=True)
+    resumed, socket, returned = await streams_again(taker, "call_1", 2)
+    taker.room.change("another note", language="de")
+    await looks(taker)
+    await freeze(taker, resumed, returned)
+    third = world_on(owner="third", store=owner.store)
+    await third.manager.resume("call_1", 2, carrier_let_go=True)
+    last, socket, returned = await streams_again(third, "call_1", 3)
+    assert third.room.participant.metadata == "another note"
+    assert (third.room.attributes["language"], third.room.attributes["theirs"]) == ("de", "kept")
+    await ends(last, socket, returned)
 
 
 @virtual_time

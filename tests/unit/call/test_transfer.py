@@ -508,7 +508,7 @@ async def test_the_outcome_and_the_stream_may_both_reach_another_process(directi
     assert world.counted() == {}
     assert world.control is not None
     assert world.control.hung_up == []
-    assert other.faults.in_livekit[:3] == ["admin.keep_room", "room.join_visible", "room.publish"]
+    assert other.faults.in_livekit[:4] == ["admin.keep_room", "admin.participant", "room.join_visible", "room.publish"]
     assert (theirs.state, theirs.record.started_at) == (CallState.ACTIVE, call.record.started_at)
     assert theirs.record.transfer_status == "busy"
     other.socket.feed("audio")
