@@ -320,12 +320,23 @@ class Connector:
         # Every step of `start` is undone, even if an error is raised on the way.
         async with self._undo:
             await self.grpc.not_serving()
+            if await self._shares_ports_with_another():
+                # It takes the new calls, which this process would refuse until its last call has ended.
+                await self._http.stop_listening()
+                await self.grpc.stop_listening()
             if self.settings.handover == "at_once" and await self.calls.resumes.has_others():
                 drain = 0.0
             await self.calls.drain(drain, self._http.stop_listening)
             await self.calls.resumes.close()
             await drain_abandoned()
         log.info("connector stopped")
+
+    async def _shares_ports_with_another(self) -> bool:
+        """Whether another process serves on the same ports. Workers do not count while the whole service stops: a phone
+        that rings may still be answered here."""
+        if self._link is not None:
+            return self._link.is_replaced
+        return self.settings.share_ports and await self.calls.resumes.has_others()
 
     def _begin_chores(self) -> None:
         chores = [

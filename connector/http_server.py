@@ -47,11 +47,18 @@ class HttpServer:
             raise OSError(_cannot_listen(host, port, error)) from error
         return int(self._runner.addresses[0][1])
 
+    @property
+    def is_listening(self) -> bool:
+        return self._runner is not None and bool(self._runner.sites)
+
     async def stop_listening(self) -> None:
-        """Accept no new connection; open ones go on."""
+        """Accept no new connection. Open requests and WebSockets go on; idle connections are closed, so that the next
+        request of a client or proxy reaches another process."""
         if self._runner is not None:
             for site in list(self._runner.sites):
                 await site.stop()
+            if self._runner.server is not None:
+                self._runner.server.pre_shutdown()
 
     async def stop(self) -> None:
         runner, self._runner = self._runner, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import sys
 from collections.abc import Sequence
 
 import structlog
@@ -19,7 +20,7 @@ log = structlog.get_logger()
 
 async def serve(settings: Settings, table: Sequence[Entry] = TABLE, link: WorkerLink | None = None) -> None:
     """Runs until SIGTERM or SIGINT; a second signal ends the drain at once. `link`: to the supervisor, if this process
-    is a worker; it also stops when the supervisor has died."""
+    is a worker; it also stops when it is replaced, or when the supervisor has died."""
     stopping = asyncio.Event()
     hurry = asyncio.Event()
 
@@ -29,6 +30,9 @@ async def serve(settings: Settings, table: Sequence[Entry] = TABLE, link: Worker
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    if not sys.stderr.isatty():
+        # Without a handler, `systemctl reload` would kill this process. A terminal that is closed still ends it.
+        loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP ignored: only a supervisor replaces its workers")
     connector = Connector(settings, table, link)
     await connector.start()
     following = asyncio.create_task(_follow(link, stopping)) if link is not None else None
@@ -51,6 +55,6 @@ async def serve(settings: Settings, table: Sequence[Entry] = TABLE, link: Worker
 
 
 async def _follow(link: WorkerLink, stopping: asyncio.Event) -> None:
-    await link.until_broken()
+    await link.follow(stopping.set)
     log.error("the supervisor has died: this worker stops")
     stopping.set()

@@ -2,7 +2,7 @@
 
 The supervisor has no calls, no media and no store. The workers share the ports (SO_REUSEPORT) and the store, and each
 has an instance name of its own. A worker that dies is replaced under its name, so that the successor takes up its
-calls. On SIGHUP, and for a worker that asks for it, the successor is ready before the old worker gets SIGTERM.
+calls. On SIGHUP, and for a worker that asks for it, the successor is ready before the old worker drains.
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ class Worker:
         self.exited = asyncio.Event()
         self.wants_successor = asyncio.Event()
         self.why = ""
+        self.is_told_to_end = False
         self._link = link
         self._writer: asyncio.StreamWriter | None = None
 
     async def follow(self) -> None:
-        """Read what the worker says, until it has ended."""
+        """Read the worker's messages, until it has ended."""
         reader, self._writer = await asyncio.open_connection(sock=self._link)
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
@@ -71,6 +72,11 @@ class Worker:
     def tell(self, ready: int, count: int) -> None:
         if self._writer is not None and not self.exited.is_set():
             self._writer.write(f"workers {ready} {count}\n".encode())
+
+    def tell_replaced(self) -> None:
+        """A successor serves: drain, and leave new connections to it."""
+        if self._writer is not None and not self.exited.is_set():
+            self._writer.write(b"replaced\n")
 
     def send_signal(self, number: signal.Signals) -> None:
         if self.process.returncode is None:
@@ -172,7 +178,7 @@ class Supervisor:
             worker = await self._spawn(slot)
 
     async def _succeed(self, slot: Slot, worker: Worker) -> Worker:
-        """Start the successor; the old worker gets SIGTERM once the successor serves. Return the worker to keep."""
+        """Start the successor; the old worker drains once the successor serves. Return the worker to keep."""
         why = worker.why or "SIGHUP"
         worker.wants_successor.clear()
         slot.roll.clear()
@@ -180,8 +186,11 @@ class Supervisor:
         log.info("a worker gets a successor", worker=worker.name, why=why)
         successor = await self._spawn(slot)
         await _any_of(successor.ready.wait(), successor.exited.wait(), self._stopping.wait(), timeout=START_LIMIT)
-        if successor.ready.is_set() or self._stopping.is_set():
+        if self._stopping.is_set():
             self._end(worker)
+        elif successor.ready.is_set():
+            worker.tell_replaced()
+            self._ends(worker)
         else:
             log.error("the successor is not ready: the old worker goes on", worker=worker.name, why=why)
             self._end(successor)
@@ -214,7 +223,7 @@ class Supervisor:
         self._start(self._follow(worker), f"follow {name}")
         self._start(self._tell_ready(worker), f"wait for {name}")
         if self._stopping.is_set():
-            worker.send_signal(signal.SIGTERM)
+            self._end(worker)
         return worker
 
     async def _follow(self, worker: Worker) -> None:
@@ -240,12 +249,22 @@ class Supervisor:
     def stop(self) -> None:
         """Send SIGTERM to all workers. A second time, they end their calls at once."""
         log.info("stopping", workers=len(self._workers))
+        is_again = self._stopping.is_set()
         self._stopping.set()
         for worker in tuple(self._workers):
-            self._end(worker)
+            if is_again:
+                worker.send_signal(signal.SIGTERM)
+            else:
+                self._end(worker)
 
     def _end(self, worker: Worker) -> None:
-        worker.send_signal(signal.SIGTERM)
+        """Let the worker drain and end. Only once: a second SIGTERM would end its calls."""
+        if not worker.is_told_to_end:
+            worker.send_signal(signal.SIGTERM)
+            self._ends(worker)
+
+    def _ends(self, worker: Worker) -> None:
+        worker.is_told_to_end = True
         self._start(self._kill_late(worker), f"kill {worker.name} if it does not end")
 
     async def _kill_late(self, worker: Worker) -> None:

@@ -1,7 +1,8 @@
 """A worker's link to its supervisor (`connector serve --workers`).
 
 One socket pair for each worker, one line of text for each message. A worker writes `ready` and `recycle <why>`; the
-supervisor writes `workers <ready> <all>`. The end of the link tells each side that the other one has died.
+supervisor writes `workers <ready> <all>` and, when the worker's successor serves, `replaced`. The end of the link tells
+each side that the other one has died.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
 LINK = "CONNECTOR_WORKER_LINK"
@@ -26,7 +27,9 @@ class WorkerLink:
         self._link = link
         self._link.setblocking(False)
         self.ready_workers = self.all_workers = 0
-        """How many workers of the service are ready, and how many there are; 0 until the supervisor has told."""
+        """Number of workers that are ready, and of all workers of the service; 0 until the supervisor has sent them."""
+        self.is_replaced = False
+        """A successor serves on the same ports: this worker drains."""
 
     @classmethod
     def of(cls, environment: MutableMapping[str, str]) -> WorkerLink | None:
@@ -44,18 +47,21 @@ class WorkerLink:
         self._send(f"recycle {why}")
 
     def _send(self, line: str) -> None:
-        # An error means that the supervisor has died: `until_broken` returns.
+        # An error means that the supervisor has died: `follow` returns.
         with contextlib.suppress(OSError):
             self._link.send(f"{line}\n".encode())
 
-    async def until_broken(self) -> None:
-        """Follow what the supervisor says; return when the supervisor has died."""
+    async def follow(self, on_replaced: Callable[[], None]) -> None:
+        """Read the supervisor's messages until it has died. `on_replaced`: this worker must drain."""
         reader, writer = await asyncio.open_connection(sock=self._link)
         try:
             while line := await reader.readline():
                 match line.decode().split():
                     case ["workers", ready, count]:
                         self.ready_workers, self.all_workers = int(ready), int(count)
+                    case ["replaced"]:
+                        self.is_replaced = True
+                        on_replaced()
         except ConnectionError:
             pass
         finally:

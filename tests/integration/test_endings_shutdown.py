@@ -25,7 +25,18 @@ from connector.model.call import CallRecord
 from connector.model.end_reason import EndReason
 from connector.storage.sqlite import SqliteStore
 from demo.connector_process import clean_environment
-from tests.integration.harness import PATIENCE, TWILIO_TOKEN, Guest, Stage, connect_call, place, strength, tone, until
+from tests.integration.harness import (
+    INBOUND,
+    PATIENCE,
+    TWILIO_TOKEN,
+    Guest,
+    Stage,
+    connect_call,
+    place,
+    strength,
+    tone,
+    until,
+)
 
 # A Python process with all its libraries starts slowly on a busy machine.
 pytestmark = pytest.mark.timeout(120)
@@ -181,6 +192,31 @@ async def test_a_call_that_rings_is_ended_with_the_service(stage: Stage, room: s
         assert await service.exit_status() == 0
         assert set(await stage.participants(room)) == {"guest"}
         assert (await service.record()).end_reason is EndReason.SHUTDOWN
+
+
+async def test_a_process_that_drains_leaves_new_calls_to_another_one_on_its_ports(stage: Stage, room: str) -> None:
+    first = stage.settings(share_ports=True, instance="leaves")
+    leaving = Connector(first)
+    await leaving.start()
+    url = await connect_call(stage.client(leaving), room, INBOUND)
+    shared = {"port": first.port, "public_url": first.public_url, "store": first.store, "share_ports": True}
+    staying = await stage.connector(instance="stays", **shared)
+    async with asyncio.timeout(PATIENCE):
+        while not await leaving.calls.resumes.has_others():  # noqa: ASYNC110 - seen in the store, once a second
+            await asyncio.sleep(0.05)
+    draining = asyncio.create_task(leaving.stop(10 * PATIENCE))
+    await until(lambda: not leaving._http.is_listening)
+    # The system chooses a process for each connection.
+    for number in range(8):
+        await connect_call(stage.client(staying), room, INBOUND, participant_identity=f"later-{number}")
+    assert not draining.done()
+    # The phone of the earlier call reaches the other process, which takes it over.
+    call = place(await stage.twilio(), url)
+    await call.stream_started.wait()
+    async with asyncio.timeout(PATIENCE):
+        await draining
+    assert {"caller", "later-0"} <= {one.request.participant.identity for one in staying.calls.live()}
+    await call.hangup()
 
 
 async def test_a_process_that_dies_leaves_a_call_that_its_successor_finds(stage: Stage, room: str) -> None:

@@ -31,6 +31,9 @@ while True:
     if not said:
         (folder / f"{name}.orphaned").touch()
         sys.exit(0)
+    if b"replaced" in said:
+        (folder / f"{name}.replaced").touch()
+        sys.exit(0)
     (folder / f"{name}.told").write_bytes(said)
     if (folder / f"{name}.recycle").exists():
         (folder / f"{name}.recycle").unlink()
@@ -55,6 +58,9 @@ class Service:
     def told(self, name: str) -> str:
         path = self.folder / f"{name}.told"
         return path.read_text() if path.exists() else ""
+
+    def was_replaced(self, name: str) -> bool:
+        return (self.folder / f"{name}.replaced").exists()
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -105,6 +111,8 @@ async def test_a_roll_starts_the_successor_before_the_old_worker_ends(tmp_path: 
         running.supervisor.roll()
         await running.until(lambda: running.pids("service-1.2") and running.pids("service-2.2"))
         await running.until(lambda: not any(map(is_alive, old)))
+        assert running.was_replaced("service-1")
+        assert running.was_replaced("service-2")
         await running.until(lambda: "workers 2 2" in running.told("service-2.2"))
 
 

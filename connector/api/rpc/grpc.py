@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import grpc
@@ -21,6 +22,8 @@ from connector.urls import bracketed
 log = structlog.get_logger()
 
 MAX_MESSAGE = 256 * 1024
+LONGEST_REQUEST = 700.0
+"""Seconds. TransferCall may wait for an answer for ten minutes."""
 
 _Call = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
 
@@ -39,6 +42,7 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()
         self._services = sorted({method.service for method in table})
         self._server: grpc.aio.Server | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
@@ -72,10 +76,17 @@ class GrpcServer:
         if self._server is not None:
             await self._health.enter_graceful_shutdown()
 
+    async def stop_listening(self) -> None:
+        """Accept no new connection and no new request; open requests go on until `stop`. Clients reconnect."""
+        if self._server is not None and self._leaving is None:
+            self._leaving = asyncio.create_task(self._server.stop(grace=LONGEST_REQUEST))
+
     async def stop(self) -> None:
         server, self._server = self._server, None
         if server is not None:
             await server.stop(grace=1.0)
+        if self._leaving is not None:
+            await self._leaving
 
     def _handlers(self) -> Iterable[grpc.GenericRpcHandler]:
         for service in self._services:
