@@ -8,12 +8,14 @@ import secrets
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from pydantic import AliasChoices
 
 from connector.config import Settings
+from connector.supervisor import END_MARGIN
 from demo.connector_process import clean_environment
 from demo.livekit_server import find_binary
 from demo.ports import PortLease
@@ -70,14 +72,29 @@ def _names(file: Path) -> set[str]:
     return set(re.findall(r"^([A-Z_]+)=", file.read_text(), re.MULTILINE))
 
 
+def _compose_connectors() -> list[dict[str, Any]]:
+    services = yaml.safe_load((DEPLOY / "docker-compose.yaml").read_text())["services"]
+    return [service for name, service in services.items() if name.startswith("connector-")]
+
+
+def _kubernetes() -> dict[str, dict[str, Any]]:
+    return {manifest["kind"]: manifest for manifest in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())}
+
+
+def _pod() -> dict[str, Any]:
+    pod: dict[str, Any] = _kubernetes()["Deployment"]["spec"]["template"]["spec"]
+    return pod
+
+
 def test_every_setting_that_these_files_name_exists() -> None:
     known = set()
     for field in Settings.model_fields.values():
         assert isinstance(field.validation_alias, AliasChoices)
         known |= {str(choice).upper() for choice in field.validation_alias.choices}
-    compose = yaml.safe_load((DEPLOY / "docker-compose.yaml").read_text())["services"]["connector"]["environment"]
     image = set(re.findall(r"\b(CONNECTOR_[A-Z_]+)=", (DEPLOY / "Dockerfile").read_text()))
-    assert set(compose) <= known
+    for connector in _compose_connectors():
+        assert set(connector["environment"]) <= known
+    assert {variable["name"] for variable in _pod()["containers"][0]["env"]} <= known
     assert image
     assert image <= known
     assert _names(DEPLOY / "connector.env.example") <= known
@@ -86,10 +103,51 @@ def test_every_setting_that_these_files_name_exists() -> None:
 def test_calls_may_drain_before_they_are_killed() -> None:
     (drain,) = re.findall(r"CONNECTOR_DRAIN_TIMEOUT=(\d+)", (DEPLOY / "connector.env.example").read_text())
     (stop,) = re.findall(r"TimeoutStopSec=(\d+)", (DEPLOY / "connector.service").read_text())
-    assert int(stop) > int(drain) + 5
-    connector = yaml.safe_load((DEPLOY / "docker-compose.yaml").read_text())["services"]["connector"]
-    grace = int(connector["stop_grace_period"].removesuffix("s"))
-    assert grace > int(connector["environment"]["CONNECTOR_DRAIN_TIMEOUT"]) + 5
+    # The supervisor kills a worker that has not ended after this margin.
+    assert int(stop) > int(drain) + END_MARGIN
+    for connector in _compose_connectors():
+        grace = int(connector["stop_grace_period"].removesuffix("s"))
+        assert grace > int(connector["environment"]["CONNECTOR_DRAIN_TIMEOUT"]) + END_MARGIN
+    pod = _pod()
+    (container,) = pod["containers"]
+    values = {variable["name"]: variable.get("value") for variable in container["env"]}
+    pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] > pause + int(values["CONNECTOR_DRAIN_TIMEOUT"]) + END_MARGIN
+
+
+def test_an_update_leaves_a_process_to_which_calls_are_handed_over() -> None:
+    unit = (DEPLOY / "connector.service").read_text()
+    # systemd would send SIGTERM to each worker too, and the supervisor's would be the second one, which ends the calls.
+    assert "\nKillMode=mixed\n" in unit
+    assert "\nExecReload=/bin/kill -HUP $MAINPID\n" in unit
+    assert "\nCONNECTOR_WORKERS=2\n" in (DEPLOY / "connector.env.example").read_text()
+    connectors = [connector["environment"] for connector in _compose_connectors()]
+    assert len({environment["CONNECTOR_INSTANCE"] for environment in connectors}) == 2
+    assert all(environment["CONNECTOR_SHARE_PORTS"] == "true" for environment in connectors)
+    deployment = _kubernetes()["Deployment"]["spec"]
+    assert deployment["replicas"] >= 2
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    # The Service is named connector: Kubernetes would set CONNECTOR_PORT to its address.
+    assert _pod()["enableServiceLinks"] is False
+
+
+def test_the_manifests_name_their_pods_and_ports() -> None:
+    kinds = _kubernetes()
+    labels = kinds["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert kinds["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+    assert kinds["Service"]["spec"]["selector"] == labels
+    assert kinds["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    assert kinds["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
+    ports = {port["name"]: port["containerPort"] for port in _pod()["containers"][0]["ports"]}
+    opened = [port["port"] for rule in kinds["NetworkPolicy"]["spec"]["ingress"] for port in rule["ports"]]
+    assert set(opened) == set(ports)
+    assert {port["targetPort"] for port in kinds["Service"]["spec"]["ports"]} == {"http", "grpc"}
+    assert (ports["http"], ports["grpc"]) == (
+        Settings.model_fields["port"].default,
+        Settings.model_fields["grpc_port"].default,
+    )
+    values = {variable["name"]: variable.get("value") for variable in _pod()["containers"][0]["env"]}
+    assert values["CONNECTOR_PEER_PORT"] == str(ports["peer"])
 
 
 def test_systemd_understands_every_line_of_the_units(tmp_path: Path) -> None:
@@ -98,15 +156,17 @@ def test_systemd_understands_every_line_of_the_units(tmp_path: Path) -> None:
     units.mkdir(parents=True)
     for name in UNITS:
         shutil.copy(DEPLOY / name, units)
-        (command,) = re.findall(r"^ExecStart=(\S+)", (DEPLOY / name).read_text(), re.MULTILINE)
-        started = tmp_path / command.removeprefix("/")
-        started.parent.mkdir(parents=True)
-        started.write_text("#!/bin/sh\n")
-        started.chmod(0o755)
+        for command in re.findall(r"^Exec(?:Start|Reload)=(\S+)", (DEPLOY / name).read_text(), re.MULTILINE):
+            started = tmp_path / command.removeprefix("/")
+            started.parent.mkdir(parents=True, exist_ok=True)
+            started.write_text("#!/bin/sh\n")
+            started.chmod(0o755)
     for target in ("sysinit", "basic", "network-online", "shutdown", "multi-user"):
         (units / f"{target}.target").write_text(f"[Unit]\nDescription={target}\n")
+    shutil.copy(DEPLOY / "connector.service", units / "connector@.service")
     # What it does not know it only warns of, with status 0.
-    verified = run([program("systemd-analyze", APT + "systemd"), "verify", f"--root={tmp_path}"], *UNITS)
+    verify = [program("systemd-analyze", APT + "systemd"), "verify", f"--root={tmp_path}"]
+    verified = run(verify, *UNITS, "connector@a.service")
     assert verified.stdout + verified.stderr == ""
 
 
