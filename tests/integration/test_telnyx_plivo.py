@@ -20,7 +20,7 @@ from carrier_simulator.telnyx.dialect import TelnyxDialect
 from carrier_simulator.telnyx.simulator import TelnyxSimulator
 from connector.app import Connector
 from connector.call.registry.control import TransferWish
-from connector.call.session.call_session import CANNOT_HEAR
+from connector.call.session.answer import CANNOT_HEAR
 from connector.carriers.resume_url import resume_url
 from connector.model.call import Direction
 from connector.model.end_reason import EndReason

@@ -151,7 +151,7 @@ class ConnectUrl:
         try:
             await websocket.prepare(request)
         except BaseException as error:
-            call.lose(EndReason.CARRIER_LOST, f"the WebSocket handshake failed: {type(error).__name__}")
+            call.returns.lose(EndReason.CARRIER_LOST, f"the WebSocket handshake failed: {type(error).__name__}")
             raise
         # A lost connection cancels this handler. The call must not be cancelled: its socket reports how it ended.
         carrying = call.carry(MediaSocket(websocket, request))

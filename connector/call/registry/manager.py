@@ -191,7 +191,7 @@ class CallManager:
         """Number of the call's current or latest stream; before the first one has started, 1. Raises StoreError."""
         call = self.held.get(call_id)
         if call is not None:
-            return call.stream
+            return call.streams.number
         entry = await self._parts.store.waiting.get(call_id)
         if entry is None:
             return 1

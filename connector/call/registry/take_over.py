@@ -203,4 +203,4 @@ def _active(record: CallRecord, waiting: WaitingCall) -> CallRecord:
 
 def _abandon(taking: asyncio.Task[CallSession]) -> None:
     if not taking.cancelled() and taking.exception() is None:
-        taking.result().lose(EndReason.CARRIER_LOST, "the WebSocket handshake was cancelled")
+        taking.result().returns.lose(EndReason.CARRIER_LOST, "the WebSocket handshake was cancelled")

@@ -1,74 +1,52 @@
 """One call: from the request for it until all its resources are released.
 
-A call ends once. Any part that notices the end calls `end(reason)`; the first reason is kept, and one task, the
-supervisor, runs the teardown in a fixed order. Nothing else closes the socket or leaves the room.
+The parts: `Lifetime` (the one end, and the call's tasks), `Wait` (waits for the stream; which process owns the call),
+`Streams` (the media sockets, each with its `StreamReader`), `Answer` (connects the phone with the room), `Presence`
+(the room), `PhoneLeg` (the phone, through the carrier's REST API), `Transfers`, `Returns`, `CallRecorder` (record and
+events), `Teardown`. The path of audio from the WebSocket to the room: `StreamReader.read`, `Bridge.from_carrier`,
+`Presence.capture`.
 
-The parts: `Wait` (waits for the stream; which process owns the call), `MediaStream` (a media socket and its
-`StreamReader`), `Presence` (the room), `PhoneLeg` (the phone, through the carrier's REST API), `Transfers`,
-`CallRecorder` (record and events), `Teardown`. The path of audio from the WebSocket to the room: `StreamReader.read`,
-`Bridge.from_carrier`, `Presence.capture`.
-
-A call may continue after its stream has ended: `detach` releases the stream, the participant stays in the room, and a
-later `claim` and `carry` attach a new stream. That is so for a transfer, and for a stream that was lost (`Returns`).
+A call may continue after its stream has ended: `Streams.detach` releases the stream, the participant stays in the room,
+and a later `claim` and `carry` attach a new stream. That is so for a transfer (`Transfers`), and for a stream that was
+lost (`Returns`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from connector.call.dependencies import (
-    BUSY,
-    CLOSE_CODES,
-    CLOSE_NORMAL,
-    CLOSE_POLICY,
-    IN_PROGRESS,
-    CallDependencies,
-    End,
-    why_not_opened,
-)
+from connector.call.dependencies import IN_PROGRESS, CallDependencies
 from connector.call.media.bridge import Bridge
-from connector.call.media.last_words import play_out
 from connector.call.ports import CarrierSocket
 from connector.call.record.call_recorder import CallRecorder
 from connector.call.record.changes import CallEnd
+from connector.call.session.answer import Answer
 from connector.call.session.call_watch import CallWatch
 from connector.call.session.digits import DigitRelay
+from connector.call.session.lifetime import Lifetime
 from connector.call.session.media_stream import MediaStream
 from connector.call.session.moves import Moves
+from connector.call.session.opening import open_call
 from connector.call.session.phone_leg import PhoneLeg
-from connector.call.session.presence import Presence, RoomGone
+from connector.call.session.presence import Presence
 from connector.call.session.returns import Resume, Returns
-from connector.call.session.teardown import Teardown, stop_tasks
+from connector.call.session.streams import Streams
+from connector.call.session.teardown import Teardown
+from connector.call.session.transfer import AWAY as TRANSFERRING
 from connector.call.session.transfer import Transfers
 from connector.call.session.transfer_progress import CallTransfer
 from connector.call.session.wait import Stage, Wait
-from connector.carriers.events import FormatRefused, StreamStarted
-from connector.errors import (
-    ConnectorError,
-    FailedPrecondition,
-    ResourceExhausted,
-    TokenExpired,
-    TokenUsed,
-    Unavailable,
-)
+from connector.errors import FailedPrecondition, ResourceExhausted, TokenExpired, TokenUsed, Unavailable
 from connector.logs import bind_call
-from connector.model.call import AgentDispatch, CallRecord, CallRequest, CallState, Direction, Transfer, WaitingCall
+from connector.model.call import AgentDispatch, CallRecord, CallRequest, CallState, Transfer, WaitingCall
 from connector.model.end_reason import EndReason
 
 log = structlog.get_logger()
 
-OPEN_BUDGET = 4.0
-"""Time limit in seconds for all steps before the client is answered, together. Counted from the call's turn to join."""
-OPEN_LIMIT = 4.7
-"""Latest moment, in seconds, at which the request for a failed call is answered. Clean-up may continue in the
-background."""
-CANNOT_HEAR = "We are sorry, we cannot hear you because of a technical problem. Goodbye."
 FALLBACK_RING = 30
 """Seconds for which the fallback number (for calls without an agent) rings."""
 
@@ -87,45 +65,64 @@ class CallSession:
         """`record`, `waiting`: given if this process has claimed the call from another process."""
         self._parts = parts
         self._on_finished = on_finished
-        self._codec = parts.new_codec(request.provider)
         self._recorder = CallRecorder(request, parts, record)
         self.request = self._recorder.request
-        self.watch = CallWatch(parts, self._recorder, self.end, self._transfer_for_good)
-        self.presence = Presence(parts, self._recorder, self._codec, self.room_ended, self.watch)
-        self._leg = PhoneLeg(parts, self._recorder)
-        self._loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[End] = self._loop.create_future()
-        self.finished = asyncio.Event()
+        self._life = Lifetime(self.call_id)
+        self.finished = self._life.finished
         self.settled = asyncio.Event()
         """Set when the phone was answered, or when it is certain that it will not be."""
-        self._line: MediaStream | None = None
-        """The current stream."""
-        self._socket: CarrierSocket | None = None
-        """The last media socket, while it may still be open."""
-        self._runs = self._relays = False
-        """`_runs`: the watchdog and the timer for the longest call run. `_relays`: digits are relayed."""
-        self._digits = DigitRelay(self.presence, parts.metrics)
-        self._tasks: list[asyncio.Task[None]] = []
+        codec = parts.new_codec(request.provider)
+        self.watch = CallWatch(self._life, parts, self._recorder, self._transfer_for_good)
+        self.presence = Presence(parts, self._recorder, codec, self.room_ended, self.watch)
+        self._leg = PhoneLeg(parts, self._recorder)
         self._moves = Moves(self._recorder, self.presence)
-        self._timers: list[asyncio.TimerHandle] = []
-        if record is None:
-            seconds = parts.limits.connect_timeout
-            self.wait = Wait(self._recorder, parts.store, seconds, self._on_connect_timeout)
-            self.wait.on_taken = self._on_taken
-        else:
-            taken = (waiting.stream, waiting.transfer, waiting.returns) if waiting else (1, None, ())
-            self.wait = Wait.taken(self._recorder, parts.store, *taken)
-            self._leg.may_be_held = True
-        self.transfers = Transfers(self, parts, self._recorder, self._leg, self.presence)
-        self.returns = Returns(self, parts, self._recorder, self.presence)
+        digits = DigitRelay(self.presence, parts.metrics)
+        self.streams = Streams(self._life, parts, self._recorder, self.presence, codec, digits, self._wait(waiting))
+        self.returns = Returns(self._life, self.streams, self.watch, parts, self._recorder, self.presence)
+        self.transfers = Transfers(
+            self._life, self.streams, self.returns, self.watch, parts, self._recorder, self._leg, self.presence
+        )
+        answer = Answer(
+            self._life,
+            self.streams,
+            parts,
+            self._recorder,
+            self.presence,
+            self._leg,
+            self._moves,
+            digits,
+            self._is_answered,
+        )
+        self.streams.on_started, self.streams.on_refused = answer.started, answer.refused
+        self.streams.on_over = self._on_stream_over
+        self._runs = False
+        """The watchdog and the timer for the longest call run."""
+        self._leg.may_be_held = self._recorder.inherited
         if waiting is not None and waiting.transfer is not None:
             self.transfers.resume(waiting.transfer)
         elif waiting is not None and waiting.stream > 1:
             self.returns.inherit(waiting)
-        self._answering = asyncio.Lock()
-        """A stream that breaks while it is connected to the room may be followed by the next one at once."""
-        self._teardown = Teardown(self._recorder, self.presence, self._leg)
+        self._teardown = Teardown(
+            parts,
+            self._recorder,
+            self.streams,
+            self.presence,
+            self._leg,
+            self.transfers,
+            self.watch,
+            self._moves,
+        )
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervise {self.call_id}")
+
+    def _wait(self, waiting: WaitingCall | None) -> Wait:
+        recorder, store = self._recorder, self._parts.store
+        if recorder.inherited:
+            taken = (waiting.stream, waiting.transfer, waiting.returns) if waiting else (1, None, ())
+            wait = Wait.taken(recorder, store, *taken)
+        else:
+            wait = Wait(recorder, store, self._parts.limits.connect_timeout, self._on_connect_timeout)
+        wait.on_taken = self._life.taken_over
+        return wait
 
     @property
     def call_id(self) -> str:
@@ -136,8 +133,13 @@ class CallSession:
         return self.presence.bridge
 
     @property
+    def wait(self) -> Wait:
+        """See `Streams.wait`."""
+        return self.streams.wait
+
+    @property
     def is_ending(self) -> bool:
-        return self._ended.done()
+        return self._life.is_ending
 
     @property
     def record(self) -> CallRecord:
@@ -169,51 +171,8 @@ class CallSession:
         """Create the resources for the call's direction. Raises the error for the client, at most OPEN_LIMIT seconds
         after the call's turn to join. An outbound call may have to wait for its turn."""
         with bind_call(self.call_id):
-            began, queued = self._loop.time(), time.monotonic()
-            try:
-                async with self._turn_to_open():
-                    self._recorder.observe("queue", queued)
-                    began = self._loop.time()
-                    await self._open_in_time()
-                self._leg.may_be_held = True
-            except BaseException as error:
-                self.end(*why_not_opened(error))
-                await asyncio.wait([self._supervisor], timeout=max(0.0, began + OPEN_LIMIT - self._loop.time()))
-                raise
-            log.info(
-                "call created",
-                provider=self.request.provider.value,
-                direction=self.request.direction.value,
-                room=self.request.room,
-                identity=self.request.participant.identity,
-                agents=[agent.agent_name for agent in self.request.agents],
-            )
-
-    def _turn_to_open(self) -> AbstractAsyncContextManager[None]:
-        """Only an outbound call joins the room before its stream starts, so only it needs a turn here."""
-        is_outbound = self.request.direction is Direction.OUTBOUND
-        return self._parts.joins.new_call(self.call_id) if is_outbound else nullcontext()
-
-    async def _open_in_time(self) -> None:
-        try:
-            async with asyncio.timeout(OPEN_BUDGET):
-                await self._open()
-        except TimeoutError as error:
-            raise Unavailable(f"LiveKit and the store took longer than {OPEN_BUDGET:g} s together") from error
-
-    async def _open(self) -> None:
-        # `share` comes first. If two calls use one identity, only the one that holds it in the store may join. If
-        # several processes are asked for the same call, only the one that holds it may write its record.
-        if self.request.direction is Direction.OUTBOUND:
-            await self.wait.share()
-            await self.presence.wait_hidden(self._recorder.attributes("ringing"))
-            if self._ended.done():
-                raise Unavailable("the caller was removed from the room right after the join")
-        else:
-            await self._parts.admin.check()
-            await self.wait.share()
-        self._recorder.open()
-        await self._parts.store.save_call(self.record)
+            await open_call(self._life, self._parts, self._recorder, self.presence, self.wait)
+            self._leg.may_be_held = True
 
     async def fetched(self, carrier_call_id: str, from_number: str, to_number: str, account_id: str = "") -> None:
         """The carrier fetched the answer document: the callee has picked up. Empty strings are ignored.
@@ -227,13 +186,13 @@ class CallSession:
             carrier_call_id=carrier_call_id, from_number=from_number, to_number=to_number, account_id=account_id
         )
         with bind_call(self.call_id):
-            if not self.claimed and not self._ended.done():
+            if not self.claimed and not self.is_ending:
                 await self.extend_deadline(self._parts.limits.answer_grace)
             log.info("answer document fetched", **{"from": self.record.from_number, "to": self.record.to_number})
 
     async def dial(self, place: Callable[[], Awaitable[tuple[str, str]]], from_number: str, to_number: str) -> None:
         """See `PhoneLeg.dial`. Raises the errors of `place`, and Unavailable if the call has ended."""
-        if self._ended.done():
+        if self.is_ending:
             raise Unavailable("the call ended before the phone was called")
         await self._leg.dial(place, from_number, to_number)
         if await self.wait.update():
@@ -251,14 +210,14 @@ class CallSession:
         if status == IN_PROGRESS:
             self.settled.set()
         # While there is a stream, its own end gives a more exact reason than the report that follows.
-        if reason is not None and self._line is None:
+        if reason is not None and self.streams.current is None:
             self.end(reason, f"the carrier reports {status}")
 
     def check_claimable(self) -> None:
         """Raise TokenUsed or TokenExpired if `claim` would raise them."""
         if self.claimed:
             raise TokenUsed("this connect_url has been used by a WebSocket")
-        if self._ended.done():
+        if self.is_ending:
             raise TokenExpired("the call has ended")
 
     async def claim(self, stream: int = 0) -> None:
@@ -279,10 +238,10 @@ class CallSession:
         try:
             await wait.take()
         except TokenUsed:
-            self.end(EndReason.INTERRUPTED, "another process has claimed the call")
+            self._life.taken_over()
             raise
         except BaseException as error:
-            self.lose(EndReason.CARRIER_LOST, f"the WebSocket could not be accepted: {error!r}")
+            self.returns.lose(EndReason.CARRIER_LOST, f"the WebSocket could not be accepted: {error!r}")
             raise
         if wait is not self.wait:
             raise TokenUsed("the carrier has closed this stream in the meantime")
@@ -315,165 +274,34 @@ class CallSession:
         """Serve a claimed media socket until the call has ended and its resources are released, or until the call has
         released this stream and goes on without it."""
         with bind_call(self.call_id):
-            if self._ended.done():  # The call ended during the handshake: the supervisor does not know this socket.
-                await socket.close(self._ended.result().close_code, self._ended.result().reason.value)
-                await self.finished.wait()
-                return
-            if self.wait.stage is not Stage.OURS:
-                # The carrier has given up this stream during the handshake, and comes with the next one.
-                await socket.close(CLOSE_NORMAL, "another stream is expected")
-                return
-            line = self._attach(socket)
-            log.info("stream opened")
-            await line.read()
-            if self._line is line:
-                await self.finished.wait()
-                return
-            await line.close()
-            if self._socket is socket:
-                self._socket = None
-
-    def _attach(self, socket: CarrierSocket) -> MediaStream:
-        if self._socket is not None or self._runs:
-            self._codec = self._parts.new_codec(self.request.provider)
-            self.presence.attach(self._codec)
-        line = MediaStream(self.request, self._parts, self._codec, self.bridge, self._digits, socket)
-        line.on_started = lambda event: self._on_started(line, event)
-        line.on_refused = lambda event: self._on_refused(line, event)
-        line.on_over = lambda *end: self._on_stream_over(line, *end)
-        self._line, self._socket = line, socket
-        self.begin("send", line.send())
-        return line
-
-    def detach(self, status: str, grace: float, close_code: int = CLOSE_NORMAL) -> None:
-        """Release the stream; the call goes on and waits for a claim of the next one. The carrier has `grace` seconds
-        to end the old one. `status` is the participant's `connector.callStatus` in the meantime."""
-        line, self._line = self._line, None
-        if line is not None:
-            line.let_go(status, close_code)
-            self.begin("release", line.release(grace))
-            self.begin("tell the room", self.presence.is_away(status))
-
-    @property
-    def stream(self) -> int:
-        """Number of the current or latest stream; before the first one has started, 1."""
-        is_next = self.wait.stage in (Stage.SERVED, Stage.SHARED) and self.wait.stream > 1
-        return self.wait.stream - 1 if is_next else self.wait.stream
-
-    @property
-    def silent_for(self) -> float | None:
-        """Seconds since the current stream's last message; None if there is no stream."""
-        return self._line.silent_for if self._line is not None else None
+            await self.streams.carry(socket)
 
     def hand_over(self, seconds: float) -> bool:
         """Let another process carry on: the carrier is told to open its next stream, within `seconds`. The participant
         stays until that process has joined. False: the call has no stream that could be opened again."""
         return not self.transfers.is_open and self.returns.hand_over(seconds)
 
-    def lose(self, reason: EndReason, detail: str = "") -> None:
-        """The stream is lost: the call waits for the next one if it can, otherwise it ends."""
-        if not self.returns.begin(reason, detail):
-            self.end(reason, detail)
-
     def _on_stream_over(
         self, line: MediaStream, reason: EndReason, detail: str = "", close_code: int | None = None
     ) -> None:
-        if line is not self._line:
+        if line is not self.streams.current:
             return
         if not self.is_ending and self.transfers.takes_stream_end(reason, detail):
-            self.detach("transferring", 0.0)
+            self.streams.detach(TRANSFERRING, 0.0)
         elif not self.returns.takes_stream_end(reason, detail, is_broken=line.is_broken):
             self.end(reason, detail, close_code)
 
-    def _on_started(self, line: MediaStream, event: StreamStarted) -> None:
-        if line is not self._line:
-            return
-        known = self.record.carrier_call_id
-        if known and not event.may_be_of(known):
-            self.end(EndReason.CALL_MISMATCH, "the stream is not of the call that fetched the answer document")
-            return
-        self._recorder.learn(
-            carrier_call_id=known or event.call_id,
-            from_number=event.from_number,
-            to_number=event.to_number,
-            account_id=event.account_id,
-        )
-        self._leg.streams(event)
-        self.begin("answer", self._answer(line, event, known))
-
-    def _on_refused(self, line: MediaStream, event: FormatRefused) -> None:
-        """The audio format of the stream cannot be decoded. The phone hears a sentence about it, not just silence."""
-        if line is not self._line:
-            return
-        known = self.record.carrier_call_id
-        log.warning("the carrier streams audio that cannot be decoded", format=event.format)
-        if not known or event.may_be_of(known):
-            self._recorder.learn(carrier_call_id=known or event.call_id, account_id=event.account_id)
-            self._leg.streams(event)
-        detail = f"the carrier streams {event.format}, which cannot be decoded"
-        self.end(EndReason.PROTOCOL_ERROR, detail, CLOSE_POLICY, say=CANNOT_HEAR)
-
-    async def _answer(self, line: MediaStream, event: StreamStarted, known: str) -> None:
-        """Connect the phone with its room, for the first time or again."""
-        started = time.monotonic()
-        async with self._answering:
-            is_first = not self.record.started_at
-            if line is not self._line:
-                return
-            try:
-                await self._moves.over()
-                attributes = self._recorder.attributes_of(event, self._codec.attributes(event, known))
-                async with self._turn_to_appear():
-                    self._recorder.observe("queue", started)
-                    await (self.presence.appear(attributes) if is_first else self.presence.come_back(attributes))
-            except RoomGone as error:
-                self.end(EndReason.ROOM_DELETED, error.message)
-                return
-            except ConnectorError as error:
-                if line is self._line:
-                    # An inbound caller hears a sentence if nobody answers: too many calls, or LiveKit is unavailable.
-                    calls_in = self.request.direction is Direction.INBOUND
-                    is_busy = calls_in or isinstance(error, ResourceExhausted)
-                    self.end(*why_not_opened(error), say=BUSY if is_busy else "")
-                return
-            if self._ended.done() or line is not self._line:
-                return
-            if is_first:
-                self._recorder.start()
-            self._is_answered(is_first=is_first)
-        self._recorder.observe("answer" if is_first else "return", started)
-        what = "call active" if is_first else "call active again"
-        log.info(what, milliseconds=round((time.monotonic() - started) * 1000))
-        await self._recorder.save()
-
-    def _is_answered(self, *, is_first: bool) -> None:
+    def _is_answered(self) -> None:
         """The phone and the room hear each other, or will in a moment."""
         self.transfers.back()
         self.returns.back()
         self.returns.serve()
         self.settled.set()
-        self.begin("hear the caller", self._hear_caller())
         if not self._runs:
             self._runs = True
             self.watch.start()
-            lasted = 0.0 if is_first else time.time() - self.record.started_at
-            self._in(max(0.0, self._parts.limits.max_duration - lasted), EndReason.MAX_DURATION)
-
-    def _turn_to_appear(self) -> AbstractAsyncContextManager[None]:
-        joins = self._parts.joins
-        return joins.live_call(self.call_id) if self.presence.is_in else joins.streaming_call(self.call_id)
-
-    async def _hear_caller(self) -> None:
-        """Send the buffered audio and digits to the room as soon as somebody there hears the caller; then all that
-        follows."""
-        bridge = self.bridge
-        if await self.presence.wait_until_heard():
-            bridge.open_from_carrier()
-        else:
-            bridge.open_from_carrier(self._parts.limits.max_audio_age)
-        if not self._relays:
-            self._relays = True
-            await self._digits.run()
+            lasted = time.time() - self.record.started_at
+            self._life.end_in(max(0.0, self._parts.limits.max_duration - lasted), EndReason.MAX_DURATION)
 
     def room_ended(self, reason: EndReason, detail: str) -> None:
         """The caller's room was deleted, or the caller was removed from it."""
@@ -516,11 +344,11 @@ class CallSession:
         await self.transfer(Transfer(number, FALLBACK_RING))
 
     def _require_active(self) -> None:
-        if self.state is not CallState.ACTIVE or self._ended.done():
+        if self.state is not CallState.ACTIVE or self.is_ending:
             raise FailedPrecondition(f"the call is {self.state.value}, not active")
         if self.returns.is_open:
             raise Unavailable("the phone's media stream is lost, and the carrier is expected to open it again")
-        if self._line is None:
+        if self.streams.current is None:
             raise FailedPrecondition("the phone has no stream now: the call is being transferred")
 
     # The end
@@ -531,8 +359,7 @@ class CallSession:
 
         `say`: a sentence that the phone hears, through the carrier's REST API, before it is hung up.
         """
-        if not self._ended.done():
-            self._ended.set_result(End(reason, detail, close_code or CLOSE_CODES.get(reason, CLOSE_NORMAL), say))
+        self._life.end(reason, detail, close_code, say)
 
     def is_elsewhere(self, elsewhere: bool) -> None:
         """Set whether the phone may follow another document than ours. If so, it is not hung up when its stream
@@ -540,55 +367,15 @@ class CallSession:
         self._leg.is_elsewhere = elsewhere
 
     async def _supervise(self) -> None:
-        end = await self._ended
+        end = await self._life.until_end()
         with bind_call(self.call_id):
-            self._parts.joins.forget(self.call_id)
-            if end.reason is EndReason.SHUTDOWN:
-                # The call can be left to another process only if the phone leaves its stream, so wait for the answer.
-                await self.transfers.until_asked()
-            was_active = self.state is CallState.ACTIVE
-            is_away = was_active and (self._line is None or self.transfers.is_open)
-            is_transferred = self.transfers.is_open
-            self.bridge.close()
-            self.bridge.collect_drops()
-            self.transfers.close()
-            if self._line is not None:
-                self._line.stop()
-            if is_away and end.reason is EndReason.SHUTDOWN and self.wait.stage is Stage.SHARED:
-                # The carrier has the phone: the process that gets the next stream owns the call.
-                self.wait.leave()
-            for timer in self._timers:
-                timer.cancel()
-            self.watch.stop()
             try:
-                if was_active and self._line is not None:
-                    await play_out(end.reason, self.bridge, self._line.over)
-                await stop_tasks((*self._tasks, *self.watch.tasks, self._moves.task, self._moves.saving))
-                await self._teardown.run(end, self.wait, self._socket, was_active, was_active and is_transferred)
+                await self._teardown.run(end, self._life)
             except Exception:
                 log.exception("teardown of the call failed")
             self.settled.set()
             self.finished.set()
             self._on_finished(self)
 
-    # Small things
-
-    def begin(self, what: str, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task of this call. If one of these tasks fails, the whole call ends."""
-        task = asyncio.create_task(work, name=f"{what} {self.call_id}")
-        task.add_done_callback(self._on_task_done)
-        self._tasks.append(task)
-
-    def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a task of the call failed with an unexpected error", task=task.get_name(), exc_info=error)
-            self.end(EndReason.INTERNAL_ERROR, repr(error))
-
-    def _on_taken(self) -> None:
-        self.end(EndReason.INTERRUPTED, "another process has claimed the call")
-
     def _on_connect_timeout(self) -> None:
         self.end(EndReason.CONNECT_TIMEOUT, "no media WebSocket was opened in time")
-
-    def _in(self, seconds: float, reason: EndReason) -> None:
-        self._timers.append(self._loop.call_later(seconds, self.end, reason))

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from connector.call.dependencies import CallDependencies
 from connector.call.record.call_recorder import CallRecorder
+from connector.call.session.lifetime import Lifetime
 from connector.call.session.watchdog import (
     RETURN_PATIENCE,
     Action,
@@ -43,20 +44,20 @@ _DETAILS = {
 }
 
 
-class Ending(Protocol):
-    def __call__(self, reason: EndReason, detail: str = "", close_code: int | None = None, say: str = "") -> None: ...
-
-
 class CallWatch:
     """Handles events of the room, redispatches missing agents, and ends the call if nobody talks with the caller."""
 
     def __init__(
-        self, parts: CallDependencies, recorder: CallRecorder, end: Ending, transfer: Callable[[str], Awaitable[None]]
+        self,
+        life: Lifetime,
+        parts: CallDependencies,
+        recorder: CallRecorder,
+        transfer: Callable[[str], Awaitable[None]],
     ) -> None:
         """`transfer`: connects the phone with a number, or raises ConnectorError."""
         self._parts = parts
         self._recorder = recorder
-        self._end = end
+        self._life = life
         self._transfer = transfer
         self._rules = recorder.request.watch.over(parts.watch)
         self._agents: Sequence[AgentDispatch] = recorder.request.agents
@@ -261,7 +262,7 @@ class CallWatch:
             return
         self._count(action.reason.value)
         say = self._rules.message if action.reason is EndReason.NO_AGENT else ""
-        self._end(action.reason, _DETAILS[action.why], say=say or "")
+        self._life.end(action.reason, _DETAILS[action.why], say=say or "")
 
     async def _fall_back(self, is_overtaken: Callable[[], bool]) -> bool:
         """Try the remaining fallbacks of the call's rules in order, each once. Returns True if one succeeded."""

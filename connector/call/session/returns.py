@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import Any, Protocol
 
 import structlog
 
 from connector.call.dependencies import CLOSE_RESTART, STEP_TIMEOUT, CallDependencies
 from connector.call.record.call_recorder import CallRecorder
 from connector.call.session.call_watch import CallWatch
+from connector.call.session.lifetime import Lifetime
 from connector.call.session.presence import Presence
+from connector.call.session.streams import Streams
 from connector.call.session.wait import Stage, Wait
 from connector.errors import ConnectorError
 from connector.model.call import CallRequest, CallState, CarrierCall, WaitingCall
@@ -114,28 +114,21 @@ def are_too_many(returns: tuple[float, ...]) -> bool:
     return len(returns) > MOST_RETURNS
 
 
-class Returning(Protocol):
-    """The part of `CallSession` that returns need."""
-
-    wait: Wait
-    watch: CallWatch
-
-    def end(self, reason: EndReason, detail: str = "") -> None: ...
-    def begin(self, what: str, work: Coroutine[Any, Any, None]) -> None: ...
-    def detach(self, status: str, grace: float, close_code: int = ...) -> None: ...
-    @property
-    def state(self) -> CallState: ...
-    @property
-    def is_ending(self) -> bool: ...
-    @property
-    def silent_for(self) -> float | None: ...
-
-
 class Returns:
     """The lost streams of one call, one after the other."""
 
-    def __init__(self, call: Returning, parts: CallDependencies, recorder: CallRecorder, presence: Presence) -> None:
-        self._call = call
+    def __init__(
+        self,
+        life: Lifetime,
+        streams: Streams,
+        watch: CallWatch,
+        parts: CallDependencies,
+        recorder: CallRecorder,
+        presence: Presence,
+    ) -> None:
+        self._life = life
+        self._streams = streams
+        self._watch = watch
         self._parts = parts
         self._grace = parts.limits.resume_grace
         self._patience = self._grace + parts.carriers[recorder.request.provider].comes_back_within
@@ -166,14 +159,17 @@ class Returns:
 
     def serve(self) -> None:
         """The current stream is active: let other processes know the call, for the case that it is lost."""
-        if not self._grace or self._call.is_ending:
+        if not self._grace or self._life.is_ending:
             return
-        former = self._call.wait
+        former = self._streams.wait
         if former.stage is Stage.OURS:
-            former.stop()
-            former.complete, former.on_taken = self._complete, self._on_taken
-            self._call.wait = Wait.after(former)
-            self._call.wait.sync()
+            self._wait_after(former)
+            self._streams.wait.sync()
+
+    def _wait_after(self, former: Wait) -> None:
+        former.stop()
+        former.complete = self._complete
+        self._streams.wait = Wait.after(former)
 
     def _complete(self, entry: WaitingCall) -> WaitingCall:
         """Add what another process needs to carry on: the caller's current room, its agents, and how the caller appears
@@ -184,19 +180,16 @@ class Returns:
         request = replace(
             entry.request,
             room=self._recorder.record.room,
-            agents=tuple(self._call.watch.agents),
+            agents=tuple(self._watch.agents),
             participant=replace(now, attributes=theirs),
         )
         return replace(entry, request=request, room_sid=room.sid)
-
-    def _on_taken(self) -> None:
-        self._call.end(EndReason.INTERRUPTED, "another process has claimed the call")
 
     # Away
 
     def takes_stream_end(self, reason: EndReason, detail: str, *, is_broken: bool) -> bool:
         """Whether the call goes on without this stream, because it broke and the carrier may come back."""
-        wait = self._call.wait
+        wait = self._streams.wait
         is_broken = is_broken or reason is EndReason.CARRIER_LOST
         # The carrier also ends the stream when another process, which took this one for dead, brings the call back.
         is_called_back = reason in _STREAM_ENDS and self._loop.time() < wait.reopened_at + 2 * self._grace
@@ -205,10 +198,9 @@ class Returns:
     def begin(self, reason: EndReason, detail: str = "") -> bool:
         """The current stream is lost: wait for the next one, or end the call if too many were lost. False: the call
         cannot go on without a stream."""
-        call = self._call
-        if not self._grace or call.is_ending or call.state is not CallState.ACTIVE:
+        if not self._grace or self._life.is_ending or self._recorder.record.state is not CallState.ACTIVE:
             return False
-        former = call.wait
+        former = self._streams.wait
         if former.stage is Stage.LOST:
             return False
         if former.stage is Stage.SHARED:
@@ -216,25 +208,28 @@ class Returns:
         now = time.time()
         if self._lost is None:
             self._lost, self._lost_at = (reason, detail), now
-        call.watch.hold(AWAY)
+        self._watch.hold(AWAY)
         if former.stage is not Stage.SERVED:
             # The stream was claimed, but broke before it was active.
-            former.stop()
-            former.complete, former.on_taken = self._complete, self._on_taken
-            call.wait = Wait.after(former)
-        wait = call.wait
+            self._wait_after(former)
+        wait = self._streams.wait
         wait.returns = counted(wait.returns, now)
         if are_too_many(wait.returns):
             self._metrics.returns.labels("too_many").inc()
-            call.end(EndReason.INTERRUPTED, f"{len(wait.returns)} streams were lost within {RETURNS_WITHIN:g} s")
+            self._life.end(EndReason.INTERRUPTED, f"{len(wait.returns)} streams were lost within {RETURNS_WITHIN:g} s")
             return True
         wait.open(self._patience, self._on_time_over)
-        call.detach(AWAY, 0.0)
+        self._streams.detach(AWAY, 0.0)
         self._recorder.stream_changed(AWAY)
         log.warning("the stream is lost: waiting for the carrier to come back", detail=detail, seconds=self._patience)
         if self._patience > self._grace:
-            call.begin("bring back", self._bring_back(wait.entry()))
+            self._life.begin("bring back", self._bring_back(wait.entry()))
         return True
+
+    def lose(self, reason: EndReason, detail: str = "") -> None:
+        """The stream is lost: the call waits for the next one if it can, otherwise it ends."""
+        if not self.begin(reason, detail):
+            self._life.end(reason, detail)
 
     async def _bring_back(self, entry: WaitingCall) -> None:
         """Tell a carrier that would come only at its next interval to come now. If that fails, it comes then."""
@@ -252,16 +247,16 @@ class Returns:
 
     def hand_over(self, seconds: float) -> bool:
         """See `CallSession.hand_over`."""
-        call, wait = self._call, self._call.wait
-        if not self._grace or call.is_ending or wait.stage is not Stage.SERVED:
+        wait = self._streams.wait
+        if not self._grace or self._life.is_ending or wait.stage is not Stage.SERVED:
             return False
         now = time.time()
         self._lost, self._lost_at = (EndReason.SHUTDOWN, "no other process has carried on"), now
         self.is_handed_over = True
-        call.watch.hold(AWAY)
+        self._watch.hold(AWAY)
         wait.returns = counted(wait.returns, now)
         wait.open(seconds, self._on_time_over)
-        call.detach(AWAY, 0.0, CLOSE_RESTART)
+        self._streams.detach(AWAY, 0.0, CLOSE_RESTART)
         self._recorder.stream_changed(AWAY)
         log.info("the call is handed over: the carrier is told to open the next stream", seconds=seconds)
         return True
@@ -270,18 +265,18 @@ class Returns:
         if self._lost is not None:
             reason, detail = self._lost
             self._metrics.returns.labels("expired").inc()
-            self._call.end(reason, detail or f"the stream did not come back within {self._patience:g} s")
+            self._life.end(reason, detail or f"the stream did not come back within {self._patience:g} s")
 
     # Back
 
     def asked(self, ended: int, *, carrier_let_go: bool, in_transfer: bool) -> Resume:
         """The carrier asks how the phone goes on after the stream `ended`."""
-        call, wait = self._call, self._call.wait
+        wait = self._streams.wait
         request = self._recorder.request
         over = Resume(ResumeVerdict.OVER, 0, 0.0, request)
-        if call.is_ending:
+        if self._life.is_ending:
             return over
-        if call.state is not CallState.ACTIVE:
+        if self._recorder.record.state is not CallState.ACTIVE:
             return self._asked_before_the_start(ended, carrier_let_go=carrier_let_go)
         claimed = wait.claimed and wait.stage is not Stage.SERVED
         step = decide(
@@ -302,11 +297,11 @@ class Returns:
                 return Resume(ResumeVerdict.STREAM, ended + 1, time.time() + self._grace, request)
             case Step.OPEN if not self._open(ended):
                 return over
-        wait = self._call.wait
+        wait = self._streams.wait
         return Resume(ResumeVerdict.STREAM, wait.stream, wait.deadline, request)
 
     def _asked_before_the_start(self, ended: int, *, carrier_let_go: bool) -> Resume:
-        wait, request = self._call.wait, self._recorder.request
+        wait, request = self._streams.wait, self._recorder.request
         if not wait.claimed and ended == wait.stream:
             return Resume(ResumeVerdict.STREAM, wait.stream, wait.deadline, request)
         verdict = ResumeVerdict.OVER if carrier_let_go or not wait.claimed else ResumeVerdict.LIVES
@@ -314,26 +309,26 @@ class Returns:
 
     def _open(self, ended: int) -> bool:
         """Let the next stream in; False: the call has ended instead."""
-        wait = self._call.wait
+        wait = self._streams.wait
         if wait.stage is Stage.SHARED and ended == wait.stream:
             # The document for this stream was answered before, but its socket did not come about.
             wait.returns = counted(wait.returns, time.time())
             if are_too_many(wait.returns):
                 self._metrics.returns.labels("too_many").inc()
-                self._call.end(EndReason.INTERRUPTED, f"{len(wait.returns)} returns within {RETURNS_WITHIN:g} s")
+                self._life.end(EndReason.INTERRUPTED, f"{len(wait.returns)} returns within {RETURNS_WITHIN:g} s")
                 return False
             wait.extend(self._grace)
             wait.sync()
             return True
         began = self.begin(EndReason.CARRIER_LOST, "the carrier follows the next element of its document")
-        return began and not self._call.is_ending
+        return began and not self._life.is_ending
 
     async def until_free(self) -> None:
         """A second socket came with the token of the stream that is served. Wait a moment for the first one to be lost;
         a silent one is given up."""
         until = self._loop.time() + SILENCE_PATIENCE
-        while self._call.wait.stage is Stage.SERVED and not self._call.is_ending:
-            silent = self._call.silent_for
+        while self._streams.wait.stage is Stage.SERVED and not self._life.is_ending:
+            silent = self._streams.silent_for
             if silent is None or silent >= SILENT:
                 self.begin(EndReason.CARRIER_LOST, "the carrier has opened another socket")
                 return
@@ -352,4 +347,4 @@ class Returns:
         self._is_taken = False
         self._recorder.stream_changed("resumed", gap_ms=str(round(gap * 1000)))
         log.info("the stream is back", gap_ms=round(gap * 1000))
-        self._call.watch.resume(AWAY, 0.0)
+        self._watch.resume(AWAY, 0.0)

@@ -1,4 +1,5 @@
-"""The teardown of a call. Every step has a time limit, and runs even if an earlier step failed."""
+"""The teardown of a call: its tasks stop, then its resources are freed. Every step has a time limit, and runs even if
+an earlier step failed."""
 
 from __future__ import annotations
 
@@ -9,13 +10,19 @@ from typing import TypeVar
 
 import structlog
 
-from connector.call.dependencies import STEP_TIMEOUT, End
-from connector.call.ports import CarrierSocket
+from connector.call.dependencies import STEP_TIMEOUT, CallDependencies, End
+from connector.call.media.last_words import play_out
 from connector.call.record.call_recorder import CallRecorder
+from connector.call.session.call_watch import CallWatch
+from connector.call.session.lifetime import Lifetime
+from connector.call.session.moves import Moves
 from connector.call.session.phone_leg import PhoneLeg
 from connector.call.session.presence import Presence
-from connector.call.session.wait import Wait
+from connector.call.session.streams import Streams
+from connector.call.session.transfer import Transfers
+from connector.call.session.wait import Stage, Wait
 from connector.errors import ConnectorError
+from connector.model.call import CallState
 from connector.model.end_reason import EndReason
 
 log = structlog.get_logger()
@@ -30,18 +37,54 @@ _STREAM_ENDS = frozenset({EndReason.CARRIER_HANGUP, EndReason.CARRIER_CLOSED, En
 class Teardown:
     """Frees the resources of one call."""
 
-    def __init__(self, recorder: CallRecorder, presence: Presence, leg: PhoneLeg) -> None:
+    def __init__(
+        self,
+        parts: CallDependencies,
+        recorder: CallRecorder,
+        streams: Streams,
+        presence: Presence,
+        leg: PhoneLeg,
+        transfers: Transfers,
+        watch: CallWatch,
+        moves: Moves,
+    ) -> None:
+        self._parts = parts
         self._recorder = recorder
+        self._streams = streams
         self._presence = presence
         self._leg = leg
+        self._transfers = transfers
+        self._watch = watch
+        self._moves = moves
 
-    async def run(self, end: End, wait: Wait, socket: CarrierSocket | None, was_active: bool, away: bool) -> None:
-        """Free all resources if this process owns the call; otherwise only its own resources. `away`: the phone has
-        left its stream and could come back."""
-        if await self._is_ours(wait, yields=end.reason in _STREAM_ENDS):
-            await self._take_down(end, socket, was_active, away)
+    async def run(self, end: End, life: Lifetime) -> None:
+        """Stop the call's tasks. Then free all its resources if this process owns the call, otherwise only the
+        resources of this process."""
+        self._parts.joins.forget(self._recorder.request.call_id)
+        if end.reason is EndReason.SHUTDOWN:
+            # The call can be left to another process only if the phone leaves its stream, so wait for the answer.
+            await self._transfers.until_asked()
+        line, wait = self._streams.current, self._streams.wait
+        was_active = self._recorder.record.state is CallState.ACTIVE
+        is_away = was_active and (line is None or self._transfers.is_open)
+        may_come_back = was_active and self._transfers.is_open
+        self._presence.bridge.close()
+        self._presence.bridge.collect_drops()
+        self._transfers.close()
+        if line is not None:
+            line.stop()
+        if is_away and end.reason is EndReason.SHUTDOWN and wait.stage is Stage.SHARED:
+            # The carrier has the phone: the process that gets the next stream owns the call.
+            wait.leave()
+        life.stop_timers()
+        self._watch.stop()
+        if was_active and line is not None:
+            await play_out(end.reason, self._presence.bridge, line.over)
+        await _stop((*life.tasks, *self._watch.tasks, self._moves.task, self._moves.saving))
+        if await self._is_ours(self._streams.wait, yields=end.reason in _STREAM_ENDS):
+            await self._take_down(end, was_active, may_come_back)
         else:
-            await self._step_aside(socket, end)
+            await self._step_aside(end)
 
     async def _is_ours(self, wait: Wait, *, yields: bool) -> bool:
         try:
@@ -53,7 +96,9 @@ class Teardown:
             log.exception("teardown step failed", step="claim")
         return True
 
-    async def _take_down(self, end: End, socket: CarrierSocket | None, was_active: bool, away: bool) -> None:
+    async def _take_down(self, end: End, was_active: bool, away: bool) -> None:
+        """`away`: the phone has left its stream and could come back."""
+        socket = self._streams.socket
         await _step("attributes", self._presence.say_goodbye())
         await _step("dialing", self._leg.settle())
         if why := await _step("hang up", self._leg.hang_up(end, was_active, away)):
@@ -71,8 +116,8 @@ class Teardown:
         await _step("record", self._recorder.close())
         await _step("events", self._recorder.dispatcher.told())
 
-    async def _step_aside(self, socket: CarrierSocket | None, end: End) -> None:
-        if socket is not None:
+    async def _step_aside(self, end: End) -> None:
+        if (socket := self._streams.socket) is not None:
             await _step("socket", socket.close(end.close_code, end.reason.value))
         await self._presence.until_replaced()
         await _step("room", self._presence.leave())
@@ -81,7 +126,7 @@ class Teardown:
         log.info("another process carries the call", owner=self._recorder.record.owner)
 
 
-async def stop_tasks(tasks: Sequence[asyncio.Task[None] | None]) -> None:
+async def _stop(tasks: Sequence[asyncio.Task[None] | None]) -> None:
     running = [task for task in tasks if task is not None]
     for task in running:
         task.cancel()

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import structlog
 
 from connector.call.dependencies import STEP_TIMEOUT, CallDependencies
 from connector.call.record.call_recorder import CallRecorder
 from connector.call.session.call_watch import CallWatch
+from connector.call.session.lifetime import Lifetime
 from connector.call.session.phone_leg import PhoneLeg
 from connector.call.session.presence import Presence
+from connector.call.session.returns import Returns
+from connector.call.session.streams import Streams
 from connector.call.session.transfer_progress import CallTransfer
 from connector.call.session.wait import Stage, Wait
 from connector.call.session.waiting_entry import STORE_PATIENCE
@@ -53,20 +54,6 @@ class WayBack:
     region: str = ""
 
 
-class Transferable(Protocol):
-    """The part of `CallSession` that transfers need."""
-
-    wait: Wait
-    watch: CallWatch
-
-    def end(self, reason: EndReason, detail: str = "") -> None: ...
-    def detach(self, status: str, grace: float) -> None: ...
-    def lose(self, reason: EndReason, detail: str = "") -> None: ...
-    def begin(self, what: str, work: Coroutine[Any, Any, None]) -> None: ...
-    @property
-    def is_ending(self) -> bool: ...
-
-
 class Transfers:
     """The transfers of one call, one at a time.
 
@@ -76,9 +63,20 @@ class Transfers:
     """
 
     def __init__(
-        self, call: Transferable, parts: CallDependencies, recorder: CallRecorder, leg: PhoneLeg, presence: Presence
+        self,
+        life: Lifetime,
+        streams: Streams,
+        returns: Returns,
+        watch: CallWatch,
+        parts: CallDependencies,
+        recorder: CallRecorder,
+        leg: PhoneLeg,
+        presence: Presence,
     ) -> None:
-        self._call = call
+        self._life = life
+        self._streams = streams
+        self._returns = returns
+        self._watch = watch
         self._parts = parts
         self._recorder = recorder
         self._leg = leg
@@ -104,7 +102,7 @@ class Transfers:
 
     def catch_up(self) -> None:
         """Report a status that another process received and left for the owner of the call."""
-        transfer, told = self._current, self._call.wait.transfer
+        transfer, told = self._current, self._streams.wait.transfer
         if transfer is not None and told is not None:
             transfer.hear(told.status)
 
@@ -121,7 +119,7 @@ class Transfers:
         self._leg.can_transfer(order)
         order = replace(order, caller_id=order.caller_id or self._leg.caller_id())
         transfer = self._current = CallTransfer(order, self._recorder)
-        self._call.watch.hold(AWAY)
+        self._watch.hold(AWAY)
         # Runs as a task so that it is completed even if the client disconnects.
         running = asyncio.create_task(self._run(transfer), name=f"transfer {self._recorder.record.call_id}")
         self._running = running
@@ -137,7 +135,7 @@ class Transfers:
             log.warning("transfer request failed", error=str(error))
 
     async def _run(self, transfer: CallTransfer) -> None:
-        before, order = self._call.wait, transfer.order
+        before, order = self._streams.wait, transfer.order
         seconds = order.timeout + MARGIN
         stream = before.stream + (before.stage is not Stage.SERVED)
         wait = Wait(self._recorder, self._parts.store, seconds, self._on_time_over, stream, order, before)
@@ -147,13 +145,13 @@ class Transfers:
                 await wait.share()
         except (ConnectorError, TimeoutError) as error:
             self._current = None
-            self._call.watch.resume(AWAY)
+            self._watch.resume(AWAY)
             await self._withdraw(wait, before)
             raise StoreError("the store does not answer, so the return from the transfer cannot be recorded") from error
-        if self._call.is_ending:
+        if self._life.is_ending:
             await self._withdraw(wait, before)
             raise FailedPrecondition("the call ended before the carrier was asked")
-        self._call.wait = wait
+        self._streams.wait = wait
         transfer.begin()
         # A process that takes the call over reads from the record which status was reported.
         await self._recorder.save()
@@ -167,14 +165,14 @@ class Transfers:
             raise refusal
         if transfer.is_final:
             return
-        if self._call.is_ending:
+        if self._life.is_ending:
             raise FailedPrecondition("the call ended before the carrier answered")
         transfer.accepted()
         if refusal is None and not asking.result():
             transfer.hear(TransferStatus.UNKNOWN)
-            self._call.end(EndReason.TRANSFERRED, "the carrier does not report whether anybody answered")
+            self._life.end(EndReason.TRANSFERRED, "the carrier does not report whether anybody answered")
             return
-        self._call.detach(AWAY, 0.0 if self._leg.stream_outlives_transfer else STREAM_GRACE)
+        self._streams.detach(AWAY, 0.0 if self._leg.stream_outlives_transfer else STREAM_GRACE)
         await self._recorder.save()
 
     async def _was_taken(self, transfer: CallTransfer, error: BaseException) -> bool:
@@ -197,19 +195,19 @@ class Transfers:
         """The carrier refused: the call goes on as before, or ends if its stream or room ended in the meantime."""
         transfer.hear(TransferStatus.FAILED)
         self._current = None
-        wait, stream_end = self._call.wait, self._stream_end
+        wait, stream_end = self._streams.wait, self._stream_end
         if self._room_end is not None:
-            self._call.end(*self._room_end)
+            self._life.end(*self._room_end)
             return
         if stream_end is not None and stream_end[0] is not EndReason.CARRIER_LOST:
-            self._call.end(*stream_end)
+            self._life.end(*stream_end)
             return
-        self._call.wait = before
-        self._call.watch.resume(AWAY)
-        self._call.begin("withdraw", self._withdraw(wait, before))
+        self._streams.wait = before
+        self._watch.resume(AWAY)
+        self._life.begin("withdraw", self._withdraw(wait, before))
         if stream_end is not None:
             self._stream_end = None
-            self._call.lose(*stream_end)
+            self._returns.lose(*stream_end)
 
     async def _withdraw(self, wait: Wait, before: Wait) -> None:
         """Delete the entry in the store, with retries. Otherwise the sweep for abandoned calls would find it and end
@@ -253,13 +251,13 @@ class Transfers:
         """Handle the carrier's report that the number rings, or that somebody has answered."""
         async with self._telling:
             transfer = self._current
-            if transfer is None or self._call.is_ending:
+            if transfer is None or self._life.is_ending:
                 return
             if status is not TransferStatus.ANSWERED:
                 transfer.hear(status)
             elif not transfer.is_final and await self._has_the_call():
                 transfer.hear(status)
-                self._call.end(EndReason.TRANSFERRED)
+                self._life.end(EndReason.TRANSFERRED)
 
     async def over(self, status: TransferStatus, caller_left: bool) -> WayBack | None:
         """Handle the carrier's report of how the dial ended, and return instructions for it. None: hang up. The same
@@ -270,24 +268,24 @@ class Transfers:
     async def _has_the_call(self) -> bool:
         """Whether this process reports the end of the transfer. If several processes learn of it, only the one that
         claims the call in the store does. If the store fails, this process does: a call must not stay open for that."""
-        wait = self._call.wait
+        wait = self._streams.wait
         if wait.stage is Stage.SHARED:
             try:
                 wait.mark()
                 await wait.take()
             except TokenUsed:
-                self._call.end(EndReason.INTERRUPTED, "another process has claimed the call")
+                self._life.taken_over()
                 return False
             except ConnectorError as error:
                 log.warning("the claim on the call could not be checked in the store", error=error.message)
         return wait.stage is not Stage.LOST
 
     async def _over(self, status: TransferStatus, caller_left: bool) -> WayBack | None:
-        transfer, wait = self._current, self._call.wait
+        transfer, wait = self._current, self._streams.wait
         if transfer is None:
             # The phone is back. This is a repeated request, which was answered before.
             return None
-        if self._call.is_ending:
+        if self._life.is_ending:
             return self._way_back(transfer) if transfer.failed and transfer.order.say else None
         if transfer.failed:
             return self._way_back(transfer)
@@ -296,20 +294,20 @@ class Transfers:
             return None
         if status is TransferStatus.ANSWERED:
             transfer.hear(status)
-            self._call.end(EndReason.TRANSFERRED)
+            self._life.end(EndReason.TRANSFERRED)
             return None
         if caller_left:
             transfer.hear(TransferStatus.CANCELED)
-            self._call.end(EndReason.CARRIER_HANGUP, "the caller hung up while the number rang")
+            self._life.end(EndReason.CARRIER_HANGUP, "the caller hung up while the number rang")
             return None
         transfer.hear(status)
         wait.transfer = transfer.order
         if transfer.order.say:
-            self._call.end(EndReason.TRANSFER_FAILED, f"{transfer.order.to}: {status.value}")
+            self._life.end(EndReason.TRANSFER_FAILED, f"{transfer.order.to}: {status.value}")
             return self._way_back(transfer)
-        self._call.detach(AWAY, 0.0)
+        self._streams.detach(AWAY, 0.0)
         wait.extend(self._parts.limits.answer_grace)
-        self._call.begin("announce the return", self._announce(wait))
+        self._life.begin("announce the return", self._announce(wait))
         return self._way_back(transfer)
 
     async def _announce(self, wait: Wait) -> None:
@@ -317,48 +315,48 @@ class Transfers:
             await self._recorder.save()
 
     def _way_back(self, transfer: CallTransfer) -> WayBack:
-        wait = self._call.wait
+        wait = self._streams.wait
         return WayBack(transfer.order.say, wait.stream, wait.deadline, self._recorder.request.region)
 
     def _on_time_over(self) -> None:
-        self._call.begin("ask for the outcome", self.give_up())
+        self._life.begin("ask for the outcome", self.give_up())
 
     async def give_up(self) -> None:
         """Time is over: no outcome was reported, or the phone has not come back."""
-        transfer, told = self._current, self._call.wait.transfer
+        transfer, told = self._current, self._streams.wait.transfer
         if transfer is None:
             return
         if told is not None:
             transfer.hear(told.status)
         if transfer.failed:
-            self._call.end(EndReason.CONNECT_TIMEOUT, "the phone did not come back after the transfer had failed")
+            self._life.end(EndReason.CONNECT_TIMEOUT, "the phone did not come back after the transfer had failed")
         else:
             await self._conclude(transfer, await self._leg.is_live() is not False)
 
     async def _conclude(self, transfer: CallTransfer, is_live: bool) -> None:
         """End a transfer without a reported outcome."""
         async with self._telling:
-            if self._current is not transfer or transfer.is_final or self._call.is_ending:
+            if self._current is not transfer or transfer.is_final or self._life.is_ending:
                 return  # The outcome arrived at the last moment.
             if not await self._has_the_call():
                 return
             if is_live:
                 transfer.hear(TransferStatus.UNKNOWN)
-                self._call.end(EndReason.TRANSFERRED, "the carrier did not report whether anybody answered")
+                self._life.end(EndReason.TRANSFERRED, "the carrier did not report whether anybody answered")
             else:
                 transfer.hear(TransferStatus.CANCELED)
-                self._call.end(EndReason.CARRIER_HANGUP, "the carrier did not report the outcome of the transfer")
+                self._life.end(EndReason.CARRIER_HANGUP, "the carrier did not report the outcome of the transfer")
 
     def back(self) -> None:
         """The phone has come back: it streams again."""
-        transfer, told = self._current, self._call.wait.transfer
+        transfer, told = self._current, self._streams.wait.transfer
         if transfer is not None:
             transfer.hear(told.status if told is not None else TransferStatus.FAILED)
             transfer.hear(TransferStatus.FAILED)
             transfer.settled.set()
             # An agent that left in the meantime is dispatched again at once. If the room was created again, LiveKit
             # has already dispatched the agents to it.
-            self._call.watch.resume(AWAY, None if self._room_end else 0.0)
+            self._watch.resume(AWAY, None if self._room_end else 0.0)
         self._current = self._stream_end = self._room_end = None
 
     def close(self) -> None:

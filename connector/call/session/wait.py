@@ -73,7 +73,7 @@ class Wait:
         self._store = store
         is_written = former is not None and former.stage is Stage.SERVED and former.stored.is_written
         self.stored: StoredEntry = StoredEntry(recorder, store, stream, is_written=is_written)
-        self._writer = EntryWriter(recorder.record.call_id, self._write, lambda: self._is_kept, lambda: self.on_taken())
+        self._writer = EntryWriter(recorder.record.call_id, self._write, self._is_shared, lambda: self.on_taken())
         self._on_over = on_over
         self._loop = asyncio.get_running_loop()
         self.stage: Stage = Stage.ALONE
@@ -159,9 +159,7 @@ class Wait:
         """Bring the entry in the store up to date, in the background and with retries."""
         self._writer.sync()
 
-    @property
-    def _is_kept(self) -> bool:
-        """Whether the entry must be in the store."""
+    def _is_shared(self) -> bool:
         return self.stage in (Stage.SERVED, Stage.SHARED)
 
     async def _write(self) -> bool:

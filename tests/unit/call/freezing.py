@@ -11,14 +11,13 @@ from tests.unit.call.fakes import World
 async def freeze(world: World, call: CallSession, carrying: asyncio.Task[None]) -> None:
     """What is left of a process after `kill -9`, in the same event loop: nothing of it runs any more."""
     world.manager.held._calls.clear()
-    line, call._line = call._line, None
+    line, call.streams.current = call.streams.current, None
     assert line is not None
     line.stop()
     call.watch.stop()
     call.wait.stop()
-    for timer in call._timers:
-        timer.cancel()
-    tasks = [*call._tasks, *call.watch.tasks, call._supervisor, carrying]
+    call._life.stop_timers()
+    tasks = [*call._life.tasks, *call.watch.tasks, call._supervisor, carrying]
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)

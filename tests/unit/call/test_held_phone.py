@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from connector.call.registry.hang_ups import RETURN_GRACE
-from connector.call.session.call_session import CANNOT_HEAR, CallSession
+from connector.call.session.answer import CANNOT_HEAR
+from connector.call.session.call_session import CallSession
 from connector.errors import ConnectorError, CredentialsRefused, NotFound, Unavailable
 from connector.model.call import CarrierCall, Direction, Transfer, TransferStatus
 from connector.model.end_reason import EndReason

@@ -292,7 +292,7 @@ async def test_a_failed_handshake_of_the_return_does_not_end_the_call() -> None:
     world.socket.hang_up(cleanly=False)
     await carrying
     await world.manager.claim(call.call_id, 2)
-    call.lose(EndReason.CARRIER_LOST, "the handshake failed")
+    call.returns.lose(EndReason.CARRIER_LOST, "the handshake failed")
     _, socket, third = await streams_again(world, call.call_id, 3)
     await ends(call, socket, third)
 
