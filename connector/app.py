@@ -108,7 +108,11 @@ class Connector:
         defaults = TransferDefaults(settings.transfer_timeout, settings.transfer_failed_sentence)
         self.control = CallControl(self.calls, self.admin, self._dialled, self.peers, settings.owner, defaults)
         self.peer_endpoint = PeerEndpoint(
-            settings.owner, peer_signatures, Commands(self.calls.held).carry_out, self.metrics
+            settings.owner,
+            peer_signatures,
+            Commands(self.calls.held).carry_out,
+            self.metrics,
+            lambda: self.calls.draining,
         )
         signer = TokenSigner(own)
         self._webhook_keys = WebhookKeys(own)
@@ -319,6 +323,8 @@ class Connector:
         """Refuses new calls, waits up to `drain` seconds for live calls, ends the others, and closes everything."""
         # Every step of `start` is undone, even if an error is raised on the way.
         async with self._undo:
+            # Before the other processes are asked: one that stops at the same time must not hand its calls over to us.
+            self.calls.draining = True
             await self.grpc.not_serving()
             if await self._shares_ports_with_another():
                 # It takes the new calls, which this process would refuse until its last call has ended.

@@ -12,7 +12,7 @@ import structlog
 from aiohttp import web
 
 from connector.deadlines import deadline
-from connector.errors import ConnectorError, InvalidArgument, TokenInvalid, Unimplemented
+from connector.errors import ConnectorError, InvalidArgument, TokenInvalid, Unavailable, Unimplemented
 from connector.logs import bind_call
 from connector.metrics import Metrics
 from connector.model.call import CallRecord
@@ -53,12 +53,15 @@ class PeerEndpoint:
         signatures: PeerSignatures,
         carry_out: Callable[[CallCommand], Awaitable[CallRecord]],
         metrics: Metrics,
+        is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`owner`: the name of this process. `carry_out`: see `connector.call.registry.forwarding.Commands`."""
+        """`owner`: the name of this process. `carry_out`: see `connector.call.registry.forwarding.Commands`.
+        `is_draining`: this process accepts no more calls, also not from other processes."""
         self._owner = owner
         self._signatures = signatures
         self._carry_out = carry_out
         self._metrics = metrics
+        self._is_draining = is_draining
         self._runner: web.AppRunner | None = None
         self._seen: dict[str, float] = {}
         """Tokens of requests that were received, with their expiry."""
@@ -138,6 +141,8 @@ class PeerEndpoint:
     async def _carried_out(self, request: Request) -> Answer:
         command = request.command
         if isinstance(command, Hello):
+            if self._is_draining():
+                return _refused(Unavailable(f"the process {self._owner} drains"))
             return Done(None)
         with bind_call(command.call_id):
             log.info("request received from another process", request=command.name)

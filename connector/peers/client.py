@@ -180,6 +180,18 @@ class PeerClient:
             log.debug("could not check whether a process is alive", owner=owner, error=error.message)
         return True
 
+    async def takes_calls(self, owner: str) -> bool:
+        """Returns False if the process is dead, or drains and so accepts no calls of other processes. A process that
+        does not answer, or cannot be asked from here, may accept them."""
+        try:
+            answer = await self._send(owner, Hello(), HELLO_TIMEOUT)
+        except PeerGone:
+            return False
+        except ConnectorError as error:
+            log.debug("could not check whether a process accepts calls", owner=owner, error=error.message)
+            return True
+        return not isinstance(answer, Refused)
+
     async def _ask(self, owner: str, command: CallCommand) -> CallRecord:
         left = remaining()
         # A little less, so that the client gets an answer before it gives up.

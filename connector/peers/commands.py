@@ -89,7 +89,7 @@ CallCommand = ClientCommand | ReportCommand
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Asks only whether the owner is there."""
+    """Asks only whether the owner lives, and accepts calls."""
 
     name: Literal["Hello"] = "Hello"
 

@@ -219,6 +219,27 @@ async def test_a_process_that_drains_leaves_new_calls_to_another_one_on_its_port
     await call.hangup()
 
 
+async def test_processes_that_stop_together_end_their_calls_and_hand_none_over(stage: Stage, room: str) -> None:
+    settings = stage.settings(instance="one")
+    one, other = Connector(settings), Connector(stage.settings(instance="other", store=settings.store))
+    await one.start()
+    await other.start()
+    async with asyncio.timeout(PATIENCE):
+        while not await one.calls.resumes.has_others():  # noqa: ASYNC110 - seen in the store, once a second
+            await asyncio.sleep(0.05)
+    guest = await stage.guest(room)
+    call = place(await stage.twilio(), await connect_call(stage.client(one), room))
+    await guest.event("track_subscribed")
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(one.stop(0), other.stop(0))
+    assert call.stream.close_code == 1000
+    store = SqliteStore(Path(settings.store.removeprefix("sqlite:///")))
+    await store.open()
+    (record,) = await store.list_calls()
+    await store.close()
+    assert record.end_reason is EndReason.SHUTDOWN
+
+
 async def test_a_process_that_dies_leaves_a_call_that_its_successor_finds(stage: Stage, room: str) -> None:
     async with service_on(stage, room, resume_grace=0) as service:
         await service.ring()

@@ -212,14 +212,14 @@ class Resumes:
                 over.cancel()
 
     async def has_others(self) -> bool:
-        """Whether another process shares the store, and calls can be left to it."""
+        """Whether another process shares the store and accepts calls. Processes that drain at the same time do not."""
         if not self._grace:
             return False
         others = self._owners.others(self._loop().time(), self._parts.owner)
         if self._peers is None:
             return bool(others)
         for owner in others:
-            if await self._peers.is_reachable(owner):
+            if await self._peers.takes_calls(owner):
                 return True
         return False
 

@@ -128,9 +128,12 @@ class Scene:
         return {s.labels["result"]: s.value for s in family.samples if s.name.endswith("_total")}
 
     @asynccontextmanager
-    async def endpoint(self, owner: str = "holder", secret: str | tuple[str, ...] = SECRET) -> AsyncIterator[str]:
+    async def endpoint(
+        self, owner: str = "holder", secret: str | tuple[str, ...] = SECRET, is_draining: bool = False
+    ) -> AsyncIterator[str]:
         """Of a process with this name; its URL."""
-        endpoint = PeerEndpoint(owner, PeerSignatures(secret), self.holder.carry_out, Metrics())
+        signatures, carry_out = PeerSignatures(secret), self.holder.carry_out
+        endpoint = PeerEndpoint(owner, signatures, carry_out, Metrics(), lambda: is_draining)
         await endpoint.start("127.0.0.1", 0)
         self.leases.of[owner] = endpoint.address
         try:
@@ -211,6 +214,17 @@ async def test_an_owner_that_is_gone_is_known_at_once(scene: Scene) -> None:
             await client.ask("holder", DTMF)
         assert await client.is_reachable("asker"), "this process lives"
     assert scene.results() == {"gone": 1.0}
+
+
+async def test_a_process_that_drains_lives_and_accepts_no_calls(scene: Scene) -> None:
+    async with scene.client() as client:
+        async with scene.endpoint():
+            assert await client.takes_calls("holder")
+        assert not await client.takes_calls("holder")
+        async with scene.endpoint(is_draining=True):
+            assert not await client.takes_calls("holder")
+            assert await client.is_reachable("holder")
+            await client.ask("holder", DTMF)
 
 
 async def test_an_address_that_another_process_of_the_service_has_now_is_refused(scene: Scene) -> None:

@@ -61,6 +61,9 @@ class Peers:
     async def is_reachable(self, owner: str) -> bool:
         return owner not in self.errors
 
+    async def takes_calls(self, owner: str) -> bool:
+        return owner not in self.errors
+
 
 class Scene:
     """`holder` holds the call, `asked` gets the requests; both have one store."""

@@ -876,6 +876,9 @@ class FakePeers:
     async def is_reachable(self, owner: str) -> bool:
         return False
 
+    async def takes_calls(self, owner: str) -> bool:
+        return False
+
 
 @virtual_time
 async def test_an_owner_whose_address_is_closed_is_known_to_be_dead_sooner() -> None:
