@@ -247,6 +247,8 @@ class WaitingCall:
     """When the call became active; 0.0: it has not."""
     room_sid: str = ""
     """LiveKit's SID of the room in `request`; empty: unknown."""
+    agents_left: tuple[str, ...] = ()
+    """Names of agents in `request` that are not dispatched again, because they have left on purpose."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,10 @@ _DETAILS = {
 }
 
 
+def _nothing() -> None:
+    return
+
+
 class CallWatch:
     """Handles events of the room, redispatches missing agents, and ends the call if nobody talks with the caller."""
 
@@ -79,6 +83,8 @@ class CallWatch:
         self._running = BackgroundTasks()
         self._moves = 0
         self._over = False
+        self.on_left: Callable[[], None] = _nothing
+        """Called when `left` has changed."""
 
     @property
     def tasks(self) -> tuple[asyncio.Task[None], ...]:
@@ -89,6 +95,15 @@ class CallWatch:
     def agents(self) -> Sequence[AgentDispatch]:
         """The agents that were dispatched for the call."""
         return self._agents
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Names of those that are not dispatched again, because they have left on purpose."""
+        return self._dog.left
+
+    def inherit(self, left: Sequence[str]) -> None:
+        """See `Watchdog.inherit`."""
+        self._dog.inherit(left)
 
     def start(self) -> None:
         """Start the clocks. Call this when the call is answered."""
@@ -117,7 +132,10 @@ class CallWatch:
             self._memory.died.add(gone.identity)
         self._known = {one.identity: one.agent_name for one in people if one.kind is Kind.AGENT}
         self._memory.died -= self._known.keys()
+        left = self.left
         self._dog.people(self._loop.time(), people, gone)
+        if self.left != left:
+            self.on_left()
         self._look()
         if self._before_outage & self._known.keys():
             self._before_outage = frozenset()

@@ -21,13 +21,14 @@ from connector.call.session.lifetime import Lifetime
 from connector.call.session.presence import Presence
 from connector.call.session.streams import Streams
 from connector.call.session.wait import Stage, Wait
+from connector.call.session.watchdog import STREAM_LOST
 from connector.errors import ConnectorError
 from connector.model.call import CallRequest, CallState, CarrierCall, WaitingCall
 from connector.model.end_reason import EndReason
 
 log = structlog.get_logger()
 
-AWAY = "reconnecting"
+AWAY = STREAM_LOST
 """`connector.callStatus` of the participant while its stream is lost."""
 MOST_RETURNS = 3
 RETURNS_WITHIN = 60.0
@@ -129,6 +130,7 @@ class Returns:
         self._life = life
         self._streams = streams
         self._watch = watch
+        watch.on_left = self._on_left
         self._parts = parts
         self._grace = parts.limits.resume_grace
         self._patience = self._grace + parts.carriers[recorder.request.provider].comes_back_within
@@ -153,6 +155,7 @@ class Returns:
     def inherit(self, waiting: WaitingCall) -> None:
         """This process has claimed the call from another one, whose stream is lost."""
         self._is_taken = True
+        self._watch.inherit(waiting.agents_left)
         self._lost = (EndReason.CARRIER_LOST, "the stream was lost with its process")
         self._lost_at = waiting.returns[-1] if waiting.returns else time.time()
         self._presence.expects(waiting.room_sid if waiting.request.room == self._recorder.record.room else "")
@@ -183,7 +186,12 @@ class Returns:
             agents=tuple(self._watch.agents),
             participant=replace(now, attributes=theirs),
         )
-        return replace(entry, request=request, room_sid=room.sid)
+        return replace(entry, request=request, room_sid=room.sid, agents_left=self._watch.left)
+
+    def _on_left(self) -> None:
+        wait = self._streams.wait
+        if wait.stage in (Stage.SERVED, Stage.SHARED) and wait.is_return:
+            wait.sync()
 
     # Away
 

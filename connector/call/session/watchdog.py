@@ -30,6 +30,8 @@ and a worker that registers late must get the call at once."""
 REPEAT_QUICKLY = 30.0
 """Seconds for which dispatches are repeated every REPEAT seconds; then the pause grows by half each time."""
 REPEAT_MOST = 60.0
+STREAM_LOST = "reconnecting"
+"""A cause to hold: the phone is away for a moment, and its participant is in the room."""
 RETURN_PATIENCE = 8.0
 """Seconds in which agents may come back by themselves after an outage of LiveKit: their SDK retries every five
 seconds."""
@@ -105,6 +107,7 @@ class Watchdog:
         self._warn_after = rules.warn_after or 0.0
         self._timeout = rules.timeout or 0.0
         self._empty_timeout = rules.empty_timeout or 0.0
+        self._dispatched = Counter(agents)
         self._wanted = Counter(agents)
         self._once = frozenset(once)
         self._hidden: Counter[str] = Counter()
@@ -129,10 +132,22 @@ class Watchdog:
     def start(self, now: float) -> None:
         """The call was answered."""
         self._is_on = True
-        self._begin(now, Why.NEVER_CAME, now + self._warn_after)
+        self._begin(now, self._why, now + self._warn_after)
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Names of the dispatched agents that are not dispatched again; see `inherit`."""
+        return tuple(sorted((self._dispatched - self._wanted).elements()))
+
+    def inherit(self, left: Collection[str]) -> None:
+        """Another process had the call before: these agents have left on purpose. Call it before `start`."""
+        self._wanted = self._dispatched - Counter(left)
+        if left and not self._wanted:
+            self._why = Why.LEFT
 
     def hold(self, cause: str) -> None:
-        """Stop the clocks. Several causes may hold at the same time."""
+        """Stop the clocks. Several causes may hold at the same time. While the stream is lost, leaving counts;
+        during an outage of LiveKit or a transfer it does not."""
         self._holds.add(cause)
 
     def resume(self, now: float, cause: str, patience: float = 0.0, dispatch_in: float | None = None) -> None:
@@ -155,6 +170,7 @@ class Watchdog:
     def expect(self, now: float, agents: Sequence[str]) -> None:
         """Expect other agents from now on, which have just been dispatched: the caller is in another room, or they
         replace agents that did not come."""
+        self._dispatched = Counter(agents)
         self._wanted = Counter(agents)
         self._has_given_up = False
         if self._is_on:
@@ -182,7 +198,7 @@ class Watchdog:
             known.occupant = occupant
             known.has_been_heard |= occupant.has_audio
             self._seen[occupant.identity] = known
-        is_told = self._is_on and not self._holds
+        is_told = self._is_on and self._holds <= {STREAM_LOST}
         if gone is not None and is_told and gone.identity in before and gone.identity not in self._seen:
             self._left(now, before[gone.identity], gone.on_purpose)
 

@@ -14,11 +14,12 @@ from connector.call.session.call_session import CallSession
 from connector.call.session.presence import REPLACED_WAIT
 from connector.call.session.returns import MOST_RETURNS, ResumeVerdict
 from connector.errors import FailedPrecondition, NotFound, TokenInvalid, TokenUsed, Unavailable
-from connector.model.call import NO_EXPIRY, CallRecord, CallState, Direction, Transfer
+from connector.model.call import NO_EXPIRY, AgentDispatch, AgentWatch, CallRecord, CallState, Direction, Transfer
 from connector.model.end_reason import EndReason
 from connector.model.provider import Provider
 from connector.model.webhook import LifecycleEvent
 from connector.peers.commands import CallCommand
+from connector.room.listener import Departure, Kind, Occupant
 from connector.storage.base import StoreError
 from tests.carriers import CARRIERS
 from tests.unit.call.fakes import LIMITS, FakeControl, FakeSocket, Faults, World
@@ -564,6 +565,34 @@ async def test_changes_outlive_a_second_return() -> None:
     assert third.room.participant.metadata == "another note"
     assert (third.room.attributes["language"], third.room.attributes["theirs"]) == ("de", "kept")
     await ends(last, socket, returned)
+
+
+AGENT = Occupant("agent-1", Kind.AGENT, "support", has_audio=True)
+WATCH = AgentWatch(warn_after=5, timeout=30, empty_timeout=10, fallback_agent="", fallback_number="", message="")
+
+
+@pytest.mark.parametrize("on_purpose", [True, False])
+@virtual_time
+async def test_an_agent_that_left_on_purpose_before_the_crash_is_not_dispatched_again(on_purpose: bool) -> None:
+    agents = (AgentDispatch("support"),)
+    owner = world_on(owner="maker", watch=WATCH, agents=agents)
+    taker = world_on(owner="taker", watch=WATCH, agents=agents, store=owner.store)
+    call, carrying = await talking(owner)
+    owner.room.listener.room_people([AGENT], None)
+    owner.room.listener.room_people([], Departure("agent-1", on_purpose))
+    await settle()  # No look in between.
+    await freeze(owner, call, carrying)
+    await taker.manager.resume("call_1", 1, carrier_let_go=True)
+    resumed, socket, returned = await streams_again(taker, "call_1", 2)
+    before = len(taker.admin.dispatched)
+    if on_purpose:
+        await returned
+        assert len(taker.admin.dispatched) == before
+        assert resumed.record.end_reason is EndReason.ROOM_EMPTY
+    else:
+        await asyncio.sleep(6)
+        assert len(taker.admin.dispatched) > before
+        await ends(resumed, socket, returned)
 
 
 @virtual_time

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from connector.call.session.watchdog import (
     REPEAT_MOST,
     RETURN_PATIENCE,
+    STREAM_LOST,
     DispatchAgain,
     GiveUp,
     Missing,
@@ -279,6 +280,42 @@ def test_a_transfer_under_way_ends_nothing_and_a_caller_who_comes_back_gets_an_a
     room.dog.resume(200, "transfer")
     room._look()
     assert room.until(206).dispatches() == [205]
+
+
+def test_an_agent_that_leaves_while_the_stream_is_lost_is_not_dispatched_again() -> None:
+    room = Room("support").comes(agent()).start().until(60)
+    room.dog.hold(STREAM_LOST)
+    room.leaves(agent()).until(61)
+    room.dog.resume(61, STREAM_LOST, dispatch_in=0.0)
+    room._look()
+    assert room.until(200).dispatches() == []
+    assert room.end == (71, ROOM_EMPTY)
+
+
+def test_an_agent_that_crashes_while_the_stream_is_lost_is_dispatched_again_at_the_return() -> None:
+    room = Room("support").comes(agent()).start().until(60)
+    room.dog.hold(STREAM_LOST)
+    assert room.leaves(agent(), on_purpose=False).until(61).log == []
+    room.dog.resume(61, STREAM_LOST, dispatch_in=0.0)
+    room._look()
+    assert room.dispatches() == [61]
+
+
+@pytest.mark.parametrize("left", [["a"], ["a", "b"], ["b", "b"]])
+def test_a_process_that_takes_over_knows_who_has_left(left: list[str]) -> None:
+    room = Room("a", "b", "b")
+    room.dog.inherit(left)
+    assert room.dog.left == tuple(left)
+    room.start().until(6)
+    assert bool(room.dispatches("a")) is ("a" not in left)
+    assert bool(room.dispatches("b")) is (left.count("b") < 2)
+
+
+def test_after_a_take_over_of_a_conversation_that_is_over_the_call_ends_soon() -> None:
+    room = Room("support")
+    room.dog.inherit(["support"])
+    assert room.start().until(100).dispatches() == []
+    assert room.end == (10, ROOM_EMPTY)
 
 
 def test_two_causes_to_hold_are_two() -> None:
