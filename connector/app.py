@@ -112,7 +112,7 @@ class Connector:
             peer_signatures,
             Commands(self.calls.held).carry_out,
             self.metrics,
-            lambda: self.calls.draining,
+            self._is_draining,
         )
         signer = TokenSigner(own)
         self._webhook_keys = WebhookKeys(own)
@@ -193,10 +193,15 @@ class Connector:
             OpsRoutes(self.calls, self.admin, self.metrics, link),
         )
         self._http = HttpServer(routes, shares_port=settings.share_ports)
-        self._lease = OwnerLease(self._call_parts, lambda: bool(self.calls.held), lambda: self.peer_endpoint.address)
+        self._lease = OwnerLease(
+            self._call_parts, lambda: bool(self.calls.held), lambda: self.peer_endpoint.address, self._is_draining
+        )
         self._undo = contextlib.AsyncExitStack()
         self._chores: list[asyncio.Task[None]] = []
         self.port = settings.port
+
+    def _is_draining(self) -> bool:
+        return self.calls.draining or (self._link is not None and self._link.service_stops)
 
     def _sip_dialler(self, signatures: SignatureCheck) -> SipDialler:
         settings = self.settings
@@ -324,8 +329,9 @@ class Connector:
         # Every step of `start` is undone, even if an error is raised on the way.
         async with self._undo:
             # Before the other processes are asked: one that stops at the same time must not hand its calls over to us.
-            self.calls.draining = True
+            self.calls.begin_drain()
             await self.grpc.not_serving()
+            await self._lease.announce_drain()
             if await self._shares_ports_with_another():
                 # It takes the new calls, which this process would refuse until its last call has ended.
                 await self._http.stop_listening()

@@ -20,12 +20,17 @@ log = structlog.get_logger()
 
 async def serve(settings: Settings, table: Sequence[Entry] = TABLE, link: WorkerLink | None = None) -> None:
     """Runs until SIGTERM or SIGINT; a second signal ends the drain at once. `link`: to the supervisor, if this process
-    is a worker; it also stops when it is replaced, or when the supervisor has died."""
+    is a worker; it also stops when it is replaced, or when the supervisor has died, and only the supervisor ends its
+    drain."""
     stopping = asyncio.Event()
     hurry = asyncio.Event()
 
     def on_signal() -> None:
-        (hurry if stopping.is_set() else stopping).set()
+        if not stopping.is_set():
+            stopping.set()
+        elif link is None or link.is_broken:
+            # A process manager may send the signal to a worker, too, so that it comes twice.
+            hurry.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -33,6 +38,8 @@ async def serve(settings: Settings, table: Sequence[Entry] = TABLE, link: Worker
     if not sys.stderr.isatty():
         # Without a handler, `systemctl reload` would kill this process. A terminal that is closed still ends it.
         loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP ignored: only a supervisor replaces its workers")
+    if link is not None:
+        link.on_replaced, link.on_hurry = stopping.set, hurry.set
     connector = Connector(settings, table, link)
     await connector.start()
     following = asyncio.create_task(_follow(link, stopping)) if link is not None else None
@@ -55,6 +62,6 @@ async def serve(settings: Settings, table: Sequence[Entry] = TABLE, link: Worker
 
 
 async def _follow(link: WorkerLink, stopping: asyncio.Event) -> None:
-    await link.follow(stopping.set)
+    await link.follow()
     log.error("the supervisor has died: this worker stops")
     stopping.set()

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 START_LIMIT = 60.0
 """Seconds in which a worker must be ready."""
 STABLE = 10.0
-"""A worker that lived for so many seconds is replaced at once; the wait before each further try doubles otherwise."""
+"""A worker that lived for so many seconds is replaced at once; otherwise there is a pause, see `pause_after`."""
 LONGEST_DELAY = 30.0
 END_MARGIN = 30.0
 """Seconds after the drain time until a worker that has not ended is killed."""
@@ -41,7 +41,12 @@ FAILED = 1
 class Worker:
     """One worker process."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process, link: socket.socket) -> None:
+    def __init__(
+        self,
+        name: str,
+        process: asyncio.subprocess.Process,
+        link: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    ) -> None:
         self.name = name
         self.process = process
         self.started_at = asyncio.get_running_loop().time()
@@ -49,15 +54,14 @@ class Worker:
         self.exited = asyncio.Event()
         self.wants_successor = asyncio.Event()
         self.why = ""
-        self.is_told_to_end = False
-        self._link = link
-        self._writer: asyncio.StreamWriter | None = None
+        self.is_ending = False
+        """It has been told to drain and to end."""
+        self._reader, self._writer = link
 
     async def follow(self) -> None:
         """Read the worker's messages, until it has ended."""
-        reader, self._writer = await asyncio.open_connection(sock=self._link)
         with contextlib.suppress(ConnectionError):
-            while line := await reader.readline():
+            while line := await self._reader.readline():
                 match line.decode().strip().partition(" "):
                     case ("ready", _, _):
                         self.ready.set()
@@ -66,17 +70,15 @@ class Worker:
                         self.wants_successor.set()
         await self.process.wait()
         self._writer.close()
+        if self.is_ending and self.ready.is_set() and self.process.returncode:
+            log.error("a worker has died while it stopped", worker=self.name, status=self.process.returncode)
         self.ready.clear()
         self.exited.set()
 
-    def tell(self, ready: int, count: int) -> None:
-        if self._writer is not None and not self.exited.is_set():
-            self._writer.write(f"workers {ready} {count}\n".encode())
-
-    def tell_replaced(self) -> None:
-        """A successor serves: drain, and leave new connections to it."""
-        if self._writer is not None and not self.exited.is_set():
-            self._writer.write(b"replaced\n")
+    def tell(self, line: str) -> None:
+        """See `connector.worker`."""
+        if not self._writer.is_closing():
+            self._writer.write(f"{line}\n".encode())
 
     def send_signal(self, number: signal.Signals) -> None:
         if self.process.returncode is None:
@@ -117,7 +119,9 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._status = 0
         self._tasks = BackgroundTasks()
+        self._keepers: list[asyncio.Task[None]] = []
         self._rolling: asyncio.Task[None] | None = None
+        self._roll_again = False
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit status."""
@@ -131,6 +135,8 @@ class Supervisor:
                 await self._stopping.wait()
             else:
                 self.stop()
+            # A keeper may be starting a worker at this moment.
+            await asyncio.gather(*self._keepers)
             await asyncio.gather(*(worker.exited.wait() for worker in tuple(self._workers)))
         finally:
             await self._tasks.close()
@@ -141,16 +147,13 @@ class Supervisor:
     async def _begin(self) -> bool:
         """Start all workers; False if the first one ends before it is ready, for a reason that it has printed."""
         first, *others = self._slots
-        # The first one alone: it upgrades the store, and an error in the settings is printed once.
-        worker = await self._spawn(first)
+        # The first one alone: it upgrades the store, and an error in the settings is printed once. That may take long.
+        first.worker = worker = await self._spawn(first)
         await _any_of(worker.ready.wait(), worker.exited.wait(), self._stopping.wait())
         if worker.exited.is_set() and not self._stopping.is_set():
             self._status = worker.process.returncode or FAILED
             return False
-        self._start(self._keep(first, worker), f"keep {worker.name}")
-        for slot in others:
-            worker = await self._spawn(slot)
-            self._start(self._keep(slot, worker), f"keep {worker.name}")
+        self._keepers = [self._start(self._keep(slot), f"keep worker {slot.number}") for slot in (first, *others)]
         return True
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -158,51 +161,86 @@ class Supervisor:
 
     # One slot
 
-    async def _keep(self, slot: Slot, worker: Worker) -> None:
+    async def _keep(self, slot: Slot) -> None:
         """Keep one worker of this slot running until the service stops."""
-        delay = 0.0
-        while True:
-            await _any_of(worker.exited.wait(), slot.roll.wait(), worker.wants_successor.wait(), self._stopping.wait())
-            if self._stopping.is_set():
-                return
-            if not worker.exited.is_set():
-                worker = await self._succeed(slot, worker)
-                continue
-            log.error("a worker has died and is replaced", worker=worker.name, status=worker.process.returncode)
-            lived = asyncio.get_running_loop().time() - worker.started_at
-            delay = 0.0 if lived >= STABLE else min(LONGEST_DELAY, max(1.0, 2 * delay))
-            if delay:
-                await _any_of(self._stopping.wait(), timeout=delay)
-            if self._stopping.is_set():
-                return
-            worker = await self._spawn(slot)
+        failures = 0
+        """Number of workers in a row that died soon, or did not start."""
+        while not self._stopping.is_set():
+            worker = slot.worker
+            if worker is None:
+                worker = await self._try_to_spawn(slot)
+            if worker is not None:
+                slot.worker = worker
+                await self._until_ready(worker)
+                await _any_of(
+                    worker.exited.wait(), slot.roll.wait(), worker.wants_successor.wait(), self._stopping.wait()
+                )
+                if self._stopping.is_set():
+                    return
+                if not worker.exited.is_set():
+                    await self._succeed(slot, worker)
+                    continue
+                slot.worker = None
+                lived = asyncio.get_running_loop().time() - worker.started_at
+                failures = 0 if lived >= STABLE else failures + 1
+            else:
+                failures += 1
+            delay = pause_after(failures)
+            name, status = (worker.name, worker.process.returncode) if worker is not None else (slot.number, None)
+            log.error(
+                "a worker has died and is replaced", worker=name, status=status, failures=failures, in_seconds=delay
+            )
+            # SIGHUP does not wait: the settings may have been corrected. The next worker has the new ones.
+            await _any_of(self._stopping.wait(), slot.roll.wait(), timeout=delay)
+            slot.roll.clear()
+            slot.rolled.set()
 
-    async def _succeed(self, slot: Slot, worker: Worker) -> Worker:
-        """Start the successor; the old worker drains once the successor serves. Return the worker to keep."""
-        why = worker.why or "SIGHUP"
+    async def _try_to_spawn(self, slot: Slot) -> Worker | None:
+        try:
+            return await self._spawn(slot)
+        except OSError as error:
+            log.error("the system does not start a process", worker=slot.number, error=str(error))
+            return None
+
+    async def _until_ready(self, worker: Worker) -> None:
+        """A worker that is not ready in time is killed."""
+        await _any_of(worker.ready.wait(), worker.exited.wait(), self._stopping.wait(), timeout=START_LIMIT)
+        if not (worker.ready.is_set() or worker.exited.is_set() or self._stopping.is_set()):
+            log.error("a worker is not ready in time and is killed", worker=worker.name, after_seconds=START_LIMIT)
+            worker.send_signal(signal.SIGKILL)
+            await worker.exited.wait()
+
+    async def _succeed(self, slot: Slot, worker: Worker) -> None:
+        """Start the successor; the old worker drains once the successor serves."""
+        why = (worker.why if worker.wants_successor.is_set() else "") or "SIGHUP"
         worker.wants_successor.clear()
         slot.roll.clear()
         slot.generation += 1
         log.info("a worker gets a successor", worker=worker.name, why=why)
-        successor = await self._spawn(slot)
-        await _any_of(successor.ready.wait(), successor.exited.wait(), self._stopping.wait(), timeout=START_LIMIT)
+        successor = await self._try_to_spawn(slot)
+        if successor is not None:
+            await _any_of(successor.ready.wait(), successor.exited.wait(), self._stopping.wait(), timeout=START_LIMIT)
         if self._stopping.is_set():
-            self._end(worker)
-        elif successor.ready.is_set():
-            worker.tell_replaced()
+            return
+        if successor is not None and successor.ready.is_set():
+            slot.worker = successor
+            worker.tell("replaced")
             self._ends(worker)
+            self._tell_workers()
         else:
             log.error("the successor is not ready: the old worker goes on", worker=worker.name, why=why)
-            self._end(successor)
-            slot.worker, successor = worker, worker
+            if successor is not None:
+                self._end(successor)
         slot.rolled.set()
-        return successor
 
     async def _spawn(self, slot: Slot) -> Worker:
+        """Raises OSError."""
         name = f"{self._name}-{slot.number}" + (f".{slot.generation}" if slot.generation > 1 else "")
         ours, theirs = socket.socketpair()
-        with theirs:
-            ours.setblocking(False)
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(theirs)
+            failed = undo.enter_context(contextlib.ExitStack())
+            failed.enter_context(ours)
             environment = {
                 **self._environment,
                 "CONNECTOR_INSTANCE": name,
@@ -218,11 +256,13 @@ class Supervisor:
                 # Ctrl-C reaches only the supervisor, which stops the workers.
                 process_group=0,
             )
-        worker = slot.worker = Worker(name, process, ours)
+            failed.pop_all()
+        worker = Worker(name, process, await asyncio.open_connection(sock=ours))
         self._workers.add(worker)
         self._start(self._follow(worker), f"follow {name}")
         self._start(self._tell_ready(worker), f"wait for {name}")
         if self._stopping.is_set():
+            worker.tell("stopping")
             self._end(worker)
         return worker
 
@@ -242,29 +282,33 @@ class Supervisor:
     def _tell_workers(self) -> None:
         ready = sum(slot.worker is not None and slot.worker.ready.is_set() for slot in self._slots)
         for worker in self._workers:
-            worker.tell(ready, len(self._slots))
+            worker.tell(f"workers {ready} {len(self._slots)}")
 
     # Signals
 
     def stop(self) -> None:
-        """Send SIGTERM to all workers. A second time, they end their calls at once."""
+        """Stop all workers; they drain. A second time, they end their calls at once."""
+        if self._stopping.is_set():
+            log.info("the workers end their calls at once", workers=len(self._workers))
+            for worker in self._workers:
+                worker.tell("hurry")
+            return
         log.info("stopping", workers=len(self._workers))
-        is_again = self._stopping.is_set()
         self._stopping.set()
-        for worker in tuple(self._workers):
-            if is_again:
-                worker.send_signal(signal.SIGTERM)
-            else:
-                self._end(worker)
+        # All know it before the first one looks for another process to which it can hand its calls.
+        for worker in self._workers:
+            worker.tell("stopping")
+        for worker in self._workers:
+            self._end(worker)
 
     def _end(self, worker: Worker) -> None:
-        """Let the worker drain and end. Only once: a second SIGTERM would end its calls."""
-        if not worker.is_told_to_end:
+        """Let the worker drain and end."""
+        if not worker.is_ending:
             worker.send_signal(signal.SIGTERM)
             self._ends(worker)
 
     def _ends(self, worker: Worker) -> None:
-        worker.is_told_to_end = True
+        worker.is_ending = True
         self._start(self._kill_late(worker), f"kill {worker.name} if it does not end")
 
     async def _kill_late(self, worker: Worker) -> None:
@@ -274,21 +318,32 @@ class Supervisor:
             worker.send_signal(signal.SIGKILL)
 
     def roll(self) -> None:
-        """Replace all workers, one after the other; the next begins when the successor of the last one is ready."""
+        """Replace all workers, one after the other; the next begins when the successor of the last one is ready. During
+        that, another roll is remembered: workers that are replaced already have the former settings."""
         if self._rolling is None or self._rolling.done():
             self._rolling = self._start(self._roll(), "roll the workers")
         else:
-            log.warning("the workers are being replaced already: SIGHUP ignored")
+            log.info("the workers are being replaced: they are replaced once more after that")
+            self._roll_again = True
 
     async def _roll(self) -> None:
-        log.info("rolling", workers=len(self._slots))
-        for slot in self._slots:
-            slot.rolled.clear()
-            slot.roll.set()
-            await _any_of(slot.rolled.wait(), self._stopping.wait())
-            if self._stopping.is_set():
+        while True:
+            log.info("rolling", workers=len(self._slots))
+            for slot in self._slots:
+                slot.rolled.clear()
+                slot.roll.set()
+                await _any_of(slot.rolled.wait(), self._stopping.wait())
+                if self._stopping.is_set():
+                    return
+            log.info("rolled", workers=len(self._slots))
+            if not self._roll_again:
                 return
-        log.info("rolled", workers=len(self._slots))
+            self._roll_again = False
+
+
+def pause_after(failures: int) -> float:
+    """Seconds until the next start, after so many workers in a row that died soon."""
+    return min(LONGEST_DELAY, 2.0 ** min(failures - 1, 30)) if failures else 0.0
 
 
 async def _any_of(*waits: Coroutine[Any, Any, Any], timeout: float | None = None) -> None:  # noqa: ASYNC109

@@ -1,8 +1,9 @@
 """A worker's link to its supervisor (`connector serve --workers`).
 
-One socket pair for each worker, one line of text for each message. A worker writes `ready` and `recycle <why>`; the
-supervisor writes `workers <ready> <all>` and, when the worker's successor serves, `replaced`. The end of the link tells
-each side that the other one has died.
+One socket pair for each worker, one line of text for each message. A worker writes `ready` and `recycle <why>`. The
+supervisor writes `workers <ready> <all>`; `replaced`, when the worker's successor serves; `stopping` before SIGTERM,
+when the whole service stops; `hurry`, when the calls that are left are to end at once. The end of the link tells each
+side that the other one has died.
 """
 
 from __future__ import annotations
@@ -11,13 +12,22 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger()
 
 LINK = "CONNECTOR_WORKER_LINK"
 """Environment variable with the number of the worker's file descriptor; set by the supervisor."""
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable of prometheus-client: all workers write their metrics into this folder."""
+ASK_AGAIN = 120.0
+"""Seconds after which a worker without a successor asks again, longer than the supervisor waits for one. The time
+doubles with each request."""
+LONGEST_PAUSE = 1800.0
 
 
 class WorkerLink:
@@ -26,10 +36,15 @@ class WorkerLink:
     def __init__(self, link: socket.socket) -> None:
         self._link = link
         self._link.setblocking(False)
+        self._received = b""
+        self._broken = asyncio.Event()
+        self._is_replaced = self._service_stops = False
         self.ready_workers = self.all_workers = 0
         """Number of workers that are ready, and of all workers of the service; 0 until the supervisor has sent them."""
-        self.is_replaced = False
-        """A successor serves on the same ports: this worker drains."""
+        self.on_replaced: Callable[[], None] = lambda: None
+        """Called when this worker must drain."""
+        self.on_hurry: Callable[[], None] = lambda: None
+        """Called when the calls that are left are to end at once."""
 
     @classmethod
     def of(cls, environment: MutableMapping[str, str]) -> WorkerLink | None:
@@ -37,6 +52,26 @@ class WorkerLink:
         have no link."""
         descriptor = environment.pop(LINK, "")
         return cls(socket.socket(fileno=int(descriptor))) if descriptor else None
+
+    # Read at once: the supervisor writes before it sends SIGTERM, and the signal may be handled first.
+
+    @property
+    def is_replaced(self) -> bool:
+        """A successor serves on the same ports: this worker drains."""
+        self._read()
+        return self._is_replaced
+
+    @property
+    def service_stops(self) -> bool:
+        """All workers of the service stop, or are about to."""
+        self._read()
+        return self._service_stops
+
+    @property
+    def is_broken(self) -> bool:
+        """The supervisor has died."""
+        self._read()
+        return self._broken.is_set()
 
     def is_ready(self) -> None:
         """Tell the supervisor that this worker serves."""
@@ -51,33 +86,57 @@ class WorkerLink:
         with contextlib.suppress(OSError):
             self._link.send(f"{line}\n".encode())
 
-    async def follow(self, on_replaced: Callable[[], None]) -> None:
-        """Read the supervisor's messages until it has died. `on_replaced`: this worker must drain."""
-        reader, writer = await asyncio.open_connection(sock=self._link)
+    async def follow(self) -> None:
+        """Read the supervisor's messages until it has died."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._link, self._read)
         try:
-            while line := await reader.readline():
-                match line.decode().split():
-                    case ["workers", ready, count]:
-                        self.ready_workers, self.all_workers = int(ready), int(count)
-                    case ["replaced"]:
-                        self.is_replaced = True
-                        on_replaced()
-        except ConnectionError:
-            pass
+            await self._broken.wait()
         finally:
-            writer.close()
+            loop.remove_reader(self._link)
+
+    def _read(self) -> None:
+        while not self._broken.is_set():
+            try:
+                data = self._link.recv(4096)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._broken.set()
+            *lines, self._received = (self._received + data).split(b"\n")
+            for line in lines:
+                self._heed(line.decode())
+
+    def _heed(self, line: str) -> None:
+        match line.split():
+            case ["workers", ready, count]:
+                self.ready_workers, self.all_workers = int(ready), int(count)
+            case ["replaced"]:
+                self._is_replaced = True
+                self.on_replaced()
+            case ["stopping"]:
+                self._service_stops = True
+            case ["hurry"]:
+                self.on_hurry()
 
 
 class Recycling:
-    """Asks for a successor once, when this worker has held enough calls or has become too large. LiveKit's SDK keeps
-    about half a megabyte of each call in whose room somebody else publishes (livekit/rust-sdks issue 1378)."""
+    """Asks for a successor when this worker has held enough calls or has become too large, and again from time to time
+    if none comes. LiveKit's SDK keeps about half a megabyte of each call in whose room somebody else publishes
+    (livekit/rust-sdks issue 1378)."""
 
-    def __init__(self, max_calls: int, max_megabytes: float, link: WorkerLink) -> None:
+    def __init__(
+        self, max_calls: int, max_megabytes: float, link: WorkerLink, now: Callable[[], float] = time.monotonic
+    ) -> None:
         """0: no limit."""
         self._max_calls = max_calls
         self._max_megabytes = max_megabytes
         self._link = link
-        self._asked = False
+        self._now = now
+        self._pause = ASK_AGAIN
+        self._asked_at: float | None = None
 
     async def look(self, calls: int, megabytes: float) -> None:
         """`calls`: held since the start. To be called every few seconds."""
@@ -86,9 +145,15 @@ class Recycling:
             why = f"{calls} calls"
         elif 0 < self._max_megabytes <= megabytes:
             why = f"{megabytes:.0f} MB of memory"
-        if why and not self._asked:
-            self._asked = True
-            self._link.ask_for_successor(why)
+        if not why or self._link.is_replaced or self._link.service_stops:
+            return
+        if self._asked_at is not None:
+            if self._now() < self._asked_at + self._pause:
+                return
+            log.warning("this worker has got no successor: it asks again", why=why, after_seconds=self._pause)
+            self._pause = min(LONGEST_PAUSE, 2 * self._pause)
+        self._asked_at = self._now()
+        self._link.ask_for_successor(why)
 
 
 def resident_megabytes() -> float:

@@ -296,13 +296,17 @@ class Store(Protocol):
         of changed documents."""
         ...
 
-    async def renew_lease(self, owner: str, at: float, address: str = "") -> None:
+    async def renew_lease(self, owner: str, at: float, address: str = "", draining: bool = False) -> None:
         """Renews the lease of a process at a Unix time: it and all its calls are alive. `address`: the URL at which it
-        answers the other processes; empty: none."""
+        answers the other processes; empty: none. `draining`: it is about to stop, and takes no calls over."""
         ...
 
     async def leases(self) -> dict[str, float]:
         """Returns the time of the last renewal for each process, by its own clock."""
+        ...
+
+    async def draining(self) -> set[str]:
+        """Returns the processes whose last renewal says that they are about to stop."""
         ...
 
     async def address_of(self, owner: str) -> str:

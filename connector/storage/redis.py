@@ -26,10 +26,14 @@ _LEASES = f"{PREFIX}leases"
 # Owner → address. A hash of its own, because earlier versions, which may run at the same time, read the other one. They
 # leave the address behind when they drop a lease.
 _ADDRESSES = f"{PREFIX}addresses"
+# The owners that are about to stop.
+_DRAINING = f"{PREFIX}draining"
 _RENEW = f"""
 redis.call('HSET', '{_LEASES}', ARGV[1], ARGV[2])
 redis.call('HSET', '{_ADDRESSES}', ARGV[1], ARGV[3])
+redis.call(ARGV[4] == '1' and 'SADD' or 'SREM', '{_DRAINING}', ARGV[1])
 """
+_READ_DRAINING = f"return redis.call('SMEMBERS', '{_DRAINING}')"
 _ADDRESS = f"""
 if redis.call('HEXISTS', '{_LEASES}', ARGV[1]) == 0 then return '' end
 return redis.call('HGET', '{_ADDRESSES}', ARGV[1]) or ''
@@ -39,6 +43,7 @@ _DROP_LEASE = f"""
 local renewed_at = redis.call('HGET', '{_LEASES}', ARGV[1])
 if not renewed_at or ARGV[2] and renewed_at ~= ARGV[2] then return 0 end
 redis.call('HDEL', '{_ADDRESSES}', ARGV[1])
+redis.call('SREM', '{_DRAINING}', ARGV[1])
 return redis.call('HDEL', '{_LEASES}', ARGV[1])
 """
 _KEEPS_ALL = "noeviction"
@@ -70,12 +75,15 @@ class RedisStore(RedisCalls):
     async def reseal(self) -> int:
         return await self.rules.reseal() + await self.keys.reseal()
 
-    async def renew_lease(self, owner: str, at: float, address: str = "") -> None:
-        await self._server.run(_RENEW, (), (owner, at, address))
+    async def renew_lease(self, owner: str, at: float, address: str = "", draining: bool = False) -> None:
+        await self._server.run(_RENEW, (), (owner, at, address, int(draining)))
 
     async def leases(self) -> dict[str, float]:
         told = await self._server.run(_READ_LEASES)
         return {owner: float(at) for owner, at in zip(told[::2], told[1::2], strict=True)}
+
+    async def draining(self) -> set[str]:
+        return set(await self._server.run(_READ_DRAINING))
 
     async def address_of(self, owner: str) -> str:
         return str(await self._server.run(_ADDRESS, (), (owner,)))

@@ -118,12 +118,16 @@ class SqliteStore:
             update = "UPDATE calls SET searched = folded(room, from_number, to_number) WHERE searched IS NULL"
             await self._file.write(lambda db: db.execute(update))
 
-    async def renew_lease(self, owner: str, at: float, address: str = "") -> None:
-        query = "REPLACE INTO leases (owner, renewed_at, address) VALUES (?, ?, ?)"
-        await self._file.write(lambda db: db.execute(query, (owner, at, address)))
+    async def renew_lease(self, owner: str, at: float, address: str = "", draining: bool = False) -> None:
+        query = "REPLACE INTO leases (owner, renewed_at, address, draining) VALUES (?, ?, ?, ?)"
+        await self._file.write(lambda db: db.execute(query, (owner, at, address, int(draining))))
 
     async def leases(self) -> dict[str, float]:
         return dict(await self._file.read(lambda db: db.execute("SELECT owner, renewed_at FROM leases").fetchall()))
+
+    async def draining(self) -> set[str]:
+        query = "SELECT owner FROM leases WHERE draining"
+        return {owner for (owner,) in await self._file.read(lambda db: db.execute(query).fetchall())}
 
     async def address_of(self, owner: str) -> str:
         query = "SELECT address FROM leases WHERE owner = ?"

@@ -487,6 +487,24 @@ async def test_a_lease_has_the_address_of_its_last_renewal(make: Callable[[], St
     await other.close()
 
 
+async def test_a_lease_says_whether_its_process_is_about_to_stop(make: Callable[[], Store], store: Store) -> None:
+    other = make()
+    await other.open()
+    assert await store.draining() == set()
+    await store.renew_lease("here", 1.0)
+    await other.renew_lease("there", 1.0, "http://127.0.0.1:4002", draining=True)
+    assert await store.draining() == await other.draining() == {"there"}
+    await store.renew_lease("here", 2.0, draining=True)
+    assert await other.draining() == {"here", "there"}
+    # A process starts again with this name.
+    await other.renew_lease("there", 3.0)
+    assert await store.drop_lease("here")
+    assert await store.draining() == set()
+    await store.renew_lease("here", 4.0)
+    assert await store.draining() == set()
+    await other.close()
+
+
 async def test_closing_twice_is_fine_and_using_it_then_is_a_clear_error(store: Store) -> None:
     await store.close()
     await store.close()
@@ -499,6 +517,7 @@ async def test_closing_twice_is_fine_and_using_it_then_is_a_clear_error(store: S
         store.page_calls(0, 1),
         store.renew_lease("here", 1.0),
         store.leases(),
+        store.draining(),
         store.address_of("here"),
         store.drop_lease("here"),
         store.forget_before(1.0),

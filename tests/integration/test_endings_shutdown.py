@@ -289,7 +289,7 @@ async def test_a_chore_that_breaks_once_goes_on(stage: Stage, monkeypatch: pytes
             raise ZeroDivisionError("a bug")
         swept.set()
 
-    monkeypatch.setattr(connector.calls, "sweep", sweep)
+    monkeypatch.setattr(connector.calls.take_overs, "sweep", sweep)
     await connector.start()
     async with asyncio.timeout(PATIENCE):
         await swept.wait()

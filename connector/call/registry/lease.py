@@ -23,6 +23,8 @@ from connector.tasks import BackgroundTasks
 log = structlog.get_logger()
 
 RENEW_EVERY = 1.0
+ANNOUNCE_LIMIT = 2.0
+"""Seconds for which the drain waits for the store."""
 IDLE = 15.0
 """Seconds between renewals while the process holds no call."""
 LAPSE = 60.0
@@ -40,12 +42,18 @@ class OwnerLease:
     """Renews the lease of this process, and watches those of others."""
 
     def __init__(
-        self, parts: CallDependencies, holds_calls: Callable[[], bool], address: Callable[[], str] = lambda: ""
+        self,
+        parts: CallDependencies,
+        holds_calls: Callable[[], bool],
+        address: Callable[[], str] = lambda: "",
+        is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`address`: the URL at which this process answers the others, as far as it is known."""
+        """`address`: the URL at which this process answers the others, as far as it is known. `is_draining`: whether it
+        is about to stop."""
         self._parts = parts
         self._holds_calls = holds_calls
         self._address = address
+        self._is_draining = is_draining
         self._renewed = float("-inf")
         self._seen: dict[str, tuple[float, float]] = {}
         """By owner: the last renewal seen (Unix time), and when it was first seen (event loop time)."""
@@ -68,8 +76,21 @@ class OwnerLease:
         """To be called about every second. Raises StoreError."""
         now = asyncio.get_running_loop().time()
         if self._holds_calls() or now >= self._renewed + IDLE:
-            await self._parts.store.renew_lease(self._parts.owner, time.time(), self._address())
-            self._renewed = now
+            await self._renew()
+
+    async def announce_drain(self) -> None:
+        """This process is about to stop: other processes that stop must not hand their calls over to it. A failure of
+        the store is logged; the next renewal says it again."""
+        try:
+            async with asyncio.timeout(ANNOUNCE_LIMIT):
+                await self._renew()
+        except (ConnectorError, TimeoutError) as error:
+            log.warning("the store was not told that this process stops", error=str(error) or "no answer in time")
+
+    async def _renew(self) -> None:
+        now = asyncio.get_running_loop().time()
+        await self._parts.store.renew_lease(self._parts.owner, time.time(), self._address(), self._is_draining())
+        self._renewed = now
 
     async def give_up(self) -> None:
         """This process holds no call any more. Raises StoreError."""

@@ -69,6 +69,8 @@ class CallManager:
         self._max_calls = max_calls
         self.held = LiveCalls(parts)
         self.draining = False
+        self._drain_is_over = False
+        """From now on this process serves no further call: its calls are handed over, or end."""
         self.resumes = Resumes(parts, self.held, peers)
         self.take_overs = TakeOvers(parts, self.held, self.resumes)
 
@@ -144,7 +146,19 @@ class CallManager:
         if self.draining:
             raise Unavailable("the connector is shutting down and takes no new calls")
         if self.full:
-            raise ResourceExhausted(f"the connector holds {self._max_calls} calls, its configured maximum")
+            raise self._is_full()
+
+    async def _admit_stream(self, stream: int) -> None:
+        """Whether a call of another process may continue here. As long as this process drains, it carries on with a
+        call whose stream comes back to it: a refusal would be one more gap. A call that has not begun is left to the
+        others, if there are any. Raises Unavailable and ResourceExhausted."""
+        if self._drain_is_over or (self.draining and stream <= 1 and await self.resumes.leaves_waiting_calls()):
+            raise Unavailable("the connector is shutting down: another process is to serve the call")
+        if self.full:
+            raise self._is_full()
+
+    def _is_full(self) -> ResourceExhausted:
+        return ResourceExhausted(f"the connector holds {self._max_calls} calls, its configured maximum")
 
     async def record(self, call_id: str) -> CallRecord | None:
         """The record of a call, including changes that this process has not saved yet; None if there never was such a
@@ -230,7 +244,7 @@ class CallManager:
         if call is not None:
             await call.claim(stream)
             return call
-        self._admit()
+        await self._admit_stream(stream)
         return await self.take_overs.take(call_id, stream)
 
     async def end_waiting(self, call_id: str, reason: EndReason, detail: str = "") -> CallSession | None:
@@ -286,18 +300,25 @@ class CallManager:
 
     # The end
 
+    def begin_drain(self) -> None:
+        """Accept no new calls from now on."""
+        self.draining = True
+
     async def drain(self, limit: float, before_hand_over: Callable[[], Awaitable[None]] = nothing_before) -> None:
         """Accept no new calls, wait up to `limit` seconds for live calls to finish, then hand them over to another
         process; without one, end them and wait until they have ended. Unsaved final records are tried a last time.
 
+        Processes that drain do not count as others: without a living one, the calls end.
+
         `before_hand_over`: closes the doors, so that carriers that come back reach another process."""
-        self.draining = True
+        self.begin_drain()
         if self.held and limit:
             log.info("draining", calls=len(self.held), limit_seconds=limit)
             try:
                 await asyncio.wait_for(self.held.until_none(), limit)
             except TimeoutError:
                 log.warning("drain limit reached, ending live calls", calls=len(self.held))
+        self._drain_is_over = True
         if self.held and await self.resumes.has_others():
             await before_hand_over()
             await self.resumes.hand_over(self.live())

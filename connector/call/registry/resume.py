@@ -212,16 +212,27 @@ class Resumes:
                 over.cancel()
 
     async def has_others(self) -> bool:
-        """Whether another process shares the store and accepts calls. Processes that drain at the same time do not."""
+        """Whether another process shares the store, and calls can be left to it. Processes that are about to stop do
+        not count: calls would go from one to the next. Their leases say so, and they themselves: of two that begin to
+        stop at the same moment, one may have read the leases before the other has written its own."""
         if not self._grace:
             return False
         others = self._owners.others(self._loop().time(), self._parts.owner)
+        try:
+            async with asyncio.timeout(STEP_TIMEOUT):
+                stopping = await self._parts.store.draining()
+        except (ConnectorError, TimeoutError) as error:
+            log.warning("the store does not say which processes are about to stop", error=str(error) or "no answer")
+            stopping = set()
+        others = [owner for owner in others if owner not in stopping]
         if self._peers is None:
             return bool(others)
-        for owner in others:
-            if await self._peers.takes_calls(owner):
-                return True
-        return False
+        return any(await asyncio.gather(*(self._peers.takes_calls(owner) for owner in others)))
+
+    async def leaves_waiting_calls(self) -> bool:
+        """Whether this process, while it drains, leaves calls that wait for their first stream to other processes.
+        Without the grace it does not watch the others, and so always leaves them."""
+        return not self._grace or await self.has_others()
 
     async def _ask_silent_owners(self, entries: Sequence[WaitingCall]) -> None:
         """A dead process is known sooner than by its lease: its address refuses connections. A process that is frozen,

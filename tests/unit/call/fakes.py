@@ -430,6 +430,7 @@ class FakeStore:
         self.saves = 0
         self.kept_leases: dict[str, float] = {}
         self.kept_addresses: dict[str, str] = {}
+        self.kept_draining: set[str] = set()
 
     async def save_call(self, record: CallRecord) -> None:
         self.saves += 1
@@ -459,10 +460,15 @@ class FakeStore:
         self.records[record.call_id] = record
         return True
 
-    async def renew_lease(self, owner: str, at: float, address: str = "") -> None:
+    async def renew_lease(self, owner: str, at: float, address: str = "", draining: bool = False) -> None:
         await self._faults.step("store.renew")
         self.kept_leases[owner] = at
         self.kept_addresses[owner] = address
+        (self.kept_draining.add if draining else self.kept_draining.discard)(owner)
+
+    async def draining(self) -> set[str]:
+        await self._faults.step("store.draining")
+        return set(self.kept_draining)
 
     async def leases(self) -> dict[str, float]:
         await self._faults.step("store.leases")
@@ -476,6 +482,7 @@ class FakeStore:
         there = owner in self.kept_leases and renewed_at in (None, self.kept_leases[owner])
         if there:
             del self.kept_leases[owner]
+            self.kept_draining.discard(owner)
         return there
 
     async def get_call(self, call_id: str) -> CallRecord | None:

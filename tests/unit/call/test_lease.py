@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from connector.call.registry.abandoned import INTERRUPTED_DETAIL, KEEP_TRYING
-from connector.call.registry.lease import IDLE, LAPSE, LOOK_EVERY, UNLEASED_MARGIN, OwnerLease
+from connector.call.registry.lease import ANNOUNCE_LIMIT, IDLE, LAPSE, LOOK_EVERY, UNLEASED_MARGIN, OwnerLease
 from connector.errors import Internal, Unavailable
 from connector.model.call import CallRecord, CallState, Direction
 from connector.model.end_reason import EndReason
@@ -254,3 +254,34 @@ async def test_one_that_nobody_takes_over_is_ended() -> None:
     waited = replace(CALL, call_id="call_waited", state=CallState.PENDING, started_at=0.0)
     with_call(world, waited)
     assert await lease.take_up() == [waited]
+
+
+@virtual_time
+async def test_a_process_that_drains_says_so_at_once_and_with_each_renewal() -> None:
+    world = World(owner="leaving")
+    drains = False
+    lease = OwnerLease(world.parts, lambda: False, is_draining=lambda: drains)
+    await lease.renew()
+    assert world.store.kept_draining == set()
+    drains = True
+    await lease.announce_drain()
+    assert world.store.kept_draining == {"leaving"}
+    await asyncio.sleep(IDLE)
+    await lease.renew()
+    assert world.store.kept_draining == {"leaving"}
+    await lease.give_up()
+    assert world.store.kept_draining == set()
+
+
+@pytest.mark.parametrize("fault", [StoreError("away"), None], ids=["fails", "hangs"])
+@virtual_time
+async def test_a_drain_does_not_wait_for_a_store_that_is_away(fault: Exception | None) -> None:
+    world = World(owner="leaving")
+    lease = OwnerLease(world.parts, lambda: True, is_draining=lambda: True)
+    world.faults.planned["store.renew"] = fault
+    async with asyncio.timeout(ANNOUNCE_LIMIT + 0.1):
+        await lease.announce_drain()
+    assert [entry["event"] for entry in world.log.entries] == ["the store was not told that this process stops"]
+    del world.faults.planned["store.renew"]
+    await lease.renew()
+    assert world.store.kept_draining == {"leaving"}

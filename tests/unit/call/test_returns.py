@@ -1002,6 +1002,118 @@ async def test_a_process_that_stops_hands_its_calls_over() -> None:
     assert taker.counted() == {"carrier_hangup": 1.0}
 
 
+class Siblings(FakePeers):
+    """The other processes live; those in `stopping` say that they are about to stop."""
+
+    def __init__(self, *stopping: str) -> None:
+        self._stopping = stopping
+
+    async def is_reachable(self, owner: str) -> bool:
+        return True
+
+    async def takes_calls(self, owner: str) -> bool:
+        return owner not in self._stopping
+
+
+@pytest.mark.parametrize("says", ["its lease", "itself", "both"])
+@virtual_time
+async def test_a_process_that_stops_too_is_given_no_calls(says: str) -> None:
+    """All workers of a service stop at once: calls must not go from one to the next."""
+    maker, taker = two()
+    stopping = () if says == "its lease" else ("taker",)
+    maker.manager = CallManager(maker.parts, 10, Siblings(*stopping))
+    _, carrying = await talking(maker)
+    await looks(maker, taker, seconds=2)
+    await taker.store.renew_lease("taker", time.time(), draining=says != "itself")
+    await maker.manager.drain(0.0, not_to_be_closed)
+    await carrying
+    assert maker.counted() == {"shutdown": 1.0}
+    assert maker.store.waiting.entries == {}
+
+
+async def not_to_be_closed() -> None:
+    raise AssertionError("nobody else listens")
+
+
+@virtual_time
+async def test_beside_one_that_stops_the_calls_go_to_one_that_goes_on() -> None:
+    maker, taker = two()
+    third = world_on(owner="third", store=maker.store)
+    maker.manager = CallManager(maker.parts, 10, Siblings("taker"))
+    former, carried = await talking(maker)
+    await looks(maker, taker, third, seconds=2)
+    draining = asyncio.create_task(maker.manager.drain(0.0))
+    await settle()
+    await carried
+    call, socket, carrying = await streams_again(third, "call_1", 2)
+    maker.room.goes(EndReason.DUPLICATE_IDENTITY)
+    await draining
+    assert former.finished.is_set()
+    await ends(call, socket, carrying)
+    assert (maker.counted(), third.counted()) == ({}, {"carrier_hangup": 1.0})
+
+
+@virtual_time
+async def test_while_the_store_is_away_the_processes_themselves_say_whether_they_stop() -> None:
+    maker, taker = two()
+    maker.manager = CallManager(maker.parts, 10, Siblings("taker"))
+    _, carrying = await talking(maker)
+    await looks(maker, taker, seconds=2)
+    maker.faults.planned["store.draining"] = StoreError("away")
+    assert not await maker.manager.resumes.has_others()
+    maker.manager.resumes._peers = Siblings()
+    assert await maker.manager.resumes.has_others()
+    maker.manager.end_all()
+    await carrying
+
+
+@virtual_time
+async def test_a_call_that_is_handed_to_a_process_which_stops_a_moment_later_is_carried_on_there() -> None:
+    """That process had not begun to stop when the first one looked. It carries the call as long as it drains (because
+    it has a call of its own), and the call does not go back."""
+    maker, taker = two()
+    await taker.manager.create(taker.request("call_of_its_own"))
+    former, carried = await talking(maker)
+    await looks(maker, taker, seconds=2)
+    draining = asyncio.create_task(maker.manager.drain(0.0))
+    await settle()
+    await carried
+    await maker.store.renew_lease("maker", time.time(), draining=True)
+    stopping = asyncio.create_task(taker.manager.drain(5.0))
+    await settle()
+    call, _, carrying = await streams_again(taker, "call_1", 2)
+    maker.room.goes(EndReason.DUPLICATE_IDENTITY)
+    await draining
+    assert former.finished.is_set()
+    await looks(taker, seconds=6)
+    await asyncio.gather(stopping, carrying)
+    assert (maker.counted(), taker.counted()) == ({}, {"shutdown": 2.0})
+    assert call.finished.is_set()
+    with pytest.raises(Unavailable):
+        await taker.manager.claim("call_1", 3)
+
+
+@pytest.mark.parametrize("others", [True, False])
+@virtual_time
+async def test_a_draining_process_leaves_a_call_that_has_not_begun_to_the_others(others: bool) -> None:
+    maker, taker = two(Direction.OUTBOUND)
+    call = await maker.manager.create(maker.request())
+    await looks(maker, taker, seconds=2)
+    await maker.store.renew_lease("maker", time.time(), draining=not others)
+    taker.manager.begin_drain()
+    if others:
+        with pytest.raises(Unavailable, match="another process"):
+            await taker.manager.claim("call_1", 1)
+        call.end(EndReason.ENDED_BY_API)
+        await call.finished.wait()
+    else:
+        taken, socket, carrying = await streams_again(taker, "call_1", 1)
+        await ends(taken, socket, carrying)
+        call.end(EndReason.INTERRUPTED)
+        await call.finished.wait()
+        assert (maker.counted(), taker.counted()) == ({}, {"carrier_hangup": 1.0})
+
+
 @virtual_time
 async def test_without_another_process_calls_end_as_shutdown() -> None:
     world = world_on()

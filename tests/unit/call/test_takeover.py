@@ -372,7 +372,7 @@ async def test_a_process_that_is_full_or_stops_leaves_the_call_to_others() -> No
     with pytest.raises(ResourceExhausted):
         await taker.manager.claim("call_1")
     other = World(owner="other", store=maker.store)
-    other.manager.draining = True
+    other.manager.begin_drain()
     with pytest.raises(Unavailable):
         await other.manager.claim("call_1")
     assert list(maker.store.waiting.entries) == ["call_1"]
