@@ -233,7 +233,7 @@ class Stage:
         """A connector in this process, stopped (without a drain) at the end of the test."""
         connector = Connector(self.settings(**changes))
         await connector.start()
-        self._stack.push_async_callback(connector.stop, 0.0)
+        self._stack.push_async_callback(stop, connector)
         return connector
 
     async def enter(self, what: contextlib.AbstractAsyncContextManager[Any]) -> None:
@@ -313,6 +313,13 @@ async def ended(connector: Connector, call_id: str = "", patience: float = PATIE
     assert record is not None
     assert record.end_reason is not None
     return record
+
+
+async def stop(connector: Connector) -> None:
+    """Without a drain. Its calls are ended first: it would hand them over to another connector of the test, and wait
+    until their carrier has opened the next stream there."""
+    connector.calls.end_all()
+    await connector.stop(0.0)
 
 
 class LogLines(logging.Handler):

@@ -14,7 +14,7 @@ from carrier_simulator.simulator import CarrierSimulator
 from connector.api.carrier.sentences import WRONG_PIN
 from connector.app import Connector
 from demo.redis_server import RedisServer
-from tests.integration.harness import TWILIO_TOKEN, Stage, until
+from tests.integration.harness import TWILIO_TOKEN, Stage, stop, until
 from tests.integration.rest import RestClient
 
 CALLER, CALLED = "+15552223333", "+15550001111"
@@ -31,7 +31,7 @@ async def two(request: pytest.FixtureRequest, stage: Stage, tmp_path: Path) -> A
         made = [Connector(stage.settings(store=store, public_url=PUBLIC)) for _ in range(2)]
         for connector in made:
             await connector.start()
-            stack.push_async_callback(connector.stop, 0.0)
+            stack.push_async_callback(stop, connector)
         yield made
 
 

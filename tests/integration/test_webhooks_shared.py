@@ -40,14 +40,15 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-async def two(stage: Stage, shared: str) -> tuple[Connector, Connector]:
-    """Two processes of the service, as far as the store can tell."""
+async def two(shared: str, stage: Stage) -> tuple[Connector, Connector]:
+    """Two processes of the service, as far as the store can tell. Their store is made before the stage, in the tests
+    too: it must outlive them, or they wait for it when they stop."""
     first = await stage.connector(webhook_allow_private=True, store=shared)
     return first, await stage.connector(webhook_allow_private=True, store=shared)
 
 
 async def test_each_event_is_delivered_once_and_in_order(
-    stage: Stage, two: tuple[Connector, Connector], receiver: Receiver
+    two: tuple[Connector, Connector], stage: Stage, receiver: Receiver
 ) -> None:
     one, other = two
     http = await stage.http()
@@ -65,7 +66,7 @@ async def test_each_event_is_delivered_once_and_in_order(
 
 
 async def test_both_sign_with_the_new_key_at_once(
-    stage: Stage, two: tuple[Connector, Connector], receiver: Receiver
+    two: tuple[Connector, Connector], stage: Stage, receiver: Receiver
 ) -> None:
     one, other = two
     http = await stage.http()
@@ -80,7 +81,7 @@ async def test_both_sign_with_the_new_key_at_once(
     received.verify(old, "videosdk-signature-retired")
 
 
-async def test_events_wait_for_a_store_that_has_failed(stage: Stage, redis: RedisServer, receiver: Receiver) -> None:
+async def test_events_wait_for_a_store_that_has_failed(redis: RedisServer, stage: Stage, receiver: Receiver) -> None:
     connector = await stage.connector(webhook_allow_private=True, store=redis.url)
     await Rest(await stage.http(), connector.settings).register(receiver.url)
     await happened(connector, LifecycleEvent.STARTED)

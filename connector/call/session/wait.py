@@ -303,7 +303,7 @@ class Wait:
         and mark, several sockets could pass the check. Raises TokenUsed for all but the first."""
         if self.claimed:
             raise TokenUsed("this connect_url has been used by a WebSocket")
-        self.stop()
+        self._disarm()
         self.stage = Stage.CLAIMING
 
     async def take(self) -> None:
@@ -313,6 +313,8 @@ class Wait:
         decision, is_certain = Stage.UNSURE, False
         try:
             async with asyncio.timeout(STORE_PATIENCE):
+                # Another process may take the entry as soon as the store has it.
+                await self._writer.end()
                 entry = await self.stored.take()
                 if entry is None and self.is_return:
                     is_lost = await self.stored.has_been_taken()
@@ -334,9 +336,10 @@ class Wait:
 
     async def withdraw(self) -> None:
         """Stop the wait: the call goes on with its current stream. Raises StoreError."""
-        self.stop()
+        self._disarm()
         self.stage = Stage.OURS
         self.is_certain = True
+        await self._writer.end()
         await self.stored.delete()
 
     def leave(self) -> None:

@@ -166,7 +166,8 @@ class EntryWriter:
                 finally:
                     self._is_at_the_store = False
                 if not is_ours:
-                    self._on_taken()
+                    if not self._is_ending:
+                        self._on_taken()
                     return
                 if not self._again:
                     return
@@ -180,8 +181,8 @@ class EntryWriter:
             self._task = None
 
     async def end(self) -> None:
-        """The call ends. A write that the store has got may still be carried out: it must not put the entry back after
-        the end."""
+        """Write no more: the call ends, or its stream is claimed here. A write that the store has got may still be
+        carried out: it must not put the entry back afterwards."""
         self._is_ending = True
         task, self._task = self._task, None
         if task is None:

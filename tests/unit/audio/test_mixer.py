@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from copy import deepcopy
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -34,10 +32,9 @@ def mixer_of(*sources: str) -> Mixer:
 
 
 def waiting(mixer: Mixer, source: str) -> int:
-    """Number of queued frames of a source: so many are dropped if it leaves now."""
-    copy = deepcopy(mixer)
-    copy.remove(source)
-    return copy.dropped - mixer.dropped
+    """Number of queued frames of a source: so many are dropped if it leaves now. Read where they are, since the state
+    machine asks thousands of times."""
+    return len(mixer._queues.get(source, ()))
 
 
 class TestOneSource:
@@ -229,6 +226,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
     def remove(self, source: str) -> None:
         self.left_behind += waiting(self.mixer, source)
         self.mixer.remove(source)
+        assert self.mixer.dropped == self.left_behind
         self.inside.discard(source)
 
     @rule(source=st.sampled_from(SOURCES))

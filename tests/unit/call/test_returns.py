@@ -14,7 +14,16 @@ from connector.call.session.call_session import CallSession
 from connector.call.session.presence import REPLACED_WAIT
 from connector.call.session.returns import MOST_RETURNS, ResumeVerdict
 from connector.errors import FailedPrecondition, NotFound, TokenInvalid, TokenUsed, Unavailable
-from connector.model.call import NO_EXPIRY, AgentDispatch, AgentWatch, CallRecord, CallState, Direction, Transfer
+from connector.model.call import (
+    NO_EXPIRY,
+    AgentDispatch,
+    AgentWatch,
+    CallRecord,
+    CallState,
+    Direction,
+    Transfer,
+    WaitingCall,
+)
 from connector.model.end_reason import EndReason
 from connector.model.provider import Provider
 from connector.model.webhook import LifecycleEvent
@@ -445,6 +454,41 @@ async def test_an_end_while_the_store_is_away_is_recorded_once_it_is_back() -> N
 
 
 # On another process
+
+
+@virtual_time
+async def test_an_entry_that_is_being_written_gives_the_next_stream_to_one_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The store has the entry and others can take it, but its answer to the owner is on its way."""
+    maker, taker = two()
+    insert = maker.store.waiting.insert
+
+    async def answer_late(entry: WaitingCall) -> None:
+        await insert(entry)
+        await asyncio.sleep(0.5)
+
+    call = await maker.manager.create(maker.request())
+    await maker.manager.claim(call.call_id, 1)
+    monkeypatch.setattr(maker.store.waiting, "insert", answer_late)
+    carrying = asyncio.create_task(call.carry(maker.socket))
+    maker.socket.feed("connected", "start")
+    await settle()
+    maker.socket.hang_up(cleanly=False)
+    await carrying
+    assert (await maker.manager.resume(call.call_id, 1, carrier_let_go=True)).stream == 2
+    for step in ("store.save", "store.change"):
+        maker.faults.delays[step] = 0.3
+    taking = asyncio.create_task(taker.manager.claim(call.call_id, 2))
+    await settle()
+    assert maker.store.waiting.entries == {}
+    outcomes = await asyncio.gather(taking, maker.manager.claim(call.call_id, 2), return_exceptions=True)
+    (granted,) = [outcome for outcome in outcomes if isinstance(outcome, CallSession)]
+    assert len([outcome for outcome in outcomes if isinstance(outcome, TokenUsed)]) == 1
+    granted.end(EndReason.ENDED_BY_API)
+    await granted.finished.wait()
+    await call.finished.wait()
+    assert maker.store.waiting.entries == {}
 
 
 @pytest.mark.parametrize("direction", Direction)
