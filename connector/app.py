@@ -12,6 +12,7 @@ import structlog
 
 from connector import startup
 from connector.api.auth import Authorizer
+from connector.api.carrier.carrier_requests import CarrierRequests
 from connector.api.carrier.conference_callback import ConferenceCallback
 from connector.api.carrier.conferences import ConferenceBridge, ConferenceRpc
 from connector.api.carrier.connect_url import ConnectUrl, Words
@@ -139,38 +140,12 @@ class Connector:
         self.grpc = GrpcServer(rpcs, authorizer, refusals, shares_port=settings.share_ports)
         transfer_reports = TransferReports(self.calls, self._call_parts)
         reports = CarrierReports(self.calls, self.control, transfer_reports)
+        requests = CarrierRequests(signer, signatures, origins, self.carriers, self.metrics)
         routes = (
             TwirpRoutes(rpcs, authorizer, refusals),
-            ConnectUrl(
-                self.calls,
-                reports,
-                self.store,
-                signer,
-                say_signer(own),
-                signatures,
-                origins,
-                self.carriers,
-                _words(settings, self.carriers),
-                self.metrics,
-            ),
-            ResumeRoutes(
-                self.calls,
-                signer,
-                signatures,
-                origins,
-                self.carriers,
-                self.metrics,
-            ),
-            TransferRoutes(
-                transfer_reports,
-                reports,
-                TokenSigner(own, TRANSFER_PURPOSE),
-                signer,
-                signatures,
-                origins,
-                self.carriers,
-                self.metrics,
-            ),
+            ConnectUrl(self.calls, reports, self.store, say_signer(own), _words(settings, self.carriers), requests),
+            ResumeRoutes(self.calls, requests),
+            TransferRoutes(transfer_reports, reports, TokenSigner(own, TRANSFER_PURPOSE), requests),
             HookRoutes(
                 self.calls,
                 reports,

@@ -1,10 +1,12 @@
-"""Periodic work of a process. A failure is logged, and the repetition continues."""
+"""Periodic work of a process, and work on a queue in the store. A failure is logged, and the repetition continues."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 
 import structlog
 
@@ -14,6 +16,8 @@ log = structlog.get_logger()
 
 REMIND_EVERY = 60.0
 """Minimum interval in seconds between log lines about the same repeated failure."""
+STORE_PATIENCE = 2.0
+"""Seconds until a queue is read again after the store has failed."""
 
 
 class Chore:
@@ -60,6 +64,48 @@ class Chore:
             return
         self._said, self._said_at = error, time.monotonic()
         log.warning("periodic task failed", chore=self.name, error=error)
+
+
+class DueWork:
+    """Does the work of a queue in the store: when it is due, or as soon as somebody calls `wake`."""
+
+    def __init__(self, what: str, work: Callable[[], Awaitable[float]]) -> None:
+        """`what` is in the queue, for the log. `work` starts what is due, and returns the seconds until it must look
+        again, unless it is woken before."""
+        self._what = what
+        self._work = work
+        self._woken = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+        self.is_stopping = False
+
+    def start(self) -> None:
+        # Runs in an empty context, because it logs about many calls.
+        self._running = asyncio.create_task(self._run(), name=f"queue of {self._what}", context=Context())
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def stop(self) -> None:
+        """Start no more work, and wait until `work` has returned."""
+        self.is_stopping = True
+        self.wake()
+        if self._running is not None:
+            await asyncio.wait([self._running])
+
+    async def _run(self) -> None:
+        while not self.is_stopping:
+            self._woken.clear()
+            try:
+                wait = await self._work()
+            except ConnectorError as error:
+                log.warning(f"{self._what} wait for the store", error=error.message)
+                wait = STORE_PATIENCE
+            except Exception:
+                log.exception(f"{self._what} could not be read from the store")
+                wait = STORE_PATIENCE
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._woken.wait()
 
 
 def _is_cancelled() -> bool:

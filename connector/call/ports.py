@@ -139,10 +139,6 @@ class Admin(Protocol):
     async def reveal(self, room: str, identity: str, attributes: Mapping[str, str]) -> None: ...
 
 
-class Remover(Protocol):
-    async def remove(self, room: str, identity: str) -> None: ...
-
-
 class Peers(Protocol):
     """The other processes of the service; see `connector.peers.client.PeerClient`."""
 

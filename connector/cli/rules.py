@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -72,12 +75,7 @@ Fields = Annotated[
 ]
 
 
-@rules_app.command("create")
-def create(
-    name: Annotated[str, typer.Argument()],
-    config: ConfigFile = None,
-    url: Service = "",
-    rule_type: Annotated[RuleType, typer.Option("--type")] = RuleType.INBOUND,
+def _fields(
     number: Numbers = None,
     agent: Agent = None,
     agent_metadata: AgentMetadata = None,
@@ -97,8 +95,8 @@ def create(
     fallback_number: FallbackNumber = None,
     no_agent_message: NoAgentMessage = None,
     fields: Fields = None,
-) -> None:
-    """Create a rule and print its id."""
+) -> dict[str, Any]:
+    """The fields of the REST API that these options give; `--fields` takes precedence."""
     wanted = {
         "phoneNumbers": number or None,
         "agentId": agent,
@@ -117,56 +115,51 @@ def create(
         "fallbackNumber": fallback_number,
         "noAgentMessage": no_agent_message,
     }
-    made = administer(config, url, "POST", PATH, {"name": name, "type": rule_type.value, **_given(wanted, fields)})
+    return {key: value for key, value in wanted.items() if value is not None} | _read(fields)
+
+
+def _takes_fields(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `_fields` after its own. It gets their fields as its argument `rule`."""
+    options = inspect.signature(_fields, eval_str=True).parameters
+    own = inspect.signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        rule = _fields(**{name: given.pop(name) for name in options})
+        command(**given, rule=rule)
+
+    parameters = [parameter for parameter in own.parameters.values() if parameter.name != "rule"]
+    # Typer makes the options of the command from its signature.
+    run.__signature__ = own.replace(parameters=[*parameters, *options.values()])  # type: ignore[attr-defined]
+    return run
+
+
+@rules_app.command("create")
+@_takes_fields
+def create(
+    name: Annotated[str, typer.Argument()],
+    rule: dict[str, Any],
+    config: ConfigFile = None,
+    url: Service = "",
+    rule_type: Annotated[RuleType, typer.Option("--type")] = RuleType.INBOUND,
+) -> None:
+    """Create a rule and print its id."""
+    made = administer(config, url, "POST", PATH, {"name": name, "type": rule_type.value, **rule})
     typer.echo(made["id"])
 
 
 @rules_app.command("update")
+@_takes_fields
 def update(
     rule_id: RuleId,
+    rule: dict[str, Any],
     config: ConfigFile = None,
     url: Service = "",
     name: Annotated[str | None, typer.Option()] = None,
-    number: Numbers = None,
-    agent: Agent = None,
-    agent_metadata: AgentMetadata = None,
-    room: Room = None,
-    prefix: Prefix = None,
-    pin: Pin = None,
-    allow: Allowed = None,
-    hide_number: HideNumber = None,
-    dtmf: Dtmf = None,
-    block: Blocked = None,
-    block_withheld: BlockWithheld = None,
-    divert: Divert = None,
-    agent_warn_after: WarnAfter = None,
-    agent_timeout: Timeout = None,
-    room_empty_timeout: EmptyTimeout = None,
-    fallback_agent: FallbackAgent = None,
-    fallback_number: FallbackNumber = None,
-    no_agent_message: NoAgentMessage = None,
-    fields: Fields = None,
 ) -> None:
     """Change a rule. Omitted options keep their value; given numbers and callers replace all previous ones."""
-    wanted = {
-        "phoneNumbers": number or None,
-        "agentId": agent,
-        "agentMetadata": agent_metadata,
-        "room": _place(room, prefix, pin),
-        "allowedNumbers": allow or None,
-        "hidePhoneNumber": hide_number,
-        "dtmf": dtmf,
-        "blockedNumbers": block or None,
-        "blockWithheld": block_withheld,
-        "divertRuleId": divert,
-        "agentWarnAfter": agent_warn_after,
-        "agentTimeout": agent_timeout,
-        "roomEmptyTimeout": room_empty_timeout,
-        "fallbackAgentId": fallback_agent,
-        "fallbackNumber": fallback_number,
-        "noAgentMessage": no_agent_message,
-    }
-    changed = administer(config, url, "PATCH", ONE, _given({"name": name, **wanted}, fields), id=rule_id)
+    wanted = rule if name is None else {"name": name, **rule}
+    changed = administer(config, url, "PATCH", ONE, wanted, id=rule_id)
     typer.echo(f"routing rule changed: {changed['id']}", err=True)
 
 
@@ -206,11 +199,6 @@ def _place(room: str | None, prefix: RoomPrefix | None, pin: str | None) -> dict
     if pin is not None:
         place |= {"pin": pin or None}
     return place or None
-
-
-def _given(wanted: dict[str, Any], fields: str | None) -> dict[str, Any]:
-    """The fields that were given; `--fields` takes precedence."""
-    return {key: value for key, value in wanted.items() if value is not None} | _read(fields)
 
 
 def _read(fields: str | None) -> dict[str, Any]:

@@ -76,7 +76,9 @@ _PATIENCE_MOVE = 45.0
 _PATIENCE_OUTCOME = 60.0
 
 
-class Addresses(Protocol):
+class PeerAddresses(Protocol):
+    """See `connector.storage.base.Store`, of a layer beside this one."""
+
     async def address_of(self, owner: str) -> str: ...
 
 
@@ -105,7 +107,7 @@ class PeerClient:
     carried out, and a second SendDtmf would press the digits again.
     """
 
-    def __init__(self, owner: str, signatures: PeerSignatures, addresses: Addresses, metrics: Metrics) -> None:
+    def __init__(self, owner: str, signatures: PeerSignatures, addresses: PeerAddresses, metrics: Metrics) -> None:
         """`owner`: the name of this process."""
         self._owner = owner
         self._signatures = signatures

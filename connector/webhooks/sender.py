@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import random
 import time
 from collections import Counter
@@ -11,6 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
+from connector.chores import DueWork
 from connector.errors import ConnectorError
 from connector.logs import bind_call
 from connector.metrics import Metrics
@@ -34,7 +33,6 @@ MAX_AT_ONCE_EACH = 4
 """Concurrent deliveries to one endpoint. A failing endpoint gets one at a time until a delivery succeeds."""
 LOOK_AGAIN = 5.0
 """Seconds after which the store is polled without a wake-up: another process may have died and left deliveries."""
-STORE_PATIENCE = 2.0
 STOP_PATIENCE = 5.0
 """Seconds for running deliveries to finish when the process stops."""
 _SOON = 0.05
@@ -75,9 +73,7 @@ class Sender:
         self._metrics = metrics
         self._clock = clock
         self._chance = chance
-        self._woken = asyncio.Event()
-        self._stopping = False
-        self._running: asyncio.Task[None] | None = None
+        self._due = DueWork("webhooks", self._send_due)
         self._tasks = BackgroundTasks()
         self._in_flight: Counter[str] = Counter()
         self._failing: set[str] = set()
@@ -85,38 +81,20 @@ class Sender:
 
     async def start(self) -> None:
         await self._poster.open()
-        self._running = asyncio.create_task(self._run())
+        self._due.start()
 
     async def stop(self) -> None:
         """Take no more deliveries and let running ones finish. Those that do not are retried after their lease."""
-        self._stopping = True
-        self.wake()
-        if self._running is not None:
-            await asyncio.wait([self._running])
+        await self._due.stop()
         await self._tasks.close(STOP_PATIENCE)
         await self._poster.close()
 
     def wake(self) -> None:
-        self._woken.set()
-
-    async def _run(self) -> None:
-        while not self._stopping:
-            self._woken.clear()
-            try:
-                wait = await self._send_due()
-            except ConnectorError as error:
-                log.warning("webhooks wait for the store", error=error.message)
-                wait = STORE_PATIENCE
-            except Exception:
-                log.exception("webhooks could not be read from the store")
-                wait = STORE_PATIENCE
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._woken.wait()
+        self._due.wake()
 
     async def _send_due(self) -> float:
         """Start the due deliveries. Returns the seconds to sleep, unless `wake` is called earlier."""
-        while len(self._tasks) < MAX_AT_ONCE and not self._stopping:
+        while len(self._tasks) < MAX_AT_ONCE and not self._due.is_stopping:
             now = self._clock()
             taken = await self._queue.take(now, now + LEASE, 1, self._busy())
             for delivery in taken:

@@ -16,21 +16,19 @@ from functools import partial
 import structlog
 from aiohttp import web
 
-from connector.api.carrier.forms import posted, require_no_event
+from connector.api.carrier.carrier_requests import CarrierRequests, document
+from connector.api.carrier.forms import require_no_event
 from connector.api.carrier.media_socket import MediaSocket, new_websocket
-from connector.api.carrier.signed import SignatureCheck
-from connector.api.origins import Origins
 from connector.api.resume_urls import HEADER
 from connector.call.dependencies import FINAL_STATUSES
 from connector.call.registry.manager import CallManager
 from connector.call.registry.reports import CarrierReports
 from connector.call.session.call_session import CallSession
-from connector.carriers.carrier import Carrier, Carriers
+from connector.carriers.carrier import Carrier
 from connector.carriers.facts import CallFacts
 from connector.carriers.resume_url import resume_url
 from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid
 from connector.logs import bind_call
-from connector.metrics import Metrics
 from connector.model.call import CallRequest, CallState
 from connector.model.end_reason import EndReason
 from connector.model.provider import Provider
@@ -64,29 +62,21 @@ class ConnectUrl:
         calls: CallManager,
         reports: CarrierReports,
         store: Store,
-        signer: TokenSigner,
         saying: TokenSigner,
-        signatures: SignatureCheck,
-        origins: Origins,
-        carriers: Carriers,
         words: Words,
-        metrics: Metrics,
+        requests: CarrierRequests,
     ) -> None:
         self._calls = calls
         self._reports = reports
         self._store = store
-        self._signer = signer
         self._saying = saying
-        self._signatures = signatures
-        self._origins = origins
-        self._carriers = carriers
         self._words = words
-        self._metrics = metrics
+        self._requests = requests
         self._carrying = BackgroundTasks()
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         router.add_route("GET", CHECK_PATH, _check)
-        for carrier in self._carriers.values():
+        for carrier in self._requests.carriers.values():
             base = f"/{carrier.provider.value}"
             for path in (f"{base}/{{token}}", *([] if carrier.cuts_queries else [base])):
                 self._add(router, path, carrier, self._handle)
@@ -108,7 +98,7 @@ class ConnectUrl:
                     return await handle(carrier, request)
                 except ConnectorError as error:
                     at = "stream" if _wants_socket(request) else "answer"
-                    self._metrics.refused.labels(at, type(error).__name__).inc()
+                    self._requests.metrics.refused.labels(at, type(error).__name__).inc()
                     log.warning("connect_url refused", at=at, error=error.message, status=error.http_status)
                     return _refusal(carrier, error)
 
@@ -116,7 +106,7 @@ class ConnectUrl:
 
     def _in_the_log_of_its_call(self, request: web.Request) -> AbstractContextManager[None]:
         try:
-            call_id, _ = stream_named(self._signer.peek(_token(request))[0])
+            call_id, _ = stream_named(self._requests.streams.peek(_token(request))[0])
         except TokenInvalid:
             return nullcontext()
         return bind_call(call_id)
@@ -127,26 +117,25 @@ class ConnectUrl:
         return await self._answer(carrier, request)
 
     async def _answer(self, carrier: Carrier, request: web.Request) -> web.Response:
-        form = await posted(request)
-        self._signatures.require(carrier.provider, request, form.body, form.fields)
+        form = await self._requests.form(carrier, request)
         require_no_event(carrier, form)
         wanted = await self._verified(carrier.provider, request)
         facts = carrier.call_facts(dict(form.fields) or dict(request.query))
         await self._calls.fetched(wanted.call_id, facts.call_id, facts.from_number, facts.to_number, facts.account_id)
-        url = carrier.stream_url(self._origins.pick(wanted.region), _token(request))
+        url = carrier.stream_url(self._requests.origins.pick(wanted.region), _token(request))
         words = self._words
         greeting = words.placed_greeting if wanted.placed else words.greetings[carrier.provider]
-        response = _document(carrier, carrier.stream_answer(url, greeting))
+        response = document(carrier, carrier.stream_answer(url, greeting))
         response.headers[HEADER] = resume_url(url)
         return response
 
     async def _stream(self, provider: Provider, request: web.Request) -> web.StreamResponse:
-        self._signatures.require_handshake(provider, request)
+        self._requests.signatures.require_handshake(provider, request)
         wanted = await self._verified(provider, request)
         websocket = new_websocket()
         if not websocket.can_prepare(request).ok:
             return web.Response(status=400, text="this is not a WebSocket handshake\n")
-        _, number = stream_named(self._signer.peek(_token(request))[0])
+        _, number = stream_named(self._requests.streams.peek(_token(request))[0])
         call = await self._calls.claim(wanted.call_id, number)
         try:
             await websocket.prepare(request)
@@ -161,23 +150,21 @@ class ConnectUrl:
     async def _say(self, carrier: Carrier, request: web.Request) -> web.Response:
         """Returns the document with a sentence and a hang-up, which this carrier fetches. The token contains the
         sentence."""
-        form = await posted(request)
-        self._signatures.require(carrier.provider, request, form.body, form.fields)
-        return _document(carrier, carrier.farewell(self._saying.verify(_token(request), time.time())))
+        await self._requests.form(carrier, request)
+        return document(carrier, carrier.farewell(self._saying.verify(_token(request), time.time())))
 
     async def _status(self, carrier: Carrier, request: web.Request) -> web.Response:
         """Handles the status callback of a call that this service placed. The carrier signs it; our token in the URL
         identifies the call."""
         try:
-            if not self._signatures.signs(carrier.provider):
+            if not self._requests.signatures.signs(carrier.provider):
                 setting, several = carrier.signing_setting, carrier.account_rules.setting
                 raise SignatureInvalid(f"status callbacks need {setting} or {several}")
-            form = await posted(request)
-            self._signatures.require(carrier.provider, request, form.body, form.fields)
-            call_id, _ = self._signer.peek(_token(request))
+            form = await self._requests.form(carrier, request)
+            call_id, _ = self._requests.streams.peek(_token(request))
             await self._report(call_id, carrier.call_facts(dict(form.fields)))
         except ConnectorError as error:
-            self._metrics.refused.labels("status", type(error).__name__).inc()
+            self._requests.metrics.refused.labels("status", type(error).__name__).inc()
             log.warning("status callback refused", error=error.message, status=error.http_status)
             return web.Response(status=error.http_status, text=f"{error.message}\n")
         return web.Response(status=204)
@@ -210,11 +197,11 @@ class ConnectUrl:
         """Verifies the token and returns the request of its call. The call's current deadline applies, because a
         fetch may have extended it. Any process that shares the store can do this, not only the owner."""
         token = _token(request)
-        call_id, stream = stream_named(self._signer.peek(token)[0])
+        call_id, stream = stream_named(self._requests.streams.peek(token)[0])
         expected = await self._calls.expected(call_id, stream)
         if expected.request.provider is not provider:
             raise TokenInvalid("this connect_url belongs to another carrier")
-        self._signer.verify(token, time.time(), extended_until=expected.deadline)
+        self._requests.streams.verify(token, time.time(), extended_until=expected.deadline)
         return expected.request
 
 
@@ -236,13 +223,9 @@ def _wants_socket(request: web.Request) -> bool:
     return request.headers.get("Upgrade", "").lower() == "websocket"
 
 
-def _document(carrier: Carrier, text: str, status: int = 200) -> web.Response:
-    return web.Response(status=status, text=text, content_type=carrier.document_type)
-
-
 def _refusal(carrier: Carrier, error: ConnectorError) -> web.Response:
     """Returns a hang-up document for a bad connect_url: otherwise the carrier would read an error message to the
     callee."""
     if isinstance(error, ConnectUrlError):
-        return _document(carrier, carrier.hang_up(), error.http_status)
+        return document(carrier, carrier.hang_up(), error.http_status)
     return web.Response(status=error.http_status, text=f"{error.message}\n")

@@ -15,20 +15,18 @@ from urllib.parse import urlencode
 import structlog
 from aiohttp import web
 
-from connector.api.carrier.forms import Posted, posted, require_no_event
-from connector.api.carrier.signed import SignatureCheck
-from connector.api.origins import Origins
+from connector.api.carrier.carrier_requests import CarrierRequests, document
+from connector.api.carrier.forms import Posted, require_no_event
 from connector.call.dependencies import FINAL_STATUSES
 from connector.call.session.returns import Resume, ResumeVerdict
-from connector.carriers.carrier import POLL_SECONDS, Carrier, Carriers
+from connector.carriers.carrier import POLL_SECONDS, Carrier
 from connector.carriers.facts import CallFacts
 from connector.carriers.resume_url import resume_url
 from connector.errors import ConnectorError, SignatureInvalid, TokenInvalid, Unavailable
 from connector.logs import bind_call
-from connector.metrics import Metrics
 from connector.model.call import CallRecord
 from connector.storage.base import StoreError
-from connector.tokens import TokenSigner, stream_name, stream_named
+from connector.tokens import stream_named
 
 log = structlog.get_logger()
 
@@ -51,26 +49,18 @@ class ReturningCalls(Protocol):
 
 
 class ResumeRoutes:
-    """`streams` makes and verifies the tokens of streams; the token of the stream that has ended names the call."""
+    """The token of the stream that has ended names the call."""
 
     def __init__(
         self,
         calls: ReturningCalls,
-        streams: TokenSigner,
-        signatures: SignatureCheck,
-        origins: Origins,
-        carriers: Carriers,
-        metrics: Metrics,
+        requests: CarrierRequests,
     ) -> None:
         self._calls = calls
-        self._streams = streams
-        self._signatures = signatures
-        self._origins = origins
-        self._carriers = carriers
-        self._metrics = metrics
+        self._requests = requests
 
     def add_to(self, router: web.UrlDispatcher) -> None:
-        for carrier in self._carriers.values():
+        for carrier in self._requests.carriers.values():
             path = f"/{carrier.provider.value}/{{token}}/resume"
             for method in ("GET", "POST"):
                 router.add_route(method, path, self._of(carrier))
@@ -78,17 +68,16 @@ class ResumeRoutes:
     def _of(self, carrier: Carrier) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handler(request: web.Request) -> web.Response:
             try:
-                form = await posted(request)
-                self._signatures.require(carrier.provider, request, form.body, form.fields)
+                form = await self._requests.form(carrier, request)
                 require_no_event(carrier, form)
                 # The token may have expired: it names a call, and the call decides.
-                call_id, stream = stream_named(self._streams.peek(request.match_info["token"])[0])
+                call_id, stream = stream_named(self._requests.streams.peek(request.match_info["token"])[0])
             except ConnectorError as error:
                 self._note(error)
                 status = error.http_status if isinstance(error, SignatureInvalid) else 200
-                return _document(carrier, carrier.hang_up(), status)
+                return document(carrier, carrier.hang_up(), status)
             with bind_call(call_id):
-                return _document(carrier, await self._answer(carrier, request, form, call_id, stream))
+                return document(carrier, await self._answer(carrier, request, form, call_id, stream))
 
         return handler
 
@@ -118,9 +107,11 @@ class ResumeRoutes:
             return carrier.hang_up()
         if resume.verdict is ResumeVerdict.LIVES:
             # The expiry of this token is never looked at.
-            url = self._stream_url(carrier, request.region, call_id, stream, time.time())
+            url = self._requests.stream_url(carrier, request.region, call_id, stream, time.time())
             return carrier.hold(resume_url(url), POLL_SECONDS)
-        return carrier.stream_answer(self._stream_url(carrier, request.region, call_id, resume.stream, resume.deadline))
+        return carrier.stream_answer(
+            self._requests.stream_url(carrier, request.region, call_id, resume.stream, resume.deadline)
+        )
 
     async def _require_of_the_call(self, carrier: Carrier, facts: CallFacts, call_id: str) -> None:
         """Raises TokenInvalid if the token is not of this carrier, or not of the carrier call that asks."""
@@ -134,10 +125,6 @@ class ResumeRoutes:
         if known and facts.call_id != known and not carrier.stream_has_own_ids:
             raise TokenInvalid("this resume URL belongs to another carrier call")
 
-    def _stream_url(self, carrier: Carrier, region: str, call_id: str, stream: int, expires_at: float) -> str:
-        token = self._streams.mint(stream_name(call_id, stream), expires_at)
-        return carrier.stream_url(self._origins.pick(region), token)
-
     def _later(self, carrier: Carrier, request: web.Request, error: Exception) -> str:
         """The store cannot be reached: nobody knows how the call goes on. The phone waits a moment, a few times."""
         tried = request.query.get(_TRIED, "0")
@@ -147,13 +134,9 @@ class ResumeRoutes:
             return carrier.hang_up()
         log.warning("the store cannot be reached: the phone waits", error=str(error), tried=done)
         # The call's region is not known now; every origin leads to this service.
-        url = f"{self._origins.default}{request.rel_url.raw_path}?{urlencode({_TRIED: done})}"
+        url = f"{self._requests.origins.default}{request.rel_url.raw_path}?{urlencode({_TRIED: done})}"
         return carrier.hold(url, TRY_AGAIN_IN)
 
     def _note(self, error: ConnectorError) -> None:
-        self._metrics.refused.labels("resume", type(error).__name__).inc()
+        self._requests.metrics.refused.labels("resume", type(error).__name__).inc()
         log.warning("resume refused", error=error.message, status=error.http_status)
-
-
-def _document(carrier: Carrier, text: str, status: int = 200) -> web.Response:
-    return web.Response(status=status, text=text, content_type=carrier.document_type)

@@ -12,16 +12,14 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
-from connector.api.carrier.forms import posted
-from connector.api.carrier.signed import SignatureCheck
+from connector.api.carrier.carrier_requests import CarrierRequests, document
 from connector.api.origins import Origins
 from connector.call.ports import Addresses
 from connector.call.registry.reports import CarrierReports, TransferReports
-from connector.carriers.carrier import Carrier, Carriers
+from connector.carriers.carrier import Carrier
 from connector.carriers.transfers import TransferDial
 from connector.errors import ConnectorError, ConnectUrlError, Malformed, TokenExpired
 from connector.logs import bind_call
-from connector.metrics import Metrics
 from connector.model.provider import Provider
 from connector.tokens import TokenSigner, stream_name, stream_named
 
@@ -47,30 +45,22 @@ class TransferAddresses:
 
 
 class TransferRoutes:
-    """`streams` makes the tokens of streams; `signer` must have the purpose TRANSFER_PURPOSE."""
+    """`signer` must have the purpose TRANSFER_PURPOSE."""
 
     def __init__(
         self,
         transfers: TransferReports,
         reports: CarrierReports,
         signer: TokenSigner,
-        streams: TokenSigner,
-        signatures: SignatureCheck,
-        origins: Origins,
-        carriers: Carriers,
-        metrics: Metrics,
+        requests: CarrierRequests,
     ) -> None:
         self._transfers = transfers
         self._reports = reports
         self._signer = signer
-        self._streams = streams
-        self._signatures = signatures
-        self._origins = origins
-        self._carriers = carriers
-        self._metrics = metrics
+        self._requests = requests
 
     def add_to(self, router: web.UrlDispatcher) -> None:
-        for carrier in self._carriers.values():
+        for carrier in self._requests.carriers.values():
             path = f"/{carrier.provider.value}/{{token}}/transfer"
             router.add_route("POST", path, self._of(carrier, self._over))
             router.add_route("POST", f"{path}/progress", self._of(carrier, self._progress))
@@ -79,20 +69,18 @@ class TransferRoutes:
     def _of(self, carrier: Carrier, handle: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handler(request: web.Request) -> web.Response:
             try:
-                form = await posted(request)
-                self._signatures.require(carrier.provider, request, form.body, form.fields)
+                form = await self._requests.form(carrier, request)
                 name = self._signer.verify(request.match_info["token"], time.time())
                 call_id, stream = stream_named(name)
                 with bind_call(call_id):
                     text = await handle(carrier, call_id, stream, dict(form.fields))
             except ConnectorError as error:
-                self._metrics.refused.labels("transfer", type(error).__name__).inc()
+                self._requests.metrics.refused.labels("transfer", type(error).__name__).inc()
                 log.warning("transfer report refused", error=error.message, status=error.http_status)
                 if isinstance(error, ConnectUrlError):
-                    text = carrier.hang_up()
-                    return web.Response(status=error.http_status, text=text, content_type=carrier.document_type)
+                    return document(carrier, carrier.hang_up(), error.http_status)
                 return web.Response(status=error.http_status, text=f"{error.message}\n")
-            return web.Response(text=text, content_type=carrier.document_type)
+            return document(carrier, text)
 
         return handler
 
@@ -107,8 +95,7 @@ class TransferRoutes:
             return carrier.hang_up()
         if way.say:
             return carrier.refusal(way.say)
-        token = self._streams.mint(stream_name(call_id, way.stream), way.deadline)
-        return carrier.stream_answer(carrier.stream_url(self._origins.pick(way.region), token))
+        return carrier.stream_answer(self._requests.stream_url(carrier, way.region, call_id, way.stream, way.deadline))
 
     async def _progress(self, carrier: Carrier, call_id: str, stream: int, fields: dict[str, str]) -> str:
         status = carrier.dial_progress(fields)
@@ -126,4 +113,4 @@ class TransferRoutes:
         return carrier.transfer_document(dial)
 
     def _addresses(self, provider: Provider, call_id: str, stream: int) -> Addresses:
-        return TransferAddresses(self._signer, self._origins)(provider, call_id, "", stream)
+        return TransferAddresses(self._signer, self._requests.origins)(provider, call_id, "", stream)

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from connector.call.ports import Peers, Remover
+from connector.call.ports import Admin, Peers
 from connector.call.registry.dialled import OWNER, DialledCalls
 from connector.call.registry.forwarding import Commands, Forwarding, after_the_end
 from connector.call.registry.manager import CallManager
@@ -53,7 +53,7 @@ class CallControl:
     def __init__(
         self,
         calls: CallManager,
-        admin: Remover,
+        admin: Admin,
         dialled: DialledCalls,
         peers: Peers,
         owner: str,

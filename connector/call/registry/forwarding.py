@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from connector.call.ports import Peers, Remover
+from connector.call.ports import Admin, Peers
 from connector.call.registry.live_calls import LiveCalls
 from connector.call.session.call_session import CallSession
 from connector.errors import FailedPrecondition, Unavailable
@@ -95,7 +95,7 @@ class Forwarding:
         here: Commands,
         peers: Peers,
         owner: str,
-        admin: Remover,
+        admin: Admin,
         record: Callable[[str], Awaitable[CallRecord]],
     ) -> None:
         """`owner`: this process. `record` reads the current record of a call."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -23,6 +22,7 @@ import structlog
 
 from connector.call.ports import CarrierControl
 from connector.carriers.carrier import Carriers
+from connector.chores import DueWork
 from connector.errors import ConnectorError, FailedPrecondition, NotFound
 from connector.logs import bind_call
 from connector.metrics import Metrics
@@ -57,7 +57,6 @@ LEASE = 50.0
 MAX_AT_ONCE = 32
 LOOK_AGAIN = 5.0
 """Longest time in seconds between two queries of the store: another process may have died and left hang-ups."""
-STORE_PATIENCE = 2.0
 STOP_PATIENCE = 6.0
 """Seconds for running tries to finish when the process stops."""
 _SOON = 0.05
@@ -92,20 +91,14 @@ class HangUps:
         self._unkept: dict[str, tuple[HangUp, float]] = {}
         """Hang-ups that the store did not accept, with the time of the next try."""
         self._tries = BackgroundTasks()
-        self._woken = asyncio.Event()
-        self._stopping = False
-        self._running: asyncio.Task[None] | None = None
+        self._due = DueWork("hang-ups", self._launch_due)
 
     async def start(self) -> None:
-        # Runs in an empty context, because it logs about many calls.
-        self._running = asyncio.create_task(self._run(), name="hang up phones", context=contextvars.Context())
+        self._due.start()
 
     async def stop(self) -> None:
         """Let running tries finish. The remaining hang-ups are in the store, for the next process."""
-        self._stopping = True
-        self._woken.set()
-        if self._running is not None:
-            await asyncio.wait([self._running])
+        await self._due.stop()
         for hang_up, _ in list(self._unkept.values()):
             self._launch(hang_up, self._try_unkept(hang_up))
         await self._tries.close(STOP_PATIENCE)
@@ -118,7 +111,7 @@ class HangUps:
     async def keep(self, call_id: str, provider: Provider, call: CarrierCall) -> None:
         """Store a hang-up; it is tried as soon as `start` was called. Raises StoreError."""
         if await self._queue.put(self._new(call_id, provider, call, ""), self._clock()):
-            self._woken.set()
+            self._due.wake()
 
     async def hang_up(
         self, call_id: str, provider: Provider, call: CarrierCall, say: str = ""
@@ -139,7 +132,7 @@ class HangUps:
         """Hang a phone up after its carrier has ended the stream, unless the carrier asks for a new document for it
         within `RETURN_GRACE` seconds. Raises nothing."""
         if await self._put(self._new(call_id, provider, call, ""), RETURN_GRACE):
-            self._woken.set()
+            self._due.wake()
 
     async def withdraw(self, call_id: str) -> None:
         """The carrier asks for the next instructions for the phone of this call: withdraw its hang-up, and ignore later
@@ -175,21 +168,6 @@ class HangUps:
 
     # What is due
 
-    async def _run(self) -> None:
-        while not self._stopping:
-            self._woken.clear()
-            try:
-                wait = await self._launch_due()
-            except ConnectorError as error:
-                log.warning("hang-ups wait: the store failed", error=error.message)
-                wait = STORE_PATIENCE
-            except Exception:
-                log.exception("hang-ups could not be read from the store")
-                wait = STORE_PATIENCE
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._woken.wait()
-
     async def _launch_due(self) -> float:
         """Start the hang-ups that are due; return the seconds until the next check, unless woken before."""
         now = self._clock()
@@ -197,7 +175,7 @@ class HangUps:
             if at <= now:
                 self._unkept[hang_up.id] = (hang_up, now + LEASE)
                 self._launch(hang_up, self._try_unkept(hang_up))
-        while len(self._tries) < MAX_AT_ONCE and not self._stopping:
+        while len(self._tries) < MAX_AT_ONCE and not self._due.is_stopping:
             due = await self._queue.next_due()
             now = self._clock()
             if due is None or due > now:
@@ -213,7 +191,7 @@ class HangUps:
     def _launch(self, hang_up: HangUp, work: Coroutine[Any, Any, _Refusal]) -> asyncio.Task[_Refusal]:
         # Runs as a task, so that a try is completed even if the teardown ends or stops waiting.
         with bind_call(hang_up.call_id):
-            return self._tries.start(work, "hang up a phone", self._woken.set)
+            return self._tries.start(work, "hang up a phone", self._due.wake)
 
     async def _try_unkept(self, hang_up: HangUp) -> _Refusal:
         """Try a hang-up from memory. If the store is back, write it there first; the store knows whether it was

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 import structlog
 
 from connector.audio import dtmf
+from connector.call.session.presence import Presence
 from connector.errors import ConnectorError
 from connector.metrics import Metrics
 
@@ -16,15 +16,11 @@ log = structlog.get_logger()
 MAX_WAITING = 64
 
 
-class DigitSink(Protocol):
-    async def send_dtmf(self, code: int, digit: str) -> None: ...
-
-
 class DigitRelay:
     """Publishes digits one after the other, in the order in which they were pressed."""
 
-    def __init__(self, room: DigitSink, metrics: Metrics) -> None:
-        self._room = room
+    def __init__(self, presence: Presence, metrics: Metrics) -> None:
+        self._presence = presence
         self._metrics = metrics
         self._waiting: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
 
@@ -40,7 +36,7 @@ class DigitRelay:
         while True:
             digit = await self._waiting.get()
             try:
-                await self._room.send_dtmf(dtmf.event_code(digit), digit)
+                await self._presence.send_dtmf(dtmf.event_code(digit), digit)
                 self._metrics.dtmf.labels("from_carrier").inc()
             except ConnectorError as error:
                 log.warning("a digit did not reach the room", error=error.message)

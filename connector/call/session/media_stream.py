@@ -9,7 +9,7 @@ from connector.call.dependencies import CLOSE_NORMAL, CallDependencies
 from connector.call.media.bridge import Bridge
 from connector.call.ports import CarrierSocket
 from connector.call.session.digits import DigitRelay
-from connector.call.session.stream_reader import StreamReader
+from connector.call.session.stream_reader import OnOver, StreamReader
 from connector.carriers.codec import Codec
 from connector.carriers.events import FormatRefused, StreamStarted
 from connector.model.call import CallRequest
@@ -20,7 +20,7 @@ class MediaStream:
 
     on_started: Callable[[StreamStarted], None]
     on_refused: Callable[[FormatRefused], None]
-    on_over: Callable[..., None]
+    on_over: OnOver
 
     def __init__(
         self,

@@ -15,7 +15,8 @@ from connector.call.dependencies import CallDependencies
 from connector.call.media.bridge import Bridge
 from connector.call.ports import Room
 from connector.call.record.call_recorder import CallRecorder
-from connector.call.session.room_events import OnEnd, RoomEvents, RoomWatcher
+from connector.call.session.call_watch import CallWatch
+from connector.call.session.room_events import OnRoomEnd, RoomEvents
 from connector.carriers.codec import Codec
 from connector.errors import ConnectorError, FailedPrecondition, Unavailable
 from connector.model.call import AgentDispatch, Direction, ParticipantSpec
@@ -49,13 +50,13 @@ class Presence:
     """Joins, moves and leaves for the caller. It is the bridge's `CallerVoice`, whichever room the caller is in."""
 
     def __init__(
-        self, parts: CallDependencies, recorder: CallRecorder, codec: Codec, on_end: OnEnd, watcher: RoomWatcher
+        self, parts: CallDependencies, recorder: CallRecorder, codec: Codec, on_end: OnRoomEnd, watch: CallWatch
     ) -> None:
         self._parts = parts
         self._recorder = recorder
         self._codec = codec
         self._on_end = on_end
-        self._watcher = watcher
+        self._watch = watch
         self.bridge = self._new_bridge(codec)
         self._place = self._new_place(recorder.record.room)
         self._place.events.open()
@@ -80,7 +81,7 @@ class Presence:
         )
 
     def _new_place(self, name: str) -> Place:
-        ear = RoomEvents(self.bridge, self._recorder, self._parts.metrics, self._on_end, self._watcher)
+        ear = RoomEvents(self.bridge, self._recorder, self._parts.metrics, self._on_end, self._watch)
         return Place(name, self._parts.new_room(replace(self._recorder.request, room=name), ear), ear)
 
     @property
@@ -296,7 +297,7 @@ class Presence:
             raise
         here, self._place = self._place, there
         here.events.close()
-        self._watcher.moved(agents)
+        self._watch.moved(agents)
         # The phone may have come back with another stream in the meantime.
         self._published_rate, self._reply_rate = codec.format.rate, codec.reply_format.rate
         there.events.speak_to(self.bridge)

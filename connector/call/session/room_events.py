@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,35 +11,25 @@ from numpy.typing import NDArray
 from connector.audio import dtmf
 from connector.call.media.bridge import Bridge
 from connector.call.record.call_recorder import CallRecorder
+from connector.call.session.call_watch import CallWatch
 from connector.metrics import Metrics
-from connector.model.call import AgentDispatch
 from connector.model.end_reason import EndReason
 from connector.room.listener import Departure, Occupant
 
-OnEnd = Callable[[EndReason, str], None]
-
-
-class RoomWatcher(Protocol):
-    """Receives the participants of the caller's room and its outages; see
-    `connector.call.session.call_watch.CallWatch`."""
-
-    def people(self, people: Sequence[Occupant], gone: Departure | None) -> None: ...
-    def lost(self) -> None: ...
-    def regained(self, same_room: bool, may_be_deleted: bool) -> None: ...
-    def moved(self, agents: Sequence[AgentDispatch]) -> None: ...
+OnRoomEnd = Callable[[EndReason, str], None]
 
 
 class RoomEvents:
     """A `RoomListener` for one room. It passes events on only between `open` and `close`, while the caller is in it."""
 
     def __init__(
-        self, bridge: Bridge, recorder: CallRecorder, metrics: Metrics, on_end: OnEnd, watcher: RoomWatcher
+        self, bridge: Bridge, recorder: CallRecorder, metrics: Metrics, on_end: OnRoomEnd, watch: CallWatch
     ) -> None:
         self._bridge = bridge
         self._recorder = recorder
         self._metrics = metrics
         self._on_end = on_end
-        self._watcher = watcher
+        self._watch = watch
         self._people: Sequence[Occupant] = ()
         self._is_open = False
         self._is_lost = False
@@ -60,9 +49,9 @@ class RoomEvents:
         self._is_open = True
         for source in self._sources:
             self._bridge.source_added(source)
-        self._watcher.people(self._people, None)
+        self._watch.people(self._people, None)
         if self._is_lost:
-            self._watcher.lost()
+            self._watch.lost()
 
     def close(self) -> None:
         """Pass no more events on, not even the removal of the caller from the room."""
@@ -108,17 +97,17 @@ class RoomEvents:
     def room_people(self, people: Sequence[Occupant], gone: Departure | None) -> None:
         self._people = people
         if self._is_open:
-            self._watcher.people(people, gone)
+            self._watch.people(people, gone)
 
     def room_lost(self) -> None:
         self._is_lost = True
         if self._is_open:
-            self._watcher.lost()
+            self._watch.lost()
 
     def room_regained(self, same_room: bool, may_be_deleted: bool) -> None:
         self._is_lost = False
         if self._is_open:
-            self._watcher.regained(same_room, may_be_deleted)
+            self._watch.regained(same_room, may_be_deleted)
 
     def room_ended(self, reason: EndReason, detail: str) -> None:
         self.ended = (reason, detail)

@@ -37,12 +37,14 @@ _COMES_BACK = frozenset({1001, 1011, 1012, 1013, 1014})
 """Close codes of a peer, or of a proxy in between, that stops or fails: the stream is broken, not finished."""
 
 
-class OnEnd(Protocol):
-    def __call__(self, reason: EndReason, detail: str = "", close_code: int | None = None, say: str = "") -> None: ...
+class OnOver(Protocol):
+    """Gets the reason for which a stream is over, and the code with which its socket is to be closed."""
+
+    def __call__(self, reason: EndReason, detail: str = "", close_code: int | None = None) -> None: ...
 
 
 class StreamReader:
-    """Reads one media socket. Audio goes to the bridge; `end` is called with the reason when the stream ends."""
+    """Reads one media socket. Audio goes to the bridge; `on_over` is called when the stream ends."""
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class StreamReader:
         digits: DigitRelay,
         on_started: Callable[[StreamStarted], None],
         on_refused: Callable[[FormatRefused], None],
-        end: OnEnd,
+        on_over: OnOver,
     ) -> None:
         self._request = request
         self._metrics = parts.metrics
@@ -62,14 +64,14 @@ class StreamReader:
         self._digits = digits
         self._on_started = on_started
         self._on_refused = on_refused
-        self._end = end
+        self._on_over = on_over
         self._over = False
         self.is_broken = False
         """The peer closed with a code that says that it fails or stops, not that the stream is finished."""
         self.over = asyncio.Event()
         """Set when no more messages come from the carrier."""
         self._loop = asyncio.get_running_loop()
-        self._liveness = Liveness(parts.limits.media_timeout, end)
+        self._liveness = Liveness(parts.limits.media_timeout, on_over)
 
     def stop(self) -> None:
         """Ignore all further messages except marks and the stop of the stream. Called when the call ends."""
@@ -77,7 +79,7 @@ class StreamReader:
         self._liveness.stop()
 
     async def read(self, socket: CarrierSocket) -> None:
-        """Read messages until the socket has ended. `end` has then been called with the reason."""
+        """Read messages until the socket has ended. `on_over` has then been called."""
         if not self._over:
             self._liveness.begin(socket)
         try:
@@ -92,15 +94,15 @@ class StreamReader:
                     break
             self.is_broken = socket.close_code in _COMES_BACK
             detail = f"closed with {socket.close_code}" if self.is_broken else ""
-            self._end(EndReason.CARRIER_CLOSED if socket.ended_cleanly else EndReason.CARRIER_LOST, detail)
+            self._on_over(EndReason.CARRIER_CLOSED if socket.ended_cleanly else EndReason.CARRIER_LOST, detail)
         except CarrierProtocolError as error:
-            self._end(EndReason.PROTOCOL_ERROR, error.message, error.close_code)
+            self._on_over(EndReason.PROTOCOL_ERROR, error.message, error.close_code)
         except asyncio.CancelledError:
-            self._end(EndReason.CARRIER_LOST, "the connection's handler was cancelled")
+            self._on_over(EndReason.CARRIER_LOST, "the connection's handler was cancelled")
             raise
         except Exception:
             log.exception("a message from the carrier could not be handled")
-            self._end(EndReason.INTERNAL_ERROR)
+            self._on_over(EndReason.INTERNAL_ERROR)
         finally:
             self._liveness.stop()
             self.over.set()
@@ -124,7 +126,7 @@ class StreamReader:
             case FormatRefused():
                 self._on_refused(event)
             case StreamStopped():
-                self._end(EndReason.CARRIER_HANGUP)
+                self._on_over(EndReason.CARRIER_HANGUP)
             case CarrierComplained():
                 log.warning("the carrier rejected a message of the connector", code=event.code, text=event.text)
             case _:

@@ -19,6 +19,7 @@ from twilio.request_validator import RequestValidator
 from carrier_simulator.plivo.signing import PlivoSigner
 from connector.accounts import CarrierAccount, CarrierAccounts
 from connector.api.carrier import resume_routes
+from connector.api.carrier.carrier_requests import CarrierRequests
 from connector.api.carrier.resume_routes import TRIES, ResumeRoutes
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.origins import Origins
@@ -154,7 +155,7 @@ async def client(calls: Calls) -> AsyncIterator[TestClient[web.Request, web.Appl
         for name, carrier in CARRIERS.items()
     }
     signatures = SignatureCheck(origins, CARRIERS, accounts)
-    routes = ResumeRoutes(calls, SIGNER, signatures, origins, CARRIERS, Metrics())
+    routes = ResumeRoutes(calls, CarrierRequests(SIGNER, signatures, origins, CARRIERS, Metrics()))
     app = web.Application()
     routes.add_to(app.router)
     async with TestClient(TestServer(app)) as client:
