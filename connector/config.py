@@ -182,6 +182,8 @@ class Settings(BaseSettings):
     telnyx_api_url: str = Field("https://api.telnyx.com", validation_alias=_env("TELNYX_API_URL"))
     telnyx_codec: Literal["PCMU", "PCMA", "L16"] = Field("PCMU", validation_alias=_env("CONNECTOR_TELNYX_CODEC"))
     """Codec that we request from Telnyx, for both directions."""
+    telnyx_poll_seconds: int = Field(0, ge=0, le=600, validation_alias=_env("TELNYX_POLL_SECONDS"))
+    """Interval in which Telnyx asks how a live call goes on. 0: one second without TELNYX_API_KEY, ten with it."""
     telnyx_connect_stream: bool = Field(False, validation_alias=_env("TELNYX_CONNECT_STREAM"))
     """Stream with `<Connect>` instead of `<Start>`: Telnyx follows the next verb when the stream has ended."""
     plivo_auth_id: str = Field("", validation_alias=_env("PLIVO_AUTH_ID"))

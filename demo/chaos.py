@@ -95,6 +95,11 @@ class Scene:
     twilio: TwilioSimulator
     client: api.LiveKitAPI
 
+    @property
+    def balancer_url(self) -> str:
+        """Both load balancers listen there."""
+        return self.balancer.url
+
 
 @asynccontextmanager
 async def scene() -> AsyncIterator[Scene]:
@@ -131,9 +136,15 @@ class Chaos:
         self._scene = scene
         self._console = console
         self._talks: list[Talk] = []
+        self._numbers = 0
         self.faults: list[str] = []
 
-    async def call(self, number: int) -> None:
+    async def begin(self, calls: int) -> None:
+        for _ in range(calls):
+            self._numbers += 1
+            await self._call(self._numbers)
+
+    async def _call(self, number: int) -> None:
         """One more call, inbound and outbound in turn."""
         scene, room = self._scene, f"chaos-{number}"
         tone = Tone()
@@ -171,11 +182,27 @@ class Chaos:
             self.faults.append(f"{name}: {before - len(living)} calls lost")
         if gap >= longest:
             self.faults.append(f"{name}: a gap of {gap:.2f} s")
-        returns = sum(len(talk.phone.streams) - 1 for talk in living)
+        left, records = await self._leftovers(name, len(living))
         self._console.print(
-            f"{name:<46} calls {before} -> {len(living)}   longest gap {gap:5.2f} s   returns so far {returns}",
+            f"{name:<32} calls {before} -> {len(living)}   longest gap {gap:5.2f} s   "
+            f"participants left over {left}   records open {records}",
             highlight=False,
         )
+
+    async def _leftovers(self, name: str, living: int) -> tuple[int, int]:
+        """Number of callers in the rooms beyond the living calls, and number of open records."""
+        livekit, rooms, url = self._scene.livekit, [talk.room for talk in self._talks], self._scene.balancer_url
+
+        async def callers() -> int:
+            return await callers_in(livekit, rooms, CALLER) - living
+
+        async def records() -> int:
+            return await open_records(livekit, url) - living
+
+        left, more = await until_none(callers, PATIENCE), await until_none(records, PATIENCE)
+        if left or more:
+            self.faults.append(f"{name}: left over: {left} participants, {more} open records")
+        return left, more + living
 
     async def _until_returns_are_allowed(self) -> None:
         """A call may come back MOST_RETURNS times in RETURNS_WITHIN seconds; with one more it is given up."""
@@ -216,33 +243,49 @@ class Chaos:
 
     async def end(self) -> None:
         """Hang up; count what is left over."""
+        before = sum(talk.lives for talk in self._talks)
         await asyncio.gather(*(talk.phone.hangup() for talk in self._talks if talk.lives))
-        livekit, rooms = self._scene.livekit, [talk.room for talk in self._talks]
-        left = await until_none(lambda: callers_in(livekit, rooms, CALLER), PATIENCE)
-        records = await until_none(lambda: open_records(livekit, self._scene.balancer.url), PATIENCE)
+        left, records = await self._leftovers("hung up", 0)
         self._console.print(
-            f"{'afterwards':<46} participants left over {left}   records open {records}", highlight=False
+            f"{'hung up':<32} calls {before} -> 0   participants left over {left}   records open {records}",
+            highlight=False,
         )
-        if left or records:
-            self.faults.append(f"left over: {left} participants, {records} open records")
         await asyncio.gather(*(talk.tone.stop() for talk in self._talks))
+        self._talks.clear()
 
 
-async def run(calls: int, console: Console) -> int:
+async def whole(chaos: Chaos, stage: Scene, calls: int) -> None:
+    a, b = stage.connectors
+    await chaos.begin(calls)
+    await chaos.outage("kill -9 of one connector", lambda: chaos.kill(a))
+    await chaos.outage("kill -9 of the other", lambda: chaos.kill(b))
+    await chaos.outage("SIGTERM of one, with hand-over", lambda: chaos.terminate(a))
+    await chaos.outage("Redis stopped for 5 s", lambda: chaos.stop_for(stage.redis, 5.0))
+    await chaos.outage("the load balancer replaced", chaos.replace_balancer)
+    await chaos.outage("livekit-server stopped for 3 s", lambda: chaos.stop_for(stage.livekit, 3.0), PATIENCE)
+    await chaos.end()
+
+
+async def short(chaos: Chaos, stage: Scene, calls: int) -> None:
+    """Without the outages of other servers. New calls in the middle: the first ones have come back often enough, and
+    would have to wait for a minute."""
+    a, b = stage.connectors
+    await chaos.begin(calls)
+    await chaos.outage("kill -9 of one connector", lambda: chaos.kill(a))
+    await chaos.outage("kill -9 of the other", lambda: chaos.kill(b))
+    await chaos.outage("SIGTERM of one, with hand-over", lambda: chaos.terminate(a))
+    await chaos.end()
+    await chaos.begin(calls)
+    await chaos.outage("the load balancer replaced", chaos.replace_balancer)
+    await chaos.end()
+
+
+async def run(calls: int, console: Console, outages: Callable[[Chaos, Scene, int], Awaitable[None]] = whole) -> int:
     """Return the exit status: 0 if no call was lost, no gap was too long, and nothing is left over."""
     async with scene() as stage:
         chaos = Chaos(stage, console)
         try:
-            for number in range(calls):
-                await chaos.call(number)
-            a, b = stage.connectors
-            await chaos.outage("kill -9 of one connector", lambda: chaos.kill(a))
-            await chaos.outage("kill -9 of the other", lambda: chaos.kill(b))
-            await chaos.outage("SIGTERM of one, with hand-over", lambda: chaos.terminate(a))
-            await chaos.outage("Redis stopped for 5 s", lambda: chaos.stop_for(stage.redis, 5.0))
-            await chaos.outage("the load balancer replaced", chaos.replace_balancer)
-            await chaos.outage("livekit-server stopped for 3 s", lambda: chaos.stop_for(stage.livekit, 3.0), PATIENCE)
-            await chaos.end()
+            await outages(chaos, stage, calls)
         except TimeoutError as error:
             chaos.faults.append(str(error) or "something did not come in time")
         if chaos.faults:
@@ -259,9 +302,10 @@ def main() -> None:
         prog="python -m demo.chaos", description=__doc__.splitlines()[0] if __doc__ else ""
     )
     parser.add_argument("--calls", type=int, default=CALLS, help="live calls")
+    parser.add_argument("--short", action="store_true", help="only the outages of connectors and load balancer")
     options = parser.parse_args()
     logging.getLogger("livekit").setLevel(logging.CRITICAL)
-    sys.exit(asyncio.run(until_signal(run(options.calls, Console(width=200)))))
+    sys.exit(asyncio.run(until_signal(run(options.calls, Console(width=200), short if options.short else whole))))
 
 
 if __name__ == "__main__":

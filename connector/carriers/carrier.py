@@ -19,8 +19,6 @@ from connector.model.provider import Provider
 
 LONGEST_FAREWELL = 400
 """Characters. Some carriers limit the size of the document; others fetch it from a URL that contains the sentence."""
-POLL_SECONDS = 10
-"""If a stream runs in parallel with the answer document: interval in which the carrier asks how the call goes on."""
 PIN_TIMEOUT = 10
 """Seconds without a key press after which the carrier sends the digits entered so far."""
 
@@ -56,6 +54,8 @@ class Carrier(ABC):
     to the resume URL does not mean that it has ended."""
     stream_has_own_ids: ClassVar[bool] = False
     """Whether the stream may name the call by another id than the carrier's HTTP requests."""
+    poll_seconds: int = 10
+    """If the stream runs in parallel with the document: interval in which the carrier asks how the call goes on."""
     reopens_streams: ClassVar[bool] = False
     """Whether the carrier itself opens the URL of a lost media stream again. At other carriers a second socket with the
     same URL is a repeated webhook: it must not end the first one, even if that is silent (a held phone)."""
@@ -103,7 +103,7 @@ class Carrier(ABC):
     @property
     def comes_back_within(self) -> float:
         """Seconds after a lost stream in which the carrier asks for the next document by itself."""
-        return float(POLL_SECONDS) if self.stream_outlives_document else 0.0
+        return float(self.poll_seconds) if self.stream_outlives_document else 0.0
 
     # Complete documents that control a call.
 
@@ -113,7 +113,7 @@ class Carrier(ABC):
 
         The document ends in a way back: when the stream has ended, the carrier requests the resume URL, see
         `connector.carriers.resume_url`. If the stream runs in parallel with the document, the carrier requests that
-        URL every POLL_SECONDS."""
+        URL every `poll_seconds`."""
 
     @abstractmethod
     def hold(self, url: str, seconds: int) -> str:

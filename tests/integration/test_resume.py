@@ -8,8 +8,6 @@ import pytest
 from livekit import api
 
 from carrier_simulator import CallStatus, Fault
-from connector.carriers import carrier as carriers
-from connector.carriers.telnyx import documents as texml
 from connector.model.end_reason import EndReason
 from connector.model.provider import Provider
 from connector.tokens import TokenSigner, stream_named
@@ -26,13 +24,6 @@ WITHOUT_REST = {
     Provider.PLIVO: {"plivo_auth_id": ""},
 }
 """Nothing but the way back can bring the phone back, or hang it up."""
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Telnyx asks every second instead of every ten."""
-    for module in (carriers, texml):
-        monkeypatch.setattr(module, "POLL_SECONDS", 1)
 
 
 async def hears_again(line: Line) -> None:
@@ -137,12 +128,8 @@ async def test_plivo_opens_the_same_url_again_by_itself(stage: Stage, room: str)
     assert not line.call.errors
 
 
-async def test_telnyx_is_told_to_come_back_where_there_is_a_key(
-    stage: Stage, room: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in (carriers, texml):
-        monkeypatch.setattr(module, "POLL_SECONDS", 600)
-    line = await line_at(stage, room, Provider.TELNYX)
+async def test_telnyx_is_told_to_come_back_where_there_is_a_key(stage: Stage, room: str) -> None:
+    line = await line_at(stage, room, Provider.TELNYX, telnyx_poll_seconds=600)
     await line.answer()
     line.stream.abort()
     await until(lambda: len(line.call.streams) == 2 and line.stream.started.has_come())
@@ -152,7 +139,7 @@ async def test_telnyx_is_told_to_come_back_where_there_is_a_key(
 
 async def test_telnyx_asks_in_vain_while_the_stream_lives(stage: Stage, room: str) -> None:
     with captured_log() as entries:
-        line = await line_at(stage, room, Provider.TELNYX)
+        line = await line_at(stage, room, Provider.TELNYX, telnyx_poll_seconds=1)
         await line.answer()
 
         def answers() -> list[str]:

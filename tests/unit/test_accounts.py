@@ -10,6 +10,7 @@ import pytest
 from connector.accounts import CarrierAccount, CarrierAccounts
 from connector.carrier_table import carrier_secrets
 from connector.carriers.plivo import Plivo
+from connector.carriers.telnyx import Telnyx
 from connector.config import Settings
 from connector.config_sources import ConfigError, load_settings
 from connector.errors import FailedPrecondition
@@ -89,3 +90,24 @@ def test_what_cannot_be_used_is_told_without_its_secret(
         settings(monkeypatch, **{name: value})
     assert says in caught.value.message
     assert "secret-token" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("environment", "seconds"),
+    [
+        ({}, 1),
+        ({"TELNYX_PUBLIC_KEY": KEYS[0]}, 1),
+        ({"TELNYX_API_KEY": "KEY1"}, 10),
+        ({"TELNYX_API_KEY": "KEY1", "TELNYX_ACCOUNTS": {"other": {"public_key": KEYS[0]}}}, 1),
+        ({"TELNYX_API_KEY": "KEY1", "TELNYX_ACCOUNTS": {"other": {"api_key": "KEY2"}}}, 10),
+        ({"TELNYX_POLL_SECONDS": "4"}, 4),
+        ({"TELNYX_POLL_SECONDS": "4", "TELNYX_API_KEY": "KEY1"}, 4),
+        ({"CONNECTOR_RESUME_GRACE": "0"}, 10),
+    ],
+)
+def test_telnyx_asks_seldom_where_it_can_be_told_to_come_back(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, object], seconds: int
+) -> None:
+    carrier = Telnyx.of(settings(monkeypatch, **environment))
+    assert carrier.poll_seconds == seconds
+    assert f'<Pause length="{seconds}" />' in carrier.stream_answer("wss://voice.example.com/telnyx?ref=x")

@@ -19,7 +19,7 @@ from connector.api.carrier.carrier_requests import CarrierRequests, document
 from connector.api.carrier.forms import Posted, require_no_event
 from connector.call.dependencies import FINAL_STATUSES
 from connector.call.session.returns import Resume, ResumeVerdict
-from connector.carriers.carrier import POLL_SECONDS, Carrier
+from connector.carriers.carrier import Carrier
 from connector.carriers.facts import CallFacts
 from connector.carriers.resume_url import resume_url
 from connector.errors import ConnectorError, SignatureInvalid, TokenInvalid, Unavailable
@@ -101,14 +101,16 @@ class ResumeRoutes:
             return carrier.hang_up()
         await self._require_of_the_call(carrier, facts, call_id)
         resume = await self._calls.resume(call_id, stream, carrier_let_go=not carrier.stream_outlives_document)
-        log.info("the carrier asks how the call goes on", stream=stream, verdict=resume.verdict.name.lower())
+        # A carrier that polls asks about every live call again and again.
+        tell = log.debug if resume.verdict is ResumeVerdict.LIVES else log.info
+        tell("the carrier asks how the call goes on", stream=stream, verdict=resume.verdict.name.lower())
         request = resume.request
         if resume.verdict is ResumeVerdict.OVER or request is None:
             return carrier.hang_up()
         if resume.verdict is ResumeVerdict.LIVES:
             # The expiry of this token is never looked at.
             url = self._requests.stream_url(carrier, request.region, call_id, stream, time.time())
-            return carrier.hold(resume_url(url), POLL_SECONDS)
+            return carrier.hold(resume_url(url), carrier.poll_seconds)
         return carrier.stream_answer(
             self._requests.stream_url(carrier, request.region, call_id, resume.stream, resume.deadline)
         )

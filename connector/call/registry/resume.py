@@ -50,6 +50,8 @@ HOLD = LEASE_LAPSE + 1.0
 """Seconds for which the handshake of a second socket waits until the owner of the first one is known to be gone."""
 ASK_PATIENCE = 0.3
 """Seconds for which a look waits for the answers of silent processes. A dead one's machine answers at once."""
+ASK_AGAIN = 0.5
+"""Least seconds between two questions to one process, because of carriers that poll."""
 LONGEST_WAIT = 15.0
 """Least seconds for which a call without a process waits for its carrier. A carrier that polls must be able to come."""
 
@@ -67,6 +69,8 @@ class Resumes:
         self._background = BackgroundTasks()
         self._asked: dict[str, asyncio.Task[None]] = {}
         """By owner: the question whether it lives, as long as the answer is open."""
+        self._asked_at: dict[str, float] = {}
+        """By owner: when it was asked because of a carrier that polls, by the event loop's clock."""
 
     async def close(self) -> None:
         await self._background.close()
@@ -90,6 +94,8 @@ class Resumes:
             if record is not None and record.end_reason is not None:
                 return Resume(ResumeVerdict.OVER, 0, 0.0, entry.request if entry else None)
             if entry is not None:
+                if entry.served and not carrier_let_go:
+                    await self._ask_now(entry.owner)
                 answer = await self._answer(entry, stream, carrier_let_go=carrier_let_go)
                 if answer is not None:
                     return answer
@@ -247,6 +253,21 @@ class Resumes:
             )
         if self._asked:
             await asyncio.wait(self._asked.values(), timeout=ASK_PATIENCE)
+
+    async def _ask_now(self, owner: str) -> None:
+        """A carrier that polls asks about a call of this process: if that has just died, do not let it come again."""
+        now = self._loop().time()
+        if self._peers is None or owner == self._parts.owner or now < self._asked_at.get(owner, -ASK_AGAIN) + ASK_AGAIN:
+            return
+        self._asked_at = {one: at for one, at in self._asked_at.items() if now < at + ASK_AGAIN} | {owner: now}
+        asking = self._background.start(self._ask_before_its_lease(self._peers, owner), f"ask whether {owner} lives")
+        await asyncio.wait([asking], timeout=ASK_PATIENCE)
+
+    async def _ask_before_its_lease(self, peers: Peers, owner: str) -> None:
+        before = (await self._parts.store.leases()).get(owner)
+        # A successor of the same name has another address, and has renewed the lease.
+        if not await peers.is_reachable(owner) and (await self._parts.store.leases()).get(owner) == before:
+            self._owners.is_dead(owner)
 
     async def _ask(self, peers: Peers, owner: str) -> None:
         # The answer may be late: the process may have been replaced by one that renews its lease.

@@ -7,7 +7,7 @@ from typing import Self
 
 from connector.accounts import AccountRules, CarrierAccount, CarrierAccounts, listed, merged
 from connector.carriers import twiml
-from connector.carriers.carrier import POLL_SECONDS, Carrier
+from connector.carriers.carrier import Carrier
 from connector.carriers.codec import Codec
 from connector.carriers.facts import CallFacts, facts_of
 from connector.carriers.signatures import SignedRequest
@@ -19,6 +19,9 @@ from connector.carriers.transfers import DialOver, TransferDial, dial_outcome, p
 from connector.config import Settings
 from connector.model.call import TransferStatus
 from connector.model.provider import Provider
+
+OFTEN, SELDOM = 1, 10
+"""Seconds between two questions of Telnyx about a live call, without and with REST credentials."""
 
 
 class Telnyx(Carrier):
@@ -32,22 +35,34 @@ class Telnyx(Carrier):
     """Telnyx is not known to sign handshakes; only the token is checked there."""
     holds_calls = True
     without_rest = (
-        f"a call that the room ends stays up in silence for up to {POLL_SECONDS} seconds, a call whose media "
-        "connection breaks returns as late, and calls cannot be transferred"
+        "a call that the room ends stays up in silence until Telnyx asks again (TELNYX_POLL_SECONDS), a call whose "
+        "media connection breaks returns as late, Telnyx asks every second for each call, and calls cannot be "
+        "transferred"
     )
     stream_has_own_ids = True
     longest_ring = 120
 
-    def __init__(self, codec_name: documents.CodecName = "PCMU", *, in_connect: bool = False) -> None:
+    def __init__(
+        self, codec_name: documents.CodecName = "PCMU", *, in_connect: bool = False, poll_seconds: int = SELDOM
+    ) -> None:
         """`codec_name`: the codec requested from Telnyx for both directions. `in_connect`: the answer document waits
         for the end of the stream, instead of running in parallel with it."""
+        self.poll_seconds = poll_seconds
         self._codec_name = codec_name
         self._in_connect = in_connect
         self.stream_outlives_document = not in_connect
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        return cls(settings.telnyx_codec, in_connect=settings.telnyx_connect_stream)
+        seconds = settings.telnyx_poll_seconds or cls._poll_seconds(settings)
+        return cls(settings.telnyx_codec, in_connect=settings.telnyx_connect_stream, poll_seconds=seconds)
+
+    @classmethod
+    def _poll_seconds(cls, settings: Settings) -> int:
+        """With the REST API, Telnyx is told to bring a lost stream back. Without it, the interval is the gap."""
+        accounts = cls().accounts(settings)
+        has_rest = bool(accounts.all) and len(accounts.with_api) == len(accounts.all)
+        return SELDOM if has_rest or not settings.resume_grace else OFTEN
 
     def accounts(self, settings: Settings) -> CarrierAccounts:
         others = [
@@ -61,7 +76,7 @@ class Telnyx(Carrier):
         return TelnyxCodec(documents.FORMATS[self._codec_name])
 
     def stream_answer(self, url: str, say: str = "") -> str:
-        return documents.stream_answer(url, say, self._codec_name, in_connect=self._in_connect)
+        return documents.stream_answer(url, say, self._codec_name, in_connect=self._in_connect, pause=self.poll_seconds)
 
     def hold(self, url: str, seconds: int) -> str:
         return twiml.hold(url, seconds)

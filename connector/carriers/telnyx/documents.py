@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from connector.carriers.carrier import PIN_TIMEOUT, POLL_SECONDS
+from connector.carriers.carrier import PIN_TIMEOUT
 from connector.carriers.codec import MediaFormat
 from connector.carriers.events import Encoding
 from connector.carriers.resume_url import resume_url
@@ -21,9 +21,10 @@ FORMATS: dict[CodecName, MediaFormat] = {
 """The format of the audio that we send to Telnyx, by requested codec."""
 
 
-def stream_answer(url: str, sentence: str, codec: CodecName, *, in_connect: bool) -> str:
+def stream_answer(url: str, sentence: str, codec: CodecName, *, in_connect: bool, pause: int) -> str:
     """The stream runs in parallel with the document, and the call ends when the document ends. So the document is a
-    short pause, after which Telnyx asks us how the call goes on: a phone is on a silent line for one pause at most.
+    short pause of `pause` seconds, after which Telnyx asks us how the call goes on: a phone is on a silent line for one
+    pause at most.
 
     With `in_connect`, the document waits for the end of the stream instead.
     """
@@ -44,7 +45,7 @@ def stream_answer(url: str, sentence: str, codec: CodecName, *, in_connect: bool
         **more,
     )
     if not in_connect:
-        child(root, "Pause", length=str(POLL_SECONDS))
+        child(root, "Pause", length=str(pause))
     way_back(root, resume_url(url))
     return document(root)
 

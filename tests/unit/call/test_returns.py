@@ -946,11 +946,19 @@ class FakePeers:
     async def ask(self, owner: str, command: CallCommand) -> CallRecord:
         raise NotImplementedError
 
+    asked = 0
+
     async def is_reachable(self, owner: str) -> bool:
+        self.asked += 1
         return False
 
     async def takes_calls(self, owner: str) -> bool:
         return False
+
+
+class LivingPeers(FakePeers):
+    async def is_reachable(self, owner: str) -> bool:
+        return not await super().is_reachable(owner)
 
 
 @virtual_time
@@ -963,6 +971,30 @@ async def test_an_owner_whose_address_is_closed_is_known_to_be_dead_sooner() -> 
     await freeze(maker, former, carried)
     await looks(taker, seconds=3)
     assert not next(iter(maker.store.waiting.entries.values())).served
+    await taker.manager.resumes.close()
+
+
+@pytest.mark.parametrize("lives", [True, False])
+@virtual_time
+async def test_a_poll_asks_whether_the_owner_lives(lives: bool) -> None:
+    maker, taker = two()
+    peers = LivingPeers() if lives else FakePeers()
+    taker.manager = CallManager(taker.parts, 10, peers)
+    former, carried = await talking(maker)
+    await looks(maker, taker, seconds=4)
+    await freeze(maker, former, carried)
+    answer = await taker.manager.resume("call_1", 1, carrier_let_go=False)
+    assert answer.verdict is (ResumeVerdict.LIVES if lives else ResumeVerdict.STREAM)
+    if lives:
+        # Another call of the same process at the same moment asks nothing.
+        await taker.manager.resume("call_1", 1, carrier_let_go=False)
+        assert peers.asked == 1
+        await asyncio.sleep(1)
+        await taker.manager.resume("call_1", 1, carrier_let_go=False)
+        assert peers.asked == 2
+    else:
+        call, socket, carrying = await streams_again(taker, "call_1", 2)
+        await ends(call, socket, carrying)
     await taker.manager.resumes.close()
 
 
