@@ -181,7 +181,7 @@ class CallManager:
             deadline = math.inf if call.claimed or is_former else call.deadline
             return Expected(call.request, deadline, stream or wait.stream)
         waiting = await self.take_overs.entry_for(call_id, stream)
-        if stream and stream == waiting.stream - 1 and waiting.started_at:
+        if stream and stream == waiting.stream - 1:
             # The carrier opens the URL of a stream again, or fetches its document again: `claim` knows more.
             return Expected(waiting.request, math.inf, stream)
         if stream not in (0, waiting.stream) or (waiting.served and not stream):

@@ -108,7 +108,7 @@ class Resumes:
     async def _answer(self, entry: WaitingCall, ended: int, *, carrier_let_go: bool) -> Resume | None:
         """None: the entry has changed in the meantime."""
         over = Resume(ResumeVerdict.OVER, 0, 0.0, entry.request)
-        if not entry.started_at:
+        if entry.stream == 1:
             known = ended == entry.stream
             return (
                 replace(over, verdict=ResumeVerdict.STREAM, stream=ended, deadline=entry.expires_at) if known else over
@@ -185,7 +185,8 @@ class Resumes:
         except ConnectorError:
             self._owners.start_again()
             raise
-        active = [entry for entry in entries if entry.started_at and entry.transfer is None]
+        # A call that has been claimed once: it is active, or was about to be.
+        active = [entry for entry in entries if entry.stream > 1 and entry.transfer is None]
         self._owners.observe(self._loop().time(), leases, active)
         await self._ask_silent_owners(active)
         for entry in active:

@@ -1,6 +1,6 @@
 """Takes over calls that another process was to serve: a call that waits for its stream, and one whose owner is gone.
 
-The process that takes the call's entry out of `store.waiting` owns the call from then on.
+The process that replaces the call's entry in `store.waiting` by one of its own owns the call from then on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from connector.call.registry.live_calls import LiveCalls
 from connector.call.registry.resume import LOOK_AGAIN, TAKE_OVER_TIME, Resumes
 from connector.call.session.call_session import CallSession
 from connector.call.session.wait import USED_ELSEWHERE
+from connector.call.session.waiting_entry import claimed_by
 from connector.errors import ConnectorError, ConnectUrlError, TokenExpired, TokenInvalid, TokenUsed, Unavailable
 from connector.logs import bind_call
 from connector.model.call import CallRecord, CallState, Direction, WaitingCall
@@ -112,7 +113,7 @@ class TakeOvers:
         entry = await self.entry_for(call_id, stream)
         is_gone = self._resumes.is_gone(entry)
         reopens = self._parts.carriers[entry.request.provider].reopens_streams
-        if reopens and stream and stream == entry.stream - 1 and entry.started_at:
+        if reopens and stream and stream == entry.stream - 1:
             is_gone = await self._resumes.until_lost(entry)
         elif stream not in (0, entry.stream):
             raise TokenUsed(USED_ELSEWHERE)
@@ -120,16 +121,28 @@ class TakeOvers:
         may_be_served = is_gone or (stream != 0 and stream == entry.stream)
         if entry.served and not may_be_served:
             raise TokenUsed(USED_ELSEWHERE)
-        waiting = await self._parts.store.waiting.take(call_id)
-        if waiting is not None and (waiting.stream != entry.stream or (waiting.served and not may_be_served)):
-            await self._resumes.put_back(waiting)
-            waiting = None
-        if waiting is None:
-            raise TokenUsed(USED_ELSEWHERE)
-        return await self._carry_on(waiting)
+        return await self._carry_on(await self._claimed(entry, may_be_served=may_be_served))
 
-    async def _carry_on(self, taken: WaitingCall) -> CallSession:
-        call_id, waiting = taken.id, self._resumes.lost(taken)
+    async def _claimed(self, entry: WaitingCall, *, may_be_served: bool) -> WaitingCall:
+        """Claim the call in the store: of several processes exactly one succeeds. Returns the entry as it was."""
+        store = self._parts.store.waiting
+        there: WaitingCall | None = entry
+        while there is not None and there.stream == entry.stream and (may_be_served or not there.served):
+            if self._parts.limits.resume_grace:
+                waiting = self._resumes.lost(there)
+                if await store.replace(claimed_by(self._parts.owner, waiting), there):
+                    return waiting
+            else:
+                taken = await store.take(entry.id)
+                if taken == there:
+                    return taken
+                if taken is not None:
+                    await self._resumes.put_back(taken)
+            there = await store.get(entry.id)
+        raise TokenUsed(USED_ELSEWHERE)
+
+    async def _carry_on(self, waiting: WaitingCall) -> CallSession:
+        call_id = waiting.id
         # Read the record only now: before the claim, other processes could write it.
         try:
             record = await self._parts.store.get_call(call_id)
@@ -154,7 +167,7 @@ class TakeOvers:
         StoreError."""
         for waiting in await self._parts.store.waiting.list():
             # Calls whose stream was lost are looked after by `Resumes`.
-            is_return = waiting.started_at and waiting.transfer is None
+            is_return = waiting.stream > 1 and waiting.transfer is None
             if waiting.expires_at + ORPHAN_GRACE >= time.time() or self._held.get(waiting.id) is not None or is_return:
                 continue
             try:
@@ -181,11 +194,12 @@ class TakeOvers:
 def record_of(waiting: WaitingCall) -> CallRecord:
     """A new record for a call if the store has lost its record, or if the stored one is not used."""
     state = CallState.PENDING if waiting.request.direction is Direction.INBOUND else CallState.RINGING
+    is_answered = bool(waiting.started_at) or waiting.transfer is not None
     return replace(
         new_record(waiting.request, waiting.owner),
-        state=CallState.ACTIVE if waiting.stream > 1 else state,
+        state=CallState.ACTIVE if is_answered else state,
         created_at=waiting.created_at,
-        started_at=(waiting.started_at or waiting.created_at) if waiting.stream > 1 else 0.0,
+        started_at=(waiting.started_at or waiting.created_at) if is_answered else 0.0,
         carrier_call_id=waiting.carrier_call_id,
         from_number=waiting.from_number,
         to_number=waiting.to_number,

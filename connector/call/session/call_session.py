@@ -100,7 +100,8 @@ class CallSession:
         self._leg.may_be_held = self._recorder.inherited
         if waiting is not None and waiting.transfer is not None:
             self.transfers.resume(waiting.transfer)
-        elif waiting is not None and waiting.stream > 1:
+        elif waiting is not None and waiting.stream > 1 and self.record.started_at:
+            # Without `started_at`, its process was lost between claim and answer: this is the first stream again.
             self.returns.inherit(waiting)
         self._teardown = Teardown(
             parts,
@@ -116,11 +117,13 @@ class CallSession:
 
     def _wait(self, waiting: WaitingCall | None) -> Wait:
         recorder, store = self._recorder, self._parts.store
+        can_return = bool(self._parts.limits.resume_grace)
         if recorder.inherited:
             taken = (waiting.stream, waiting.transfer, waiting.returns) if waiting else (1, None, ())
-            wait = Wait.taken(recorder, store, *taken)
+            wait = Wait.taken(recorder, store, *taken, can_return=can_return)
         else:
-            wait = Wait(recorder, store, self._parts.limits.connect_timeout, self._on_connect_timeout)
+            seconds = self._parts.limits.connect_timeout
+            wait = Wait(recorder, store, seconds, self._on_connect_timeout, can_return=can_return)
         wait.on_taken = self._life.taken_over
         return wait
 
@@ -236,7 +239,7 @@ class CallSession:
         wait = self.wait
         wait.mark()
         try:
-            await wait.take()
+            await wait.take(for_stream=True)
         except TokenUsed:
             self._life.taken_over()
             raise

@@ -1,13 +1,13 @@
 """Waits for the carrier's media stream: how long, and which process owns the call when the stream arrives.
 
 While a call waits, it has an entry in `store.waiting` (`connector.call.session.waiting_entry`), visible to every
-process with the same store. The process that deletes the entry owns the call: the process that created it (for its
-own socket, or to end the call), or another process that the stream has reached. So the store decides about ownership,
-not this process's memory.
+process with the same store. The process that takes the entry owns the call: the process that created it (for its own
+socket, or to end the call), or another process that the stream has reached. So the store decides about ownership, not
+this process's memory.
 
-An active call has an entry, too, for the stream after the one that it serves: if its process or its socket is lost,
-another process can take the call over. That entry is written in the background and retried; audio does not depend on
-the store.
+The claim of a socket replaces the entry by one for the stream after it, with the name of its process: if that process
+or the socket is lost, another process can take the call over. Once the call is active, that entry is kept up to date in
+the background, with retries; audio does not depend on the store.
 """
 
 from __future__ import annotations
@@ -62,16 +62,24 @@ class Wait:
         stream: int = 1,
         transfer: Transfer | None = None,
         former: Wait | None = None,
+        *,
+        can_return: bool = False,
     ) -> None:
         """`stream`: number of the call's stream, from 1. `transfer`: the transfer from which the phone may come
-        back. `former`: the wait that this one replaces; it may have written the entry already."""
+        back. `former`: the wait that this one replaces; it may have written the entry already. `can_return`: the call
+        goes on if its stream, or its process, is lost."""
         self._recorder = recorder
         self.stream = stream
         self.transfer = transfer
         self.returns: tuple[float, ...] = former.returns if former is not None else ()
         """See `WaitingCall.returns`."""
         self._store = store
-        is_written = former is not None and former.stage is Stage.SERVED and former.stored.is_written
+        self._can_return: bool = former._can_return if former is not None else can_return
+        self._next: StoredEntry | None = None
+        """The entry that our claim has left, for the stream after this one."""
+        is_written = former is not None and (
+            former._next is not None or (former.stage is Stage.SERVED and former.stored.is_written)
+        )
         self.stored: StoredEntry = StoredEntry(recorder, store, stream, is_written=is_written)
         self._writer = EntryWriter(recorder.record.call_id, self._write, self._is_shared, lambda: self.on_taken())
         self._on_over = on_over
@@ -102,11 +110,15 @@ class Wait:
         stream: int = 1,
         transfer: Transfer | None = None,
         returns: tuple[float, ...] = (),
+        *,
+        can_return: bool = False,
     ) -> Wait:
         """The wait of a call that this process has claimed from another process."""
-        wait = cls(recorder, store, 0.0, _nothing, stream, transfer)
+        wait = cls(recorder, store, 0.0, _nothing, stream, transfer, can_return=can_return)
         wait.stop()
         wait.stage, wait.is_certain, wait.returns = Stage.OURS, True, returns
+        if can_return:
+            wait._has_left_an_entry()
         return wait
 
     @classmethod
@@ -306,8 +318,9 @@ class Wait:
         self._disarm()
         self.stage = Stage.CLAIMING
 
-    async def take(self) -> None:
-        """Claim the call in the store, after `mark`. Raises TokenUsed if another process was first. If the store fails,
+    async def take(self, *, for_stream: bool = False) -> None:
+        """Claim the call in the store, after `mark`, for a stream or in order to end the call. Raises TokenUsed if
+        another process was first. If the store fails,
         StoreError is raised, except for the return of a lost stream: the participant is here, so the call goes on, and
         `DuplicateIdentity` of LiveKit shows whether another process has joined."""
         decision, is_certain = Stage.UNSURE, False
@@ -315,7 +328,7 @@ class Wait:
             async with asyncio.timeout(STORE_PATIENCE):
                 # Another process may take the entry as soon as the store has it.
                 await self._writer.end()
-                entry = await self.stored.take()
+                entry = await (self._claim() if for_stream and self._can_return else self.stored.take())
                 if entry is None and self.is_return:
                     is_lost = await self.stored.has_been_taken()
                 else:
@@ -333,6 +346,15 @@ class Wait:
             raise TokenUsed(USED_ELSEWHERE)
         if entry is not None:
             self._adopt(entry)
+
+    async def _claim(self) -> WaitingCall | None:
+        entry = await self.stored.claim(self.entry, self._adopt)
+        if entry is not None:
+            self._has_left_an_entry()
+        return entry
+
+    def _has_left_an_entry(self) -> None:
+        self._next = StoredEntry(self._recorder, self._store, self.stream + 1, is_written=True)
 
     async def withdraw(self) -> None:
         """Stop the wait: the call goes on with its current stream. Raises StoreError."""
@@ -363,7 +385,9 @@ class Wait:
         if self.stage is Stage.CLAIMING:
             await self._decided.wait()
         if self.stage is Stage.SERVED or (self.is_return and self.stage in (Stage.SHARED, Stage.UNSURE)):
-            return await self._settle_return(yields and self.stage is Stage.SERVED)
+            return await self._settle_return(self.stored, self.stream, yields and self.stage is Stage.SERVED)
+        if self.stage is Stage.OURS and self._next is not None:
+            return await self._settle_return(self._next, self.stream + 1, yields)
         if self.stage in (Stage.ALONE, Stage.SHARED, Stage.UNSURE):
             stage, self.stage = self.stage, Stage.OVER
             deleted = self.is_certain = await self.stored.take() is not None
@@ -374,20 +398,21 @@ class Wait:
                 self.stage = Stage.LOST
         return self.stage is not Stage.LOST
 
-    async def _settle_return(self, yields: bool) -> bool:
+    async def _settle_return(self, stored: StoredEntry, stream: int, yields: bool) -> bool:
+        """`stored`: the entry that should be in the store, for the stream with the number `stream`."""
         # While the store fails, an active call belongs to the process that has its participant. Its late end is dropped
         # if the record has another owner by then.
         self.stage, self.is_certain = Stage.OURS, True
-        entry = await self.stored.take()
+        entry = await stored.take()
         if entry is None:
-            is_lost = await self.stored.has_been_taken()
+            is_lost = await stored.has_been_taken()
         else:
-            is_lost = entry.stream == self.stream and entry.owner != self._recorder.record.owner
-            is_opened = not entry.served and entry.stream == self.stream and entry.transfer is None
+            is_lost = entry.stream == stream and entry.owner != self._recorder.record.owner
+            is_opened = not entry.served and entry.stream == stream and entry.transfer is None
             if is_lost or (yields and is_opened):
                 # Another process has the call, or is about to get its stream: put the entry back.
                 is_lost = True
-                await self.stored.put_back(entry)
+                await stored.put_back(entry)
         if is_lost:
             self.stage, self.is_certain = Stage.LOST, False
         return not is_lost

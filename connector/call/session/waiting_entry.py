@@ -13,7 +13,7 @@ import structlog
 from connector.call.ports import CallStore
 from connector.call.record.call_recorder import CallRecorder
 from connector.errors import ConnectorError
-from connector.model.call import CallRequest, WaitingCall
+from connector.model.call import NO_EXPIRY, CallRequest, WaitingCall
 from connector.storage.base import NameTaken
 
 log = structlog.get_logger()
@@ -82,6 +82,16 @@ class StoredEntry:
             if await self._store.waiting.replace(current(), there):
                 return True
         return False
+
+    async def claim(
+        self, current: Callable[[], WaitingCall], adopt: Callable[[WaitingCall], None]
+    ) -> WaitingCall | None:
+        """Replace the entry by one for the stream after it, and return it as it was. None: see `take`."""
+        while (there := await self.read()) is not None and there.stream <= self._stream:
+            adopt(there)
+            if await self._store.waiting.replace(claimed_by(self._recorder.record.owner, current()), there):
+                return there
+        return None
 
     async def take(self) -> WaitingCall | None:
         """Take the entry out of the store. None: it is not there, or it is for a later stream: another process has
@@ -195,6 +205,13 @@ class EntryWriter:
 def place_of(request: CallRequest) -> str:
     """See `WaitingCall.place`."""
     return f"{request.room}\n{request.participant.identity}"
+
+
+def claimed_by(owner: str, entry: WaitingCall) -> WaitingCall:
+    """The entry that a claim of `entry` leaves: `owner` serves its stream, and the next one is not expected yet."""
+    return replace(
+        entry, owner=owner, stream=entry.stream + 1, served=True, expires_at=NO_EXPIRY, transfer=None, place=""
+    )
 
 
 def with_facts(

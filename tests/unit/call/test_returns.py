@@ -10,6 +10,7 @@ import pytest
 
 from connector.call.registry.manager import CallManager
 from connector.call.registry.owners import LEASE_LAPSE
+from connector.call.registry.resume import LONGEST_WAIT
 from connector.call.session.call_session import CallSession
 from connector.call.session.presence import REPLACED_WAIT
 from connector.call.session.returns import MOST_RETURNS, ResumeVerdict
@@ -412,24 +413,26 @@ async def test_a_stream_comes_back_while_the_store_is_away() -> None:
 @virtual_time
 async def test_the_entry_is_written_when_the_store_is_back() -> None:
     world = world_on()
-    world.faults.planned["waiting.insert"] = None
+    world.faults.planned["waiting.replace"] = None
     world.faults.steps.clear()
     call, carrying = await make(world)
     assert call.state is CallState.ACTIVE
-    assert world.store.waiting.entries == {}
+    assert [entry.started_at for entry in world.store.waiting.entries.values()] == [0.0], "as the claim left it"
     world.faults.planned.clear()
     await asyncio.sleep(5)
-    assert [entry.served for entry in world.store.waiting.entries.values()] == [True]
+    (entry,) = world.store.waiting.entries.values()
+    assert entry.served
+    assert entry.started_at == call.record.started_at
     await ends(call, world.socket, carrying)
     assert world.store.waiting.entries == {}
 
 
 async def make(world: World) -> tuple[CallSession, asyncio.Task[None]]:
     """An active call for which the store failed after it had been claimed."""
-    fault = world.faults.planned.pop("waiting.insert")
+    fault = world.faults.planned.pop("waiting.replace")
     call = await world.manager.create(world.request())
     await world.manager.claim(call.call_id, 1)
-    world.faults.planned["waiting.insert"] = fault
+    world.faults.planned["waiting.replace"] = fault
     carrying = asyncio.create_task(call.carry(world.socket))
     world.socket.feed("connected", "start")
     await settle()
@@ -462,15 +465,17 @@ async def test_an_entry_that_is_being_written_gives_the_next_stream_to_one_proce
 ) -> None:
     """The store has the entry and others can take it, but its answer to the owner is on its way."""
     maker, taker = two()
-    insert = maker.store.waiting.insert
+    replace_now = maker.store.waiting.replace
 
-    async def answer_late(entry: WaitingCall) -> None:
-        await insert(entry)
-        await asyncio.sleep(0.5)
+    async def answer_late(entry: WaitingCall, expected: WaitingCall | None = None) -> bool:
+        is_replaced = await replace_now(entry, expected)
+        if entry.owner == "maker":
+            await asyncio.sleep(0.5)
+        return is_replaced
 
     call = await maker.manager.create(maker.request())
     await maker.manager.claim(call.call_id, 1)
-    monkeypatch.setattr(maker.store.waiting, "insert", answer_late)
+    monkeypatch.setattr(maker.store.waiting, "replace", answer_late)
     carrying = asyncio.create_task(call.carry(maker.socket))
     maker.socket.feed("connected", "start")
     await settle()
@@ -481,7 +486,7 @@ async def test_an_entry_that_is_being_written_gives_the_next_stream_to_one_proce
         maker.faults.delays[step] = 0.3
     taking = asyncio.create_task(taker.manager.claim(call.call_id, 2))
     await settle()
-    assert maker.store.waiting.entries == {}
+    assert [(entry.owner, entry.stream) for entry in maker.store.waiting.entries.values()] == [("taker", 3)]
     outcomes = await asyncio.gather(taking, maker.manager.claim(call.call_id, 2), return_exceptions=True)
     (granted,) = [outcome for outcome in outcomes if isinstance(outcome, CallSession)]
     assert len([outcome for outcome in outcomes if isinstance(outcome, TokenUsed)]) == 1
@@ -514,6 +519,87 @@ async def test_another_process_carries_on_when_the_owner_is_killed(direction: Di
     assert told.count("call-answered") == told.count("call-hangup") == 1
     assert taker.counted() == {"carrier_hangup": 1.0}
     assert taker.store.waiting.entries == {}
+
+
+async def claimed(world: World) -> tuple[CallSession, asyncio.Task[None]]:
+    """A call whose socket is open, but has not sent its `start` yet."""
+    call = await world.manager.create(world.request())
+    await world.manager.claim(call.call_id, 1)
+    carrying = asyncio.create_task(call.carry(world.socket))
+    world.socket.feed("connected")
+    await settle()
+    assert call.state is not CallState.ACTIVE
+    return call, carrying
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["the carrier asks", "the carrier is told"])
+@pytest.mark.parametrize("direction", Direction)
+@virtual_time
+async def test_another_process_begins_a_call_whose_owner_is_killed_before_the_start(
+    direction: Direction, asks: bool
+) -> None:
+    maker, taker = two(direction)
+    former, carried = await claimed(maker)
+    await looks(maker, taker, seconds=2)
+    await freeze(maker, former, carried)
+    if asks:
+        answer = await taker.manager.resume("call_1", 1, carrier_let_go=True)
+        assert (answer.verdict, answer.stream) == (ResumeVerdict.STREAM, 2)
+    else:
+        await looks(taker, seconds=LEASE_LAPSE + 2)
+    call, socket, carrying = await streams_again(taker, "call_1", 2)
+    assert call.state is CallState.ACTIVE
+    (entry,) = taker.store.waiting.entries.values()
+    assert (entry.owner, entry.served, entry.stream) == ("taker", True, 3)
+    assert entry.started_at == call.record.started_at > 0.0
+    await ends(call, socket, carrying)
+    told = maker.lifecycle.events + taker.lifecycle.events
+    assert told.count("call-answered") == told.count("call-hangup") == 1
+    assert taker.counted() == {"carrier_hangup": 1.0}
+    assert taker.store.waiting.entries == {}
+    await taker.manager.resumes.close()
+
+
+@pytest.mark.usefixtures("reopening")
+@virtual_time
+async def test_the_same_url_again_of_a_call_whose_owner_is_killed_before_the_start() -> None:
+    maker, taker = two()
+    former, carried = await claimed(maker)
+    await looks(maker, taker, seconds=2)
+    await freeze(maker, former, carried)
+    claiming = asyncio.create_task(taker.manager.claim("call_1", 1))
+    await looks(taker, seconds=LEASE_LAPSE + 2)
+    call = await claiming
+    socket = FakeSocket(taker.faults)
+    carrying = asyncio.create_task(call.carry(socket))
+    socket.feed("connected", "start")
+    await settle()
+    assert call.state is CallState.ACTIVE
+    await ends(call, socket, carrying)
+    assert taker.store.waiting.entries == {}
+
+
+@virtual_time
+async def test_a_call_that_is_lost_before_the_start_and_does_not_come_back_ends() -> None:
+    maker, taker = two()
+    former, carried = await claimed(maker)
+    await looks(maker, taker, seconds=2)
+    await freeze(maker, former, carried)
+    await looks(taker, seconds=LONGEST_WAIT + LEASE_LAPSE + 2)
+    assert taker.store.records["call_1"].end_reason is EndReason.INTERRUPTED
+    assert taker.store.waiting.entries == {}
+    await taker.manager.resumes.close()
+
+
+@virtual_time
+async def test_a_call_that_ends_between_claim_and_start_leaves_no_entry() -> None:
+    world = world_on()
+    call, carrying = await claimed(world)
+    assert [entry.stream for entry in world.store.waiting.entries.values()] == [2]
+    world.socket.feed("stop")
+    await carrying
+    await call.finished.wait()
+    assert world.store.waiting.entries == {}
 
 
 @pytest.mark.parametrize("now", ["", "RM2"])
