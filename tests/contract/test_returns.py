@@ -60,7 +60,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def is_written(call: CallSession) -> bool:
-    return call.wait.stored.is_written
+    """The client of Redis may go on with a request that was cancelled; a killed process sends nothing any more."""
+    writing = call.wait._writer._task
+    return call.wait.stored.is_written and (writing is None or writing.done())
 
 
 class Processes:
