@@ -18,7 +18,7 @@ class Direction(StrEnum):
 
 
 class CallState(StrEnum):
-    """`RINGING`: an outbound call waits for the answer as a hidden participant; see `connector.call.record.state`."""
+    """`RINGING`: an outbound call waits for the answer as a hidden participant; see `connector.call.record.changes`."""
 
     PENDING = "pending"
     RINGING = "ringing"

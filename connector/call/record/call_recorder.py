@@ -10,11 +10,10 @@ import structlog
 
 from connector.call.dependencies import IN_PROGRESS, CallDependencies, End, further
 from connector.call.media.bridge import Bridge
-from connector.call.record.changes import CallEnd, end_of, new_record, write_end
+from connector.call.record.changes import CallEnd, Trigger, end_of, new_record, next_state, write_end
 from connector.call.record.event_dispatcher import EventDispatcher
 from connector.call.record.privacy import Privacy
 from connector.call.record.sip_attributes import STATUSES, of_carrier, phone_and_ours, sip_attributes
-from connector.call.record.state import Trigger, next_state
 from connector.carriers.events import StreamStarted
 from connector.errors import ConnectorError
 from connector.model.call import CallRecord, CallRequest, CallState, Direction, TransferStatus

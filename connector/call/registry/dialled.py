@@ -11,10 +11,9 @@ import structlog
 
 from connector.call.dependencies import CARRIER_ENDS, CallDependencies
 from connector.call.ports import CarrierControl
-from connector.call.record.changes import end_of, new_record, write_end
+from connector.call.record.changes import Trigger, end_of, new_record, next_state, write_end
 from connector.call.record.event_dispatcher import EventDispatcher
 from connector.call.record.privacy import Privacy
-from connector.call.record.state import Trigger, next_state
 from connector.carriers.transfers import TransferDial
 from connector.errors import PASSING, FailedPrecondition
 from connector.model.call import CallFilter, CallRecord, CallRequest, CallState, CarrierCall, Transfer, TransferStatus

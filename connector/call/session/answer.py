@@ -10,10 +10,10 @@ from contextlib import AbstractAsyncContextManager
 import structlog
 
 from connector.call.dependencies import BUSY, CLOSE_POLICY, CallDependencies, why_not_opened
+from connector.call.media.digits import DigitRelay
+from connector.call.media.media_stream import MediaStream
 from connector.call.record.call_recorder import CallRecorder
-from connector.call.session.digits import DigitRelay
 from connector.call.session.lifetime import Lifetime
-from connector.call.session.media_stream import MediaStream
 from connector.call.session.moves import Moves
 from connector.call.session.phone_leg import PhoneLeg
 from connector.call.session.presence import Presence, RoomGone

@@ -21,14 +21,14 @@ import structlog
 
 from connector.call.dependencies import IN_PROGRESS, CallDependencies
 from connector.call.media.bridge import Bridge
+from connector.call.media.digits import DigitRelay
+from connector.call.media.media_stream import MediaStream
 from connector.call.ports import CarrierSocket
 from connector.call.record.call_recorder import CallRecorder
 from connector.call.record.changes import CallEnd
 from connector.call.session.answer import Answer
 from connector.call.session.call_watch import CallWatch
-from connector.call.session.digits import DigitRelay
 from connector.call.session.lifetime import Lifetime
-from connector.call.session.media_stream import MediaStream
 from connector.call.session.moves import Moves
 from connector.call.session.opening import open_call
 from connector.call.session.phone_leg import PhoneLeg
@@ -76,7 +76,7 @@ class CallSession:
         self.presence = Presence(parts, self._recorder, codec, self.room_ended, self.watch)
         self._leg = PhoneLeg(parts, self._recorder)
         self._moves = Moves(self._recorder, self.presence)
-        digits = DigitRelay(self.presence, parts.metrics)
+        digits = DigitRelay(self.presence.send_dtmf, parts.metrics)
         self.streams = Streams(self._life, parts, self._recorder, self.presence, codec, digits, self._wait(waiting))
         self.returns = Returns(self._life, self.streams, self.watch, parts, self._recorder, self.presence)
         self.transfers = Transfers(

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import structlog
 
 from connector.call.dependencies import CLOSE_NORMAL, CallDependencies
+from connector.call.media.digits import DigitRelay
+from connector.call.media.media_stream import MediaStream
 from connector.call.ports import CarrierSocket
 from connector.call.record.call_recorder import CallRecorder
-from connector.call.session.digits import DigitRelay
 from connector.call.session.lifetime import Lifetime
-from connector.call.session.media_stream import MediaStream
 from connector.call.session.presence import Presence
 from connector.call.session.wait import Stage, Wait
 from connector.carriers.codec import Codec

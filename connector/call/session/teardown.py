@@ -11,7 +11,7 @@ from typing import TypeVar
 import structlog
 
 from connector.call.dependencies import STEP_TIMEOUT, CallDependencies, End
-from connector.call.media.last_words import play_out
+from connector.call.media.bridge import Bridge
 from connector.call.record.call_recorder import CallRecorder
 from connector.call.session.call_watch import CallWatch
 from connector.call.session.lifetime import Lifetime
@@ -30,6 +30,23 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 
+MOST_LAST_WORDS = 1.0
+"""Maximum seconds that the end of a call waits for the last words. Usually the carrier returns the mark behind them in
+a fraction of that; if it returns none or accepts no audio, the wait costs this time."""
+_NOBODY_LISTENS = frozenset(
+    {
+        EndReason.CARRIER_HANGUP,
+        EndReason.CARRIER_CLOSED,
+        EndReason.CARRIER_LOST,
+        EndReason.MEDIA_TIMEOUT,
+        EndReason.PROTOCOL_ERROR,
+        EndReason.CALL_MISMATCH,
+        EndReason.TRANSFERRED,
+        EndReason.INTERRUPTED,
+        EndReason.INTERNAL_ERROR,
+    }
+)
+"""End reasons without last words: the phone or its stream is already gone, or the stream cannot be trusted."""
 _STREAM_ENDS = frozenset({EndReason.CARRIER_HANGUP, EndReason.CARRIER_CLOSED, EndReason.CARRIER_LOST})
 """End reasons that a carrier also causes when another process has told it to come back."""
 
@@ -143,3 +160,22 @@ async def _step(name: str, work: Awaitable[T]) -> T | None:
     except Exception:
         log.exception("teardown step failed", step=name)
     return None
+
+
+async def play_out(reason: EndReason, bridge: Bridge, stream_over: asyncio.Event) -> None:
+    """Wait until the carrier has played all audio. The wait ends when the mark behind the audio returns, when the
+    estimated playing time or `MOST_LAST_WORDS` seconds have passed, or when the stream is over. Returns at once if no
+    audio can be left to play."""
+    if reason in _NOBODY_LISTENS or stream_over.is_set():
+        return
+    played = asyncio.Event()
+    seconds = bridge.last_words(played.set)
+    if seconds <= 0:
+        return
+    waits = [asyncio.ensure_future(event.wait()) for event in (played, stream_over)]
+    try:
+        await asyncio.wait(waits, timeout=min(seconds, MOST_LAST_WORDS), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)

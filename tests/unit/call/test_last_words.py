@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from connector.call.media.last_words import MOST
 from connector.call.session.call_session import CallSession
+from connector.call.session.teardown import MOST_LAST_WORDS
 from connector.model.call import Direction
 from connector.model.end_reason import EndReason
 from tests.unit.call.fakes import FakeControl, Faults, World
@@ -109,7 +109,7 @@ async def test_a_carrier_that_returns_no_mark_costs_no_more_than_what_it_has_to_
     talk = await talking()
     await talk.room_says()
     await talk.ends()
-    assert 0.1 < await talk.is_over() <= MOST
+    assert 0.1 < await talk.is_over() <= MOST_LAST_WORDS
 
 
 @virtual_time
@@ -117,7 +117,7 @@ async def test_many_tones_cost_no_more_than_the_limit() -> None:
     talk = await talking()
     assert talk.call.bridge.play_tones("1234567890")
     await talk.ends()
-    assert await talk.is_over() == pytest.approx(MOST)
+    assert await talk.is_over() == pytest.approx(MOST_LAST_WORDS)
 
 
 @virtual_time
@@ -126,7 +126,7 @@ async def test_a_socket_that_takes_nothing_costs_no_more_than_the_limit() -> Non
     talk.world.faults.planned["socket.send"] = None
     await talk.room_says()
     await talk.ends()
-    assert await talk.is_over() <= MOST
+    assert await talk.is_over() <= MOST_LAST_WORDS
     talk.world.assert_ended_once(talk.call, EndReason.ROOM_DELETED)
 
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from connector.call.media.liveness import DEAD_AFTER, PING_EVERY
 from connector.call.session.call_session import CallSession
-from connector.call.session.liveness import DEAD_AFTER, PING_EVERY
 from connector.model.call import Direction
 from connector.model.end_reason import EndReason
 from tests.unit.call.fakes import LIMITS, World

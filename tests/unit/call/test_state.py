@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from connector.call.record.state import IllegalTransition, Trigger, next_state
+from connector.call.record.changes import IllegalTransition, Trigger, next_state
 from connector.model.call import CallState, Direction
 
 EDGES = {

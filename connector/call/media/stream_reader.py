@@ -10,9 +10,9 @@ import structlog
 
 from connector.call.dependencies import CallDependencies
 from connector.call.media.bridge import Bridge
+from connector.call.media.digits import DigitRelay
+from connector.call.media.liveness import Liveness
 from connector.call.ports import CarrierSocket
-from connector.call.session.digits import DigitRelay
-from connector.call.session.liveness import Liveness
 from connector.carriers.codec import Codec
 from connector.carriers.events import (
     AudioReceived,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from connector.audio import dtmf
-from connector.call.session.presence import Presence
 from connector.errors import ConnectorError
 from connector.metrics import Metrics
 
@@ -19,8 +19,9 @@ MAX_WAITING = 64
 class DigitRelay:
     """Publishes digits one after the other, in the order in which they were pressed."""
 
-    def __init__(self, presence: Presence, metrics: Metrics) -> None:
-        self._presence = presence
+    def __init__(self, send: Callable[[int, str], Awaitable[None]], metrics: Metrics) -> None:
+        """`send` publishes a digit and its code in the room. It may raise ConnectorError."""
+        self._send = send
         self._metrics = metrics
         self._waiting: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
 
@@ -36,7 +37,7 @@ class DigitRelay:
         while True:
             digit = await self._waiting.get()
             try:
-                await self._presence.send_dtmf(dtmf.event_code(digit), digit)
+                await self._send(dtmf.event_code(digit), digit)
                 self._metrics.dtmf.labels("from_carrier").inc()
             except ConnectorError as error:
                 log.warning("a digit did not reach the room", error=error.message)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from connector.call.dependencies import CLOSE_NORMAL, CallDependencies
 from connector.call.media.bridge import Bridge
+from connector.call.media.digits import DigitRelay
+from connector.call.media.stream_reader import OnOver, StreamReader
 from connector.call.ports import CarrierSocket
-from connector.call.session.digits import DigitRelay
-from connector.call.session.stream_reader import OnOver, StreamReader
 from connector.carriers.codec import Codec
 from connector.carriers.events import FormatRefused, StreamStarted
 from connector.model.call import CallRequest
