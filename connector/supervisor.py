@@ -135,7 +135,7 @@ class Supervisor:
                 await self._stopping.wait()
             else:
                 self.stop()
-            # A keeper may be starting a worker at this moment.
+            # A `_keep` task may be starting a worker at this moment.
             await asyncio.gather(*self._keepers)
             await asyncio.gather(*(worker.exited.wait() for worker in tuple(self._workers)))
         finally:
@@ -199,7 +199,7 @@ class Supervisor:
         try:
             return await self._spawn(slot)
         except OSError as error:
-            log.error("the system does not start a process", worker=slot.number, error=str(error))
+            log.error("a worker process could not be started", worker=slot.number, error=str(error))
             return None
 
     async def _until_ready(self, worker: Worker) -> None:
@@ -323,7 +323,7 @@ class Supervisor:
         if self._rolling is None or self._rolling.done():
             self._rolling = self._start(self._roll(), "roll the workers")
         else:
-            log.info("the workers are being replaced: they are replaced once more after that")
+            log.info("the workers are being replaced, and will then be replaced once more")
             self._roll_again = True
 
     async def _roll(self) -> None:
@@ -357,10 +357,10 @@ async def _any_of(*waits: Coroutine[Any, Any, Any], timeout: float | None = None
 
 
 def reserve(host: str, port: int) -> socket.socket:
-    """A bound socket that keeps the port for the workers; with port 0, a free port. Raises OSError if another program
-    listens there."""
+    """A bound socket that reserves the port for the workers; with port 0, a free port. Raises OSError if another
+    program listens there."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    # SO_REUSEPORT would also succeed beside another service that shares its ports, so first without it.
+    # With SO_REUSEPORT, bind would also succeed if another service shares its ports, so it is tried without it first.
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(address)

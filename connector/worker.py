@@ -25,8 +25,8 @@ LINK = "CONNECTOR_WORKER_LINK"
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable of prometheus-client: all workers write their metrics into this folder."""
 ASK_AGAIN = 120.0
-"""Seconds after which a worker without a successor asks again, longer than the supervisor waits for one. The time
-doubles with each request."""
+"""Seconds after which a worker that got no successor asks again; more than the supervisor's time limit for a start. The
+time doubles with each request."""
 LONGEST_PAUSE = 1800.0
 
 

@@ -65,7 +65,7 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
             sink.write(block)
             await sink.drain()
     except (ConnectionError, OSError):
-        sink.transport.abort()  # What broke on one side breaks on the other.
+        sink.transport.abort()  # An end of the connection on one side ends it on the other.
     finally:
         with contextlib.suppress(OSError):
             sink.close()
@@ -84,7 +84,7 @@ class BalancerProcess(Server):
         return f"http://127.0.0.1:{self._lease.port}"
 
     async def _until_ready(self) -> None:
-        # Not by a request: another balancer on the same port would answer it.
+        # Not a request: another balancer on the same port could answer it.
         await self._process.until_prints(_LISTENING, _START_PATIENCE)
 
 

@@ -40,9 +40,9 @@ CALLER = "caller"
 LONGEST_GAP = 2.0
 PATIENCE = 40.0
 MOST_RETURNS, RETURNS_WITHIN = 3, 61.0
-"""docs/endings.md, and a second."""
+"""The limit in docs/endings.md, plus a second."""
 SETTLE = 2.0
-"""Seconds after an outage in which a gap that comes late is still counted."""
+"""Seconds after an outage in which a late gap is still counted."""
 _AUDIBLE = 400
 _FRAMES = 50
 """Frames of 20 ms in a second."""
@@ -167,7 +167,7 @@ class Chaos:
                 await asyncio.sleep(0.1)
 
     async def outage(self, name: str, work: Callable[[], Awaitable[None]], longest: float = LONGEST_GAP) -> None:
-        """Let an outage happen; print one line. `longest`: the gap in seconds that is no fault."""
+        """Cause an outage and print one line. `longest`: gaps of this many seconds or more are faults."""
         await self._until_returns_are_allowed()
         await self.all_hear()
         before, began = sum(talk.lives for talk in self._talks), time.monotonic()
@@ -205,7 +205,8 @@ class Chaos:
         return left, more + living
 
     async def _until_returns_are_allowed(self) -> None:
-        """A call may come back MOST_RETURNS times in RETURNS_WITHIN seconds; with one more it is given up."""
+        """The connector ends a call that loses more than MOST_RETURNS streams in RETURNS_WITHIN seconds: wait until one
+        more is allowed."""
         while True:
             since = time.monotonic() - RETURNS_WITHIN
             returns = [
@@ -230,7 +231,7 @@ class Chaos:
         await connector.start()
 
     async def replace_balancer(self) -> None:
-        """As a proxy does that takes over a new version: its port stays open, its connections break."""
+        """Like the update of a proxy: its port stays open, its connections break."""
         await self._scene.successor.start()
         await self._scene.balancer.kill()
 

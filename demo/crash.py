@@ -33,7 +33,7 @@ _AUDIBLE = 200
 """Peak of a frame of speech; below is silence between words, or a codec's noise."""
 _FRAME = RATE // 50
 _BROKEN_SOCKET = {Fault.STREAM_CLOSED}
-"""The carrier rightly reports that the stream's server broke the connection."""
+"""The carrier's correct report that the stream's server broke the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Crash:
     """Seconds since the first stream began, like all times here."""
     silent_from: float
     silent_until: float
-    """Between these, the caller heard nothing; the next sound after the kill ends it."""
+    """The caller heard nothing between these times; the first sound after the kill ends the gap."""
     sentence_at: int
     errors: tuple[CarrierError, ...]
     status: str

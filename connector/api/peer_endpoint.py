@@ -37,8 +37,8 @@ from connector.urls import bracketed
 log = structlog.get_logger()
 
 PORTS = 64
-"""Number of ports from CONNECTOR_PEER_PORT, if several processes have the same settings: workers, and those that leave
-while their successors serve."""
+"""Number of ports from CONNECTOR_PEER_PORT on, if several processes have the same settings: workers, and replaced
+workers that still drain."""
 MAX_BODY = 4 * 1024 * 1024
 """A request of a client has at most 256 KiB; JSON needs up to six bytes for one."""
 
@@ -73,7 +73,7 @@ class PeerEndpoint:
         address for the other processes, if it is not that of the socket; its port is moved likewise. Raises OSError."""
         application = web.Application(client_max_size=MAX_BODY)
         application.router.add_post(PATH, self._handle)
-        # A departed client's request is cancelled, as on the public ports.
+        # If a client disconnects, its request is cancelled, as on the public ports.
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1, handler_cancellation=True)
         await runner.setup()
         self._runner = runner

@@ -1,4 +1,4 @@
-"""The resume URLs that clients are told: in the response that creates a call, and with the call itself."""
+"""The resume URLs for clients: in the response that creates a call, and in GetCall."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ class ResumeUrls:
         if record.end_reason is not None or record.owner == OWNER or carrier is None:
             return ""
         name = stream_name(record.call_id, await self._numbers.stream_of(record.call_id))
-        # The expiry never lets a stream in: it has passed. At the resume URL it does not matter.
+        # The expiry is in the past, so the token opens no stream. The resume URL ignores the expiry.
         token = self._streams.mint(name, record.created_at)
         return resume_url(carrier.stream_url(self._origins.pick(record.region), token))

@@ -1,4 +1,4 @@
-"""The resume URL: where a carrier asks how the phone of a call goes on after its media stream has ended. Pure."""
+"""The resume URL, which a carrier requests when the media stream of a call has ended. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ def resume_url(stream_url: str) -> str:
     """Returns `https://<origin>/<carrier>/<token>/resume` for a stream URL, `wss://<origin>/<carrier>?ref=<token>` or
     `wss://<origin>/<carrier>/<token>`; `http` if the stream URL is `ws`.
 
-    An application that answers its calls itself can do the same with its connect_url: the rule is part of the API.
+    Applications with documents of their own derive the URL from the connect_url in the same way: the rule is part of
+    the API.
     """
     parts = urlsplit(stream_url)
     scheme = {"wss": "https", "ws": "http"}.get(parts.scheme, parts.scheme)

@@ -54,8 +54,8 @@ CONNECT_TIMEOUT = 1.0
 HELLO_TIMEOUT = 2.0
 ANSWER_MARGIN = 0.2
 CLOCK_SKEW = 10.0
-"""Seconds by which the clocks of two machines may differ. For so long after its deadline, a request that a stopped
-process finds in its socket may still be carried out."""
+"""Seconds by which the clocks of two machines may differ. A process that was frozen may carry out a request from its
+socket up to this long after the request's deadline."""
 MAX_ANSWER = 1024 * 1024
 _KINDS = {
     kind.twirp_code: kind
@@ -83,7 +83,7 @@ class PeerAddresses(Protocol):
 
 
 def patience(command: CallCommand) -> float:
-    """Seconds to wait for the owner if the client has no deadline: longer than the owner ever takes."""
+    """Seconds to wait for the owner if the client has no deadline: more than the longest time that the owner needs."""
     match command:
         case TransferCall(order=order, wait=True):
             return order.timeout + _PATIENCE_OUTCOME
@@ -95,7 +95,7 @@ def patience(command: CallCommand) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """`answer`: None if it is not proven to be of a process with our secret."""
+    """`answer`: None if the sender has not proven that it has our secret."""
 
     answer: Answer | None
 
@@ -117,7 +117,7 @@ class PeerClient:
 
     async def start(self) -> None:
         self._session = aiohttp.ClientSession(
-            # A connection that was kept could be of an earlier process: the loss of a request would not be certain.
+            # A kept connection could belong to an earlier process. Then we could not know whether a request was lost.
             connector=aiohttp.TCPConnector(limit=0, force_close=True, use_dns_cache=False),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -132,7 +132,7 @@ class PeerClient:
         deadline of the current request (`connector.deadlines`), or `patience`.
 
         Raises the owner's own error, DeadlineExceeded if it does not answer in time, NotCarried if it certainly did
-        nothing, AnswerLost if that is not known, StoreError if the store does not tell its address."""
+        nothing, AnswerLost if that is not known, StoreError if its address cannot be read from the store."""
         started = time.monotonic()
         result = "failed"
         try:
@@ -175,7 +175,7 @@ class PeerClient:
         try:
             await self._send(owner, Hello(), HELLO_TIMEOUT)
         except PeerGone:
-            # Asked every second as long as the lease stands: its callers log what follows from it.
+            # Called every second until the lease is gone: the callers log the consequences.
             log.debug("a process does not exist any more", owner=owner)
             return False
         except ConnectorError as error:
@@ -223,7 +223,7 @@ class PeerClient:
                 if isinstance(reply.answer, NotCarriedOut) and reply.answer.why == "other_process":
                     raise PeerGone(f"the process {owner}, which held the call, is gone: another one has its address")
                 return reply.answer
-            # A process that does not know this secret has not carried out anything. It may still have the former one.
+            # A process that does not have this secret has carried out nothing. It may still have the former secret.
         raise PeerUnreachable(
             f"{url} is not the process {owner}, or that has another CONNECTOR_SECRET than this process"
         )

@@ -65,8 +65,8 @@ class CarrierReport:
 
 @dataclass(frozen=True, slots=True)
 class TransferReport:
-    """A carrier's report that the number of a transfer rings, or has answered. `stream`: the number of the stream with
-    which the phone would come back."""
+    """A carrier's report that the number of a transfer rings, or has answered. `stream`: the number of the stream that
+    follows if the transfer fails."""
 
     call_id: str
     stream: int
@@ -139,7 +139,7 @@ _adapters: dict[Any, TypeAdapter[Any]] = {}
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    """Made at the first use, once per process: each takes some milliseconds."""
+    """Created at the first use, once per process, because creation takes some milliseconds."""
     if kind not in _adapters:
         _adapters[kind] = TypeAdapter(kind)
     return _adapters[kind]
@@ -149,7 +149,7 @@ _ANSWER = Annotated[Answer, Field(discriminator="kind")]
 
 
 class UnreadableMessage(Exception):
-    """The JSON is not of the expected form. The text names fields, not values."""
+    """The JSON does not have the expected form. The text names fields, not values."""
 
 
 def encoded(message: Request | Answer) -> bytes:

@@ -1,4 +1,4 @@
-"""The address at which a process answers the others, as it stands in the lease.
+"""The address at which a process answers the others, in the form of the lease.
 
 A loopback address means another process on every machine, and in every container. So it carries the identity of the
 network that it belongs to, as the URL's fragment.

@@ -1,8 +1,8 @@
 """Processes of the service trust each other because they have the same secret.
 
 A request carries a token: valid for a short time, for one receiver and for one body. The answer carries a proof that
-its sender could check the token. So neither side learns or believes anything from a stranger: an address in the store
-may be old, and its port may belong to another program now.
+its sender could check the token. Both checks are needed because an address in the store may be old, and another program
+may have its port now: no program without the secret gets a command carried out, or can forge an answer.
 """
 
 from __future__ import annotations

@@ -143,7 +143,9 @@ async def test_telnyx_asks_in_vain_while_the_stream_lives(stage: Stage, room: st
         await line.answer()
 
         def answers() -> list[str]:
-            return [entry["verdict"] for entry in entries if entry["event"] == "the carrier asks how the call goes on"]
+            return [
+                entry["verdict"] for entry in entries if entry["event"] == "the carrier has requested the next document"
+            ]
 
         await until(lambda: len(answers()) >= 2)
         assert set(answers()) == {"lives"}

@@ -263,7 +263,7 @@ async def test_a_process_that_the_system_refuses_to_start_is_tried_again(
         command, running.supervisor._command = running.supervisor._command, [str(tmp_path / "missing")]
         with structlog.testing.capture_logs() as logs:
             os.kill(pid, signal.SIGKILL)
-            await running.until(lambda: any("does not start" in line["event"] for line in logs))
+            await running.until(lambda: any("could not be started" in line["event"] for line in logs))
         running.supervisor._command = command
         await running.until(lambda: len(running.pids("service-2")) == 2)
 

@@ -70,7 +70,7 @@ class ResumeRoutes:
             try:
                 form = await self._requests.form(carrier, request)
                 require_no_event(carrier, form)
-                # The token may have expired: it names a call, and the call decides.
+                # The expiry of the token does not matter: it names a call, and the call's state decides.
                 call_id, stream = stream_named(self._requests.streams.peek(request.match_info["token"])[0])
             except ConnectorError as error:
                 self._note(error)
@@ -101,14 +101,14 @@ class ResumeRoutes:
             return carrier.hang_up()
         await self._require_of_the_call(carrier, facts, call_id)
         resume = await self._calls.resume(call_id, stream, carrier_let_go=not carrier.stream_outlives_document)
-        # A carrier that polls asks about every live call again and again.
+        # A carrier that polls requests it again and again for each live call.
         tell = log.debug if resume.verdict is ResumeVerdict.LIVES else log.info
-        tell("the carrier asks how the call goes on", stream=stream, verdict=resume.verdict.name.lower())
+        tell("the carrier has requested the next document", stream=stream, verdict=resume.verdict.name.lower())
         request = resume.request
         if resume.verdict is ResumeVerdict.OVER or request is None:
             return carrier.hang_up()
         if resume.verdict is ResumeVerdict.LIVES:
-            # The expiry of this token is never looked at.
+            # The expiry of this token is never checked.
             url = self._requests.stream_url(carrier, request.region, call_id, stream, time.time())
             return carrier.hold(resume_url(url), carrier.poll_seconds)
         return carrier.stream_answer(
@@ -123,12 +123,14 @@ class ResumeRoutes:
         if record.provider is not carrier.provider:
             raise TokenInvalid("this resume URL is another carrier's")
         known = record.carrier_call_id
-        # If the stream has ids of its own, the record may have that one, and nothing connects the two.
+        # If the stream has its own id for the call, the record may have that id, which cannot be compared with this
+        # one.
         if known and facts.call_id != known and not carrier.stream_has_own_ids:
             raise TokenInvalid("this resume URL belongs to another carrier call")
 
     def _later(self, carrier: Carrier, request: web.Request, error: Exception) -> str:
-        """The store cannot be reached: nobody knows how the call goes on. The phone waits a moment, a few times."""
+        """The store cannot be reached, so the state of the call is not known. The phone waits a moment and asks again,
+        a few times."""
         tried = request.query.get(_TRIED, "0")
         done = int(tried) + 1 if tried.isascii() and tried.isdigit() and len(tried) < 3 else TRIES
         if done >= TRIES:

@@ -100,7 +100,7 @@ async def remove_ghosts(parts: CallDependencies, ended: Sequence[CallRecord]) ->
 
 
 async def _hang_up_held(parts: CallDependencies, record: CallRecord) -> None:
-    """Have the phone hung up if its carrier keeps it after the stream broke: nobody else will do it."""
+    """Hang up the phone if its carrier keeps it on the line after the stream: no other process will do it."""
     control = parts.control.get(record.provider)
     if not record.carrier_call_id or (control is not None and control.ends_with_stream):
         return

@@ -29,12 +29,13 @@ from connector.peers.failures import AnswerLost, NoPeerAddress, NotCarried, NotH
 log = structlog.get_logger()
 
 END_PATIENCE = 8.0
-"""Seconds for a process that cannot be asked to end its call after we have removed the caller from the room."""
+"""Seconds within which a process that cannot be asked must end its call, after we have removed the caller from the
+room."""
 LOOK_EVERY = 0.1
 
 
 class Commands:
-    """Carries out commands on calls of this process. What another process asks for is never passed on."""
+    """Carries out commands on calls of this process. A command from another process is never passed on."""
 
     def __init__(self, calls: LiveCalls) -> None:
         self._calls = calls
@@ -139,7 +140,7 @@ class Forwarding:
 
     async def _removed(self, record: CallRecord) -> CallRecord:
         """Ends a call of a process that cannot be asked (an earlier version, or one without an address for this
-        machine): if its caller is removed from the room, that process ends the rest."""
+        machine): removes the caller from the room, whereupon that process ends the call."""
         await self._admin.remove(record.room, record.identity)
         try:
             async with asyncio.timeout(END_PATIENCE):

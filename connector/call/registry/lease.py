@@ -1,8 +1,9 @@
 """One lease per process in the store. It covers all calls of the process, and is renewed about every second.
 
-A process that dies sends no message. Its successor with the same name ends its calls, with the last renewal as the end
-time. Without a successor, another process with the same store does it, after two checks: the lease was not renewed for
-a minute, and the callers are not in LiveKit any more. A process may only have lost the store while its calls go on.
+A process that dies sends no message. Its successor with the same name ends those calls that cannot be resumed, with the
+last renewal as the end time. Without a successor, another process with the same store does it, after two checks: the
+lease was not renewed for a minute, and the callers are not in LiveKit any more. A process may only have lost the store
+while its calls go on.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ LAPSE = 60.0
 """Seconds without renewal before other processes end the owner's calls: it may only have lost the store."""
 LOOK_EVERY = 10.0
 MAX_GAP = 2.5 * LOOK_EVERY
-"""Longest time in seconds between two looks that count together. After a longer gap (the store or this process was
-stopped) the observation starts again."""
+"""Longest time in seconds between two observations that count together. After a longer gap (the store or this process
+was stopped) the observation starts again."""
 UNLEASED_MARGIN = 3600.0
 """Calls of an owner without a lease end so many seconds after the longest call duration: an earlier version wrote no
 leases."""
@@ -58,7 +59,7 @@ class OwnerLease:
         self._seen: dict[str, tuple[float, float]] = {}
         """By owner: the last renewal seen (Unix time), and when it was first seen (event loop time)."""
         self._cut_off: set[str] = set()
-        """Owners that do not renew but live, and for which this was logged."""
+        """Owners that are alive but do not renew their lease; logged once."""
         self._looked = float("-inf")
         self._tidying = BackgroundTasks()
 
@@ -85,7 +86,9 @@ class OwnerLease:
             async with asyncio.timeout(ANNOUNCE_LIMIT):
                 await self._renew()
         except (ConnectorError, TimeoutError) as error:
-            log.warning("the store was not told that this process stops", error=str(error) or "no answer in time")
+            log.warning(
+                "the drain of this process could not be saved in the store", error=str(error) or "no answer in time"
+            )
 
     async def _renew(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Mapping
 from connector.model.call import WaitingCall
 
 LEASE_LAPSE = 3.0
-"""Seconds without a renewal after which the calls of a process are brought back to another one."""
+"""Seconds without a renewal after which other processes take over the calls of a process."""
 IDLE_LAPSE = 20.0
 """As LEASE_LAPSE, for a process without calls."""
 LATE = 1.5
 """Seconds without a renewal after which a process is asked whether it lives."""
 LOOK_EVERY = 1.0
 MAX_GAP = 2.0
-"""Longest time in seconds between two looks that count together. After a longer gap (this process or the store was
-stopped) the observation starts again: others could not renew their leases either."""
+"""Longest time in seconds between two observations that count together. After a longer gap (this process or the store
+was stopped) the observation starts again: others could not renew their leases either."""
 
 
 class OwnerWatch:
@@ -53,7 +53,7 @@ class OwnerWatch:
         self._entries = {(entry.id, entry.stream): known.get((entry.id, entry.stream), now) for entry in entries}
 
     def start_again(self) -> None:
-        """The store failed, or we did not look for too long."""
+        """The store failed, or there was no observation for too long."""
         self._leases.clear()
         self._entries.clear()
         self._dead.clear()

@@ -25,7 +25,7 @@ PATIENCE = 3.0
 
 class TransferReports:
     """Reports on transfers, handled by this process: for its own calls, and in the store for calls of others. `stream`
-    is the number of the stream with which the phone would come back."""
+    is the number of the stream that follows if the transfer fails."""
 
     def __init__(self, calls: CallManager, parts: CallDependencies) -> None:
         self._calls = calls

@@ -1,8 +1,8 @@
-"""Calls whose stream, or whose process, was lost: who may carry them on, and their end if nobody does.
+"""Resumes calls that have lost their stream or their process, or ends them if no stream comes.
 
 A carrier that comes back by itself may reach any process (`resume`, `until_lost`). Each process also looks for calls
-whose owner is gone (`look`): their entry is opened for the next stream, and if no stream comes, they end. Each step is
-a compare-and-set of the call's entry in `store.waiting`, so of several processes exactly one takes it.
+whose owner is gone (`look`): it marks their entry as waiting for the next stream, and ends them if no stream comes.
+Each step is a compare-and-set of the call's entry in `store.waiting`, so of several processes exactly one takes it.
 """
 
 from __future__ import annotations
@@ -45,15 +45,16 @@ LOOK_AGAIN = 0.2
 BRING_BACK_AGAIN = (1.0, 3.0)
 """Pauses in seconds between the requests to a carrier that does not answer."""
 TAKE_OVER_TIME = 2.0
-"""Seconds in which a call may be without an entry, while a process takes it over or becomes active with it."""
+"""Seconds for which a call may have no entry: while a process takes it over, or before its stream is active."""
 HOLD = LEASE_LAPSE + 1.0
 """Seconds for which the handshake of a second socket waits until the owner of the first one is known to be gone."""
 ASK_PATIENCE = 0.3
-"""Seconds for which a look waits for the answers of silent processes. A dead one's machine answers at once."""
+"""Seconds for which `look` waits for the answers of silent processes. The machine of a dead process refuses at once."""
 ASK_AGAIN = 0.5
-"""Least seconds between two questions to one process, because of carriers that poll."""
+"""Minimum seconds between two requests to one process, because of carriers that poll."""
 LONGEST_WAIT = 15.0
-"""Least seconds for which a call without a process waits for its carrier. A carrier that polls must be able to come."""
+"""Minimum seconds for which a call without a process waits for its carrier: longer than the interval of a carrier that
+polls."""
 
 
 class Resumes:
@@ -68,9 +69,9 @@ class Resumes:
         self._loop = asyncio.get_running_loop
         self._background = BackgroundTasks()
         self._asked: dict[str, asyncio.Task[None]] = {}
-        """By owner: the question whether it lives, as long as the answer is open."""
+        """By owner: the request that checks whether it lives, until it is answered."""
         self._asked_at: dict[str, float] = {}
-        """By owner: when it was asked because of a carrier that polls, by the event loop's clock."""
+        """By owner: when it was last asked because of a carrier that polls, by the event loop's clock."""
 
     async def close(self) -> None:
         await self._background.close()
@@ -141,7 +142,7 @@ class Resumes:
         opened = replace(entry, served=False, expires_at=now + self._grace, returns=returns)
         if not await self._parts.store.waiting.replace(opened, entry):
             return None
-        log.info("the stream of a call of another process is lost: the next one may come", owner=entry.owner)
+        log.info("a call of another process has lost its stream and waits for the next one", owner=entry.owner)
         return replace(over, verdict=ResumeVerdict.STREAM, stream=opened.stream, deadline=opened.expires_at)
 
     async def until_lost(self, entry: WaitingCall) -> bool:
@@ -167,7 +168,7 @@ class Resumes:
         return replace(entry, served=False, returns=counted(entry.returns, self._lost_at(entry)))
 
     def _lost_at(self, entry: WaitingCall) -> float:
-        """When the owner was alive for the last time, or now if that is not known."""
+        """Unix time of the owner's last renewal, or now if that is not known."""
         renewed_at = self._owners.last_renewal(entry.owner)
         now = time.time()
         return renewed_at if now - 2 * LONGEST_WAIT < renewed_at < now else now
@@ -196,20 +197,21 @@ class Resumes:
                 except ConnectorError:
                     raise
                 except Exception:
-                    # One call that cannot be looked at must not keep the others waiting.
+                    # One call that cannot be checked must not delay the others.
                     log.exception("call of a dead process could not be checked")
         by_id = {entry.id: entry for entry in entries}
         for call in self._calls.all():
             call.wait.seen(by_id.get(call.call_id))
 
     async def hand_over(self, calls: Sequence[CallSession]) -> None:
-        """This process stops: leave these calls to another one, and wait until it has them, or the time is over."""
+        """This process stops: leave these calls to other processes, and wait until they have claimed them, or until the
+        time is over."""
         patience = max(2 * self._grace, LONGEST_WAIT)
         handed = [call for call in calls if call.hand_over(patience)]
         for call in handed:
             control = self._parts.control.get(call.request.provider)
             if control is not None and control.stream_outlives_transfer:
-                # This carrier does not follow the end of the socket by itself.
+                # This carrier does not react to the end of the socket.
                 self._background.start(self._bring_back(call.wait.entry()), f"bring back {call.call_id}")
         if handed:
             log.info("calls are handed over to another process", calls=len(handed))
@@ -229,7 +231,7 @@ class Resumes:
             async with asyncio.timeout(STEP_TIMEOUT):
                 stopping = await self._parts.store.draining()
         except (ConnectorError, TimeoutError) as error:
-            log.warning("the store does not say which processes are about to stop", error=str(error) or "no answer")
+            log.warning("the store could not be asked which processes drain", error=str(error) or "no answer")
             stopping = set()
         others = [owner for owner in others if owner not in stopping]
         if self._peers is None:
@@ -242,8 +244,8 @@ class Resumes:
         return not self._grace or await self.has_others()
 
     async def _ask_silent_owners(self, entries: Sequence[WaitingCall]) -> None:
-        """A dead process is known sooner than by its lease: its address refuses connections. A process that is frozen,
-        or whose machine is gone, does not answer at all: it must not delay the look, which counts its lease."""
+        """A dead process is known sooner than by its lease: its address refuses connections. A frozen process, or a
+        machine without power, does not answer at all. It must not delay `look`, which observes the leases."""
         if self._peers is None:
             return
         me, now = self._parts.owner, self._loop().time()
@@ -293,7 +295,8 @@ class Resumes:
             await self._end(entry, EndReason.INTERRUPTED, INTERRUPTED_DETAIL, entry.returns[-1])
 
     async def _open(self, entry: WaitingCall) -> None:
-        """The process of this call is gone: let the next stream in, and tell the carrier to open it."""
+        """The process of this call is dead: mark the call as waiting for the next stream, and tell the carrier to open
+        one."""
         lost_at = self._lost_at(entry)
         returns = counted(entry.returns, lost_at)
         if are_too_many(returns):
@@ -307,8 +310,8 @@ class Resumes:
         self._background.start(self._bring_back(opened), f"bring back {entry.id}")
 
     async def _bring_back(self, entry: WaitingCall) -> None:
-        """Tell the carrier to open the next stream: it may not have noticed that the last one is lost. A carrier that
-        comes by itself in the meantime does so with the same number, and one of both streams is let in."""
+        """Tell the carrier to open the next stream: it may not have noticed that the last one is lost. If the carrier
+        also opens one by itself, it has the same number, and only one of the two is accepted."""
         control, urls = self._parts.control.get(entry.request.provider), self._parts.return_urls(entry)
         if control is None or urls is None or not entry.carrier_call_id:
             return
@@ -331,8 +334,8 @@ class Resumes:
             await asyncio.sleep(pause)
 
     async def _may_live(self, entry: WaitingCall, record: CallRecord) -> bool:
-        """Whether the owner may be alive, cut off from the store alone: its caller is in the room. LiveKit removes the
-        caller of a dead process after some seconds."""
+        """Whether the owner may be alive and only cut off from the store: then its caller is in the room. LiveKit
+        removes the caller of a dead process after some seconds."""
         if entry.owner == self._parts.owner:
             return False
         try:
@@ -340,7 +343,7 @@ class Resumes:
                 return await self._parts.admin.has_call(record.room, record.identity, record.call_id)
         except (ConnectorError, TimeoutError) as error:
             log.warning(
-                "the carrier's API could not be asked whether the call is still live",
+                "LiveKit could not be asked whether the caller is still in the room",
                 error=str(error) or "no answer in time",
             )
             return True

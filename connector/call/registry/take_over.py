@@ -1,4 +1,4 @@
-"""Takes over calls that another process was to serve: a call that waits for its stream, and one whose owner is gone.
+"""Takes over calls of other processes: those that wait for their stream, and those of dead owners.
 
 The process that replaces the call's entry in `store.waiting` by one of its own owns the call from then on.
 """
@@ -117,7 +117,7 @@ class TakeOvers:
             is_gone = await self._resumes.until_lost(entry)
         elif stream not in (0, entry.stream):
             raise TokenUsed(USED_ELSEWHERE)
-        # The token of the next stream is only given out when the carrier has let go of the one before.
+        # The token of the next stream is issued only after the carrier has ended the stream before it.
         may_be_served = is_gone or (stream != 0 and stream == entry.stream)
         if entry.served and not may_be_served:
             raise TokenUsed(USED_ELSEWHERE)
@@ -160,7 +160,7 @@ class TakeOvers:
             await call.save()
         return call
 
-    # Calls that nobody claims
+    # Calls that no process claims
 
     async def sweep(self) -> None:
         """End calls that waited too long and were not ended by their owner, so that it must be dead. Raises
@@ -175,7 +175,7 @@ class TakeOvers:
             except ConnectorError:
                 raise
             except Exception:
-                # One call that cannot be ended must not keep the others waiting.
+                # One call that cannot be ended must not delay the others.
                 log.exception("abandoned call could not be ended", call_id=waiting.id)
 
     async def _sweep(self, call_id: str) -> None:

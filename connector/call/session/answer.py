@@ -56,7 +56,7 @@ class Answer:
         self._relays = False
         """Digits are relayed."""
         self._answering = asyncio.Lock()
-        """A stream that breaks while it is connected to the room may be followed by the next one at once."""
+        """If a stream breaks while it is being connected to the room, the next one may follow at once."""
 
     def started(self, line: MediaStream, event: StreamStarted) -> None:
         if line is not self._streams.current:

@@ -280,8 +280,8 @@ class CallSession:
             await self.streams.carry(socket)
 
     def hand_over(self, seconds: float) -> bool:
-        """Let another process carry on: the carrier is told to open its next stream, within `seconds`. The participant
-        stays until that process has joined. False: the call has no stream that could be opened again."""
+        """Hand the call over to another process: the carrier opens its next stream there, within `seconds`. The
+        participant stays until that process has joined. False: the call has no stream that could be opened again."""
         return not self.transfers.is_open and self.returns.hand_over(seconds)
 
     def _on_stream_over(

@@ -1,6 +1,6 @@
-"""Streams that are lost and come back: a socket broke, and the carrier opens another one for the same call.
+"""Lost streams and their return: a socket broke, and the carrier opens another one for the same call.
 
-While the stream is away, the participant stays in the room for a grace period, and the call has an entry in
+While the stream is lost, the participant stays in the room for a grace period, and the call has an entry in
 `store.waiting`, so that the stream may return to any process. A transfer uses the same entry; see
 `connector.call.session.transfer`.
 """
@@ -32,24 +32,24 @@ AWAY = STREAM_LOST
 """`connector.callStatus` of the participant while its stream is lost."""
 MOST_RETURNS = 3
 RETURNS_WITHIN = 60.0
-"""More than MOST_RETURNS lost streams within so many seconds end the call: the path to the carrier does not hold."""
+"""More than MOST_RETURNS lost streams within so many seconds end the call: the path to the carrier is not stable."""
 SILENT = 1.0
 """Seconds without a message after which a second socket with the same token replaces the first one."""
 SILENCE_PATIENCE = 1.5
 """Seconds for which the handshake of a second socket waits for the first one to be lost or silent."""
 REPEATED_WITHIN = 10.0
-"""Seconds after a return in which a request for the stream before counts as a repetition: it gets the same answer."""
+"""Seconds after a return in which a request about the previous stream is a repetition, and gets the same answer."""
 _LOOK_EVERY = 0.1
 
 _STREAM_ENDS = frozenset({EndReason.CARRIER_HANGUP, EndReason.CARRIER_CLOSED})
-"""Ends of a stream that a carrier causes, too, when another process has told it to come back."""
+"""End reasons that a carrier also causes when another process has told it to open a new stream."""
 
 
 class ResumeVerdict(Enum):
     STREAM = auto()
     """Answer a document that streams, with the token of `Resume.stream`."""
     LIVES = auto()
-    """The stream is served: the carrier goes on waiting."""
+    """The stream is open: the carrier continues to wait."""
     OVER = auto()
     """Hang up."""
 
@@ -75,7 +75,7 @@ class Step(Enum):
     REPEAT = auto()
     """The stream was opened a moment ago: STREAM with its number again, for a repeated request."""
     OPEN = auto()
-    """The stream is lost: let the next one in, then STREAM."""
+    """The stream is lost: accept the next one, then STREAM."""
     LIVES = auto()
     OVER = auto()
 
@@ -91,7 +91,7 @@ def decide(
     `since_return`: seconds since the last stream was lost.
     """
     if ended == expected:
-        # Its document was answered, but the stream did not come about, or it broke before it was active.
+        # Its document was answered, but the stream was never opened, or was lost before it was active.
         if served or claimed:
             return Step.OPEN if is_certain else Step.LIVES
         return Step.OPEN
@@ -107,7 +107,7 @@ def decide(
 
 
 def counted(returns: tuple[float, ...], now: float) -> tuple[float, ...]:
-    """`returns` with one more at `now`, without those that do not count any more."""
+    """`returns` with one more at `now`, without those that are too old to count."""
     return (*(at for at in returns if now - RETURNS_WITHIN < at), now)
 
 
@@ -134,7 +134,8 @@ class Returns:
         self._parts = parts
         self._grace = parts.limits.resume_grace
         self._patience = self._grace + parts.carriers[recorder.request.provider].comes_back_within
-        """Seconds for which a lost stream is waited for: a carrier that polls may come at the end of its interval."""
+        """Time limit in seconds for the return of a lost stream: a carrier that polls may come at the end of its
+        interval."""
         self._metrics = parts.metrics
         self._recorder = recorder
         self._presence = presence
@@ -161,7 +162,7 @@ class Returns:
         self._presence.expects(waiting.room_sid if waiting.request.room == self._recorder.record.room else "")
 
     def serve(self) -> None:
-        """The current stream is active: let other processes know the call, for the case that it is lost."""
+        """The current stream is active: write the call's entry, so that other processes can take the call over."""
         if not self._grace or self._life.is_ending:
             return
         former = self._streams.wait
@@ -199,7 +200,8 @@ class Returns:
         """Whether the call goes on without this stream, because it broke and the carrier may come back."""
         wait = self._streams.wait
         is_broken = is_broken or reason is EndReason.CARRIER_LOST
-        # The carrier also ends the stream when another process, which took this one for dead, brings the call back.
+        # The carrier also ends the stream if another process considers this one dead, and has told the carrier to open
+        # a new stream.
         is_called_back = reason in _STREAM_ENDS and self._loop.time() < wait.reopened_at + 2 * self._grace
         return (is_broken or is_called_back) and self.begin(reason, detail)
 
@@ -240,7 +242,7 @@ class Returns:
             self._life.end(reason, detail)
 
     async def _bring_back(self, entry: WaitingCall) -> None:
-        """Tell a carrier that would come only at its next interval to come now. If that fails, it comes then."""
+        """Tell a carrier that polls to open a new stream now. If that fails, it does so at its next interval."""
         control, urls = self._parts.control.get(entry.request.provider), self._parts.return_urls(entry)
         if control is None or urls is None or not entry.carrier_call_id:
             return
@@ -316,10 +318,10 @@ class Returns:
         return Resume(verdict, 0, 0.0, request)
 
     def _open(self, ended: int) -> bool:
-        """Let the next stream in; False: the call has ended instead."""
+        """Accept the next stream; False: the call has ended instead."""
         wait = self._streams.wait
         if wait.stage is Stage.SHARED and ended == wait.stream:
-            # The document for this stream was answered before, but its socket did not come about.
+            # The document for this stream was answered before, but its socket was never opened.
             wait.returns = counted(wait.returns, time.time())
             if are_too_many(wait.returns):
                 self._metrics.returns.labels("too_many").inc()
@@ -333,7 +335,7 @@ class Returns:
 
     async def until_free(self) -> None:
         """A second socket came with the token of the stream that is served. Wait a moment for the first one to be lost;
-        a silent one is given up."""
+        if it is silent, treat it as lost."""
         until = self._loop.time() + SILENCE_PATIENCE
         while self._streams.wait.stage is Stage.SERVED and not self._life.is_ending:
             silent = self._streams.silent_for

@@ -72,7 +72,7 @@ class Streams:
             await self._life.finished.wait()
             return
         if self.wait.stage is not Stage.OURS:
-            # The carrier has given up this stream during the handshake, and comes with the next one.
+            # The carrier has ended this stream during the handshake, and opens the next one.
             await socket.close(CLOSE_NORMAL, "another stream is expected")
             return
         line = self._attach(socket)

@@ -23,9 +23,9 @@ from carrier_simulator.wire import Clear, Digits, FromServer, Mark, Media, Wire
 
 _FINE_CODES = frozenset({1000, 1001, 1005})
 _CLEAN_CODES = frozenset({1000, 1005})
-"""After these, no carrier opens the socket again."""
+"""Close codes after which no carrier opens the socket again."""
 _ABNORMAL = 1006
-"""No close frame came: a reset, an end of the connection, silence."""
+"""No close frame was received: a reset, an end of the connection, or silence."""
 
 
 class MediaStream:
@@ -36,7 +36,7 @@ class MediaStream:
     """
 
     def __init__(self, web: Web, mouth: Mouth, wire: Wire, url: str, errors: list[CarrierError]) -> None:
-        """`errors` gets what the carrier complains about while the stream goes on."""
+        """`errors` gets the carrier's error reports while the stream goes on."""
         self.sid = wire.stream_id
         self.url = url
         self.settled = Moment("stream open or refused")
@@ -56,7 +56,7 @@ class MediaStream:
         self.received_digits = ""
         self.received_pings = 0
         self.answers_pings = True
-        """False: as behind a proxy that swallows them."""
+        """False: pings are lost, as behind a proxy that does not forward them."""
         self.frame_samples: Iterable[int] = (FRAME_SAMPLES,)
         """Lengths of the frames to send, over and over; set before the stream starts."""
         self.disorder: Sequence[int] = (0,)
@@ -79,7 +79,7 @@ class MediaStream:
         """The code of our own close."""
         self._silent = False
         self._given_up = asyncio.Event()
-        """The carrier has noticed that nothing comes any more."""
+        """The carrier has noticed that nothing arrives any more."""
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._ear: Ear | None = None
 
@@ -347,7 +347,7 @@ class MediaStream:
             asyncio.get_running_loop().call_later(notices_after, self._given_up.set)
 
     def let_go(self) -> None:
-        """Close what a silent stream left open; at the simulator's end."""
+        """Close a connection that a silent stream left open; called when the simulator stops."""
         if self._silent and self._socket is not None:
             self._socket._response.close()
 
@@ -360,7 +360,7 @@ class MediaStream:
         self._skip += frames
 
     def stop_reading(self) -> None:
-        """Leave what the server sends in the socket, so that it backs up there."""
+        """Do not read the server's messages, so that the socket's buffers fill up."""
         self._reading.clear()
         self._transport().pause_reading()
 
@@ -377,8 +377,8 @@ class MediaStream:
             await self._socket.send_bytes(message)
 
     async def close(self, code: int = 1000) -> None:
-        """Close the socket properly, with this code, but without `stop`. A carrier that opens lost sockets again does
-        so after any code but 1000.
+        """Close the socket with this code, but without `stop`. A carrier that opens lost sockets again does so after
+        every code except 1000.
         """
         assert self._socket is not None
         self._broken_by_us = True

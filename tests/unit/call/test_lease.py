@@ -281,7 +281,9 @@ async def test_a_drain_does_not_wait_for_a_store_that_is_away(fault: Exception |
     world.faults.planned["store.renew"] = fault
     async with asyncio.timeout(ANNOUNCE_LIMIT + 0.1):
         await lease.announce_drain()
-    assert [entry["event"] for entry in world.log.entries] == ["the store was not told that this process stops"]
+    assert [entry["event"] for entry in world.log.entries] == [
+        "the drain of this process could not be saved in the store"
+    ]
     del world.faults.planned["store.renew"]
     await lease.renew()
     assert world.store.kept_draining == {"leaving"}
