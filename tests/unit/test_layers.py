@@ -102,6 +102,8 @@ def within(module: str, packages: Iterator[str] | frozenset[str] | tuple[str, ..
 
 def wire_words(source: str) -> list[str]:
     """The carrier's words among the string literals of the code."""
+    if not any(word in source for word in CARRIER_WORDS):
+        return []  # Most modules: they need not be parsed.
     return [
         node.value
         for node in ast.walk(ast.parse(source))
