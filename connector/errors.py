@@ -8,6 +8,7 @@
     ├── Unauthenticated            no token, or an invalid one
     ├── PermissionDenied           the token lacks the grant
     ├── NotFound                   no such call, rule, connector …
+    │   └── CarrierCallOver        a carrier's REST API knows the call, and it has ended
     ├── FailedPrecondition         impossible in this state of the call, or with this configuration
     ├── Aborted                    concurrent change of the same object
     ├── ResourceExhausted          the configured limit of calls is reached
@@ -71,6 +72,10 @@ class NotFound(ConnectorError):
     twirp_code = "not_found"
     grpc_code = "NOT_FOUND"
     http_status = 404
+
+
+class CarrierCallOver(NotFound):
+    pass
 
 
 class FailedPrecondition(ConnectorError):

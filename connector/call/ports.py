@@ -192,7 +192,8 @@ class CarrierControl(Protocol):
 
     async def bring_back(self, call: CarrierCall, document_url: str, stream_url: str) -> None:
         """Have the phone of a lost stream come back: its leg follows the document at `document_url`, or streams to
-        `stream_url`, whichever the carrier offers. Raises NotFound if the call has ended, and other ConnectorErrors."""
+        `stream_url`, whichever the carrier offers. Raises CarrierCallOver if the call has ended, NotFound if the
+        account does not know it, and other ConnectorErrors."""
         ...
 
     async def is_live(self, call: CarrierCall) -> bool:

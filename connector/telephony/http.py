@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 
 from connector.errors import (
+    CarrierCallOver,
     ConnectorError,
     CredentialsRefused,
     FailedPrecondition,
@@ -59,7 +60,8 @@ class CarrierApi:
 
     async def send(self, method: str, path: str, body: Mapping[str, str | int] | None = None) -> Answer:
         """Sends a request, with a JSON body unless `body` is None. Raises ConnectorError for every status except 2xx:
-        NotFound for a 404, FailedPrecondition if the carrier refuses the action in the call's present state."""
+        NotFound for a 404, CarrierCallOver if the carrier says that the call has ended, FailedPrecondition if the
+        carrier refuses the action in the call's present state."""
         return await self._send(method, path, None if body is None else aiohttp.JsonPayload(body))
 
     async def send_form(self, path: str, fields: Mapping[str, str]) -> Answer:
@@ -83,7 +85,7 @@ class CarrierApi:
     def _refusal(self, answer: Answer) -> ConnectorError:
         text = f"{self._name} answered {answer.status}{_complaint(answer.body)}"
         if self._ended and any(str(error.get("code")) == self._ended for error in _errors(answer.body)):
-            return NotFound(text)
+            return CarrierCallOver(text)
         match answer.status:
             case 401:
                 return CredentialsRefused(f"{text}; check {self._check}")

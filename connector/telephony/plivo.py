@@ -16,7 +16,7 @@ from connector.carriers.carrier import LONGEST_FAREWELL
 from connector.carriers.plivo import Plivo
 from connector.carriers.transfers import TransferDial
 from connector.config import Settings
-from connector.errors import FailedPrecondition, NotFound
+from connector.errors import CarrierCallOver, ConnectorError, FailedPrecondition, NotFound
 from connector.model.call import CarrierCall
 from connector.telephony.account_calls import AccountCalls
 from connector.telephony.apis import sentence_url
@@ -67,8 +67,19 @@ class PlivoCalls:
         return True
 
     async def bring_back(self, call: CarrierCall, document_url: str, stream_url: str) -> None:
-        """Makes the phone's leg follow the document that answers a return. Raises NotFound if the call has ended."""
-        await self._turn_to(call, document_url)
+        """Makes the phone's leg follow the document that answers a return. Raises CarrierCallOver if the call has
+        ended. Plivo answers 404 to that, as for the call of another account; but it still shows a call that has ended.
+
+        https://www.plivo.com/docs/voice/api/call/retrieve-a-call-detail-record
+        """
+        try:
+            await self._turn_to(call, document_url)
+        except NotFound as error:
+            try:
+                await self._api.send("GET", self._path_of(call))
+            except ConnectorError:
+                raise error from None
+            raise CarrierCallOver(error.message) from error
 
     async def _turn_to(self, call: CarrierCall, url: str) -> None:
         """Makes the phone's leg follow another document."""

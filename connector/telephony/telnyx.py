@@ -21,7 +21,7 @@ from connector.carriers.carrier import LONGEST_FAREWELL
 from connector.carriers.telnyx import Telnyx
 from connector.carriers.transfers import TransferDial
 from connector.config import Settings
-from connector.errors import FailedPrecondition, NotFound
+from connector.errors import CarrierCallOver, ConnectorError, FailedPrecondition, NotFound
 from connector.model.call import CarrierCall
 from connector.telephony.account_calls import AccountCalls
 from connector.telephony.http import CarrierApi
@@ -105,7 +105,7 @@ class TelnyxCalls:
 
     async def bring_back(self, call: CarrierCall, document_url: str, stream_url: str) -> None:
         """Makes a TeXML call follow the document that answers a return; starts a stream for a call without TeXML, with
-        the settings of our documents. Raises NotFound if the call has ended.
+        the settings of our documents. Raises CarrierCallOver if the call has ended.
 
         https://developers.telnyx.com/api-reference/call-commands/streaming-start
         """
@@ -119,14 +119,28 @@ class TelnyxCalls:
             }
             try:
                 await self._act(call, "streaming_start", stream)
-            except FailedPrecondition as error:
-                raise NotFound(error.message) from error
+            except CarrierCallOver:
+                raise
+            except (NotFound, FailedPrecondition) as error:
+                # A call that has ended, one of another account, or one that refuses the command.
+                if await self._is_over(call):
+                    raise CarrierCallOver(error.message) from error
+                raise
+
+    async def _is_over(self, call: CarrierCall) -> bool:
+        """Whether Telnyx knows the call, and it has ended. Telnyx tells of a call for ten minutes after its end."""
+        try:
+            data = (await self._api.send("GET", self._path_of(call))).body.get("data")
+        except CarrierCallOver:
+            return True
+        except ConnectorError:
+            return False
+        return isinstance(data, dict) and data.get("is_alive") is False
 
     async def is_live(self, call: CarrierCall) -> bool:
         """Whether the call has not ended."""
-        name = quote(call.stream_call_id or call.id, safe="")
         try:
-            answer = await self._api.send("GET", f"/v2/calls/{name}")
+            answer = await self._api.send("GET", self._path_of(call))
         except (NotFound, FailedPrecondition):
             return False
         data = answer.body.get("data")
@@ -134,8 +148,11 @@ class TelnyxCalls:
 
     async def _act(self, call: CarrierCall, action: str, body: Mapping[str, str | int]) -> None:
         """Sends a command of Call Control."""
-        name = quote(call.stream_call_id or call.id, safe="")
-        await self._api.send("POST", f"/v2/calls/{name}/actions/{action}", body)
+        await self._api.send("POST", f"{self._path_of(call)}/actions/{action}", body)
+
+    @staticmethod
+    def _path_of(call: CarrierCall) -> str:
+        return f"/v2/calls/{quote(call.stream_call_id or call.id, safe='')}"
 
     async def _update(self, call: CarrierCall, changes: Mapping[str, str]) -> None:
         """Updates the call by TeXML. The URL without the account is deprecated, but the account id is unknown before

@@ -20,6 +20,7 @@ from connector.carriers.transfers import TransferDial
 from connector.carriers.twilio import Twilio
 from connector.config import Settings
 from connector.errors import (
+    CarrierCallOver,
     ConnectorError,
     CredentialsRefused,
     FailedPrecondition,
@@ -53,10 +54,6 @@ _HAS_ENDED = 21220
 _FIELDS = dict.fromkeys((13223, 13224, 13226, 21201, 21211, 21214, 21215, 21216, 21217, 21219, 21401), "to") | (
     dict.fromkeys((21210, 21212, 21213, 21606), "from")
 )
-
-
-class _CallOver(NotFound):
-    """Twilio knows the call, and it has ended."""
 
 
 class TwilioCalls:
@@ -128,7 +125,7 @@ class TwilioCalls:
         try:
             async with translated(HANG_UP_TIMEOUT):
                 await self._call(call).update_async(status="completed")
-        except _CallOver:
+        except CarrierCallOver:
             return
         except NotFound as error:
             account = call.account_id or self._account_sid
@@ -264,7 +261,7 @@ def _refusal(error: TwilioRestException | TwilioServiceException) -> ConnectorEr
         refused = CredentialsRefused if error.status == _UNAUTHORISED else Internal
         return refused(f"{text}; check {Twilio.rest_settings}")
     if error.code == _HAS_ENDED:
-        return _CallOver(text)
+        return CarrierCallOver(text)
     if error.status == _NOT_FOUND:
         return NotFound(text)
     if error.status == _TOO_MANY:

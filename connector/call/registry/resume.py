@@ -22,7 +22,9 @@ from connector.call.registry.live_calls import LiveCalls
 from connector.call.registry.owners import LEASE_LAPSE, OwnerWatch
 from connector.call.session.call_session import CallSession
 from connector.call.session.returns import (
+    CALL_IS_OVER,
     MOST_RETURNS,
+    NOT_OF_THIS_ACCOUNT,
     RETURNS_WITHIN,
     Resume,
     ResumeVerdict,
@@ -32,7 +34,7 @@ from connector.call.session.returns import (
     decide,
 )
 from connector.call.session.wait import USED_ELSEWHERE
-from connector.errors import ConnectorError, NotFound, TokenInvalid, TokenUsed
+from connector.errors import CarrierCallOver, ConnectorError, NotFound, TokenInvalid, TokenUsed
 from connector.logs import bind_call
 from connector.model.call import CallRecord, CarrierCall, WaitingCall
 from connector.model.end_reason import EndReason
@@ -322,10 +324,11 @@ class Resumes:
                     await control.bring_back(call, urls.document, urls.stream)
                 log.info("the carrier was told to bring the call back")
                 return
-            except NotFound:
-                await self._end(
-                    entry, EndReason.CARRIER_HANGUP, "the carrier has the call no longer", entry.returns[-1]
-                )
+            except CarrierCallOver:
+                await self._end(entry, EndReason.CARRIER_HANGUP, CALL_IS_OVER, entry.returns[-1])
+                return
+            except NotFound as error:
+                log.warning(NOT_OF_THIS_ACCOUNT, error=error.message, account=entry.account_id)
                 return
             except (ConnectorError, TimeoutError) as error:
                 log.warning("the carrier could not be told to bring the call back", error=str(error) or "no answer")

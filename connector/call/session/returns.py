@@ -22,7 +22,7 @@ from connector.call.session.presence import Presence
 from connector.call.session.streams import Streams
 from connector.call.session.wait import Stage, Wait
 from connector.call.session.watchdog import STREAM_LOST
-from connector.errors import ConnectorError
+from connector.errors import CarrierCallOver, ConnectorError, NotFound
 from connector.model.call import CallRequest, CallState, CarrierCall, WaitingCall
 from connector.model.end_reason import EndReason
 
@@ -39,6 +39,12 @@ SILENCE_PATIENCE = 1.5
 """Seconds for which the handshake of a second socket waits for the first one to be lost or silent."""
 REPEATED_WITHIN = 10.0
 """Seconds after a return in which a request about the previous stream is a repetition, and gets the same answer."""
+CALL_IS_OVER = "the carrier has the call no longer"
+NOT_OF_THIS_ACCOUNT = (
+    "the carrier does not know the call in this account: check the credentials of its REST API; the call ends unless "
+    "the carrier comes back by itself"
+)
+"""A log line. That a carrier does not find the call does not prove that the call is over."""
 _LOOK_EVERY = 0.1
 
 _STREAM_ENDS = frozenset({EndReason.CARRIER_HANGUP, EndReason.CARRIER_CLOSED})
@@ -250,6 +256,11 @@ class Returns:
             async with asyncio.timeout(STEP_TIMEOUT):
                 phone = CarrierCall(entry.carrier_call_id, entry.account_id)
                 await control.bring_back(phone, urls.document, urls.stream)
+        except CarrierCallOver:
+            if self.is_open:
+                self._life.end(EndReason.CARRIER_HANGUP, CALL_IS_OVER)
+        except NotFound as error:
+            log.warning(NOT_OF_THIS_ACCOUNT, error=error.message, account=entry.account_id)
         except (ConnectorError, TimeoutError) as error:
             log.warning("the carrier could not be told to bring the call back", error=str(error) or "no answer")
         else:

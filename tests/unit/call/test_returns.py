@@ -14,7 +14,7 @@ from connector.call.registry.resume import LONGEST_WAIT
 from connector.call.session.call_session import CallSession
 from connector.call.session.presence import REPLACED_WAIT
 from connector.call.session.returns import MOST_RETURNS, ResumeVerdict
-from connector.errors import FailedPrecondition, NotFound, TokenInvalid, TokenUsed, Unavailable
+from connector.errors import CarrierCallOver, FailedPrecondition, NotFound, TokenInvalid, TokenUsed, Unavailable
 from connector.model.call import (
     NO_EXPIRY,
     AgentDispatch,
@@ -1017,13 +1017,51 @@ async def test_a_call_that_its_carrier_has_no_longer_ends_at_once() -> None:
     former, carried = await talking(maker)
     await looks(maker, taker, seconds=4)
     await freeze(maker, former, carried)
-    taker.faults.planned["control.bring_back"] = NotFound("no such call")
+    taker.faults.planned["control.bring_back"] = CarrierCallOver("it has ended")
     await looks(taker, seconds=LEASE_LAPSE + 2)
     assert taker.counted() == {"carrier_hangup": 1.0}
     assert taker.store.waiting.entries == {}
     assert taker.control is not None
     assert taker.control.hung_up == []
     await taker.manager.resumes.close()
+
+
+@virtual_time
+async def test_a_call_that_the_carrier_does_not_find_in_this_account_may_still_come_back() -> None:
+    maker, taker = two_with_control()
+    former, carried = await talking(maker)
+    await looks(maker, taker, seconds=4)
+    await freeze(maker, former, carried)
+    taker.faults.planned["control.bring_back"] = NotFound("no such call")
+    await looks(taker, seconds=LEASE_LAPSE + 2)
+    (warning,) = [each for each in taker.log.entries if "does not know the call" in each["event"]]
+    assert (warning["call_id"], warning["error"]) == ("call_1", "no such call")
+    assert taker.counted() == {}
+    await taker.manager.resume("call_1", 1, carrier_let_go=True)
+    call, socket, carrying = await streams_again(taker, "call_1", 2)
+    await ends(call, socket, carrying)
+    await taker.manager.resumes.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "ends_at_once"), [(CarrierCallOver("it has ended"), True), (NotFound("no such call"), False)]
+)
+@virtual_time
+async def test_the_answer_of_a_carrier_that_polls_ends_the_wait_only_if_it_says_that_the_call_is_over(
+    monkeypatch: pytest.MonkeyPatch, error: NotFound, ends_at_once: bool
+) -> None:
+    monkeypatch.setattr(type(CARRIERS[Provider.TWILIO]), "comes_back_within", 10.0)
+    world = world_on(control=None)
+    world.control = FakeControl(world.faults)
+    world.parts.control[Provider.TWILIO] = world.control  # type: ignore[index]
+    world.faults.planned["control.bring_back"] = error
+    call, carrying = await talking(world)
+    world.socket.hang_up(cleanly=False)
+    await carrying
+    await settle()
+    assert call.is_ending is ends_at_once
+    await call.finished.wait()
+    assert world.counted() == {"carrier_hangup" if ends_at_once else "carrier_lost": 1.0}
 
 
 class FakePeers:

@@ -15,6 +15,7 @@ from connector.call.registry.hang_ups import LEASE, TRY_LIMIT
 from connector.carriers.telnyx import Telnyx
 from connector.carriers.transfers import TransferDial
 from connector.errors import (
+    CarrierCallOver,
     ConnectorError,
     CredentialsRefused,
     FailedPrecondition,
@@ -61,6 +62,54 @@ async def plivo(api: Api) -> AsyncIterator[PlivoCalls]:
     await calls.start()
     yield calls
     await calls.close()
+
+
+HAS_ENDED = {"errors": [{"code": "90018", "title": "Call has already ended"}]}
+NOT_KNOWN = {"errors": [{"code": "10005", "title": "Resource not found"}]}
+REFUSES = {"errors": [{"code": "90046", "title": "Stream could not be started"}]}
+
+
+class TestBringingBack:
+    """Of a call that is not there, only the carrier's word that it has ended proves that it is over."""
+
+    @pytest.mark.parametrize(
+        ("answers", "kind"),
+        [
+            ([(422, HAS_ENDED)], CarrierCallOver),
+            ([(404, NOT_KNOWN), (422, HAS_ENDED)], CarrierCallOver),
+            ([(404, NOT_KNOWN), (404, NOT_KNOWN), (200, {"data": {"is_alive": False}})], CarrierCallOver),
+            ([(404, NOT_KNOWN), (404, NOT_KNOWN), (422, HAS_ENDED)], CarrierCallOver),
+            ([(404, NOT_KNOWN)], NotFound),
+            ([(404, NOT_KNOWN), (422, REFUSES), (200, {"data": {"is_alive": True}})], FailedPrecondition),
+            ([(404, NOT_KNOWN), (422, REFUSES), (503, {})], FailedPrecondition),
+            ([(401, {})], CredentialsRefused),
+            ([(503, {})], Unavailable),
+        ],
+    )
+    async def test_telnyx(
+        self, api: Api, telnyx: TelnyxCalls, answers: list[tuple[int, Any]], kind: type[ConnectorError]
+    ) -> None:
+        api.answers = answers
+        with pytest.raises(ConnectorError) as caught:
+            await telnyx.bring_back(CALL, URL, "wss://calls.example.com/telnyx?ref=x")
+        assert type(caught.value) is kind
+
+    @pytest.mark.parametrize(
+        ("answers", "kind"),
+        [
+            ([(404, {}), (200, {"call_uuid": "x"})], CarrierCallOver),
+            ([(404, {})], NotFound),
+            ([(404, {}), (503, {})], NotFound),
+            ([(401, {})], CredentialsRefused),
+        ],
+    )
+    async def test_plivo(
+        self, api: Api, plivo: PlivoCalls, answers: list[tuple[int, Any]], kind: type[ConnectorError]
+    ) -> None:
+        api.answers = answers
+        with pytest.raises(ConnectorError) as caught:
+            await plivo.bring_back(CALL, URL, "wss://calls.example.com/plivo/x")
+        assert type(caught.value) is kind
 
 
 class TestTelnyx:
