@@ -36,7 +36,8 @@ class LiveCalls:
         return call
 
     def _finished(self, call: CallSession) -> None:
-        self._calls.pop(call.call_id, None)
+        if self._calls.get(call.call_id) is call:
+            del self._calls[call.call_id]
         if call.late_end is not None:
             self.late.keep(call.late_end)
         if not self._calls:

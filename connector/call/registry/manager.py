@@ -171,7 +171,7 @@ class CallManager:
         """The call for which the stream is expected. `stream`: its number, from the token; 0: not known. Raises
         TokenUsed if another stream is expected, or another process carries the call, TokenExpired if it has ended,
         TokenInvalid if it never existed."""
-        call = self.held.get(call_id)
+        call = await self._held(call_id, stream)
         if call is not None:
             # For a call with a stream here, `claim` raises TokenUsed; its answer document may be fetched again.
             wait = call.wait
@@ -188,6 +188,14 @@ class CallManager:
             raise TokenUsed(USED_ELSEWHERE)
         return Expected(waiting.request, math.inf if waiting.served else waiting.expires_at, waiting.stream)
 
+    async def _held(self, call_id: str, stream: int) -> CallSession | None:
+        """The call, if this process holds it. If it waits here for an earlier stream than that with this number,
+        another process may have claimed it, and may have died since."""
+        call = self.held.get(call_id)
+        if call is not None and stream > call.wait.stream and await call.has_moved():
+            return None
+        return call
+
     async def resume(self, call_id: str, stream: int, *, carrier_let_go: bool) -> Resume:
         """The carrier asks how the phone goes on, after the stream with this number is over as far as its document is
         concerned. Any process may be asked. `carrier_let_go`: the request itself proves that the stream has ended;
@@ -195,7 +203,7 @@ class CallManager:
 
         Raises TokenInvalid if there never was such a call, and StoreError: then the carrier should ask again.
         """
-        call = self.held.get(call_id)
+        call = await self._held(call_id, stream + 1)
         if call is not None and not call.finished.is_set():
             with bind_call(call_id):
                 return call.resume(stream, carrier_let_go=carrier_let_go)
@@ -240,7 +248,7 @@ class CallManager:
         A call that waits in another process, or whose process is gone, is taken over: it continues here. A second
         socket of a stream waits until the first one is known to be lost, and is refused if it lives.
         """
-        call = self.held.get(call_id)
+        call = await self._held(call_id, stream)
         if call is not None:
             await call.claim(stream)
             return call

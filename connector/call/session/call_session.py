@@ -249,6 +249,15 @@ class CallSession:
         if wait is not self.wait:
             raise TokenUsed("the carrier has closed this stream in the meantime")
 
+    async def has_moved(self) -> bool:
+        """Whether another process has claimed the call while it waited here. Then it has ended here; usually the next
+        look at the store would have shown it."""
+        if not await self.wait.is_claimed_elsewhere():
+            return False
+        self._life.taken_over()
+        await self.finished.wait()
+        return True
+
     @property
     def _reopens(self) -> bool:
         return self._parts.carriers[self.request.provider].reopens_streams

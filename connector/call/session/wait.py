@@ -213,6 +213,20 @@ class Wait:
         if is_taken and self.stage is Stage.SHARED:
             self.on_taken()
 
+    async def is_claimed_elsewhere(self) -> bool:
+        """Whether the store shows that another process has claimed the call that waits here."""
+        if self.stage is not Stage.SHARED:
+            return False
+        try:
+            async with asyncio.timeout(STORE_PATIENCE):
+                there = await self.stored.read()
+                if there is None:
+                    return await self.stored.has_another_owner()
+                return there.stream > self.stream and there.owner != self._recorder.record.owner
+        except (ConnectorError, TimeoutError) as error:
+            log.warning("the wait of the call could not be checked in the store", error=str(error) or "no answer")
+            return False
+
     async def share(self) -> None:
         """Write the entry to the store, so that any process that the stream reaches can claim the call. Raises
         StoreError, and NameTaken if another process has written the same call before: that process owns it."""

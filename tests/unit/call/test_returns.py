@@ -560,6 +560,26 @@ async def test_another_process_begins_a_call_whose_owner_is_killed_before_the_st
     await taker.manager.resumes.close()
 
 
+@pytest.mark.parametrize("direction", Direction)
+@virtual_time
+async def test_the_maker_carries_on_a_call_whose_claimer_is_killed_before_the_start(direction: Direction) -> None:
+    maker, claimer = two(direction)
+    await maker.manager.create(maker.request())
+    former = await claimer.manager.claim("call_1", 1)
+    carried = asyncio.create_task(former.carry(claimer.socket))
+    claimer.socket.feed("connected")
+    await settle()
+    await freeze(claimer, former, carried)
+    answer = await maker.manager.resume("call_1", 1, carrier_let_go=True)
+    assert (answer.verdict, answer.stream) == (ResumeVerdict.STREAM, 2)
+    assert (await maker.manager.expected("call_1", 2)).stream == 2
+    call, socket, carrying = await streams_again(maker, "call_1", 2)
+    assert call.state is CallState.ACTIVE
+    await ends(call, socket, carrying)
+    assert maker.counted() == {"carrier_hangup": 1.0}
+    assert maker.store.waiting.entries == {}
+
+
 @pytest.mark.usefixtures("reopening")
 @virtual_time
 async def test_the_same_url_again_of_a_call_whose_owner_is_killed_before_the_start() -> None:
