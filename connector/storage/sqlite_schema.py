@@ -90,4 +90,3 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
     10: _LEASE_ADDRESSES,
     11: _LEASES_DRAINING,
 }
-SCHEMA_VERSION = max(MIGRATIONS)

@@ -21,7 +21,7 @@ import structlog
 
 from connector.call.ports import CallStore
 from connector.call.record.call_recorder import CallRecorder
-from connector.call.session.waiting_entry import STORE_PATIENCE, EntryWriter, StoredEntry, place_of
+from connector.call.session.waiting_entry import STORE_PATIENCE, EntryWriter, StoredEntry, answer_of, entry_of
 from connector.errors import ConnectorError, TokenUsed
 from connector.model.call import NO_EXPIRY, NOT_REACHED, Transfer, WaitingCall
 from connector.storage.base import NameTaken, StoreError
@@ -136,26 +136,9 @@ class Wait:
 
     def entry(self) -> WaitingCall:
         """The entry as it should be in the store."""
-        record = self._recorder.record
-        return self.complete(
-            WaitingCall(
-                id=record.call_id,
-                request=self._recorder.request,
-                owner=record.owner,
-                created_at=record.created_at,
-                expires_at=self.deadline,
-                carrier_call_id=record.carrier_call_id,
-                from_number=record.from_number,
-                to_number=record.to_number,
-                account_id=record.account_id,
-                stream=self.stream,
-                transfer=self.transfer,
-                place=place_of(self._recorder.request) if self.stream == 1 else "",
-                served=self.stage is Stage.SERVED,
-                returns=self.returns,
-                started_at=record.started_at,
-            )
-        )
+        is_served = self.stage is Stage.SERVED
+        entry = entry_of(self._recorder, self.stream, self.deadline, self.transfer, self.returns, is_served=is_served)
+        return self.complete(entry)
 
     # The entry of an active call
 
@@ -201,14 +184,7 @@ class Wait:
     async def _step_aside(self) -> None:
         """Our entry is missing: end the wait if another process has taken the call. An inbound call has no participant
         yet, so nothing else would tell."""
-        try:
-            async with asyncio.timeout(STORE_PATIENCE):
-                is_taken = await self.stored.has_another_owner()
-        except (ConnectorError, TimeoutError):
-            is_taken = False  # The next look asks again.
-        except Exception:
-            log.exception("the wait of the call could not be checked in the store")
-            is_taken = False
+        is_taken = await answer_of(self.stored.has_another_owner())  # None: the next look asks again.
         self._checking = None
         if is_taken and self.stage is Stage.SHARED:
             self.on_taken()
@@ -288,15 +264,7 @@ class Wait:
 
     async def _look(self) -> None:
         """The time is over according to this process; another process may have extended it in the store."""
-        try:
-            async with asyncio.timeout(STORE_PATIENCE):
-                entry = await self.stored.read()
-        except (StoreError, TimeoutError) as error:
-            log.warning("the wait of the call could not be checked in the store", error=str(error))
-            entry = None
-        except Exception:
-            log.exception("the wait of the call could not be checked in the store")
-            entry = None
+        entry = await answer_of(self.stored.read())
         is_same = entry is not None and entry.stream == self.stream and not entry.served
         if self.stage is Stage.SHARED and entry is not None and is_same and entry.expires_at > self.deadline:
             self._adopt(entry)

@@ -7,16 +7,19 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import structlog
 
 from connector.call.ports import CallStore
 from connector.call.record.call_recorder import CallRecorder
 from connector.errors import ConnectorError
-from connector.model.call import NO_EXPIRY, CallRequest, WaitingCall
+from connector.model.call import NO_EXPIRY, CallRequest, Transfer, WaitingCall
 from connector.storage.base import NameTaken
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 STORE_PATIENCE = 3.0
 """Seconds for the store's answer to a claim; the carrier waits for the handshake meanwhile."""
@@ -200,6 +203,48 @@ class EntryWriter:
         if self._is_at_the_store:
             await asyncio.wait([task], timeout=STORE_PATIENCE)
         task.cancel()
+
+
+async def answer_of(question: Awaitable[T]) -> T | None:
+    """The store's answer about the wait of a call; None if the store fails, or is too slow."""
+    try:
+        async with asyncio.timeout(STORE_PATIENCE):
+            return await question
+    except (ConnectorError, TimeoutError) as error:
+        log.warning("the wait of the call could not be checked in the store", error=str(error))
+    except Exception:
+        log.exception("the wait of the call could not be checked in the store")
+    return None
+
+
+def entry_of(
+    recorder: CallRecorder,
+    stream: int,
+    deadline: float,
+    transfer: Transfer | None,
+    returns: tuple[float, ...],
+    *,
+    is_served: bool,
+) -> WaitingCall:
+    """The entry for a stream of the call, with the facts of its record. `is_served`: the stream before is served."""
+    record = recorder.record
+    return WaitingCall(
+        id=record.call_id,
+        request=recorder.request,
+        owner=record.owner,
+        created_at=record.created_at,
+        expires_at=deadline,
+        carrier_call_id=record.carrier_call_id,
+        from_number=record.from_number,
+        to_number=record.to_number,
+        account_id=record.account_id,
+        stream=stream,
+        transfer=transfer,
+        place=place_of(recorder.request) if stream == 1 else "",
+        served=is_served,
+        returns=returns,
+        started_at=record.started_at,
+    )
 
 
 def place_of(request: CallRequest) -> str:

@@ -24,7 +24,9 @@ from connector.storage.json_form import Form
 from connector.storage.rows import to_row
 from connector.storage.sqlite import SqliteStore, _conditions
 from connector.storage.sqlite_file import SqliteFile
-from connector.storage.sqlite_schema import MIGRATIONS, SCHEMA_VERSION
+from connector.storage.sqlite_schema import MIGRATIONS
+
+NEWEST = max(MIGRATIONS)
 
 RECORD = CallRecord(
     "call_1", Provider.TWILIO, Direction.INBOUND, "room", "caller", CallState.PENDING, "here", created_at=1.0
@@ -64,7 +66,7 @@ async def test_the_file_says_which_schema_it_has(tmp_path: Path) -> None:
     await store.open()
     await store.close()
     with closing(sqlite3.connect(tmp_path / "calls.db")) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert db.execute("PRAGMA user_version").fetchone() == (NEWEST,)
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
@@ -72,13 +74,13 @@ async def test_a_file_of_a_newer_connector_is_refused_and_left_alone(tmp_path: P
     path = tmp_path / "calls.db"
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE calls (from_the_future TEXT)")
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        db.execute(f"PRAGMA user_version = {NEWEST + 1}")
         db.commit()
     told = await problem(path)
-    assert f"has schema {SCHEMA_VERSION + 1}" in told
+    assert f"has schema {NEWEST + 1}" in told
     assert "use a newer connector" in told
     with closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION + 1,)
+        assert db.execute("PRAGMA user_version").fetchone() == (NEWEST + 1,)
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("calls",)]
 
 
@@ -173,7 +175,7 @@ async def test_a_file_of_the_first_release_keeps_its_calls(tmp_path: Path) -> No
     await store.connectors.insert(ConnectorEntry("cn_1", Provider.TWILIO, "hash", "nonce", 1.0))
     await store.close()
     with closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert db.execute("PRAGMA user_version").fetchone() == (NEWEST,)
 
 
 async def test_a_step_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
