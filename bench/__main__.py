@@ -1,4 +1,4 @@
-"""`python -m bench [--quick] [--strict]`.
+"""`python -m bench [--quick] [--strict] [--only workers]`.
 
 Exit status 1 if a measurement failed or, with `--strict`, if a target was missed.
 """
@@ -13,6 +13,7 @@ import platform
 import signal
 import sys
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,24 @@ import psutil
 from rich.console import Console
 
 from bench.lists import lists
-from bench.measure import FULL, QUICK, costs, round_trips, setups
-from bench.report import Section, document, missed, sections, table, times
-from bench.stage import open_stage
+from bench.measure import FULL, QUICK, Say, costs, round_trips, setups
+from bench.report import Section, document, missed, sections, table, times, values, worker_sections
+from bench.stage import Stage, open_stage
+from bench.workers import FULL as FULL_WORKERS
+from bench.workers import QUICK as QUICK_WORKERS
+from bench.workers import workers
 from demo.livekit_server import ServerMissing
 from demo.process import ProcessFailed
 
-LONGEST = 900.0
+LONGEST = 1200.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the connector's speed and cost.")
     parser.add_argument("--quick", action="store_true", help="quick and less precise: about two minutes")
+    parser.add_argument(
+        "--only", choices=["workers"], help="workers: several workers against one process, and nothing else"
+    )
     parser.add_argument("--strict", action="store_true", help="exit status 1 if a target is missed")
     parser.add_argument(
         "--out", type=Path, default=Path("bench-out"), help="the folder for bench.json (default: bench-out)"
@@ -53,7 +60,6 @@ def main() -> None:
 
 
 async def _run(options: argparse.Namespace, console: Console) -> list[Section]:
-    plan = QUICK if options.quick else FULL
     machine = _machine()
     started = time.monotonic()
 
@@ -65,24 +71,38 @@ async def _run(options: argparse.Namespace, console: Console) -> list[Section]:
     assert measuring is not None
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, measuring.cancel)
+    found: list[Section] = []
+    results: dict[str, Any] = {}
     async with asyncio.timeout(LONGEST), open_stage() as stage:
-        trips = await round_trips(stage, plan, say)
-        cost = await costs(stage, plan, say)
-        setup = await setups(stage, plan, say)
-        say("lists of calls")
-        listed = await lists(plan.pages)
+        if options.only is None:
+            await _measure_calls(stage, options, say, found, results)
+        of_workers = await workers(stage, QUICK_WORKERS if options.quick else FULL_WORKERS, say)
+    found += worker_sections(of_workers)
+    results["workers"] = asdict(of_workers)
     machine |= {"seconds": round(time.monotonic() - started), "load_after": os.getloadavg()}
-    found = sections(trips, cost, setup, listed)
     for section in found:
         console.print()
         console.print(table(section), highlight=False)
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "bench.json"
-    file.write_text(json.dumps(document(machine, found, trips, cost, setup, listed), indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(document(machine, found, **results), indent=1) + "\n", encoding="utf-8")
     console.print(f"\n{machine['cores']} cores, Python {machine['python']}, {machine['seconds']} s; all values: {file}")
     if machine["load_before"][0] > 0.5:
         console.print("The machine was not idle before the run: repeat it when it is.", style="yellow")
     return found
+
+
+async def _measure_calls(
+    stage: Stage, options: argparse.Namespace, say: Say, found: list[Section], results: dict[str, Any]
+) -> None:
+    plan = QUICK if options.quick else FULL
+    trips = await round_trips(stage, plan, say)
+    cost = await costs(stage, plan, say)
+    setup = await setups(stage, plan, say)
+    say("lists of calls")
+    listed = await lists(plan.pages)
+    found += sections(trips, cost, setup, listed)
+    results |= values(trips, cost, setup, listed)
 
 
 def _machine() -> dict[str, Any]:

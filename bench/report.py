@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from statistics import mean
 from typing import Any
 
 from rich.table import Table
@@ -11,10 +13,13 @@ from bench.analysis import median, percentile, slope
 from bench.lists import PER_PAGE, RECORDS, Lists
 from bench.measure import BARE, BURST, Cost, RoundTrips, Setup
 from bench.stage import DEFAULT_QUEUE, OURS, PLAIN
+from bench.workers import MANY, PAIR, Workers
 
 MOST_OF_PLAIN = 0.5
 MOST_OF_ONE_CALL = 1.3
 MOST_OF_BARE = 1.0
+MOST_OF_ONE_PROCESS = 1.5
+MOST_OF_A_WORKER = 1.1
 MOST_OF_A_PAGE = 0.010
 """Target for the median response time of a page, in seconds."""
 
@@ -144,6 +149,40 @@ def _page_row(name: str, seconds: float) -> Row:
     return Row(f"{name}: median", _ms(seconds), target=f"< {_ms(MOST_OF_A_PAGE)}", met=seconds < MOST_OF_A_PAGE)
 
 
+def worker_sections(found: Workers) -> list[Section]:
+    first = [_first_audio_row(found, name, of) for name, of in (("mean", mean), ("median", median))]
+    first.append(
+        Row(
+            "  p99",
+            _ms(percentile(found.first_audio[MANY], 0.99)),
+            _ms(percentile(found.first_audio[1], 0.99)),
+        )
+    )
+    costs = []
+    for calls, values in found.cores[PAIR].items():
+        ours, one = median(values), median(found.cores[1][calls])
+        costs += [
+            judged(f"cores per call, {_calls(calls)}", f"{ours:.4f}", f"{one:.4f}", ours / one, MOST_OF_A_WORKER),
+            Row("  calls per core", f"{1 / ours:.1f}", f"{1 / one:.1f}"),
+            Row("  sound that came back", _share(found, PAIR, calls), _share(found, 1, calls)),
+        ]
+    return [
+        Section(f"start → first audio in the room, outbound: {MANY} workers (baseline: one process)", first),
+        Section(f"CPU time of the whole service: {PAIR} workers (baseline: one process)", costs),
+    ]
+
+
+def _first_audio_row(found: Workers, name: str, of: Callable[[list[float]], float]) -> Row:
+    ours, one = of(found.first_audio[MANY]), of(found.first_audio[1])
+    if of is mean:
+        return judged(name, _ms(ours), _ms(one), ours / one, MOST_OF_ONE_PROCESS)
+    return Row(f"  {name}", _ms(ours), _ms(one), ours / one)
+
+
+def _share(found: Workers, workers: int, calls: int) -> str:
+    return f"{median(found.shares[workers][calls]):.0%}"
+
+
 def sections(
     trips: dict[str, dict[int, RoundTrips]], costs: dict[str, Cost], setup: Setup, lists: Lists
 ) -> list[Section]:
@@ -171,18 +210,16 @@ def missed(found: list[Section]) -> list[Row]:
     return [row for section in found for row in section.rows if row.met is False]
 
 
-def document(
-    machine: dict[str, Any],
-    found: list[Section],
-    trips: dict[str, dict[int, RoundTrips]],
-    costs: dict[str, Cost],
-    setup: Setup,
-    lists: Lists,
-) -> dict[str, Any]:
+def document(machine: dict[str, Any], found: list[Section], **results: Any) -> dict[str, Any]:
     """All results, including the single values, in seconds, cores and megabytes."""
+    return {"machine": machine, "table": [asdict(section) for section in found]} | results
+
+
+def values(
+    trips: dict[str, dict[int, RoundTrips]], costs: dict[str, Cost], setup: Setup, lists: Lists
+) -> dict[str, Any]:
+    """The measurements of `sections`, for `document`."""
     return {
-        "machine": machine,
-        "table": [asdict(section) for section in found],
         "round_trips": {name: {count: asdict(trip) for count, trip in of.items()} for name, of in trips.items()},
         "costs": {name: asdict(cost) for name, cost in costs.items()},
         "setup": asdict(setup),

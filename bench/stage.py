@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psutil
 
 from bench.worker import Worker
@@ -69,8 +70,9 @@ class Stage:
         }
 
     @asynccontextmanager
-    async def connector(self, variant: str) -> AsyncIterator[int]:
-        """Starts a connector in a new process and gives the telephones its address; yields its pid."""
+    async def connector(self, variant: str, workers: int = 1) -> AsyncIterator[int]:
+        """Starts a connector in a new process and gives the telephones its address; yields its pid. With several
+        `workers` that is their supervisor."""
         lease = PortLease()
         with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.closing(lease):
             environment = {
@@ -82,6 +84,7 @@ class Stage:
                 "CONNECTOR_STORE": f"sqlite:///{Path(folder) / 'calls.db'}",
                 "CONNECTOR_DRAIN_TIMEOUT": "0",
                 "CONNECTOR_AGENT_TIMEOUT": "0",
+                "CONNECTOR_WORKERS": str(workers),
             }
             command = _COMMANDS[variant]
             if variant == OURS and "BENCH_PROFILE" in os.environ:
@@ -91,6 +94,8 @@ class Stage:
             try:
                 url = f"http://127.0.0.1:{lease.port}"
                 await process.until_answers(f"{url}/readyz", _START_PATIENCE)
+                if workers > 1:
+                    await _until_all_ready(f"{url}/readyz", workers)
                 await self.callers.ask("meet", connector=url, twilio_token=TWILIO_TOKEN, **self.keys)
                 yield process.pid
             finally:
@@ -102,6 +107,16 @@ class Stage:
 async def open_stage() -> AsyncIterator[Stage]:
     async with LiveKitServer() as livekit, Worker("bench.echo") as echo, Worker("bench.callers") as callers:
         yield Stage(livekit, livekit.pid, echo, callers)
+
+
+async def _until_all_ready(url: str, workers: int) -> None:
+    """The first worker that is ready answers at once."""
+    async with asyncio.timeout(_START_PATIENCE), aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(url) as answer:
+                if (await answer.json()).get("workers") == {"ready": workers, "all": workers}:
+                    return
+            await asyncio.sleep(0.1)
 
 
 async def cpu_cores(pids: Sequence[int], seconds: float) -> list[float]:

@@ -23,6 +23,7 @@ from connector.api.carrier.return_urls import return_urls
 from connector.api.carrier.signed import SignatureCheck
 from connector.api.carrier.sip_dial import PURPOSE as SIP_PURPOSE
 from connector.api.carrier.sip_dial import SipDialler, SipParts
+from connector.api.carrier.stream_passing import StreamPassing
 from connector.api.carrier.transfer_routes import TransferAddresses, TransferRoutes
 from connector.api.ops import OpsRoutes
 from connector.api.origins import Origins
@@ -139,11 +140,20 @@ class Connector:
         refusals = Refusals(self.metrics)
         self.grpc = GrpcServer(rpcs, authorizer, refusals, shares_port=settings.share_ports)
         transfer_reports = TransferReports(self.calls, self._call_parts)
+        self._passing = StreamPassing(link.folder if link is not None else None, settings.owner)
         reports = CarrierReports(self.calls, self.control, transfer_reports)
         requests = CarrierRequests(signer, signatures, origins, self.carriers, self.metrics)
         routes = (
             TwirpRoutes(rpcs, authorizer, refusals),
-            ConnectUrl(self.calls, reports, self.store, say_signer(own), _words(settings, self.carriers), requests),
+            ConnectUrl(
+                self.calls,
+                reports,
+                self.store,
+                say_signer(own),
+                _words(settings, self.carriers),
+                requests,
+                self._passing,
+            ),
             ResumeRoutes(self.calls, requests),
             TransferRoutes(transfer_reports, reports, TokenSigner(own, TRANSFER_PURPOSE), requests),
             HookRoutes(
@@ -289,6 +299,8 @@ class Connector:
             undo.push_async_callback(self._http.stop)
             undo.push_async_callback(self.grpc.stop)
             self.port = await self._http.start(self.settings.host, self.settings.port)
+            undo.push_async_callback(self._passing.stop)
+            self._passing.start(self._http.adopt)
             if self.settings.grpc_port:
                 await self.grpc.start(self.settings.host, self.settings.grpc_port)
             # Closed after the chores have ended, because they may start a tidy-up.
@@ -309,14 +321,18 @@ class Connector:
             await self._lease.announce_drain()
             if await self._shares_ports_with_another():
                 # It takes the new calls, which this process would refuse until its last call has ended.
-                await self._http.stop_listening()
+                await self._stop_listening()
                 await self.grpc.stop_listening()
             if self.settings.handover == "at_once" and await self.calls.resumes.has_others():
                 drain = 0.0
-            await self.calls.drain(drain, self._http.stop_listening)
+            await self.calls.drain(drain, self._stop_listening)
             await self.calls.resumes.close()
             await drain_abandoned()
         log.info("connector stopped")
+
+    async def _stop_listening(self) -> None:
+        self._passing.stop_listening()
+        await self._http.stop_listening()
 
     async def _shares_ports_with_another(self) -> bool:
         """Whether another process serves on the same ports. Workers do not count while the whole service stops: a phone

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -46,6 +48,14 @@ class HttpServer:
         except OSError as error:
             raise OSError(_cannot_listen(host, port, error)) from error
         return int(self._runner.addresses[0][1])
+
+    async def adopt(self, connection: socket.socket, received: bytes) -> None:
+        """Serve a connection that another process has accepted; `received`: the bytes that it has read."""
+        if self._runner is None or self._runner.server is None:
+            raise OSError("the HTTP server is stopped")
+        loop = asyncio.get_running_loop()
+        _, protocol = await loop.connect_accepted_socket(self._runner.server, connection)
+        protocol.data_received(received)
 
     @property
     def is_listening(self) -> bool:

@@ -23,7 +23,7 @@ from prometheus_client import multiprocess
 
 from connector.config import Settings
 from connector.tasks import BackgroundTasks
-from connector.worker import LINK, METRICS_FOLDER
+from connector.worker import FOLDER, LINK, METRICS_FOLDER
 
 log = structlog.get_logger()
 
@@ -247,6 +247,7 @@ class Supervisor:
                 "CONNECTOR_WORKERS": "1",
                 "CONNECTOR_SHARE_PORTS": "true",
                 METRICS_FOLDER: self._folder,
+                FOLDER: self._folder,
                 LINK: str(theirs.fileno()),
             }
             process = await asyncio.create_subprocess_exec(

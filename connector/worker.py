@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 LINK = "CONNECTOR_WORKER_LINK"
 """Environment variable with the number of the worker's file descriptor; set by the supervisor."""
+FOLDER = "CONNECTOR_WORKER_FOLDER"
+"""Environment variable with a folder of the service's workers, readable by their user only; set by the supervisor."""
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable of prometheus-client: all workers write their metrics into this folder."""
 ASK_AGAIN = 120.0
@@ -33,8 +35,10 @@ LONGEST_PAUSE = 1800.0
 class WorkerLink:
     """The worker's side."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, folder: Path | None = None) -> None:
         self._link = link
+        self.folder = folder
+        """A folder of the service's workers, readable by their user only."""
         self._link.setblocking(False)
         self._received = b""
         self._broken = asyncio.Event()
@@ -48,10 +52,10 @@ class WorkerLink:
 
     @classmethod
     def of(cls, environment: MutableMapping[str, str]) -> WorkerLink | None:
-        """The link of this process, or None if it has no supervisor. Removes the variable: this process's children
+        """The link of this process, or None if it has no supervisor. Removes the variables: this process's children
         have no link."""
-        descriptor = environment.pop(LINK, "")
-        return cls(socket.socket(fileno=int(descriptor))) if descriptor else None
+        descriptor, folder = environment.pop(LINK, ""), environment.pop(FOLDER, "")
+        return cls(socket.socket(fileno=int(descriptor)), Path(folder) if folder else None) if descriptor else None
 
     # Read at once: the supervisor writes before it sends SIGTERM, and the signal may be handled first.
 

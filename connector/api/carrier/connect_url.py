@@ -19,9 +19,10 @@ from aiohttp import web
 from connector.api.carrier.carrier_requests import CarrierRequests, document
 from connector.api.carrier.forms import require_no_event
 from connector.api.carrier.media_socket import MediaSocket, new_websocket
+from connector.api.carrier.stream_passing import StreamPassing
 from connector.api.resume_urls import HEADER
 from connector.call.dependencies import FINAL_STATUSES
-from connector.call.registry.manager import CallManager
+from connector.call.registry.manager import CallManager, Expected
 from connector.call.registry.reports import CarrierReports
 from connector.call.session.call_session import CallSession
 from connector.carriers.carrier import Carrier
@@ -29,7 +30,7 @@ from connector.carriers.facts import CallFacts
 from connector.carriers.resume_url import resume_url
 from connector.errors import ConnectorError, ConnectUrlError, SignatureInvalid, TokenInvalid
 from connector.logs import bind_call
-from connector.model.call import CallRequest, CallState
+from connector.model.call import CallState
 from connector.model.end_reason import EndReason
 from connector.model.provider import Provider
 from connector.storage.base import Store
@@ -65,6 +66,7 @@ class ConnectUrl:
         saying: TokenSigner,
         words: Words,
         requests: CarrierRequests,
+        passing: StreamPassing,
     ) -> None:
         self._calls = calls
         self._reports = reports
@@ -72,6 +74,7 @@ class ConnectUrl:
         self._saying = saying
         self._words = words
         self._requests = requests
+        self._passing = passing
         self._carrying = BackgroundTasks()
 
     def add_to(self, router: web.UrlDispatcher) -> None:
@@ -119,7 +122,7 @@ class ConnectUrl:
     async def _answer(self, carrier: Carrier, request: web.Request) -> web.Response:
         form = await self._requests.form(carrier, request)
         require_no_event(carrier, form)
-        wanted = await self._verified(carrier.provider, request)
+        wanted = (await self._verified(carrier.provider, request)).request
         facts = carrier.call_facts(dict(form.fields) or dict(request.query))
         await self._calls.fetched(wanted.call_id, facts.call_id, facts.from_number, facts.to_number, facts.account_id)
         url = carrier.stream_url(self._requests.origins.pick(wanted.region), _token(request))
@@ -131,12 +134,15 @@ class ConnectUrl:
 
     async def _stream(self, provider: Provider, request: web.Request) -> web.StreamResponse:
         self._requests.signatures.require_handshake(provider, request)
-        wanted = await self._verified(provider, request)
+        expected = await self._verified(provider, request)
         websocket = new_websocket()
         if not websocket.can_prepare(request).ok:
             return web.Response(status=400, text="this is not a WebSocket handshake\n")
         _, number = stream_named(self._requests.streams.peek(_token(request))[0])
-        call = await self._calls.claim(wanted.call_id, number)
+        if self._passing.pass_on(request, expected.holder):
+            # The other process answers. The connection is closed here, so this response is not sent.
+            return web.Response()
+        call = await self._calls.claim(expected.request.call_id, number)
         try:
             await websocket.prepare(request)
         except BaseException as error:
@@ -193,8 +199,8 @@ class ConnectUrl:
             if await self._store.change_call(record, replace(record, carrier_status=status)):
                 return
 
-    async def _verified(self, provider: Provider, request: web.Request) -> CallRequest:
-        """Verifies the token and returns the request of its call. The call's current deadline applies, because a
+    async def _verified(self, provider: Provider, request: web.Request) -> Expected:
+        """Verifies the token and returns its call. The call's current deadline applies, because a
         fetch may have extended it. Any process that shares the store can do this, not only the owner."""
         token = _token(request)
         call_id, stream = stream_named(self._requests.streams.peek(token)[0])
@@ -202,7 +208,7 @@ class ConnectUrl:
         if expected.request.provider is not provider:
             raise TokenInvalid("this connect_url belongs to another carrier")
         self._requests.streams.verify(token, time.time(), extended_until=expected.deadline)
-        return expected.request
+        return expected
 
 
 async def _check(request: web.Request) -> web.StreamResponse:

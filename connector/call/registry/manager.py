@@ -32,6 +32,8 @@ from connector.model.call import (
     CallRecord,
     CallRequest,
     CallState,
+    Direction,
+    WaitingCall,
 )
 from connector.model.end_reason import EndReason
 from connector.storage.base import NameTaken
@@ -55,6 +57,8 @@ class Expected:
     """Latest Unix time at which the stream may open."""
     stream: int = 1
     """Number of the expected stream within the call, from 1."""
+    holder: str = ""
+    """The other process whose participant is in the room already; empty: there is none."""
 
 
 async def nothing_before() -> None:
@@ -183,10 +187,15 @@ class CallManager:
         waiting = await self.take_overs.entry_for(call_id, stream)
         if stream and stream == waiting.stream - 1:
             # The carrier opens the URL of a stream again, or fetches its document again: `claim` knows more.
-            return Expected(waiting.request, math.inf, stream)
+            return Expected(waiting.request, math.inf, stream, self._holder(waiting))
         if stream not in (0, waiting.stream) or (waiting.served and not stream):
             raise TokenUsed(USED_ELSEWHERE)
-        return Expected(waiting.request, math.inf if waiting.served else waiting.expires_at, waiting.stream)
+        deadline = math.inf if waiting.served else waiting.expires_at
+        return Expected(waiting.request, deadline, waiting.stream, self._holder(waiting))
+
+    def _holder(self, waiting: WaitingCall) -> str:
+        is_in_the_room = waiting.request.direction is Direction.OUTBOUND or waiting.started_at > 0
+        return waiting.owner if is_in_the_room and not self.resumes.is_gone(waiting) else ""
 
     async def _held(self, call_id: str, stream: int) -> CallSession | None:
         """The call, if this process holds it. If it waits here for an earlier stream than that with this number,
