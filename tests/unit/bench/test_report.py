@@ -8,6 +8,7 @@ from bench import report
 from bench.lists import Lists
 from bench.measure import BARE, Cost, RoundTrips
 from bench.stage import DEFAULT_QUEUE, OURS, PLAIN
+from bench.workers import Workers
 
 
 def trips(one: float, many: float) -> dict[int, RoundTrips]:
@@ -56,3 +57,17 @@ def test_the_median_of_the_rounds_is_judged_at_each_number_of_calls() -> None:
     bare = Cost({1: [0.06, 0.06, 0.06], 8: [0.07, 0.07, 0.07]})
     assert list(verdicts(report.cost_rows({OURS: ours, BARE: bare})).values()) == [True, False]
     assert len(report.missed([report.Section("", report.cost_rows({OURS: ours, BARE: bare}))])) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "cost", "expected"), [(0.15, 0.11, [True, True, True]), (0.152, 0.1106, [False, False, False])]
+)
+def test_several_workers_are_held_against_one_process(first: float, cost: float, expected: list[bool]) -> None:
+    measured = Workers(
+        first_audio={1: [0.1] * 4, 4: [first] * 4},
+        cores={1: {8: [0.1, 0.1, 0.9], 16: [0.1]}, 2: {8: [cost, cost, 0.9], 16: [cost]}},
+        shares={1: {8: [1.0], 16: [0.5]}, 2: {8: [1.0], 16: [0.8]}},
+    )
+    rows = [row for section in report.worker_sections(measured) for row in section.rows]
+    assert [row.met for row in rows if row.met is not None] == expected
+    assert [(row.ours, row.baseline) for row in rows if "sound" in row.what] == [("100%", "100%"), ("80%", "50%")]
