@@ -134,7 +134,7 @@ async def test_a_client_that_gives_up_while_twilio_answers_leaves_no_phone_ringi
         placing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await placing
-        await until(lambda: only_session(connector)._ended.done())
+        await until(lambda: only_session(connector).is_ending)
         late.arrives.set()
         record = await ended(connector)
     assert hang_ups(carrier) == [(f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{SID}.json", "completed")]
@@ -149,7 +149,7 @@ async def test_a_room_deleted_while_twilio_answers_leaves_no_phone_ringing(
     placing = asyncio.ensure_future(twirp.place(TO, FROM, room, wait_until_answered=True))
     await carrier.asked.wait()
     await stage.admin.room.delete_room(api.DeleteRoomRequest(room=room))
-    await until(lambda: only_session(connector)._ended.done())
+    await until(lambda: only_session(connector).is_ending)
     late.arrives.set()
     placed = await placing
     assert (placed.end_reason, placed.carrier_call_id) == ("room_deleted", SID)

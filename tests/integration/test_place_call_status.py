@@ -186,7 +186,7 @@ async def test_an_answered_call_ends_by_its_stream_and_keeps_the_report(
     assert (
         await report(http, url, [("CallSid", phone.sid), ("CallStatus", "completed"), ("SequenceNumber", "3")]) == 204
     )
-    assert not only_session(connector)._ended.done()
+    assert not only_session(connector).is_ending
     await phone.hangup()
     record = await ended(connector)
     assert (record.end_reason, record.carrier_status) == (EndReason.CARRIER_HANGUP, "completed")
