@@ -97,7 +97,7 @@ class Metrics:
         )
         self.return_gap = Histogram(
             "connector_return_gap_seconds",
-            "From the loss of a media stream to the moment at which phone and room hear each other again",
+            "From the last message of a lost media stream to the moment at which phone and room hear each other again",
             buckets=(0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20),
             registry=registry,
         )

@@ -149,7 +149,7 @@ class Returns:
         self._lost: tuple[EndReason, str] | None = None
         """How the lost stream ended; None if no stream is lost."""
         self._lost_at = 0.0
-        """Unix time."""
+        """Unix time of the lost stream's last message; of another process, see `WaitingCall.returns`."""
         self._is_taken = False
         self.is_handed_over = False
         """This process stops: another one is to claim the next stream."""
@@ -223,7 +223,7 @@ class Returns:
             return True
         now = time.time()
         if self._lost is None:
-            self._lost, self._lost_at = (reason, detail), now
+            self._lost, self._lost_at = (reason, detail), now - (self._streams.silent_for or 0.0)
         self._watch.hold(AWAY)
         if former.stage is not Stage.SERVED:
             # The stream was claimed, but broke before it was active.
@@ -272,7 +272,8 @@ class Returns:
         if not self._grace or self._life.is_ending or wait.stage is not Stage.SERVED:
             return False
         now = time.time()
-        self._lost, self._lost_at = (EndReason.SHUTDOWN, "no other process has carried on"), now
+        self._lost = (EndReason.SHUTDOWN, "no other process has carried on")
+        self._lost_at = now - (self._streams.silent_for or 0.0)
         self.is_handed_over = True
         self._watch.hold(AWAY)
         wait.returns = counted(wait.returns, now)

@@ -150,6 +150,23 @@ async def test_a_broken_stream_comes_back_to_the_same_participant(direction: Dir
     assert world.store.waiting.entries == {}
 
 
+@virtual_time
+async def test_the_gap_begins_with_the_last_message_of_the_lost_stream() -> None:
+    world = world_on()
+    call, carrying = await talking(world)
+    await asyncio.sleep(1.5)
+    world.socket.feed("audio")
+    await asyncio.sleep(0.7)
+    world.socket.hang_up(cleanly=False)
+    await carrying
+    await asyncio.sleep(0.3)
+    again, socket, returned = await streams_again(world, call.call_id, 2)
+    assert world.lifecycle.told[-1][2]["gap_ms"] == "1000"
+    (family,) = world.metrics.return_gap.collect()
+    assert [sample.value for sample in family.samples if sample.name.endswith("_sum")] == [pytest.approx(1.0)]
+    await ends(again, socket, returned)
+
+
 @pytest.mark.parametrize(("cleanly", "code"), [(False, None), (True, 1001), (True, 1011), (True, 1012)])
 @virtual_time
 async def test_a_stream_that_does_not_come_back_ends_the_call_after_the_grace(cleanly: bool, code: int | None) -> None:
