@@ -70,8 +70,8 @@ class DueWork:
     """Does the work of a queue in the store: when it is due, or as soon as somebody calls `wake`."""
 
     def __init__(self, what: str, work: Callable[[], Awaitable[float]]) -> None:
-        """`what` is in the queue, for the log. `work` starts what is due, and returns the seconds until it must look
-        again, unless it is woken before."""
+        """`what` names the entries of the queue, for the log. `work` starts the due entries, and returns the seconds
+        until its next run, unless it is woken before."""
         self._what = what
         self._work = work
         self._woken = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Refuse what ties the repository to one machine, or does not belong in one.
+"""Refuse content that ties the repository to one machine, or does not belong in a repository.
 
 Checked in every file that is committed or would be: paths of a machine, hosts of package registries, binaries
 and files too large to be source.

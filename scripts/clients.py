@@ -23,7 +23,7 @@ from livekit_server import find_go
 from steps import ROOT, StepFailed, exclusive, run_logged, terminate_on_signals
 
 VENV_PYTHON = ROOT / ".venv" / "bin" / "python"
-# One for all Rust programs: most of what they are made of is the same.
+# One target folder for all Rust programs, because most of their dependencies are the same.
 RUST_TARGET = ROOT / "tests" / "conformance" / "rust" / "target"
 BUILT = frozenset({"node_modules", "build", "target", "__pycache__"})
 
@@ -134,7 +134,8 @@ def _build(folders: Sequence[Path]) -> int:
 
 
 def ensure_built(folder: Path) -> None:
-    """Build what is in `folder` unless that was done from the same files. StepFailed says what to mend."""
+    """Build what is in `folder` unless that was done from the same files. The message of StepFailed names the
+    remedy."""
     language = next((known for known in LANGUAGES if (folder / known.build_file).exists()), None)
     if language is None:
         raise StepFailed(f"{folder}: no build file of a language that is known here")

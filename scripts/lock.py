@@ -27,7 +27,7 @@ def main() -> int:
         *("--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header", "--quiet"),
         *sys.argv[1:],
     ]
-    # uv does not read pip's configuration; what pip was given in the environment holds for it too.
+    # uv does not read pip's configuration; pip's settings in the environment are passed on to it.
     environment = dict(os.environ)
     for pips, uvs in (
         ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"),

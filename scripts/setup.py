@@ -149,7 +149,7 @@ def _python_identity() -> str:
 def _packages_identity() -> str:
     digest = hashlib.sha256(LOCK_FILE.read_bytes())
     for folder in PROJECTS:
-        # Of pyproject.toml only what an installation depends on: editing a lint rule must not reinstall.
+        # Only those parts of pyproject.toml that affect an installation: a changed lint rule must not reinstall.
         project = tomllib.loads((folder / "pyproject.toml").read_text())
         parts = [project["build-system"], project["project"], project["tool"]["setuptools"]]
         digest.update(json.dumps(parts, sort_keys=True).encode())

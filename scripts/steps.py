@@ -149,7 +149,7 @@ def exclusive(name: str) -> Iterator[None]:
 
 
 def terminate_on_signals() -> None:
-    """Turn SIGTERM and SIGHUP into SystemExit, so that what a step started is stopped with it."""
+    """Turn SIGTERM and SIGHUP into SystemExit, so that the processes of a step are stopped with it."""
 
     def stop(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)

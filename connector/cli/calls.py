@@ -203,7 +203,7 @@ def call(
     config: Annotated[Path | None, typer.Option("--config", help="YAML file; the environment overrides it.")] = None,
     url: Service = "",
 ) -> None:
-    """Place a call through Twilio and say what becomes of it; Ctrl-C hangs up. Exit status 1 when not answered."""
+    """Place a call through Twilio and report its outcome; Ctrl-C hangs up. Exit status 1 if it is not answered."""
     settings = settings_or_exit(config)
     request = pb.PlaceTwilioCallRequest(
         to=to,

@@ -21,7 +21,7 @@ HOOKS = "/v2/hooks/"
 
 
 async def account_findings(settings: Settings) -> list[Finding]:
-    """Of every account with REST credentials; none of what is asked changes anything."""
+    """Findings for every account with REST credentials. The requests change nothing."""
     accounts = [
         (entry, account) for entry in TABLE for account in entry.carrier.of(settings).accounts(settings).with_api
     ]

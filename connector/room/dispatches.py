@@ -85,8 +85,8 @@ def plan(
     memory: Dispatched,
     now: float,
 ) -> Plan:
-    """Decide what to create and delete so that each of `agents` is in the room, or on its way, once. `here`: identities
-    in the room, with hidden ones; `now`: monotonic seconds."""
+    """Decide which dispatches to create and delete so that each of `agents` is in the room, or on its way, once.
+    `here`: identities in the room, with hidden ones; `now`: monotonic seconds."""
     todo = Plan()
     left = list(dispatches)
     for agent in agents:

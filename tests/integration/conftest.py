@@ -1,4 +1,4 @@
-"""A real livekit-server for each test process; what a failing test needs to be understood is printed."""
+"""A real livekit-server for each test process; its log is printed for a failing test."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Gate:
         self.loses_answers = False
         """What LiveKit says on signalling connections that are open is lost, their end is not; new ones are whole."""
         self.opened = asyncio.Event()
-        """Lets go, to LiveKit, of what hangs."""
+        """Passes the held requests on to LiveKit."""
         self.port = 0
         self.signalling_attempts = 0
         self.api_attempts = 0

@@ -1,4 +1,4 @@
-"""Applies a request to a routing rule: what is left out stays, null sets a field back to its default."""
+"""Applies a request to a routing rule: omitted fields keep their values, null sets a field to its default."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Bridge:
         self._to_carrier.is_open = False
 
     def count_from(self, former: Bridge) -> None:
-        """Add the counts of the call's former bridge, whose stream is over."""
+        """Add the counts of the call's former bridge, after the end of its stream."""
         self._from_carrier.heard_frames += former.heard_frames
         self.sent_frames += former.sent_frames
         self.dropped_frames += former.dropped_frames

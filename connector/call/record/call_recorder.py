@@ -42,7 +42,7 @@ class CallRecorder:
         self.told_attributes: dict[str, str] = {}
         """The attributes that we last set on the participant."""
         self._our_names: frozenset[str] = frozenset()
-        """Those of `told_attributes` that tell of call and stream: nobody else may change them."""
+        """Those of `told_attributes` that describe call and stream: only the connector may change them."""
         self.unwritten: CallEnd | None = None
         """The end of the call, while the store has not yet accepted or rejected it; otherwise None."""
         self.inherited = record is not None

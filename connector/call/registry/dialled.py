@@ -109,7 +109,7 @@ class DialledCalls:
         return control
 
     async def sweep(self) -> None:
-        """End the calls whose last report never came, for example because the carrier could not reach us."""
+        """End the calls without a last report, for example because the carrier could not reach us."""
         before = time.time() - self._parts.limits.max_duration - REPORT_MARGIN
         for state in (CallState.PENDING, CallState.ACTIVE):
             where = CallFilter(state=state, owner=OWNER, created_before=before)

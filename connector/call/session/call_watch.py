@@ -116,7 +116,7 @@ class CallWatch:
             self._timer.cancel()
 
     def hold(self, cause: str) -> None:
-        """Pause: until `resume`, no agent is dispatched and the call is not ended, whoever leaves."""
+        """Pause: until `resume`, no agent is dispatched, and the call is not ended if participants leave."""
         self._dog.hold(cause)
         self._look()
 

@@ -160,7 +160,7 @@ class Returns:
         return self._lost is not None
 
     def inherit(self, waiting: WaitingCall) -> None:
-        """This process has claimed the call from another one, whose stream is lost."""
+        """This process has claimed the call from another one, which has lost its stream."""
         self._is_taken = True
         self._watch.inherit(waiting.agents_left)
         self._lost = (EndReason.CARRIER_LOST, "the stream was lost with its process")

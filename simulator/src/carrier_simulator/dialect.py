@@ -34,7 +34,7 @@ class Dialect(Protocol):
         ...
 
     def dialled(self, leg_id: str, status: CallStatus, seconds: int) -> Form:
-        """The fields that tell what became of the other side's call."""
+        """The fields with the outcome of the call to the other number."""
         ...
 
     def leg_notice(self, call: CallRecord, leg_id: str, address: str, status: CallStatus) -> Form:
@@ -62,7 +62,7 @@ class Dialect(Protocol):
         ...
 
     def parse(self, body: bytes, content_type: str) -> Sequence[Verb]:
-        """Raise Refused for what the carrier does not take."""
+        """Raises Refused for values that the carrier does not accept."""
         ...
 
     def wire(self, call: CallRecord, stream: Stream) -> Wire: ...

@@ -1,4 +1,4 @@
-"""`<Dial><Number>` of one call: somebody is called, and the application is told how far that has got."""
+"""`<Dial><Number>` of one call: calls a number, and reports the progress to the application."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from carrier_simulator.terms import Answer, Callback, CallStatus, Document
 
 
 class InboundCall(PhoneCall):
-    """Somebody dials a number whose voice webhook is `url`."""
+    """An incoming call to a number with the voice webhook `url`."""
 
     direction = "inbound"
 

@@ -46,7 +46,7 @@ class CarrierError:
 
 
 class Refused(Exception):
-    """Ends what the carrier was doing; `error` goes into the call's list."""
+    """Ends the carrier's current step; `error` is added to the call's list."""
 
     def __init__(self, code: Fault, message: str) -> None:
         super().__init__(f"{int(code)}: {message}")

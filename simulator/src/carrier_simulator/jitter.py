@@ -1,4 +1,4 @@
-"""Shuffles what a real carrier sends independently of one another, in a way that can be repeated.
+"""Shuffles requests that a real carrier sends independently of one another, repeatably by a seed.
 
 Independent are: a call's callbacks among themselves, the fetch of a document, and the answer of the REST API to the
 request that caused them. What one media stream carries (audio, marks, digits) is never reordered, and a

@@ -51,7 +51,7 @@ class Line(CallRecord):
         await self._notices.tell(url, method, form)
 
     async def jitter(self, kind: str) -> None:
-        """Hold back what the call does next, when the simulator shuffles independent requests."""
+        """Delay the call's next step, if the simulator shuffles independent requests."""
         if self._delays:
             await asyncio.sleep(self._delays.next(kind))
 

@@ -20,7 +20,7 @@ class _Notice(NamedTuple):
 class Notices:
     """One after the other, or, with `delays`, each by itself: the order is then any.
 
-    `errors` gets what went wrong in telling.
+    `errors` gets the errors of these requests.
     """
 
     def __init__(self, web: Web, callback: Callback | None, delays: Delays | None, errors: list[CarrierError]) -> None:

@@ -20,7 +20,7 @@ SILENCE = b"\xff"
 
 
 class Mouth:
-    """Says what waits, in order, and silence when nothing waits."""
+    """Plays the queued sounds in order, and silence when the queue is empty."""
 
     def __init__(self) -> None:
         self._sound = MULAW
@@ -39,7 +39,7 @@ class Mouth:
         self._waiting += self._sound.encode(resample(pcm, rate, self._sound.rate))
 
     def speak_as(self, sound: Sound) -> None:
-        """From now on code like this, also what waits."""
+        """Use this coding from now on, also for queued sounds."""
         if sound is self._sound:
             return
         pcm, rate = self._sound.decode(bytes(self._waiting)), self._sound.rate
@@ -85,7 +85,7 @@ class Ear:
         self._reach()
 
     def clear(self, now: float) -> list[str]:
-        """Drop what waits; the names of the marks that stood in it, in order."""
+        """Drop the queue; return the names of its marks, in order."""
         self.advance(now)
         self._buffer.clear()
         names = [name for _, name in self._marks]

@@ -156,7 +156,7 @@ class Program:
         return Document(dial.action, dial.method, extra=tuple(fields)) if dial.action else None
 
     async def _tell_of_dial(self, dial: verbs.Dial, fields: Form) -> None:
-        """The carrier reports what became of the dial, though the caller has hung up and nobody hears the answer."""
+        """The carrier reports the outcome of the dial, although the caller has hung up."""
         if not dial.action or not self._hung_up:
             return
         form = dict(self._line.form()) | self._office.dialect.hung_up()

@@ -1,4 +1,4 @@
-"""Reads a carrier's XML strictly: what all three have in common. Pure."""
+"""Reads a carrier's XML strictly: the part that all three carriers have in common. Pure."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class CarrierSimulator:
     """What the carriers share. Use as `async with TwilioSimulator() as twilio`."""
 
     def __init__(self, dialect: Dialect, manner: Manner, secret: str, world: World) -> None:
-        """`secret` is what requests are signed with."""
+        """`secret` signs the requests."""
         self.dialect = dialect
         self.outcome = world.outcome
         self.options = world.options
@@ -188,7 +188,8 @@ class CarrierSimulator:
         method: str = "POST",
         callback: Callback | None = None,
     ) -> InboundCall:
-        """Somebody calls a number whose voice webhook is `webhook_url`; `callback` is told what becomes of the call."""
+        """An incoming call to a number with the voice webhook `webhook_url`; `callback` gets the reports on the
+        call."""
         call = InboundCall(self.office, to, from_, Document(webhook_url, method), callback)
         self._begin(call)
         return call

@@ -1,4 +1,4 @@
-"""`<Dial><Sip>` of one call: the INVITE, the waiting, the talk, and what the application is told of it."""
+"""`<Dial><Sip>` of one call: the INVITE, the ringing, the talk, and the reports to the application."""
 
 from __future__ import annotations
 

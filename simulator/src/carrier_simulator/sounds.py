@@ -15,7 +15,7 @@ Pcm = NDArray[np.int16]
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """One coding: samples a second, bytes a sample, what one sample of silence is."""
+    """One coding: samples per second, bytes per sample, the value of a silent sample."""
 
     name: str
     rate: int

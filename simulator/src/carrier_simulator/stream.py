@@ -48,7 +48,7 @@ class MediaStream:
         """The handshake failed, or the connection ended without a clean close: the carrier may open it again."""
         self.sent_frames = 0
         self.sent_echoes = 0
-        """Frames of what was played, sent back as a track of their own."""
+        """Frames of the played audio, sent back as a separate track."""
         self.received_frames = 0
         self.received_bytes = 0
         self.received_marks = 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 FRAME_SAMPLES = 160
-"""20 ms at 8 kHz: what all three carriers send."""
+"""20 ms at 8 kHz, as all three carriers send."""
 
 
 class CallStatus(StrEnum):

@@ -50,7 +50,7 @@ class Wire(Protocol):
     plays: Sound
     """How the server's audio is to be coded."""
     echoes: bool
-    """Whether what is played to the caller comes back as a track of its own."""
+    """Whether the audio that is played to the caller is sent back as a separate track."""
     buffer_seconds: float
     """How much audio may wait to be played."""
 
@@ -73,7 +73,7 @@ class Wire(Protocol):
         ...
 
     def cleared(self, marks: Sequence[str]) -> Sequence[str]:
-        """The answer to a clear; `marks` stood in what was dropped."""
+        """The answer to a clear; `marks` were in the dropped audio."""
         ...
 
     def closing(self) -> Sequence[str]:
@@ -85,7 +85,7 @@ class Wire(Protocol):
         ...
 
     def complaint(self, error: CarrierError) -> str | None:
-        """Tell the server what was wrong with its message, and go on; None ends the stream."""
+        """Report an error in the server's message to the server, and go on; None ends the stream."""
         ...
 
 

@@ -221,7 +221,7 @@ def _target(element: Element, dial: Mapping[str, str]) -> Target:
     callback, method = dial.get("callbackUrl", ""), method_of(dial, "callbackMethod")
     if not callback:
         return Target(address)
-    # Plivo tells of the answer, not of the ringing.
+    # Plivo reports the answer, not the ringing.
     return Target(address, callback=callback, callback_events=frozenset({"answered"}), callback_method=method)
 
 

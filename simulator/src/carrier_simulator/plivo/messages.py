@@ -86,7 +86,7 @@ class PlivoWire:
         return self._event("playedStream", name=name)
 
     def cleared(self, marks: Sequence[str]) -> Sequence[str]:
-        """A checkpoint in what was dropped has not been played, and is never told."""
+        """A checkpoint in the dropped audio has not been played, and is never reported."""
         return (self._event("clearedAudio"),)
 
     def closing(self) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""The carrier's SIP side: what `<Dial><Sip>` sends over UDP, and what it makes of the answers."""
+"""The carrier's SIP side: the requests that `<Dial><Sip>` sends over UDP, and its reactions to the answers."""
 
 from carrier_simulator.sip.client import SipClient
 from carrier_simulator.sip.leg import SipLeg, SipOutcome, SipTimers

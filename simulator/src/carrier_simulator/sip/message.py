@@ -75,7 +75,7 @@ class Message:
 
 
 def parse(datagram: bytes) -> Message:
-    """SipMalformed for what is not one whole message."""
+    """Raises SipMalformed if the text is not exactly one message."""
     head, separator, body = datagram.partition(b"\r\n\r\n")
     try:
         first, *lines = head.decode().split("\r\n")
@@ -116,7 +116,7 @@ class SipUri:
 
 
 def parse_uri(text: str) -> SipUri:
-    """SipMalformed for what is none."""
+    """Raises SipMalformed if the text is not a SIP URI."""
     match = _URI.fullmatch(text.strip())
     if match is None or int(match["port"] or 0) > 65535:
         raise SipMalformed(f"{text!r} is not a SIP address")

@@ -1,4 +1,4 @@
-"""The offer of a carrier that speaks G.711, and what must be true of an answer to it. Pure."""
+"""The offer of a carrier that uses G.711, and the conditions for an answer to it. Pure."""
 
 from __future__ import annotations
 

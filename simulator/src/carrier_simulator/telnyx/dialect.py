@@ -28,7 +28,7 @@ _STREAM_EVENTS = {
 
 
 def call_control_id(call_sid: str) -> str:
-    """What Telnyx calls a call everywhere but in TeXML's forms; they do not tell it."""
+    """Telnyx's id of a call everywhere except in TeXML's forms, which do not have it."""
     return "v3:" + sha256(call_sid.encode()).hexdigest()[:48]
 
 

@@ -25,7 +25,7 @@ class TelnyxSimulator(CarrierSimulator):
         self.api_key = api_key or "KEY" + secrets.token_hex(16).upper()
         secret = signing_secret or secrets.token_hex(16)
         self.public_key = public_key(secret)
-        """Base64; what its webhooks are verified with."""
+        """Base64; the key that verifies its webhooks."""
         self.signer = TelnyxSigner()
         self.knows_texml = True
         """Whether the REST API finds calls by TeXML's way; calls of a Call Control application it does not."""

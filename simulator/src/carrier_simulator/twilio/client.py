@@ -13,7 +13,7 @@ _HOME = "https://api.twilio.com"
 
 
 class SimulatorHttpClient(TwilioHttpClient):  # type: ignore[misc]
-    """Sends what is meant for api.twilio.com to `base_url`."""
+    """Sends requests for api.twilio.com to `base_url`."""
 
     def __init__(self, base_url: str) -> None:
         super().__init__(timeout=10)
