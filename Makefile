@@ -42,7 +42,7 @@ soak: setup ## many short calls: memory, threads, descriptors, and what is left 
 	@$(PY) -m demo.soak $(ARGS)
 
 check: setup ## run the tests that need no livekit-server
-	@$(PY) -m pytest -n $(CHECK_JOBS) --dist loadfile tests/unit tests/contract $(ARGS)
+	@$(PY) -m pytest -n $(CHECK_JOBS) --dist loadfile -p no:rerunfailures tests/unit tests/contract $(ARGS)
 
 test: setup ## run the tests (ARGS="-k name", JOBS=0 for one process)
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not alone" --durations=25 $(if $(COVERAGE),--cov=connector) $(ARGS)
