@@ -132,9 +132,10 @@ async def scene() -> AsyncIterator[Scene]:
 class Chaos:
     """The calls, and the outages that happen to them."""
 
-    def __init__(self, scene: Scene, console: Console) -> None:
+    def __init__(self, scene: Scene, console: Console, longest_gap: float) -> None:
         self._scene = scene
         self._console = console
+        self._longest_gap = longest_gap
         self._talks: list[Talk] = []
         self._numbers = 0
         self.faults: list[str] = []
@@ -166,8 +167,9 @@ class Chaos:
             while not all(talk.hears() for talk in self._talks if talk.lives):  # noqa: ASYNC110 - sound announces nothing
                 await asyncio.sleep(0.1)
 
-    async def outage(self, name: str, work: Callable[[], Awaitable[None]], longest: float = LONGEST_GAP) -> None:
-        """Cause an outage and print one line. `longest`: gaps of this many seconds or more are faults."""
+    async def outage(self, name: str, work: Callable[[], Awaitable[None]], longest: float | None = None) -> None:
+        """Cause an outage and print one line. `longest`: gaps of this many seconds or more are faults; None: the
+        limit of the run."""
         await self._until_returns_are_allowed()
         await self.all_hear()
         before, began = sum(talk.lives for talk in self._talks), time.monotonic()
@@ -180,7 +182,7 @@ class Chaos:
         gap = max((talk.gap(began, now) for talk in living), default=0.0)
         if len(living) < before:
             self.faults.append(f"{name}: {before - len(living)} calls lost")
-        if gap >= longest:
+        if gap >= (longest or self._longest_gap):
             self.faults.append(f"{name}: a gap of {gap:.2f} s")
         left, records = await self._leftovers(name, len(living))
         self._console.print(
@@ -281,10 +283,15 @@ async def short(chaos: Chaos, stage: Scene, calls: int) -> None:
     await chaos.end()
 
 
-async def run(calls: int, console: Console, outages: Callable[[Chaos, Scene, int], Awaitable[None]] = whole) -> int:
+async def run(
+    calls: int,
+    console: Console,
+    outages: Callable[[Chaos, Scene, int], Awaitable[None]] = whole,
+    longest_gap: float = LONGEST_GAP,
+) -> int:
     """Return the exit status: 0 if no call was lost, no gap was too long, and nothing is left over."""
     async with scene() as stage:
-        chaos = Chaos(stage, console)
+        chaos = Chaos(stage, console, longest_gap)
         try:
             await outages(chaos, stage, calls)
         except TimeoutError as error:
