@@ -81,6 +81,8 @@ log = structlog.get_logger()
 FORGET_EVERY = 3600.0
 SWEEP_EVERY = 10.0
 COUNT_EVERY = 2.0
+KEPT_CONNECTIONS = 2.0
+"""Seconds for which a worker that is replaced still takes new calls, on connections that clients keep."""
 
 
 class Connector:
@@ -315,6 +317,11 @@ class Connector:
         """Refuses new calls, waits up to `drain` seconds for live calls, ends the others, and closes everything."""
         # Every step of `start` is undone, even if an error is raised on the way.
         async with self._undo:
+            if self._link is not None and self._link.is_replaced:
+                # New connections reach the others. Clients may have sent a request on a connection that they keep.
+                self._passing.stop_listening()
+                await self._http.leave_port()
+                await asyncio.sleep(KEPT_CONNECTIONS)
             # Before the other processes are asked: one that stops at the same time must not hand its calls over to us.
             self.calls.begin_drain()
             await self.grpc.not_serving()
