@@ -9,7 +9,7 @@ from rich.console import Console
 
 from demo.chaos import run, short
 
-pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(300)]
 
 CALLS = 2
 LONGEST_GAP = 5.0
