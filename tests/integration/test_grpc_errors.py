@@ -36,6 +36,7 @@ CODES = {
     errors.Unimplemented: "UNIMPLEMENTED",
     errors.Internal: "INTERNAL",
     errors.CredentialsRefused: "INTERNAL",
+    errors.CarrierCallOver: "NOT_FOUND",
     errors.ConnectUrlError: "NOT_FOUND",
     errors.TokenInvalid: "NOT_FOUND",
     errors.TokenExpired: "NOT_FOUND",

@@ -230,7 +230,7 @@ async def test_a_document_that_dials_is_for_its_own_tokens_alone_and_for_a_while
 
 DOCUMENTS = {
     Provider.TELNYX: '  <Start>\n    <Stream url="{url}" track="both_tracks" bidirectionalMode="rtp" '
-    'bidirectionalCodec="PCMU" codec="PCMU" />\n  </Start>\n  <Pause length="10" />\n'
+    'bidirectionalCodec="PCMU" codec="PCMU" />\n  </Start>\n  <Pause length="1" />\n'
     '  <Redirect method="POST">{back}</Redirect>\n',
     Provider.PLIVO: '  <Stream bidirectional="true" keepCallAlive="true" contentType="audio/x-mulaw;rate=8000">'
     '{url}</Stream>\n  <Redirect method="POST">{back}</Redirect>\n',
