@@ -193,15 +193,7 @@ class Wait:
         """Whether the store shows that another process has claimed the call that waits here."""
         if self.stage is not Stage.SHARED:
             return False
-        try:
-            async with asyncio.timeout(STORE_PATIENCE):
-                there = await self.stored.read()
-                if there is None:
-                    return await self.stored.has_another_owner()
-                return there.stream > self.stream and there.owner != self._recorder.record.owner
-        except (ConnectorError, TimeoutError) as error:
-            log.warning("the wait of the call could not be checked in the store", error=str(error) or "no answer")
-            return False
+        return bool(await answer_of(self.stored.is_claimed_elsewhere()))
 
     async def share(self) -> None:
         """Write the entry to the store, so that any process that the stream reaches can claim the call. Raises
@@ -367,9 +359,9 @@ class Wait:
         if self.stage is Stage.CLAIMING:
             await self._decided.wait()
         if self.stage is Stage.SERVED or (self.is_return and self.stage in (Stage.SHARED, Stage.UNSURE)):
-            return await self._settle_return(self.stored, self.stream, yields and self.stage is Stage.SERVED)
+            return await self._settle_return(self.stored, yields and self.stage is Stage.SERVED)
         if self.stage is Stage.OURS and self._next is not None:
-            return await self._settle_return(self._next, self.stream + 1, yields)
+            return await self._settle_return(self._next, yields)
         if self.stage in (Stage.ALONE, Stage.SHARED, Stage.UNSURE):
             stage, self.stage = self.stage, Stage.OVER
             deleted = self.is_certain = await self.stored.take() is not None
@@ -380,24 +372,15 @@ class Wait:
                 self.stage = Stage.LOST
         return self.stage is not Stage.LOST
 
-    async def _settle_return(self, stored: StoredEntry, stream: int, yields: bool) -> bool:
-        """`stored`: the entry that should be in the store, for the stream with the number `stream`."""
+    async def _settle_return(self, stored: StoredEntry, yields: bool) -> bool:
+        """`stored`: the entry that should be in the store."""
         # While the store fails, an active call belongs to the process that has its participant. Its late end is dropped
         # if the record has another owner by then.
         self.stage, self.is_certain = Stage.OURS, True
-        entry = await stored.take()
-        if entry is None:
-            is_lost = await stored.has_been_taken()
-        else:
-            is_lost = entry.stream == stream and entry.owner != self._recorder.record.owner
-            is_opened = not entry.served and entry.stream == stream and entry.transfer is None
-            if is_lost or (yields and is_opened):
-                # Another process has the call, or is about to get its stream: put the entry back.
-                is_lost = True
-                await stored.put_back(entry)
-        if is_lost:
+        is_ours = await stored.release(yields=yields)
+        if not is_ours:
             self.stage, self.is_certain = Stage.LOST, False
-        return not is_lost
+        return is_ours
 
 
 def _nothing() -> None:

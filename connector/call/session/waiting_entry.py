@@ -108,6 +108,27 @@ class StoredEntry:
             return None
         return entry
 
+    async def release(self, *, yields: bool) -> bool:
+        """The call ends here: take the entry out of the store. False: another process has the call, or, with `yields`,
+        is about to get its stream; then its entry stays."""
+        entry = await self.take()
+        if entry is None:
+            return not await self.has_been_taken()
+        is_this = entry.stream == self._stream
+        is_anothers = is_this and entry.owner != self._recorder.record.owner
+        is_opened = is_this and not entry.served and entry.transfer is None
+        if is_anothers or (yields and is_opened):
+            await self.put_back(entry)
+            return False
+        return True
+
+    async def is_claimed_elsewhere(self) -> bool:
+        """Whether another process has claimed the call, which waits here for this stream."""
+        there = await self.read()
+        if there is None:
+            return await self.has_another_owner()
+        return there.stream > self._stream and there.owner != self._recorder.record.owner
+
     async def put_back(self, entry: WaitingCall) -> None:
         """Undo a `take`."""
         with contextlib.suppress(NameTaken):
@@ -211,7 +232,7 @@ async def answer_of(question: Awaitable[T]) -> T | None:
         async with asyncio.timeout(STORE_PATIENCE):
             return await question
     except (ConnectorError, TimeoutError) as error:
-        log.warning("the wait of the call could not be checked in the store", error=str(error))
+        log.warning("the wait of the call could not be checked in the store", error=str(error) or "no answer")
     except Exception:
         log.exception("the wait of the call could not be checked in the store")
     return None
