@@ -303,7 +303,10 @@ async def test_an_active_call_is_commanded_and_ended_from_any_process(
     await until(lambda: only_session(maker).state is CallState.ACTIVE)
     call_id = only_session(maker).call_id
     async with rpc_over("twirp json", stage, other) as rpc:
-        assert (await rpc.get(call_id)).state == 3
+        # The record is saved a moment after the call has become active.
+        async with asyncio.timeout(PATIENCE):
+            while (await rpc.get(call_id)).state != 3:  # noqa: ASYNC110 - the store announces nothing
+                await asyncio.sleep(0.02)
         await rpc.dtmf(call_id, "1")
         await rpc.clear(call_id)
         assert (await rpc.switch(call_id, f"{room}-elsewhere")).room_name == f"{room}-elsewhere"
